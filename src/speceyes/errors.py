@@ -1,0 +1,41 @@
+"""Every error that speceyes raises on purpose.
+
+Each message says what was got, what is allowed and what to do about it. Errors that
+belong to one query (a model that failed on it, a tool call that can't be parsed) never
+leave the pipeline: they end up in that query's `Result.error` or go back to the model
+as an observation.
+"""
+
+from __future__ import annotations
+
+
+class SpecEyesError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class ConfigError(SpecEyesError, ValueError):
+    """A part was built with arguments that can't work; raised at construction."""
+
+
+class InputError(SpecEyesError, ValueError):
+    """A query, an array or a file that can't be used; raised where data enters."""
+
+
+class ImageError(InputError):
+    """An image that can't be read, or is outside the limits it was loaded under."""
+
+
+class ModelError(SpecEyesError, RuntimeError):
+    """A model or an engine failed on one request; ends that one query."""
+
+
+class ParseError(SpecEyesError, ValueError):
+    """A model's turn that doesn't follow its dialect; goes back to the model as text."""
+
+
+class ToolError(SpecEyesError, RuntimeError):
+    """A tool's own failure, told to the model as an observation."""
+
+
+class CalibrationError(ConfigError):
+    """A gate is used with another model, K or prompt than it was calibrated for."""

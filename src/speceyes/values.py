@@ -1,0 +1,617 @@
+"""The values that travel through the funnel, and the Protocols of the parts it is made of.
+
+Every value is frozen: a phase returns new values and fills in nothing later. Arrays are
+checked once, in the constructor of the value that carries them, and trusted afterwards.
+
+A query's way (Sec. 3 of SpecEyes, arXiv 2603.23483)::
+
+    Query --ToolJudge--> Judgement --SpeculativeAnswerer--> Completion
+                             |                                    |
+                             | tools needed               SeparabilityGate
+                             |                                    |
+                             v              rejected              v        accepted
+                      AgenticFallback <------------------------ Verdict ------------> Result
+                             |
+                             +--> Trajectory --> Result
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PILImage
+
+from speceyes.errors import InputError
+
+Image: TypeAlias = PILImage.Image
+Box: TypeAlias = tuple[float, float, float, float]
+"""left, top, right, bottom in pixels; origin at the top left of the image it refers to."""
+
+Finish: TypeAlias = Literal["stop", "length", "error"]
+Route: TypeAlias = Literal["draft", "agent", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a user has: a question about one or several images.
+
+    Args:
+        question: The question in words; must not be blank.
+        images: The images, already loaded (see `speceyes.images.load_image`); at least one.
+        choices: The options of a multiple-choice question, without letters; may be empty.
+        id: Anything that names the query in results; the pipeline numbers queries without one.
+    """
+
+    question: str
+    images: tuple[Image, ...]
+    choices: tuple[str, ...] = ()
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.question, str) or not self.question.strip():
+            raise InputError(f"question={self.question!r} is blank: pass the question as text")
+        object.__setattr__(self, "images", tuple(self.images))
+        object.__setattr__(self, "choices", tuple(self.choices))
+        if not self.images:
+            raise InputError(f"query {self.id or self.question!r} has no image: pass at least one")
+        for image in self.images:
+            if not isinstance(image, PILImage.Image):
+                raise InputError(
+                    f"images holds a {type(image).__name__}; only PIL images are allowed here: "
+                    "load paths, bytes and arrays with speceyes.load_image first"
+                )
+
+    @property
+    def text(self) -> str:
+        """The question with its lettered options below it, as phases send it."""
+        if not self.choices:
+            return self.question
+        lines = [f"({chr(65 + i)}) {choice}" for i, choice in enumerate(self.choices)]
+        return "\n".join([self.question, *lines])
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation: text and images in the order in which they are read."""
+
+    role: Literal["system", "user", "assistant"]
+    content: tuple[str | Image, ...]
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return tuple(part for part in self.content if not isinstance(part, str))
+
+    @property
+    def text(self) -> str:
+        return "".join(part for part in self.content if isinstance(part, str))
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What a model is asked to continue.
+
+    Args:
+        messages: The turns so far, oldest first. Phases only ever append.
+        tools: JSON schemas for chat templates that take `tools=`; empty where the dialect
+            describes its tools in the text.
+        prefill: The beginning of the assistant's turn, which the model continues.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    prefill: str = ""
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """All images, in reading order: the order in which tools address them."""
+        return tuple(image for message in self.messages for image in message.images)
+
+    def then(self, *messages: Message) -> Conversation:
+        """This conversation with further messages; the prefill, if any, is dropped."""
+        return Conversation(self.messages + messages, self.tools)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """All that a phase may ask of a model.
+
+    Args:
+        max_tokens: Most new tokens, the end-of-sequence token included; at least 1.
+        stop: Strings that end the answer; the one that was met stays at the end of the text.
+        top_k: How many log-probabilities to return for each token; 0 for none.
+        temperature: 0 is greedy, which is what every phase of the paper uses.
+        first_token: Also return the probability of each text that could come first
+            (`Completion.first_token`), for the judge.
+        seed: Seed of the random draws where temperature > 0.
+    """
+
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    top_k: int = 0
+    temperature: float = 0.0
+    first_token: bool = False
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise InputError(f"max_tokens={self.max_tokens}; it must be at least 1")
+        if self.top_k < 0:
+            raise InputError(f"top_k={self.top_k}; it must be 0 (none) or more")
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+            raise InputError(f"temperature={self.temperature}; it must be finite and at least 0")
+        object.__setattr__(self, "stop", tuple(self.stop))
+
+
+def _no_logprobs() -> npt.NDArray[np.float32]:
+    return np.zeros((0, 0), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Completion:
+    """What a model answered.
+
+    Args:
+        text: The decoded answer, without special tokens; a stop string that was met is kept.
+        token_ids: The n tokens of the answer, the end-of-sequence token left out.
+        top_logprobs: float32[n, K] in nats, each row descending; the end-of-sequence row left
+            out. float32[0, 0] where none were asked for or no token was produced.
+        finish: "stop" (end of sequence or stop string), "length" (cut at max_tokens) or "error".
+        prompt_tokens: Length of the prompt in tokens, image tokens included.
+        first_token: Text to probability (0 to 1) of what could come first, where
+            `Sampling.first_token` asked for it. Tokens that decode to the same text are summed.
+        error: Why the model failed; None where it didn't.
+
+    Raises:
+        InputError: top_logprobs has another shape than [n, K].
+    """
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    top_logprobs: npt.NDArray[np.float32] = field(default_factory=_no_logprobs)
+    finish: Finish = "stop"
+    prompt_tokens: int = 0
+    first_token: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token_ids", tuple(int(t) for t in self.token_ids))
+        rows = np.asarray(self.top_logprobs, dtype=np.float32)
+        if rows.ndim != 2 or (rows.shape[1] > 0 and rows.shape[0] != len(self.token_ids)):
+            raise InputError(
+                f"top_logprobs has shape {rows.shape} for {len(self.token_ids)} tokens; "
+                "it must be float32[n, K] with one row a token (end of sequence left out), "
+                "or empty [0, 0]"
+            )
+        rows.setflags(write=False)
+        object.__setattr__(self, "top_logprobs", rows)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Completion):
+            return NotImplemented
+        return all(
+            np.array_equal(a, b, equal_nan=True) if f.name == "top_logprobs" else a == b
+            for f in dataclasses.fields(self)
+            for a, b in [(getattr(self, f.name), getattr(other, f.name))]
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def failed(cls, error: str) -> Completion:
+        """The completion of a request that failed."""
+        return cls(text="", finish="error", error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Phase I: does the query need tools?
+
+    Args:
+        needs_tools: The decision; what can't be read means True.
+        p_tools: Probability (0 to 1) of "yes" among yes and no; None where neither could be read.
+        completion: What the judge said; None where a rule decided.
+        reason: Why, where it isn't plain from p_tools.
+    """
+
+    needs_tools: bool
+    p_tools: float | None = None
+    completion: Completion | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Phase III: may the draft be the answer?
+
+    Args:
+        accepted: True only where the score reached the threshold.
+        score: The aggregate in [0, 1], for people; None where the draft couldn't be scored.
+        separability: The raw aggregate S that is compared (dimensionless); None where unscored.
+            For "log" it is the mean log-probability in nats.
+        threshold: The threshold in [0, 1] it was held against.
+        token_scores: Raw score of each of the n tokens.
+        reason: Why it was rejected without a comparison; empty where it was compared.
+    """
+
+    accepted: bool
+    score: float | None
+    separability: float | None
+    threshold: float
+    token_scores: tuple[float, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool call as the model wrote it.
+
+    Args:
+        name: The tool's name; not necessarily a known one.
+        arguments: The arguments, JSON values, coordinates still in the dialect's space.
+        raw: The text that it was parsed from.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """What stays of an image when a result is written down: its size and its fingerprint."""
+
+    width: int
+    height: int
+    sha256: str
+
+    @classmethod
+    def of(cls, image: Image) -> ImageRef:
+        digest = hashlib.sha256(f"{image.mode}:{image.size}".encode())
+        digest.update(image.tobytes())
+        if image.mode == "P":  # the same indices are other colours under another palette
+            digest.update(bytes(image.getpalette() or ()))
+        return cls(image.width, image.height, digest.hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a tool gave back to the model.
+
+    Args:
+        content: Text and images, in order.
+        error: What went wrong, in words for the model; None where it went well.
+        box: For a crop, its place in `source`: pixels of that image, after clamping.
+        source: Index of the image that was looked at, 0 being the query's first.
+    """
+
+    content: tuple[str | Image | ImageRef, ...] = ()
+    error: str | None = None
+    box: Box | None = None
+    source: int | None = None
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return tuple(part for part in self.content if isinstance(part, PILImage.Image))
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A model's turn, parsed by its dialect.
+
+    Args:
+        calls: Tool calls in the order written; empty where there are none.
+        answer: The final answer; None where the turn has none.
+        thought: The reasoning before them, for display.
+    """
+
+    calls: tuple[ToolCall, ...] = ()
+    answer: str | None = None
+    thought: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One round of the agent: what it said and what it was shown for it."""
+
+    text: str
+    calls: tuple[ToolCall, ...] = ()
+    observations: tuple[Observation, ...] = ()
+    tokens: int = 0
+    prompt_tokens: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """Phase IV: the agent's whole way to its answer; it can be replayed step by step.
+
+    Args:
+        steps: The rounds, first to last.
+        answer: The final answer; None where there is none.
+        stop: "answered", "max_steps" (out of turns without an answer) or "error".
+        error: What ended it, where stop is "error".
+    """
+
+    steps: tuple[Step, ...]
+    answer: str | None
+    stop: Literal["answered", "max_steps", "error"]
+    error: str | None = None
+
+    @property
+    def depth(self) -> int:
+        """The agentic depth D(q): how many tool calls were made."""
+        return sum(len(step.calls) for step in self.steps)
+
+    @property
+    def tokens(self) -> int:
+        """Decoded tokens over all steps."""
+        return sum(step.tokens for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall-clock seconds of one query. A batch's time is shared equally by its rows.
+
+    Args:
+        judge: Phase I; None where it did not run.
+        draft: Phase II.
+        gate: Phase III.
+        fallback: Phase IV.
+        latency: From submission to answer, waiting for the batch included.
+    """
+
+    judge: float | None = None
+    draft: float | None = None
+    gate: float | None = None
+    fallback: float | None = None
+    latency: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What becomes of a query. None means that the phase did not run.
+
+    Args:
+        query_id: The query's id.
+        answer: The answer; None where there is none, and then `error` says why.
+        route: "draft" (accepted by the gate), "agent" (fallback) or "error".
+        judgement: Phase I.
+        draft: Phase II.
+        verdict: Phase III.
+        trajectory: Phase IV.
+        timings: Seconds by phase.
+        error: What went wrong; None where nothing did.
+    """
+
+    query_id: str
+    answer: str | None
+    route: Route
+    judgement: Judgement | None = None
+    draft: Completion | None = None
+    verdict: Verdict | None = None
+    trajectory: Trajectory | None = None
+    timings: Timings = Timings()
+    error: str | None = None
+
+    def to_json(self) -> str:
+        """One line of JSON. Images are reduced to an `ImageRef`; NaN and infinities to strings."""
+        line = json.dumps(_plain(self), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        # JSON allows these in strings, but readers that split lines by Unicode's rules don't.
+        for breaking in "\x85\u2028\u2029":
+            line = line.replace(breaking, f"\\u{ord(breaking):04x}")
+        return line
+
+    @classmethod
+    def from_json(cls, line: str) -> Result:
+        """The result that `to_json` wrote; equal to it but for images, which are `ImageRef`s.
+
+        Raises:
+            InputError: The line is not such a result.
+        """
+        try:
+            data = json.loads(line)
+            return _result(data)
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            raise InputError(f"not a Result written by to_json: {exc} in {line[:120]!r}") from exc
+
+
+def _number(value: float) -> float | str:
+    """A float as JSON can carry it."""
+    return value if math.isfinite(value) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, np.ndarray):
+        return [[_number(float(str(x))) for x in row] for row in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, PILImage.Image):
+        return _plain(ImageRef.of(value))
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _float(value: Any) -> Any:
+    return float(value) if isinstance(value, str) else value
+
+
+def _completion(data: Mapping[str, Any]) -> Completion:
+    rows = [[_float(x) for x in row] for row in data["top_logprobs"]]
+    array = np.array(rows, dtype=np.float32) if rows else _no_logprobs()
+    return Completion(**{**data, "top_logprobs": array, "token_ids": tuple(data["token_ids"])})
+
+
+def _observation(data: Mapping[str, Any]) -> Observation:
+    content = tuple(part if isinstance(part, str) else ImageRef(**part) for part in data["content"])
+    box = data["box"] and tuple(data["box"])
+    return Observation(content, data["error"], box, data["source"])
+
+
+def _step(data: Mapping[str, Any]) -> Step:
+    calls = tuple(ToolCall(**call) for call in data["calls"])
+    seen = tuple(_observation(o) for o in data["observations"])
+    return Step(**{**data, "calls": calls, "observations": seen})
+
+
+def _result(data: Mapping[str, Any]) -> Result:
+    judgement, draft, verdict = data["judgement"], data["draft"], data["verdict"]
+    trajectory = data["trajectory"]
+    if judgement is not None:
+        said = judgement["completion"]
+        judgement = Judgement(**{**judgement, "completion": said and _completion(said)})
+    if verdict is not None:
+        numbers = {k: _float(verdict[k]) for k in ("score", "separability", "threshold")}
+        scores = tuple(_float(s) for s in verdict["token_scores"])
+        verdict = Verdict(**{**verdict, **numbers, "token_scores": scores})
+    if trajectory is not None:
+        trajectory = Trajectory(
+            **{**trajectory, "steps": tuple(_step(s) for s in trajectory["steps"])}
+        )
+    return Result(
+        **{
+            **data,
+            "judgement": judgement,
+            "draft": draft and _completion(draft),
+            "verdict": verdict,
+            "trajectory": trajectory,
+            "timings": Timings(**data["timings"]),
+        }
+    )
+
+
+@runtime_checkable
+class VisionLanguageModel(Protocol):
+    """Anything that continues conversations about images: local weights or an engine.
+
+    A batch goes in and a batch comes out: same order, same length. A conversation that
+    fails comes back as a `Completion` with `error`, and never raises for its neighbours.
+    """
+
+    @property
+    def name(self) -> str:
+        """Names the model in results and calibrations."""
+        ...
+
+    def generate(
+        self, conversations: Sequence[Conversation], sampling: Sampling
+    ) -> list[Completion]:
+        """One completion a conversation, in order."""
+        ...
+
+    def seen_size(self, image: Image) -> tuple[int, int]:
+        """(width, height) in pixels of the image as the model sees it, after its resizing."""
+        ...
+
+
+@runtime_checkable
+class Tool(Protocol):
+    """Something that the agent may call. A class with these, or a function under `@tool`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> str:
+        """What it does, for the model."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """JSON schema of the arguments (an object)."""
+        ...
+
+    def __call__(self, images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
+        """Run it.
+
+        Args:
+            images: Every image of the conversation so far, 0 being the query's first, each at
+                full resolution.
+            arguments: The model's arguments, boxes and points already in pixels of the image
+                that they refer to.
+
+        Raises:
+            ToolError: Told to the model as an observation, as any other exception is.
+        """
+        ...
+
+
+@runtime_checkable
+class Dialect(Protocol):
+    """How one family of agents writes tool calls and answers, and is shown observations."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end a turn."""
+        ...
+
+    def open(self, query: Query, tools: Sequence[Tool]) -> Conversation:
+        """The agent's first conversation; images come first, so that its beginning is shared
+        with `ask_judge` and `ask_direct` of the same query.
+        """
+        ...
+
+    def ask_judge(self, query: Query, tools: Sequence[Tool]) -> Conversation:
+        """Asks whether tools are needed, yes or no."""
+        ...
+
+    def ask_direct(self, query: Query, tools: Sequence[Tool]) -> Conversation:
+        """Asks for the answer at once, without tools."""
+        ...
+
+    def parse(self, text: str) -> Turn:
+        """The calls and the answer of a turn.
+
+        Raises:
+            ParseError: The turn has neither, or a call that can't be read.
+        """
+        ...
+
+    def render_call(self, call: ToolCall) -> str:
+        """The text of a call, so that parse(render_call(c)) gives c back."""
+        ...
+
+    def locate(
+        self, call: ToolCall, images: Sequence[Image], seen: Sequence[tuple[int, int]]
+    ) -> ToolCall:
+        """The call with its boxes in pixels of the image they refer to.
+
+        Args:
+            call: As parsed, its boxes in the dialect's space.
+            images: Every image so far, full resolution.
+            seen: (width, height) of each as the model sees it.
+
+        Raises:
+            ParseError: A box or an image index that can't be understood.
+        """
+        ...
+
+    def observe(
+        self,
+        conversation: Conversation,
+        text: str,
+        observations: Sequence[Observation],
+        *,
+        last: bool,
+    ) -> Conversation:
+        """The conversation after the model said `text` and was shown `observations`; `last`
+        tells it to answer now with what it has.
+        """
+        ...
