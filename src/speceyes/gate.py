@@ -1,0 +1,171 @@
+"""Phase III: may the draft be the answer? (SpecEyes, arXiv 2603.23483, Sec. 3)"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass, field
+from numbers import Integral, Real
+from typing import Final, final
+
+import numpy.typing as npt
+
+from speceyes.errors import ConfigError, InputError
+from speceyes.scales import SHARPNESS, to_raw, to_unit
+from speceyes.scores import AGGREGATES, FORMULAS, TOP_K, Aggregate, Formula, combine, token_scores
+from speceyes.values import Completion, Verdict
+
+_SHARPEST: Final = 1e6
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SeparabilityGate:
+    """Accepts a draft only where its tokens were clear: S >= the threshold, on the raw scale.
+
+    The threshold is taken from 0 to 1 and mapped once, at construction; what is compared is S
+    itself, which never saturates (the sigmoid of S is exactly 1 in float32 from S = 28 on). The
+    comparison is >=, as the paper prints it; the published code has >.
+
+    Args:
+        threshold: From 0, which accepts whatever can be scored, to 1, which accepts nothing. S is
+            never negative, so for all but "log" up to 0.5 accepts as 0 does.
+        top_k: K, how many of the largest logits make a token's score. It belongs to the
+            threshold: a larger K raises most scores. At least 3, since two have no spread
+            between their competitors; for "log" at least 1.
+        aggregate: How the tokens' scores become the answer's: "min" (the paper's choice), "mean",
+            "bottom20", or "log", the geometric mean of the greedy probabilities.
+        formula: "code", as the published code has it, or "paper", as the paper prints it, which
+            stays below sqrt(K - 1). Without effect on "log".
+        sharpness: Slope of the sigmoid. Lower it where S is so large that every score reads as
+            1. Without effect on "log".
+
+    Raises:
+        ConfigError: An argument that can't work, such as a threshold out of the formula's reach.
+
+    Example:
+        >>> gate = SeparabilityGate(0.98, top_k=4)
+        >>> round(gate.score([[8.0, 1.0, 0.0, -1.0]]), 4)
+        0.9972
+    """
+
+    threshold: float = 0.98
+    _: KW_ONLY
+    top_k: int = TOP_K
+    aggregate: Aggregate = "min"
+    formula: Formula = "code"
+    sharpness: float = SHARPNESS
+    raw_threshold: float = field(init=False, repr=False, compare=False)
+    """The threshold on the raw scale: S, or the mean log-probability in nats for "log"."""
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in AGGREGATES:
+            raise ConfigError(f"aggregate={self.aggregate!r}; use one of {', '.join(AGGREGATES)}")
+        if self.formula not in FORMULAS:
+            raise ConfigError(f"formula={self.formula!r}; use one of {', '.join(FORMULAS)}")
+        object.__setattr__(self, "threshold", _number("threshold", self.threshold, 0.0, 1.0))
+        object.__setattr__(
+            self, "sharpness", _number("sharpness", self.sharpness, 1 / _SHARPEST, _SHARPEST)
+        )
+        least = 1 if self.aggregate == "log" else 3
+        object.__setattr__(self, "top_k", _whole("top_k", self.top_k))
+        if self.top_k < least:
+            raise ConfigError(
+                f"top_k={self.top_k}; {self.aggregate!r} needs at least {least}, since the spread "
+                "between fewer competitors is always 0"
+            )
+        raw = to_raw(self.threshold, log=self.aggregate == "log", sharpness=self.sharpness)
+        object.__setattr__(self, "raw_threshold", raw)
+        if self.formula == "paper" and self.aggregate != "log" and math.isfinite(raw):
+            bound = math.sqrt(self.top_k - 1)
+            if raw >= bound:
+                raise ConfigError(
+                    f"threshold={self.threshold} is out of reach: at top_k={self.top_k} the "
+                    "paper's formula scores below "
+                    f"{to_unit(bound, log=False, sharpness=self.sharpness):.6g}; lower it, use "
+                    "formula='code', or threshold=1 to accept nothing on purpose"
+                )
+
+    def score(self, x: npt.ArrayLike, *, logprobs: bool | None = None) -> float:
+        """The score in [0, 1] of an answer.
+
+        Args:
+            x: float[n, V], logits or log-probabilities of the whole vocabulary, or float[n, K]
+                cut to the top ones; a row a token, in any order within a row.
+            logprobs: Matters for "log", since S is the same on both. True: log-probabilities.
+                False: logits of the whole vocabulary. None: the whole vocabulary where x has
+                more than top_k columns, else cut log-probabilities.
+
+        Raises:
+            InputError: x can't be scored: no tokens, fewer than top_k columns, NaN, +inf, a
+                masked token among the top K; for "log", cut rows that aren't log-probabilities.
+
+        Example:
+            >>> gate = SeparabilityGate(top_k=4, aggregate="log")
+            >>> gate.score([[0.0, 0.0, 0.0, 0.0, 0.0]])
+            0.2
+        """
+        return self._unit(self._raw(x, logprobs)[0])
+
+    def __call__(self, completion: Completion) -> Verdict:
+        """The verdict on a draft; what can't be scored is rejected with a reason, never raised.
+
+        Args:
+            completion: A draft with the top-K log-probabilities of its tokens
+                (`Sampling(top_k=gate.top_k)`); further columns are cut off.
+
+        Example:
+            >>> gate = SeparabilityGate(0.98, top_k=4)
+            >>> gate(Completion("red", (7,), [[-0.1, -7.0, -8.0, -9.0]])).accepted
+            True
+            >>> gate(Completion("red", (7,), [[-0.1, -7.0, -8.0, -9.0]], finish="length")).reason
+            'the draft was cut at its token limit; allow more tokens to have it judged'
+        """
+        if completion.error is not None:
+            return self._rejected(f"the draft failed: {completion.error}")
+        if completion.finish == "length":
+            return self._rejected(
+                "the draft was cut at its token limit; allow more tokens to have it judged"
+            )
+        if completion.finish != "stop":
+            return self._rejected(f"the draft ended with finish={completion.finish!r}")
+        if not completion.token_ids:
+            return self._rejected("the draft is empty: there are no tokens to judge")
+        if completion.top_logprobs.shape[1] == 0:
+            return self._rejected(
+                "the draft has no log-probabilities; ask for them with "
+                f"Sampling(top_k={self.top_k})"
+            )
+        try:
+            raw, tokens = self._raw(completion.top_logprobs, logprobs=True)
+        except InputError as exc:
+            return self._rejected(str(exc))
+        return Verdict(
+            accepted=raw >= self.raw_threshold,
+            score=self._unit(raw),
+            separability=raw,
+            threshold=self.threshold,
+            token_scores=tokens,
+        )
+
+    def _raw(self, x: npt.ArrayLike, logprobs: bool | None) -> tuple[float, tuple[float, ...]]:
+        tokens = token_scores(x, self.top_k, self.aggregate, self.formula, logprobs=logprobs)
+        return combine(tokens, self.aggregate), tuple(tokens.tolist())
+
+    def _unit(self, raw: float) -> float:
+        return to_unit(raw, log=self.aggregate == "log", sharpness=self.sharpness)
+
+    def _rejected(self, reason: str) -> Verdict:
+        return Verdict(False, None, None, self.threshold, reason=reason)
+
+
+def _number(name: str, value: object, low: float, high: float) -> float:
+    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    if not low <= number <= high:
+        raise ConfigError(f"{name}={value!r}; it must be a number from {low:g} to {high:g}")
+    return number
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ConfigError(f"{name}={value!r}; it must be a whole number")
+    return int(value)
