@@ -1,0 +1,161 @@
+"""speceyes: questions about images, answered by a small model where that is safe.
+
+A large tool-using agent answers well and slowly. Here a judge asks whether a query needs tools,
+a small model drafts an answer to those that don't, and a gate accepts a draft only where every
+token of it was clear; the rest goes to the agent (SpecEyes, arXiv 2603.23483).
+
+The names below are imported when they are first used, so `import speceyes` loads neither torch
+nor transformers.
+
+Example:
+    >>> import speceyes
+    >>> gate = speceyes.SeparabilityGate(0.98)
+    >>> gate.threshold
+    0.98
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES: dict[str, str] = {
+    "AgenticFallback": "fallback",
+    "CalibrationError": "errors",
+    "Completion": "values",
+    "ConfigError": "errors",
+    "Conversation": "values",
+    "Dialect": "values",
+    "HFModel": "models.hf",
+    "ImageError": "errors",
+    "ImageLimits": "images",
+    "ImageRef": "values",
+    "InputError": "errors",
+    "Judgement": "values",
+    "Message": "values",
+    "ModelError": "errors",
+    "Observation": "values",
+    "ParseError": "errors",
+    "Query": "values",
+    "Result": "values",
+    "Sampling": "values",
+    "ScriptedModel": "models.scripted",
+    "SeparabilityGate": "gate",
+    "SpecEyesError": "errors",
+    "SpecPipeline": "pipeline",
+    "SpeculativeAnswerer": "answerer",
+    "Step": "values",
+    "Timings": "values",
+    "Tool": "values",
+    "ToolCall": "values",
+    "ToolError": "errors",
+    "ToolJudge": "judge",
+    "Tools": "tools",
+    "Trajectory": "values",
+    "Turn": "values",
+    "Verdict": "values",
+    "VisionLanguageModel": "values",
+    "Zoom": "tools.zoom",
+    "load_image": "images",
+    "tool": "tools",
+}
+"""Public name to the module that it lives in."""
+
+__all__ = [
+    "AgenticFallback",
+    "CalibrationError",
+    "Completion",
+    "ConfigError",
+    "Conversation",
+    "Dialect",
+    "HFModel",
+    "ImageError",
+    "ImageLimits",
+    "ImageRef",
+    "InputError",
+    "Judgement",
+    "Message",
+    "ModelError",
+    "Observation",
+    "ParseError",
+    "Query",
+    "Result",
+    "Sampling",
+    "ScriptedModel",
+    "SeparabilityGate",
+    "SpecEyesError",
+    "SpecPipeline",
+    "SpeculativeAnswerer",
+    "Step",
+    "Timings",
+    "Tool",
+    "ToolCall",
+    "ToolError",
+    "ToolJudge",
+    "Tools",
+    "Trajectory",
+    "Turn",
+    "Verdict",
+    "VisionLanguageModel",
+    "Zoom",
+    "__version__",
+    "load_image",
+    "tool",
+]
+
+if TYPE_CHECKING:
+    from speceyes.answerer import SpeculativeAnswerer
+    from speceyes.errors import (
+        CalibrationError,
+        ConfigError,
+        ImageError,
+        InputError,
+        ModelError,
+        ParseError,
+        SpecEyesError,
+        ToolError,
+    )
+    from speceyes.fallback import AgenticFallback
+    from speceyes.gate import SeparabilityGate
+    from speceyes.images import ImageLimits, load_image
+    from speceyes.judge import ToolJudge
+    from speceyes.models.hf import HFModel
+    from speceyes.models.scripted import ScriptedModel
+    from speceyes.pipeline import SpecPipeline
+    from speceyes.tools import Tools, tool
+    from speceyes.tools.zoom import Zoom
+    from speceyes.values import (
+        Completion,
+        Conversation,
+        Dialect,
+        ImageRef,
+        Judgement,
+        Message,
+        Observation,
+        Query,
+        Result,
+        Sampling,
+        Step,
+        Timings,
+        Tool,
+        ToolCall,
+        Trajectory,
+        Turn,
+        Verdict,
+        VisionLanguageModel,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value  # the next use costs nothing
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

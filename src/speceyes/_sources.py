@@ -1,0 +1,79 @@
+"""The bytes of an encoded image, out of a file or a data URL, never more than allowed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import stat
+from urllib.parse import unquote_to_bytes
+
+from speceyes.errors import ImageError
+
+
+def short(source: str | os.PathLike[str]) -> str:
+    """A path or a text as errors show it, at most 120 characters."""
+    text = os.fsdecode(source)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def check_bytes(size: int, what: str, max_bytes: int) -> None:
+    """
+    Raises:
+        ImageError: There are none, or more than allowed.
+    """
+    if size == 0:
+        raise ImageError(f"{what} is empty (0 bytes); pass an encoded image")
+    if size > max_bytes:
+        raise ImageError(
+            f"{what} has more than max_bytes={max_bytes} bytes; shrink it, or raise the "
+            "limit with ImageLimits(max_bytes=...)"
+        )
+
+
+def read_file(source: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """All of a regular file.
+
+    Raises:
+        ImageError: It can't be read, isn't a regular file, or is empty or too long.
+    """
+    what = short(source)
+    try:
+        # Without O_NONBLOCK, opening a pipe waits for its writer for ever.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        handle = os.open(source, flags)
+    except (OSError, ValueError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "not a path"
+        raise ImageError(f"{what!r} can't be opened ({why}); pass the path of an image") from None
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ImageError(f"{what!r} is not a regular file; pass the path of an image")
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    except OSError as exc:
+        raise ImageError(f"{what!r} can't be read ({exc.strerror})") from None
+    finally:
+        os.close(handle)
+    check_bytes(len(data), what, max_bytes)
+    return data
+
+
+def read_data_url(source: str, max_bytes: int) -> bytes:
+    """What a `data:image/...;base64,...` URL holds.
+
+    Raises:
+        ImageError: It is another kind of URL, not valid base64, or empty or too long.
+    """
+    what = "the data URL"
+    head, comma, body = source.partition(",")
+    kind = head[:200].lower().replace(" ", "")
+    if not comma or not kind.startswith("data:image/") or not kind.endswith(";base64"):
+        raise ImageError(f"{what} begins {short(head)!r}; data:image/...;base64,... is read")
+    check_bytes(len(body) // 2, what, max_bytes)  # roughly, before it is decoded, then exactly
+    raw = b"".join(unquote_to_bytes(body).split())
+    try:
+        data = base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
+    except binascii.Error:
+        raise ImageError(f"{what} is not valid base64; encode it with base64.b64encode") from None
+    check_bytes(len(data), what, max_bytes)
+    return data

@@ -1,0 +1,143 @@
+"""Reading tool calls written as JSON inside tags, as Hermes-style models write them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+from speceyes.errors import ParseError
+from speceyes.values import ToolCall
+
+MAX_CALL_CHARS = 20_000
+"""Longest text of one call that is read; real calls are some hundred characters."""
+
+MAX_INTEGER = 2**63 - 1
+"""Largest whole number that is read, either way; longer ones can't even be written by Python."""
+
+_TOKEN = re.compile(
+    r"""'(?:[^'\\\n]|\\(?:['"\\bfnrt]|u[0-9a-fA-F]{4}))*+'"""
+    r"""|"(?:[^"\\\n]|\\(?:['"\\bfnrt]|u[0-9a-fA-F]{4}))*+\""""
+    r"""|-?[0-9]++(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+|[A-Za-z]++|[][{}(),:]|\s++"""
+)
+_WORDS = {
+    "true": "True",
+    "false": "False",
+    "null": "None",
+    "True": "True",
+    "False": "False",
+    "None": "None",
+}
+
+
+def between(text: str, opening: str, closing: str) -> list[str]:
+    """What stands between each pair of tags, in order; a last unclosed tag counts to the end.
+
+    Linear in the length of the text.
+    """
+    found: list[str] = []
+    at = text.find(opening)
+    while at >= 0:
+        start = at + len(opening)
+        end = text.find(closing, start)
+        if end < 0:
+            found.append(text[start:])
+            break
+        found.append(text[start:end])
+        at = text.find(opening, end + len(closing))
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ParseError(f"{name} is not a JSON number; use finite numbers")
+
+
+def _json_value(value: Any) -> Any:
+    """The value with nothing in it but JSON; Python literals have more (sets, bytes, tuples)."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ParseError(f"an argument has a {type(key).__name__} for a name, not text")
+        return {key: _json_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ParseError(f"{value} is not a finite number")
+    if isinstance(value, int) and not -MAX_INTEGER <= value <= MAX_INTEGER:
+        raise ParseError("a whole number has too many digits")
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise ParseError(f"a {type(value).__name__} is not a JSON value")
+
+
+def _literal(body: str) -> Any:
+    """A Python literal, which models trained on Python write for JSON, also mixed with JSON's
+    words. It is cut into tokens first: what Python's own parser doesn't expect it warns about.
+
+    Raises:
+        ValueError: It isn't one.
+        KeyError: It holds a word other than true, false, null and Python's.
+    """
+    tokens, at = [], 0
+    while at < len(body):
+        match = _TOKEN.match(body, at)
+        if match is None:
+            raise ValueError(f"unexpected {body[at]!r}")
+        token, at = match[0], match.end()
+        tokens.append(_WORDS[token] if token.isalpha() else token)
+    try:
+        return ast.literal_eval("".join(tokens))
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as exc:
+        raise ValueError(str(exc)) from exc
+
+
+def parse_call(text: str) -> ToolCall:
+    """One call: `{"name": ..., "arguments": {...}}`; code fences and single quotes are forgiven.
+
+    Raises:
+        ParseError: It isn't one; the message is written for the model.
+    """
+    raw, body = text, text.strip()
+    if len(body) > MAX_CALL_CHARS:
+        raise ParseError(f"a call of {len(body)} characters; at most {MAX_CALL_CHARS} are read")
+    if body.startswith("```"):
+        body = body.strip("`").strip()
+        body = body[4:].strip() if body[:4].lower() == "json" else body
+    try:
+        data = json.loads(body, parse_constant=_no_constant)
+    except ParseError:
+        raise
+    except (ValueError, RecursionError) as exc:
+        try:
+            data = _literal(body)
+        except (ValueError, KeyError):
+            where = f" ({exc})" if isinstance(exc, json.JSONDecodeError) else ""
+            raise ParseError(f"the call is not valid JSON{where}") from None
+    if not isinstance(data, dict):
+        raise ParseError(f"the call is a {type(data).__name__}; a JSON object is needed")
+    name, arguments = data.get("name"), data.get("arguments", {})
+    if not isinstance(name, str) or not name:
+        raise ParseError('the call has no "name"; write the tool\'s name there')
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            raise ParseError('"arguments" is text; a JSON object is needed') from None
+    if not isinstance(arguments, dict):
+        raise ParseError(f'"arguments" is a {type(arguments).__name__}; an object is needed')
+    try:
+        arguments = _json_value(arguments)
+    except RecursionError:
+        raise ParseError("the call is nested too deeply") from None
+    return ToolCall(name, arguments, raw)
+
+
+def shown(value: Any) -> str:
+    """A value as an error tells the model of it; never long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits; deep nesting
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."

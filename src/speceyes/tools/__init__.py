@@ -1,0 +1,216 @@
+"""The tools that an agent may call: a registry, those that come with the package, `@tool`."""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import logging
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, final
+
+from speceyes.errors import ConfigError, ToolError
+from speceyes.tools._schema import check, check_schema
+from speceyes.tools.function import FunctionTool, tool
+from speceyes.tools.rotate import Rotate
+from speceyes.tools.zoom import Zoom
+from speceyes.values import Image, Observation, Tool, ToolCall
+
+__all__ = ["BUILT_IN", "MAX_OVERDUE", "FunctionTool", "Rotate", "Tools", "Zoom", "tool"]
+
+logger = logging.getLogger(__name__)
+
+BUILT_IN: Mapping[str, type[Zoom] | type[Rotate]] = {"zoom": Zoom, "rotate": Rotate}
+"""Tools that go by a name; each bounds its own work, and so runs without a time limit."""
+
+MAX_OVERDUE = 4
+"""How many calls of one tool may be running past their time before it isn't called again."""
+
+
+@final
+class Tools:
+    """A fixed set of tools: an iterable of `Tool`s, and the one place that runs them.
+
+    Args:
+        tools: `Tool` objects, classes of them (called without arguments), functions (with or
+            without `@tool`), or names of built-in tools: "zoom", "rotate". One name may stand
+            alone.
+        timeout_s: Seconds that a call may take; None for no limit. Tools other than the built-in
+            ones run in a daemon thread of their own for it. Python can't end a thread: a call
+            that takes too long is left behind and its result dropped, and a tool that has
+            `MAX_OVERDUE` such calls still running is refused until one ends.
+
+    Functions under `@tool` get copies of the images. Other tools get the images themselves, and
+    must not draw on them.
+
+    Raises:
+        ConfigError: Something isn't a tool, two have the same name, or the limit isn't positive.
+
+    Example:
+        >>> from PIL import Image
+        >>> tools = Tools(["zoom"])
+        >>> call = ToolCall("image_zoom_in_tool", {"bbox_2d": [0, 0, 40, 40]})
+        >>> tools.run(call, [Image.new("RGB", (100, 100))]).images[0].size
+        (40, 40)
+    """
+
+    __slots__ = ("_by_name", "_overdue", "_timeout_s")
+
+    def __init__(
+        self,
+        tools: str | Iterable[Tool | type | Callable[..., Any] | str] = (),
+        *,
+        timeout_s: float | None = 30.0,
+    ) -> None:
+        if timeout_s is not None and not 0 < timeout_s < math.inf:
+            raise ConfigError(f"timeout_s={timeout_s}; a positive number of seconds, or None")
+        if not isinstance(tools, Iterable):
+            raise ConfigError(f"tools is a {type(tools).__name__}; pass a list of tools")
+        by_name: dict[str, Tool] = {}
+        for item in (tools,) if isinstance(tools, str) else tools:
+            made = _made(item)
+            if made.name in by_name:
+                raise ConfigError(f"two tools are named {made.name!r}; rename one")
+            by_name[made.name] = made
+        self._by_name: Mapping[str, Tool] = by_name
+        self._overdue = _Overdue()
+        self._timeout_s = timeout_s
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __repr__(self) -> str:
+        return f"Tools([{', '.join(self._by_name)}], timeout_s={self._timeout_s})"
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Seconds that a call may take; None for no limit."""
+        return self._timeout_s
+
+    def get(self, name: str) -> Tool | None:
+        """The tool of that name; None where there is none."""
+        return self._by_name.get(name)
+
+    def run(self, call: ToolCall, images: Sequence[Image]) -> Observation:
+        """What a call gave back; whatever goes wrong is in the observation's `error`.
+
+        The name is looked up, the arguments are held against the tool's schema, and the tool is
+        run. No exception leaves but an interrupt from the keyboard.
+
+        Args:
+            call: The call, boxes in pixels of the image that they refer to.
+            images: Every image so far, full resolution.
+        """
+        found = self._by_name.get(call.name)
+        if found is None:
+            there = f"there are: {', '.join(self._by_name)}" if self._by_name else "there is none"
+            return Observation(error=f"there is no tool {_cut(repr(call.name), 80)}; {there}")
+        try:
+            arguments = check(call.arguments, found.parameters)
+            if self._timeout_s is None or type(found) in BUILT_IN.values():
+                return _observation(found, tuple(images), arguments)
+            return self._in_time(found, tuple(images), arguments, self._timeout_s)
+        except ToolError as exc:
+            return Observation(error=_cut(str(exc)) or f"{found.name} failed")
+        except (Exception, SystemExit) as exc:  # a tool's failure is the model's to answer to
+            logger.warning("%s failed", found.name, exc_info=True)
+            return Observation(error=_cut(f"{found.name} failed: {_described(exc)}"))
+
+    def _in_time(
+        self,
+        found: Tool,
+        images: Sequence[Image],
+        arguments: Mapping[str, Any],
+        timeout_s: float,
+    ) -> Observation:
+        late = self._overdue.count(found.name)
+        if late >= MAX_OVERDUE:
+            raise ToolError(f"{found.name} is not available: {late} earlier calls don't end")
+        returned: list[Observation] = []
+        raised: list[BaseException] = []
+        context = contextvars.copy_context()
+
+        def work() -> None:
+            try:
+                returned.append(context.run(_observation, found, images, arguments))
+            except BaseException as exc:  # noqa: BLE001 - raised again by the caller's thread
+                raised.append(exc)
+
+        thread = threading.Thread(target=work, name=f"tool {found.name}", daemon=True)
+        thread.start()
+        thread.join(timeout_s)
+        if raised:
+            raise raised.pop()
+        if returned:
+            return returned[0]
+        self._overdue.add(found.name, thread)
+        logger.warning("%s is left behind after %g s", found.name, timeout_s)
+        raise ToolError(f"{found.name} took longer than {timeout_s:g} s")
+
+
+class _Overdue:
+    """Threads whose callers have given up on them."""
+
+    __slots__ = ("_lock", "_threads")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads: list[tuple[str, threading.Thread]] = []
+
+    def add(self, name: str, thread: threading.Thread) -> None:
+        with self._lock:
+            self._threads.append((name, thread))
+
+    def count(self, name: str) -> int:
+        with self._lock:
+            self._threads = [entry for entry in self._threads if entry[1].is_alive()]
+            return Counter(entry[0] for entry in self._threads)[name]
+
+
+def _observation(found: Tool, images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
+    seen: object = found(images, arguments)
+    if not isinstance(seen, Observation):
+        raise ToolError(f"{found.name} returned a {type(seen).__name__}, not an Observation")
+    return seen
+
+
+def _made(item: object) -> Tool:
+    """A tool out of whatever stands for one."""
+    if isinstance(item, str):
+        if item not in BUILT_IN:
+            raise ConfigError(f"no tool is named {item!r}; built in are: {', '.join(BUILT_IN)}")
+        return BUILT_IN[item]()
+    if inspect.isclass(item):
+        try:
+            item = item()
+        except TypeError as exc:
+            raise ConfigError(f"a tool can't be made of a class: {exc}; pass an object") from exc
+    elif inspect.isroutine(item):
+        item = tool(item)
+    if not isinstance(item, Tool):
+        raise ConfigError(
+            f"{item!r} is not a tool: it needs name, description, parameters and __call__; pass "
+            f"such an object, a function under @tool, or a name: {', '.join(BUILT_IN)}"
+        )
+    if not isinstance(item.name, str) or not item.name:
+        raise ConfigError(f"a tool has the name {item.name!r}; it must be text")
+    if not isinstance(item.parameters, Mapping) or item.parameters.get("type") != "object":
+        raise ConfigError(f"{item.name}: parameters must be a JSON schema of type 'object'")
+    check_schema(item.parameters, f"{item.name}: parameters")
+    return item
+
+
+def _described(exc: BaseException) -> str:
+    try:
+        return f"{type(exc).__name__}: {exc}"
+    except Exception:  # noqa: BLE001 - an exception's own __str__ can fail
+        return type(exc).__name__
+
+
+def _cut(text: str, most: int = 500) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
