@@ -1,0 +1,85 @@
+"""Asking about a batch without letting one row take the others with it.
+
+Every phase asks its model through `generate_isolated`. The Protocol already promises that a
+failed conversation is a `Completion` with `error`; this holds the promise for engines that
+break it, and the pipeline does the same for phases.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from speceyes.errors import ModelError
+from speceyes.values import Completion, Conversation, Sampling, VisionLanguageModel
+
+_log = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
+Out = TypeVar("Out")
+
+
+def describe(exc: BaseException) -> str:
+    """One line that names an exception: its type, and its message where it has one."""
+    message = " ".join(str(exc).split())
+    return f"{type(exc).__name__}: {message}" if message else type(exc).__name__
+
+
+def isolated(
+    ask: Callable[[Sequence[Row]], Sequence[Out]],
+    rows: Sequence[Row],
+    failed: Callable[[str], Out],
+) -> list[Out]:
+    """One outcome a row, in order, whatever `ask` does.
+
+    Where it raises, or returns another number of outcomes than it was given rows, each row is
+    tried once more alone, so that only the guilty fail.
+
+    Args:
+        ask: Called with all rows at once.
+        rows: May be empty; then nothing is asked.
+        failed: Makes the outcome of a row that failed, from the reason.
+
+    Returns:
+        Outcomes. Only what isn't an `Exception` (KeyboardInterrupt, SystemExit) is raised.
+
+    Example:
+        >>> isolated(lambda rows: [1 / row for row in rows], [2, 0, 4], lambda why: why)
+        [0.5, 'ZeroDivisionError: division by zero', 0.25]
+    """
+    if not rows:
+        return []
+    try:
+        outcomes = list(ask(rows))
+        if len(outcomes) != len(rows):
+            raise ModelError(
+                f"{len(outcomes)} outcomes came back for {len(rows)} rows; "
+                "there must be one each, in order"
+            )
+        return outcomes
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the rows are told apart
+        reason = describe(exc)
+    if len(rows) == 1:
+        _log.warning("failed: %s", reason)
+        return [failed(reason)]
+    _log.warning("a batch of %d failed (%s); trying one by one", len(rows), reason)
+    return [outcome for row in rows for outcome in isolated(ask, [row], failed)]
+
+
+def generate_isolated(
+    model: VisionLanguageModel, conversations: Sequence[Conversation], sampling: Sampling
+) -> list[Completion]:
+    """One completion a conversation, in order, whatever the model does.
+
+    Returns:
+        Completions; those of failed conversations have `error`.
+
+    Example:
+        >>> from speceyes.models.scripted import ScriptedModel
+        >>> from speceyes.values import Message
+        >>> asked = Conversation((Message("user", ("Which colour?",)),))
+        >>> generate_isolated(ScriptedModel("red"), [asked], Sampling())[0].text
+        'red'
+    """
+    return isolated(lambda batch: model.generate(batch, sampling), conversations, Completion.failed)

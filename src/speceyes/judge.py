@@ -1,0 +1,172 @@
+"""Phase I: does a query need tools?  (Sec. 3.2 of SpecEyes, arXiv 2603.23483.)
+
+The paper lets the large model decide with one binary token. Here the decision is read from the
+probabilities of that token, so that the threshold is a dial and one forward pass is enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, final
+
+from speceyes import prompts
+from speceyes.errors import ConfigError
+from speceyes.isolation import describe, generate_isolated
+from speceyes.values import (
+    Completion,
+    Conversation,
+    Dialect,
+    Judgement,
+    Message,
+    Query,
+    Sampling,
+    Tool,
+    VisionLanguageModel,
+)
+
+if TYPE_CHECKING:
+    from speceyes.tools import Tools
+
+PARITY_TOKENS = 10
+"""New tokens that the research code lets its judge write."""
+
+# Around the word: white space, the byte-level (U+0120, U+010A) and SentencePiece (U+2581) marks
+# of raw tokens, and punctuation that some vocabularies join to it, as in '"Yes' or 'No.'.
+_AROUND = " \t\r\n\u00a0\u0120\u010a\u2581.,:;!?\"'`*()[]"
+
+
+def tool_probability(first_token: Mapping[str, float], *, min_mass: float = 1e-3) -> float | None:
+    """P(yes) / (P(yes) + P(no)) over every variant of the two words.
+
+    A variant is a token that is exactly "yes" or "no" once case, white space, tokenizer marks
+    and punctuation around it are taken off: " Yes", "NO.", "Ġno". A word that merely begins so
+    ("not", "none", "yesterday") counts for neither.
+
+    Args:
+        first_token: Text to probability of what could come first.
+        min_mass: Least P(yes) + P(no). Below it both words are in the model's far tail and
+            their ratio says nothing.
+
+    Returns:
+        The probability in [0, 1] that tools are needed; None where it can't be read.
+
+    Example:
+        >>> tool_probability({"Yes": 0.25, " yes": 0.125, "no": 0.125, "not": 0.5})
+        0.75
+    """
+    mass = {"yes": 0.0, "no": 0.0}
+    for text, probability in first_token.items():
+        word = text.strip(_AROUND).lower()
+        if word in mass:
+            mass[word] += probability
+    yes, total = mass["yes"], mass["yes"] + mass["no"]
+    if min(mass.values()) < 0 or not (math.isfinite(total) and total > 0 and total >= min_mass):
+        return None
+    return yes / total
+
+
+@final
+class ToolJudge:
+    """Judges a batch of queries in one forward pass.
+
+    Args:
+        model: The judge; the paper takes the large model, which knows its tools best.
+        threshold: Tools are needed where p(tools) >= threshold: 0 sends every query to the
+            agent, 1 only those on which the judge has no doubt at all.
+        dialect: The agent's dialect, whose beginning (system, tools, images, question) the
+            judge's prompt then shares; None asks plainly, which suits the small model.
+        tools: The agent's tools, or whatever `Tools` makes them of; the dialect describes them to
+            the judge.
+        parity: Decide as the research code does: generate up to 10 tokens, and a text that
+            begins with "no" in any case ("not sure" too) means no tools. The threshold is not
+            used then, and p_tools is None.
+        min_mass: See `tool_probability`.
+
+    Raises:
+        ConfigError: threshold or min_mass is not in [0, 1], or the dialect or a tool is unknown.
+
+    Example:
+        >>> from PIL import Image
+        >>> from speceyes.models.scripted import ScriptedModel
+        >>> judge = ToolJudge(ScriptedModel("no"), dialect=None)
+        >>> judge([Query("Is it day?", (Image.new("RGB", (64, 64)),))])[0].needs_tools
+        False
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        *,
+        threshold: float = 0.5,
+        dialect: str | Dialect | None = "deepeyes",
+        tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] = (),
+        parity: bool = False,
+        min_mass: float = 1e-3,
+    ) -> None:
+        for name, value in (("threshold", threshold), ("min_mass", min_mass)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{name}={value}; it must be a probability, 0 to 1")
+        from speceyes.dialects import dialect as dialect_named
+        from speceyes.tools import Tools
+
+        self.model = model
+        self.threshold = float(threshold)
+        self.dialect = None if dialect is None else dialect_named(dialect)
+        self.tools: tuple[Tool, ...] = tuple(tools if isinstance(tools, Tools) else Tools(tools))
+        self.parity = parity
+        self.min_mass = float(min_mass)
+        self._sampling = (
+            Sampling(max_tokens=PARITY_TOKENS)
+            if parity
+            else Sampling(max_tokens=1, first_token=True)
+        )
+
+    def __call__(self, queries: Sequence[Query]) -> list[Judgement]:
+        """One judgement a query, in order. What can't be read means that tools are needed.
+
+        Never raises for a query: a model that fails on one, or an answer that is neither yes
+        nor no, is a `Judgement` with `needs_tools` and a reason.
+        """
+        judgements: dict[int, Judgement] = {}
+        asked: list[tuple[int, Conversation]] = []
+        for at, query in enumerate(queries):
+            try:
+                asked.append((at, self.conversation(query)))
+            except Exception as exc:  # noqa: BLE001 - a query's failure is its own
+                judgements[at] = Judgement(True, reason=f"could not be asked: {describe(exc)}")
+        said = generate_isolated(self.model, [c for _, c in asked], self._sampling)
+        for (at, _), completion in zip(asked, said, strict=True):
+            judgements[at] = self._read(completion)
+        return [judgements[at] for at in range(len(queries))]
+
+    def conversation(self, query: Query) -> Conversation:
+        """What the model is asked about a query."""
+        if self.dialect is not None:
+            return self.dialect.ask_judge(query, self.tools)
+        return Conversation((Message("user", (*query.images, f"{query.text}\n{prompts.JUDGE}")),))
+
+    def _read(self, completion: Completion) -> Judgement:
+        if completion.error is not None or completion.finish == "error":
+            reason = f"the judge failed: {completion.error or 'no reason given'}"
+            return Judgement(True, None, completion, reason)
+        if self.parity:
+            return Judgement(not completion.text.lower().startswith("no"), None, completion)
+        if not completion.first_token:
+            reason = (
+                "the model returned no first-token probabilities; "
+                "use an engine that does, or parity=True to read the text"
+            )
+            return Judgement(True, None, completion, reason)
+        p_tools = tool_probability(completion.first_token, min_mass=self.min_mass)
+        if p_tools is None:
+            reason = (
+                f"neither yes nor no has a probability of {self.min_mass:g}; "
+                f"the likeliest beginning is {_likeliest(completion.first_token)!r}"
+            )
+            return Judgement(True, None, completion, reason)
+        return Judgement(p_tools >= self.threshold, p_tools, completion)
+
+
+def _likeliest(first_token: Mapping[str, float]) -> str:
+    return max(first_token, key=lambda text: first_token[text])

@@ -1,0 +1,392 @@
+"""The funnel: judge, draft, gate, agent.  (Sec. 3 of SpecEyes, arXiv 2603.23483.)
+
+This is the only file that knows the order of the phases. What can't be decided cheaply goes to
+the agent: a judge that fails means tools, a draft that fails is rejected. Only the agent's own
+failure, or an input that can't be read, ends a query without an answer, and then its `Result`
+says so. How queries move is described in docs/pipeline.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, final, overload
+
+import numpy as np
+
+from speceyes import intake
+from speceyes.errors import ConfigError, InputError
+from speceyes.images import DEFAULT_LIMITS, ImageLimits
+from speceyes.isolation import describe, isolated
+from speceyes.journey import Source, Ticket
+from speceyes.values import (
+    Completion,
+    Dialect,
+    Judgement,
+    Query,
+    Result,
+    Timings,
+    Tool,
+    Verdict,
+    VisionLanguageModel,
+)
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from speceyes.fallback import AgenticFallback
+    from speceyes.gate import SeparabilityGate
+    from speceyes.scores import Aggregate
+    from speceyes.tools import Tools
+
+_log = logging.getLogger(__name__)
+
+FRONT_BATCHES = 4
+"""Most batches that pass judge, draft and gate between two rounds of the agent: enough to fill
+its places, few enough that live trajectories go on while nothing is rejected."""
+
+
+@final
+class SpecPipeline:
+    """Answers questions about images: by draft where that is safe, by the agent elsewhere.
+
+    It holds its parts and nothing about a run, so that threads can share it as far as their
+    models can be shared.
+
+    Args:
+        judge: Phase I, queries to judgements; None drafts every query.
+        answerer: Phase II, queries to completions; None, together with the gate, for the agent
+            alone.
+        gate: Phase III, completion to verdict.
+        fallback: Phase IV; None leaves a query that isn't answered by draft without an answer.
+        batch_size: Queries that are judged and drafted together.
+        image_limits: What images are loaded under.
+        allow_urls: Whether http(s) addresses of images are fetched.
+
+    Raises:
+        ConfigError: Parts that can't work together.
+
+    Example:
+        >>> from PIL import Image
+        >>> from speceyes.answerer import SpeculativeAnswerer
+        >>> from speceyes.gate import SeparabilityGate
+        >>> from speceyes.models.scripted import ScriptedModel
+        >>> drafts = SpeculativeAnswerer(ScriptedModel("red"))
+        >>> pipe = SpecPipeline(answerer=drafts, gate=SeparabilityGate(0.98))
+        >>> pipe(Image.new("RGB", (64, 64)), "Which colour is the collar?").answer
+        'red'
+    """
+
+    def __init__(
+        self,
+        *,
+        judge: Callable[[Sequence[Query]], Sequence[Judgement]] | None = None,
+        answerer: Callable[[Sequence[Query]], Sequence[Completion]] | None = None,
+        gate: Callable[[Completion], Verdict] | None = None,
+        fallback: AgenticFallback | None = None,
+        batch_size: int = 16,
+        image_limits: ImageLimits = DEFAULT_LIMITS,
+        allow_urls: bool = False,
+    ) -> None:
+        if (answerer is None) != (gate is None):
+            missing = "answerer" if answerer is None else "gate"
+            raise ConfigError(
+                f"{missing} is missing: pass answerer and gate, or neither for the agent alone"
+            )
+        if answerer is None and fallback is None:
+            raise ConfigError("nothing can answer: pass answerer and gate, or fallback, or all")
+        if answerer is None and judge is not None:
+            raise ConfigError(
+                "a judge without answerer and gate decides nothing, for every query goes to "
+                "the agent: pass judge=None"
+            )
+        kept, needed = getattr(answerer, "top_k", None), getattr(gate, "top_k", None)
+        if (
+            isinstance(kept, int)
+            and isinstance(needed, int)
+            and kept < needed
+            and getattr(gate, "aggregate", None) != "log"
+        ):
+            raise ConfigError(
+                f"the answerer keeps top_k={kept} log-probabilities and the gate needs "
+                f"top_k={needed}, so it would reject every draft: give both the same top_k"
+            )
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size}; it must be at least 1")
+        self.judge = judge
+        self.answerer = answerer
+        self.gate = gate
+        self.fallback = fallback
+        self.batch_size = batch_size
+        self.image_limits = image_limits
+        self.allow_urls = allow_urls
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        large: str | PathLike[str] | VisionLanguageModel | None = None,
+        small: str | PathLike[str] | VisionLanguageModel | None = None,
+        *,
+        tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] = ("zoom",),
+        dialect: str | Dialect = "deepeyes",
+        threshold: float = 0.98,
+        top_k: int = 64,
+        aggregate: Aggregate = "min",
+        gate: SeparabilityGate | None = None,
+        judge: Literal["large", "small"] | None = "large",
+        judge_threshold: float = 0.5,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_steps: int = 6,
+        max_tokens: int = 512,
+        max_batch: int = 16,
+        draft_tokens: int = 20,
+        batch_size: int = 16,
+        image_limits: ImageLimits = DEFAULT_LIMITS,
+        allow_urls: bool = False,
+    ) -> SpecPipeline:
+        """A pipeline from two models, each a Hugging Face name, a path, or a model object.
+
+        Args:
+            large: The agent; None for a pipeline without a fallback.
+            small: The drafter; None for the agent alone, and then nothing is judged.
+            tools: What the agent may call.
+            dialect: How it writes calls.
+            threshold: The gate's, 0 to 1.
+            top_k: K of the drafts and the gate.
+            aggregate: The gate's: "min", "mean", "bottom20" or "log".
+            gate: A gate made beforehand, instead of the three above.
+            judge: Which model judges; None drafts every query.
+            judge_threshold: See `ToolJudge`.
+            device: Where models named here are loaded; None leaves it to the loader.
+            dtype: In which type; None leaves it to the loader.
+            max_steps: Most turns of the agent.
+            max_tokens: Most new tokens of a turn.
+            max_batch: Most trajectories alive at once.
+            draft_tokens: Most new tokens of a draft.
+            batch_size: See `SpecPipeline`.
+            image_limits: See `SpecPipeline`.
+            allow_urls: See `SpecPipeline`.
+
+        Raises:
+            ConfigError: Parts that can't work together, or a model that can't be loaded.
+
+        Example:
+            >>> from PIL import Image
+            >>> from speceyes.models.scripted import ScriptedModel
+            >>> agent = ScriptedModel({"Reply with one word": "yes", "": "<answer>blue</answer>"})
+            >>> pipe = SpecPipeline.from_pretrained(large=agent, small=ScriptedModel("red"))
+            >>> pipe(Image.new("RGB", (64, 64)), "Which colour?").route
+            'agent'
+        """
+        from speceyes.answerer import SpeculativeAnswerer
+        from speceyes.fallback import AgenticFallback
+        from speceyes.gate import SeparabilityGate
+        from speceyes.judge import ToolJudge
+        from speceyes.tools import Tools
+
+        if judge not in ("large", "small", None):
+            raise ConfigError(f'judge={judge!r}; it must be "large", "small" or None')
+        if judge == "large" and large is None and small is not None:
+            raise ConfigError('there is no large model to judge: pass judge="small" or None')
+        gate = gate or SeparabilityGate(threshold, top_k=top_k, aggregate=aggregate)
+        strong = None if large is None else _model(large, device, dtype)
+        same = large is not None and large == small
+        quick = strong if same else None if small is None else _model(small, device, dtype)
+        known = tools if isinstance(tools, Tools) else Tools(tools)
+        judging = None
+        if quick is not None and judge == "large" and strong is not None:
+            judging = ToolJudge(strong, threshold=judge_threshold, dialect=dialect, tools=known)
+        elif quick is not None and judge == "small":
+            # A model that was not trained as the agent is asked without the agent's system text.
+            judging = ToolJudge(quick, threshold=judge_threshold, dialect=None)
+        return cls(
+            judge=judging,
+            answerer=None
+            if quick is None
+            else SpeculativeAnswerer(quick, top_k=gate.top_k, max_tokens=draft_tokens),
+            gate=None if quick is None else gate,
+            fallback=None
+            if strong is None
+            else AgenticFallback(
+                strong,
+                tools=known,
+                dialect=dialect,
+                max_steps=max_steps,
+                max_tokens=max_tokens,
+                max_batch=max_batch,
+            ),
+            batch_size=batch_size,
+            image_limits=image_limits,
+            allow_urls=allow_urls,
+        )
+
+    @overload
+    def __call__(self, queries: Any, question: str, choices: Sequence[str] = ()) -> Result: ...
+    @overload
+    def __call__(self, queries: Query | Mapping[str, Any]) -> Result: ...
+    @overload
+    def __call__(self, queries: Iterable[Any]) -> list[Result]: ...
+    def __call__(
+        self, queries: Any, question: str | None = None, choices: Sequence[str] = ()
+    ) -> Result | list[Result]:
+        """One result for one query, or a list of results, same order and length, for many.
+
+        Args:
+            queries: With a question: the image, or a list of images, in any form that
+                `load_image` takes. Without: a query, or an iterable of queries. A query is a
+                `Query`, an (image, question) tuple, or a mapping with "image" or "images",
+                "question", and perhaps "choices" and "id".
+            question: The question.
+            choices: Its options.
+
+        Raises:
+            InputError: A single query can't be read, or its image can't (`ImageError`). Among
+                many such a query is a `Result` with `error`, so that its neighbours go on.
+        """
+        if question is not None:
+            queries = {"image": queries, "question": question, "choices": choices}
+        elif choices:
+            raise InputError("choices without a question: pass pipe(image, question, choices)")
+        if isinstance(queries, Query | Mapping) or intake.is_pair(queries):
+            query = self._query(queries, 0)
+            [(_, result)] = self._run([query])
+            return result
+        # Text, bytes and arrays can be iterated, but never over queries.
+        alone = isinstance(queries, str | bytes | bytearray | memoryview | np.ndarray)
+        if alone or not isinstance(queries, Iterable):
+            raise InputError(
+                f"a {type(queries).__name__} alone is not a query: pass pipe(image, question), "
+                "a Query, or an iterable of queries"
+            )
+        results = dict(self._run(queries))
+        return [results[at] for at in range(len(results))]
+
+    def stream(self, queries: Iterable[Any]) -> Iterator[Result]:
+        """Results as they finish: drafts first, the agent's as each gets there.
+
+        Queries are pulled as places come free: at most `batch_size` in front and `max_batch`
+        live or waiting for the agent, plus one batch, are held, however many there are. A
+        batch is worked on when it is full or the iterable has ended. Nothing runs between two
+        `next` calls, and closing the generator leaves nothing behind. An exception that the
+        iterable raises is raised here after the results of all that was pulled before it.
+
+        Args:
+            queries: Any iterable, endless ones too, of what `__call__` takes as a query.
+        """
+        for _, result in self._run(queries):
+            yield result
+
+    def _run(self, queries: Iterable[Any]) -> Iterator[tuple[int, Result]]:
+        """(position, result) as they finish; each position once."""
+        source = Source(queries)
+        agent = None if self.fallback is None else self.fallback.begin()
+        waiting: deque[Ticket] = deque()
+        live: dict[int, Ticket] = {}
+        while not source.exhausted or waiting or live:
+            for _ in range(FRONT_BATCHES):
+                if source.exhausted or (agent is not None and len(waiting) >= agent.room):
+                    break
+                finished, left = self._front(source.take(self.batch_size))
+                waiting.extend(left)
+                yield from finished
+            if agent is None:
+                continue
+            while waiting and agent.room:
+                ticket = waiting.popleft()
+                live[ticket.at] = ticket
+                agent.add(ticket.at, ticket.query)
+            for at, trajectory, seconds in agent.step() if live else ():
+                yield live.pop(at).by_agent(trajectory, seconds)
+        if source.failure is not None:
+            raise source.failure
+
+    def _query(self, item: Any, at: int) -> Query:
+        return intake.to_query(
+            item, number=at, limits=self.image_limits, allow_urls=self.allow_urls
+        )
+
+    def _front(
+        self, taken: Sequence[tuple[int, Any, float]]
+    ) -> tuple[list[tuple[int, Result]], list[Ticket]]:
+        """One batch through intake, judge, draft and gate.
+
+        Returns:
+            The results that are final, and the tickets that need the agent.
+        """
+        finished: list[tuple[int, Result]] = []
+        tickets: list[Ticket] = []
+        for at, item, since in taken:
+            try:
+                tickets.append(Ticket(at, self._query(item, at), since))
+            except Exception as exc:  # noqa: BLE001 - a query's failure is its own
+                reason = str(exc) if isinstance(exc, InputError) else describe(exc)
+                latency = Timings(latency=time.perf_counter() - since)
+                name = intake.named(item) or str(at)
+                finished.append((at, Result(name, None, "error", timings=latency, error=reason)))
+        self._judge(tickets)
+        self._draft([ticket for ticket in tickets if ticket.wants_draft])
+        left: list[Ticket] = []
+        for ticket in tickets:
+            accepted = ticket.by_draft()
+            if accepted is not None:
+                finished.append(accepted)
+            elif self.fallback is None:
+                finished.append(ticket.unanswered())
+            else:
+                left.append(ticket)
+        return finished, left
+
+    def _judge(self, tickets: Sequence[Ticket]) -> None:
+        if self.judge is None or not tickets:
+            return
+        start = time.perf_counter()
+        judgements = isolated(
+            self.judge,
+            [ticket.query for ticket in tickets],
+            lambda reason: Judgement(True, reason=f"the judge failed: {reason}"),
+        )
+        share = (time.perf_counter() - start) / len(tickets)
+        for ticket, judgement in zip(tickets, judgements, strict=True):
+            ticket.judgement = judgement
+            ticket.spent(judge=share)
+
+    def _draft(self, tickets: Sequence[Ticket]) -> None:
+        if self.answerer is None or self.gate is None or not tickets:
+            return
+        start = time.perf_counter()
+        queries = [ticket.query for ticket in tickets]
+        drafts = isolated(self.answerer, queries, Completion.failed)
+        share = (time.perf_counter() - start) / len(tickets)
+        for ticket, draft in zip(tickets, drafts, strict=True):
+            start = time.perf_counter()
+            ticket.draft, ticket.verdict = draft, self._gate(draft)
+            ticket.spent(draft=share, gate=time.perf_counter() - start)
+
+    def _gate(self, draft: Completion) -> Verdict:
+        assert self.gate is not None
+        try:
+            verdict = self.gate(draft)
+        except Exception as exc:  # noqa: BLE001 - a draft that can't be scored is rejected
+            _log.warning("the gate failed: %s", describe(exc))
+            threshold = float(getattr(self.gate, "threshold", float("nan")))
+            return Verdict(False, None, None, threshold, reason=f"gate failed: {describe(exc)}")
+        if verdict.accepted and (draft.error is not None or not draft.text.strip()):
+            # No score makes an answer out of nothing, whichever gate gave it.
+            reason = draft.error or "the draft is blank"
+            return dataclasses.replace(verdict, accepted=False, reason=reason)
+        return verdict
+
+
+def _model(
+    model: str | PathLike[str] | VisionLanguageModel, device: str | None, dtype: str | None
+) -> VisionLanguageModel:
+    """A model object as it is; a name or path loaded by Hugging Face."""
+    if isinstance(model, VisionLanguageModel):
+        return model
+    from speceyes.models.hf import HFModel
+
+    return HFModel.from_pretrained(model, device=device, dtype=dtype)
