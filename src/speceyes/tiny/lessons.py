@@ -1,0 +1,298 @@
+"""Batches to train on: scenes, views of them, transcripts in tokens, and what views hold.
+
+Nothing is stored: every scene is drawn from its number, and only scenes of the train split are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerFast
+
+from speceyes.tiny import scenes, transcripts
+from speceyes.tiny.models import Size
+from speceyes.tiny.scenes import COLOURS, SHAPES, Look, PILImage, Question, Scene
+from speceyes.tiny.transcripts import Piece, Transcript
+
+ROLES = ("given", "said", "place", "box", "answer")
+TOKENS = 4  # merged vision tokens a side
+THINGS = ("none", "large", "small", "card")
+Array = npt.NDArray[np.int64]
+Region = tuple[float, float, float, float]
+_COLOUR = {name: i + 1 for i, name in enumerate(COLOURS)}
+_SHAPE = {name: i + 1 for i, name in enumerate(SHAPES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A transcript in tokens.
+
+    Args:
+        ids: int64[t].
+        roles: int64[t], index into `ROLES` of what each token is.
+        images: Indices into the batch's views, in order.
+        name: Branch and kind of question, for reports.
+        mentions: int64[m, 5]: for each thing that the question names, the place of the last
+            token of its name, its row and column (from 0), its colour and shape (-1: not asked).
+    """
+
+    ids: Array
+    roles: Array
+    images: tuple[int, ...]
+    name: str
+    mentions: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Views with what they hold, and the transcripts about them.
+
+    Args:
+        views: uint8[n, view, view, 3].
+        labels: int64[n, 16, 7]: row and column of each merged token, and thing, colour, shape,
+            offset across, offset down of what it shows; -1 where it isn't asked.
+        rows: Transcripts.
+    """
+
+    views: npt.NDArray[np.uint8]
+    labels: Array
+    rows: tuple[Row, ...]
+
+
+def view_of(scene: Scene, region: Region, view: int, rng: np.random.Generator) -> Array:
+    """uint8[view, view, 3]: the region scaled down as the processor scales a photograph."""
+    across = region[2] - region[0]
+    factors = (3, 4, 5) if across > 0.9 else (2, 3)
+    side = view * factors[int(rng.integers(len(factors)))]
+    image = scenes.render(scene, side, region)
+    small = image.resize((view, view), PILImage.Resampling.BICUBIC)
+    return np.asarray(small)
+
+
+def _no_labels() -> Array:
+    """int64[16, 7]: rows and columns alone."""
+    labels = np.full((TOKENS * TOKENS, 7), -1, dtype=np.int64)
+    labels[:, 0], labels[:, 1] = np.divmod(np.arange(TOKENS * TOKENS), TOKENS)
+    return labels
+
+
+def scene_labels(scene: Scene) -> Array:
+    """int64[16, 7] for the whole scene."""
+    labels = _no_labels()
+    labels[:, 2] = 0
+    for thing, group in ((1, scene.large), (2, scene.small), (3, scene.cards)):
+        for one in group:
+            row, column = scenes.cell(one)
+            dx = round((one.x * TOKENS - column + 0.5) * 7)
+            dy = round((one.y * TOKENS - row + 0.5) * 7)
+            shape = _SHAPE[one.shape] if isinstance(one, scenes.Shape) else -1
+            at = (row - 1) * TOKENS + column - 1
+            labels[at, 2:] = (thing, _COLOUR[one.colour], shape, dx + 3, dy + 3)
+    return labels
+
+
+def crop_labels(scene: Scene, look: Look) -> Array:
+    """int64[16, 7] for a crop around a look: the four tokens in the middle."""
+    labels = _no_labels()
+    for group in (scene.large, scene.small, scene.cards):
+        for one in group:
+            if (one.x, one.y) != (look.x, look.y):
+                continue
+            for quadrant in range(4):
+                at = (1 + quadrant // 2) * TOKENS + 1 + quadrant % 2
+                shown = one.marks[quadrant] if isinstance(one, scenes.Card) else one
+                colour = _COLOUR[shown.colour] if shown else 0
+                labels[at, 3:5] = (colour, _SHAPE[shown.shape] if shown else 0)
+    return labels
+
+
+def _named(scene: Scene, question: Question) -> list[tuple[str, tuple[int, ...]]]:
+    """What the question names: the end of the name, and (row, column, colour, shape)."""
+    found: list[tuple[str, tuple[int, ...]]] = []
+    for one in (*scene.large, *scene.small, *scene.cards):
+        row, column = scenes.cell(one)
+        colour = _COLOUR[one.colour]
+        if isinstance(one, scenes.Card):
+            names, shape = [f" {one.colour} card"], -1
+        elif one in scene.large:
+            names, shape = [f" large {one.shape}", f" large {one.colour} object"], _SHAPE[one.shape]
+            if question.kind == "large/presence":
+                names = [f" {one.shape}"]
+        else:
+            names, shape = [f" small {one.colour} object"], _SHAPE[one.shape]
+        place = (row - 1, column - 1, colour, shape)
+        found += [(name, place) for name in names if name in question.text]
+    return found
+
+
+def _where(scene: Scene, rng: np.random.Generator) -> Question:
+    """A question for training alone: where is it? It teaches both models to locate."""
+    group = (*scene.large, *scene.cards, *scene.small)
+    one = group[int(rng.integers(len(group)))]
+    if one in scene.large:
+        name = f"large {one.shape}" if rng.random() < 0.7 else f"large {one.colour} object"
+    else:
+        name = f"{one.colour} card" if one in scene.cards else f"small {one.colour} object"
+    row, column = scenes.cell(one)
+    return Question(f"Where is the {name}?", f"row {row}, column {column}", "where", False, (), ())
+
+
+class Lessons:
+    """Draws batches for one model. A batch depends on the seed and its number alone.
+
+    Args:
+        tokenizer: The pair's.
+        size: The model's.
+        large: Teach the agent (else the drafter).
+        seed: Of all batches.
+        scenes_a_batch: How many scenes a batch has.
+        easy: In this many first batches all questions are about large objects: what can be
+            seen is learned first, what can only be guessed waits.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        size: Size,
+        *,
+        large: bool,
+        seed: int,
+        scenes_a_batch: int,
+        easy: int = 0,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._size = size
+        self._large = large
+        self._seed = seed
+        self._count = scenes_a_batch
+        self._easy = easy
+        self._cache: dict[str, Array] = {}
+        self._pad = int(tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+
+    def batch(self, number: int, *, rows: bool = True) -> Batch:
+        """Batch `number`; without rows, views and labels alone (to train the vision tower)."""
+        rng = np.random.default_rng([self._seed, int(self._large), number])
+        views: list[Array] = []
+        labels: list[Array] = []
+        told: list[Row] = []
+        for _ in range(self._count):
+            scene = self._scene(rng)
+            whole = len(views)
+            views.append(view_of(scene, (0.0, 0.0, 1.0, 1.0), self._size.view, rng))
+            labels.append(scene_labels(scene))
+            easy = number < self._easy
+            for name, transcript, question in self._transcripts(scene, rng, rows, easy):
+                images = [whole]
+                for look, region in zip(question.looks, transcript.regions[1:], strict=False):
+                    images.append(len(views))
+                    views.append(view_of(scene, region, self._size.view, rng))
+                    labels.append(crop_labels(scene, look))
+                if rows:
+                    told.append(self._row(name, transcript, images, _named(scene, question)))
+        return Batch(np.stack(views).astype(np.uint8), np.stack(labels), tuple(told))
+
+    def _scene(self, rng: np.random.Generator) -> Scene:
+        while True:
+            scene = scenes.draw_scene(rng)
+            if scenes.split_of(scene.id) == "train":
+                return scene
+
+    def _question(self, scene: Scene, rng: np.random.Generator, easy: bool) -> Question:
+        while True:
+            kind = scenes.draw_kind(rng)
+            if easy and not kind.startswith("large/"):
+                continue
+            question = scenes.ask(scene, kind, rng)
+            if question is not None:
+                if rng.random() < 0.12:
+                    return replace(question, choices=scenes.options(question, rng))
+                return question
+
+    def _transcripts(
+        self, scene: Scene, rng: np.random.Generator, rows: bool, easy: bool
+    ) -> list[tuple[str, Transcript, Question]]:
+        told: list[tuple[str, Transcript, Question]] = []
+        view = self._size.view
+        if not self._large:
+            if rows:
+                for _ in range(6):
+                    q = self._question(scene, rng, easy)
+                    told.append((f"draft {q.kind}", transcripts.draft(q), q))
+                for _ in range(3 if easy else 1):
+                    q = _where(scene, rng)
+                    told.append(("draft where", transcripts.draft(q), q))
+            return told
+        for _ in range(4 if rows else 3):
+            q = self._question(scene, rng, easy)
+            cut = None
+            if q.looks and rng.random() < 0.04:
+                cut = len(q.looks)
+            told.append((f"agent {q.kind}", transcripts.agent(q, view, cut=cut), q))
+        if rows:
+            for _ in range(2):
+                q = self._question(scene, rng, easy)
+                told.append((f"judge {q.kind}", transcripts.judge(q), replace(q, looks=())))
+            for q in (self._question(scene, rng, easy), _where(scene, rng)):
+                told.append((f"direct {q.kind}", transcripts.direct(q), replace(q, looks=())))
+        return told
+
+    def _row(
+        self,
+        name: str,
+        transcript: Transcript,
+        images: Sequence[int],
+        named: Sequence[tuple[str, tuple[int, ...]]] = (),
+    ) -> Row:
+        ids: list[Array] = []
+        roles: list[Array] = []
+        for piece in _joined(transcript.pieces):
+            tokens = self._encode(piece.text)
+            ids.append(tokens)
+            roles.append(np.full(len(tokens), ROLES.index(piece.role), dtype=np.int64))
+        whole = np.concatenate(ids)
+        start = int(np.flatnonzero(whole == self._pad)[0])
+        mentions = []
+        for words, place in named:
+            end = _end_of(whole, self._encode(words), start)
+            if end is not None:
+                mentions.append((end, *place))
+        return Row(
+            whole,
+            np.concatenate(roles),
+            tuple(images),
+            name,
+            np.array(mentions, dtype=np.int64).reshape(-1, 5),
+        )
+
+    def _encode(self, text: str) -> Array:
+        found = self._cache.get(text)
+        if found is None:
+            if len(self._cache) > 200_000:
+                self._cache.clear()
+            raw = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            expanded: list[int] = []
+            for token in raw:
+                expanded += [token] * (TOKENS * TOKENS if token == self._pad else 1)
+            found = self._cache[text] = np.array(expanded, dtype=np.int64)
+        return found
+
+
+def _end_of(ids: Array, words: Array, start: int) -> int | None:
+    """The place of the last token of the first run of `words` in ids after `start`."""
+    windows = np.lib.stride_tricks.sliding_window_view(ids[start:], len(words))
+    hits = np.flatnonzero((windows == words).all(axis=1))
+    return start + int(hits[0]) + len(words) - 1 if len(hits) else None
+
+
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """Pieces whose border falls inside a phrase token, put together so that it stays one."""
+    out: list[Piece] = []
+    for piece in pieces:
+        if out and out[-1].text.endswith("<tool_call>\n") and piece.role == "said":
+            out[-1] = Piece(out[-1].text + piece.text, "said")
+        else:
+            out.append(piece)
+    return out

@@ -1,0 +1,143 @@
+"""What the tiny pair is taught to say: conversations as the library's phases hold them.
+
+The texts come from the same dialect and prompts that the phases use, so that what is trained
+is what is asked. A transcript is a list of pieces of text, some of them to be learned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from speceyes import prompts
+from speceyes.dialects.deepeyes import DeepEyesDialect
+from speceyes.tiny.models import END
+from speceyes.tiny.scenes import Look, PILImage, Question
+from speceyes.tools.zoom import Zoom
+from speceyes.values import Conversation, Image, Message, Observation, Query, ToolCall
+
+IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+CROP = 32
+"""Side of the box that the agent zooms in on, pixels of the 112 x 112 it sees."""
+STEP = 4
+"""Boxes lie on multiples of this, pixels."""
+
+Role: TypeAlias = Literal["given", "said", "place", "box", "answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a transcript: `given` is not learned, the others are told apart in reports."""
+
+    text: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """Pieces in order, and the regions (fractions of the scene) its images show."""
+
+    pieces: tuple[Piece, ...]
+    regions: tuple[tuple[float, float, float, float], ...]
+
+
+_WHOLE = (0.0, 0.0, 1.0, 1.0)
+_BLANK: Image = PILImage.new("RGB", (8, 8))
+_DIALECT = DeepEyesDialect()
+_TOOLS = (Zoom(),)
+
+
+def chat_text(conversation: Conversation) -> str:
+    """The conversation as the tiny pair's chat template writes it, up to the assistant's turn."""
+    turns = []
+    for message in conversation.messages:
+        parts = [part if isinstance(part, str) else IMAGE for part in message.content]
+        turns.append(f"<|im_start|>{message.role}\n{''.join(parts)}{END}\n")
+    return "".join(turns) + "<|im_start|>assistant\n"
+
+
+def zoom_box(look: Look, view: int) -> tuple[int, int, int, int]:
+    """The box around a look's centre, pixels of the `view` x `view` image, on the grid."""
+
+    def start(centre: float) -> int:
+        low = round((centre * view - CROP / 2) / STEP) * STEP
+        return min(max(low, 0), view - CROP)
+
+    x, y = start(look.x), start(look.y)
+    return x, y, x + CROP, y + CROP
+
+
+def _query(question: Question) -> Query:
+    return Query(question.text, (_BLANK,), question.choices)
+
+
+def agent(question: Question, view: int, *, cut: int | None = None) -> Transcript:
+    """The whole way: think, zoom, look, answer. With `cut`, the agent is told after that many
+    looks to answer now, with what it has.
+    """
+    conversation = _DIALECT.open(_query(question), _TOOLS)
+    pieces: list[Piece] = []
+    regions = [_WHOLE]
+    done = 0  # characters of the conversation that are already in pieces
+
+    def give() -> None:
+        nonlocal done
+        text = chat_text(conversation)
+        pieces.append(Piece(text[done:], "given"))
+        done = len(text)
+
+    looks = question.looks if cut is None else question.looks[:cut]
+    for number, look in enumerate(looks):
+        give()
+        before = question.findings[number]
+        lead = f"{before} The" if before else "The"
+        box = zoom_box(look, view)
+        call = ToolCall("image_zoom_in_tool", {"bbox_2d": list(box)})
+        head, tail = _DIALECT.render_call(call).split(str(box[0]), 1)
+        numbers, end = tail.split("]", 1)
+        turn = [
+            Piece(f"<think>{lead} {look.name}", "said"),
+            Piece(f" is in row {look.row}, column {look.column}.", "place"),
+            Piece(f"</think>\n{head}", "said"),
+            Piece(f"{box[0]}{numbers}", "box"),
+            Piece(f"]{end}", "said"),
+        ]
+        text = "".join(p.text for p in turn)
+        pieces += [*turn, Piece(END, "said")]
+        last = cut is not None and number == len(looks) - 1
+        seen = Observation((_BLANK,))
+        conversation = _DIALECT.observe(conversation, text, (seen,), last=last)
+        done += len(text) + len(END)
+        regions.append((box[0] / view, box[1] / view, box[2] / view, box[3] / view))
+    give()
+    finding = question.findings[len(looks)] if len(looks) == len(question.looks) else ""
+    pieces += [
+        Piece(f"<think>{finding}", "said"),
+        Piece("</think>\n<answer>", "said"),
+        Piece(question.answer, "answer"),
+        Piece(f"</answer>{END}", "said"),
+    ]
+    return Transcript(tuple(pieces), tuple(regions))
+
+
+def _short(conversation: Conversation, answer: str) -> Transcript:
+    said = (Piece(chat_text(conversation), "given"), Piece(answer, "answer"), Piece(END, "said"))
+    return Transcript(said, (_WHOLE,))
+
+
+def judge(question: Question) -> Transcript:
+    """The large model's yes or no: are tools needed?"""
+    conversation = _DIALECT.ask_judge(_query(question), _TOOLS)
+    return _short(conversation, "yes" if question.needs_tools else "no")
+
+
+def direct(question: Question) -> Transcript:
+    """The large model's answer at once."""
+    return _short(_DIALECT.ask_direct(_query(question), _TOOLS), question.answer)
+
+
+def draft(question: Question) -> Transcript:
+    """The small model's answer: no system prompt, no tools."""
+    instruction = prompts.CHOICE if question.choices else prompts.DRAFT
+    text = f"{_query(question).text}\n{instruction}"
+    return _short(Conversation((Message("user", (_BLANK, text)),)), question.answer)
