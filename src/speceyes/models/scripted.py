@@ -176,7 +176,9 @@ def _complete(
     room = sampling.max_tokens if stopped else sampling.max_tokens - 1
     cut = len(tokens) > room
     tokens = tokens[: sampling.max_tokens] if cut else tokens
-    prompt = [_TOKEN.findall(message.text) for message in conversation.messages]
+    said = [message.text for message in conversation.messages]
+    said += [part for part in conversation.begun if isinstance(part, str)]
+    prompt = [_TOKEN.findall(part) for part in said]
     return Completion(
         text="".join(tokens),
         token_ids=tuple(zlib.crc32(token.encode()) for token in tokens),

@@ -1,0 +1,182 @@
+"""What becomes of an image before a Hugging Face model sees it: its colours and its size.
+
+The Qwen-VL families are resized as their authors do it, by the rule of qwen-vl-utils, under
+the checkpoint's own limits, and the processor is told not to resize again. Of that package
+only the arithmetic is used: none of its functions that open files or URLs is ever called,
+and nothing but a PIL image gets here. Other families are resized by their own processor.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, final
+
+from PIL import Image as PILImage
+
+from speceyes.errors import ImageError, InputError
+from speceyes.values import Image
+
+logger = logging.getLogger(__name__)
+
+_SIZES_KEPT = 4096
+
+
+class Pixels(Protocol):
+    """How one processor's images are made ready."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What the processor must be told because of what `ready` did."""
+        ...
+
+    def ready(self, image: Image) -> Image:
+        """The image in RGB, as the processor shall get it."""
+        ...
+
+    def size(self, image: Image) -> tuple[int, int]:
+        """(width, height) in pixels as the model sees the image."""
+        ...
+
+
+def pixels_of(image_processor: Any) -> Pixels:
+    """The way of a checkpoint's image processor.
+
+    Args:
+        image_processor: The `image_processor` of a Hugging Face processor.
+    """
+    family = type(image_processor).__name__
+    if family.startswith("Qwen2VLImageProcessor") and getattr(image_processor, "do_resize", True):
+        try:
+            rule = importlib.import_module("qwen_vl_utils").smart_resize
+        except ImportError:
+            logger.info("qwen-vl-utils is not installed: the processor does the resizing")
+        else:
+            return QwenPixels(
+                rule=rule,
+                factor=image_processor.patch_size * image_processor.merge_size,
+                min_pixels=image_processor.size["shortest_edge"],
+                max_pixels=image_processor.size["longest_edge"],
+                resample=image_processor.resample,
+            )
+    return ProcessorPixels(image_processor)
+
+
+def to_rgb(image: Image) -> Image:
+    """The image in RGB, what is transparent on white, as the Qwen families do it.
+
+    Raises:
+        InputError: Not a PIL image. Paths and URLs are never opened here.
+    """
+    if not isinstance(image, PILImage.Image):
+        raise InputError(
+            f"got a {type(image).__name__} as an image; only PIL images are allowed here: "
+            "load paths, bytes and URLs with speceyes.load_image first"
+        )
+    if image.mode == "RGB":
+        return image
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = PILImage.new("RGBA", image.size, (255, 255, 255, 255))
+        return PILImage.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class QwenPixels:
+    """Qwen2-VL, Qwen2.5-VL, Qwen3-VL and their descendants.
+
+    Args:
+        rule: `smart_resize(height, width, factor=, min_pixels=, max_pixels=)` of qwen-vl-utils.
+        factor: Pixels a merged vision token is wide and high (patch size times merge size).
+        min_pixels: Fewest pixels after resizing, from the checkpoint.
+        max_pixels: Most pixels after resizing, from the checkpoint.
+        resample: The checkpoint's PIL resampling filter; None for PIL's default, bicubic.
+    """
+
+    rule: Any
+    factor: int
+    min_pixels: int
+    max_pixels: int
+    resample: int | None = None
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return {"do_resize": False}
+
+    def ready(self, image: Image) -> Image:
+        rgb = to_rgb(image)
+        size = self.size(rgb)
+        resample = None if self.resample is None else PILImage.Resampling(int(self.resample))
+        return rgb if rgb.size == size else rgb.resize(size, resample)
+
+    def size(self, image: Image) -> tuple[int, int]:
+        """(width, height) after resizing, multiples of `factor`.
+
+        Raises:
+            ImageError: The image is more than 200 times as long as wide, or has no pixels.
+        """
+        if min(image.size) < 1:
+            raise ImageError(f"the image is {image.width} x {image.height} pixels: it is empty")
+        try:
+            height, width = self.rule(
+                image.height,
+                image.width,
+                factor=self.factor,
+                min_pixels=self.min_pixels,
+                max_pixels=self.max_pixels,
+            )
+        except ValueError as exc:
+            raise ImageError(
+                f"an image of {image.width} x {image.height} pixels can't be seen by this model "
+                f"({exc}): crop it to less than 200 times as long as wide"
+            ) from exc
+        # The rule rounds the short side of a very thin image down to nothing where the budget
+        # of pixels is small; one row of tokens is the least that there is.
+        return max(width, self.factor), max(height, self.factor)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ProcessorPixels:
+    """Any other family: its own processor resizes.
+
+    Args:
+        image_processor: Called on one image to find out the size it gives.
+    """
+
+    image_processor: Any
+    _sizes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict, repr=False)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return {}
+
+    def ready(self, image: Image) -> Image:
+        return to_rgb(image)
+
+    def size(self, image: Image) -> tuple[int, int]:
+        """(width, height) of the pixels that the processor hands to the model.
+
+        Where it hands over tiles, or something else that one size doesn't describe, it is the
+        image's own size.
+        """
+        if image.size not in self._sizes:
+            if len(self._sizes) >= _SIZES_KEPT:
+                self._sizes.clear()
+            self._sizes[image.size] = self._measured(image)
+        return self._sizes[image.size]
+
+    def _measured(self, image: Image) -> tuple[int, int]:
+        out = self.image_processor([to_rgb(image)], return_tensors="pt")
+        grid = out.get("image_grid_thw")
+        patch = getattr(self.image_processor, "patch_size", None)
+        if grid is not None and isinstance(patch, int):
+            return int(grid[0][2]) * patch, int(grid[0][1]) * patch
+        values = out.get("pixel_values")
+        if values is not None and values.ndim == 4 and values.shape[0] == 1:
+            return int(values.shape[3]), int(values.shape[2])
+        return image.size

@@ -1,0 +1,167 @@
+"""When a row of a batch is finished, and what it said: end-of-sequence ids and stop strings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from speceyes.errors import ConfigError
+from speceyes.values import Finish
+
+logger = logging.getLogger(__name__)
+
+_TURN_END = "<|im_end|>"
+_BROKEN = "\ufffd"
+
+
+def _ids(value: Any) -> set[int]:
+    if value is None:
+        return set()
+    if isinstance(value, int):
+        return {value}
+    return {int(item) for item in value}
+
+
+def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends an answer.
+
+    The generation config, the model's config and the tokenizer each name some, and don't
+    always agree: Qwen checkpoints end a turn with `<|im_end|>` while their text config names
+    `<|endoftext|>`. All of them count, and `<|im_end|>` wherever it is a token.
+    """
+    found: set[int] = set()
+    config = model.config
+    for source in (model.generation_config, config, config.get_text_config(), tokenizer):
+        found |= _ids(getattr(source, "eos_token_id", None))
+    if _TURN_END in tokenizer.get_vocab():
+        found.add(int(tokenizer.convert_tokens_to_ids(_TURN_END)))
+    return frozenset(found)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A tokenizer, as far as reading a model's answer needs one.
+
+    Args:
+        tokenizer: The processor's tokenizer.
+        ends: The ids that end an answer; see `end_ids`.
+    """
+
+    tokenizer: Any
+    ends: frozenset[int]
+    special: dict[int, str] = field(init=False)
+    _pieces: dict[int, str] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        ids = sorted(self.tokenizer.all_special_ids)
+        names = self.tokenizer.convert_ids_to_tokens(ids)
+        object.__setattr__(self, "special", dict(zip(ids, names, strict=True)))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The ids as text, without special tokens."""
+        # Tidying spaces would make a part of an answer read other than the whole.
+        decoded: str = self.tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return decoded
+
+    def piece(self, token: int) -> str:
+        """One id as text; "" for a special token, U+FFFD for a part of a character."""
+        if token not in self._pieces:
+            self._pieces[token] = self.text([token])
+        return self._pieces[token]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StopStrings:
+    """Finds stop strings in a growing answer at the cost of a look-up for most tokens.
+
+    Only a token with a stop string's last character in it can complete that string, so only
+    then is text decoded, and of that only the tail: as many tokens as the longest stop string
+    has bytes, since each token that isn't special stands for one byte at least.
+
+    Args:
+        strings: The stop strings; none may be empty.
+        speech: The tokenizer.
+
+    Raises:
+        ConfigError: A stop string is empty.
+    """
+
+    strings: tuple[str, ...]
+    speech: Speech
+    tokens: dict[int, str] = field(init=False)
+    window: int = field(init=False)
+    _last: frozenset[str] = field(init=False)
+    _always: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        if "" in self.strings:
+            raise ConfigError("stop holds an empty string, which would stop every answer at once")
+        # A stop string that is itself a special token never shows in the text.
+        tokens = {t: name for t, name in self.speech.special.items() if name in self.strings}
+        object.__setattr__(self, "tokens", tokens)
+        longest = max((len(s.encode()) for s in self.strings), default=0)
+        object.__setattr__(self, "window", longest + 4)  # and what is left of a cut character
+        object.__setattr__(self, "_last", frozenset(s[-1] for s in self.strings))
+        # Some tokenizers drop white space that stands alone, so it can't be looked up.
+        object.__setattr__(self, "_always", any(s[-1].isspace() for s in self.strings))
+
+    def met(self, ids: Sequence[int]) -> bool:
+        """Whether the last of `ids` completes a stop string."""
+        if not self.strings:
+            return False
+        if ids[-1] in self.tokens:
+            return True
+        piece = self.speech.piece(ids[-1])
+        if not (self._always or _BROKEN in piece or any(c in self._last for c in piece)):
+            return False
+        tail: list[int] = []
+        for token in reversed(ids):
+            if token not in self.speech.special:
+                tail.append(token)
+                if len(tail) == self.window:
+                    break
+        text = self.speech.text(tail[::-1])
+        return any(string in text for string in self.strings)
+
+    def cut(self, ids: Sequence[int]) -> str:
+        """The text of an answer that met a stop string, up to and with that string."""
+        text = self.speech.text(ids)
+        if ids and ids[-1] in self.tokens:
+            return text + self.tokens[ids[-1]]
+        ends = [text.find(s) + len(s) for s in self.strings if s in text]
+        return text[: min(ends)] if ends else text
+
+
+@dataclass(slots=True)
+class Row:
+    """One row while it is being decoded. Each row ends on its own.
+
+    Args:
+        ids: The answer so far, the end-of-sequence token left out.
+        finish: None while it goes on.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    finish: Finish | None = None
+    _met: bool = False
+
+    def take(self, token: int, ends: frozenset[int], stops: StopStrings) -> bool:
+        """Adds a token; returns whether the row is finished."""
+        if self.finish is None:
+            if token in ends:
+                self.finish = "stop"
+            else:
+                self.ids.append(token)
+                if stops.met(self.ids):
+                    self.finish, self._met = "stop", True
+        return self.finish is not None
+
+    def text(self, stops: StopStrings) -> str:
+        """What was said, cut right after the stop string where one was met."""
+        return stops.cut(self.ids) if self._met else stops.speech.text(self.ids)

@@ -1,0 +1,294 @@
+"""Local weights: any Hugging Face `AutoModelForImageTextToText` and its processor."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from speceyes.errors import ConfigError, ModelError
+from speceyes.models._decode import Decoded, decode
+from speceyes.models._load import load, out_of_memory, reason, short_name
+from speceyes.models._pixels import pixels_of
+from speceyes.models._prompt import Prompt, Prompter
+from speceyes.models._stop import Speech, StopStrings, end_ids
+from speceyes.values import Completion, Conversation, Image, Sampling
+
+logger = logging.getLogger(__name__)
+
+
+@final
+class HFModel:
+    """A vision-language model with local weights, called on batches of conversations.
+
+    Rows of a batch are left-padded, and each gives what it would give alone, up to the
+    rounding of the arithmetic. A row that can't be prepared or run becomes a `Completion` with
+    `error`; its neighbours are run again without it. When memory runs out the batch is halved,
+    and later ones are kept to the smaller size. One object may be called from several threads;
+    they take turns.
+
+    Args:
+        model: The model, on its device, in the dtype it shall run in.
+        processor: Its processor, with an image processor, a tokenizer and a chat template.
+            It is not changed.
+        name: Names the model in results and calibrations; default: the checkpoint's name.
+        max_batch: Most rows in one forward pass.
+
+    Raises:
+        ConfigError: The processor lacks a part, or max_batch is below 1.
+
+    Example:
+        >>> from speceyes.models import HFModel
+        >>> from speceyes.values import Conversation, Message, Sampling
+        >>> model = HFModel.from_pretrained("Qwen/Qwen3-VL-2B-Instruct")  # doctest: +SKIP
+        >>> turn = Message("user", (image, "What colour is the collar?"))  # doctest: +SKIP
+        >>> model.generate([Conversation((turn,))], Sampling(top_k=64))[0].text  # doctest: +SKIP
+        'Red'
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, *, name: str | None = None, max_batch: int = 32
+    ) -> None:
+        if max_batch < 1:
+            raise ConfigError(f"max_batch={max_batch}; it must be at least 1 row")
+        for part in ("image_processor", "tokenizer"):
+            if getattr(processor, part, None) is None:
+                raise ConfigError(
+                    f"the processor ({type(processor).__name__}) has no {part}: pass what "
+                    "AutoProcessor.from_pretrained gives for a vision-language checkpoint"
+                )
+        self._model = model
+        source = str(getattr(model, "name_or_path", "") or type(model).__name__)
+        self._name = name or short_name(source)
+        self._max_batch = max_batch
+        self._pixels = pixels_of(processor.image_processor)
+        self._prompter = Prompter(processor, self._pixels)
+        self._pad_id: int = processor.tokenizer.pad_token_id
+        self._speech = Speech(processor.tokenizer, end_ids(model, processor.tokenizer))
+        config = model.config.get_text_config()
+        self._vocabulary: int = config.vocab_size
+        self._longest: int | None = getattr(config, "max_position_embeddings", None)
+        # Tokenizers hold state while they pad, and models keep positions between steps.
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        attn_implementation: str | None = None,
+        max_batch: int = 32,
+        name: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        **model_kwargs: Any,
+    ) -> HFModel:
+        """A model by its Hugging Face id or from a directory.
+
+        Args:
+            name_or_path: "Qwen/Qwen3-VL-2B-Instruct", or a directory with config.json.
+            device: "cuda", "cuda:1", "cpu", "mps"; default: CUDA where there is one, else CPU.
+                Not used with `device_map`.
+            dtype: A torch dtype or its name, or "auto" for the checkpoint's own; default:
+                float32 on the CPU, on CUDA bfloat16 where the GPU has it, else float16.
+            attn_implementation: "sdpa", "flash_attention_2", "eager"; default: transformers' own.
+            max_batch: Most rows in one forward pass.
+            name: Names the model in results and calibrations; default: the id, or the
+                directory's last part.
+            revision: Branch, tag or commit on the Hub.
+            local_files_only: Never download.
+            trust_remote_code: Run code that comes with the checkpoint. Off by default: it can
+                do anything to this machine.
+            **model_kwargs: Passed on to the model's `from_pretrained`, such as `device_map` or
+                `quantization_config`.
+
+        Raises:
+            ConfigError: The checkpoint can't be loaded, or not onto this device.
+        """
+        if attn_implementation is not None:
+            model_kwargs["attn_implementation"] = attn_implementation
+        source = os.fspath(name_or_path)
+        model, processor = load(
+            source,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+            **model_kwargs,
+        )
+        return cls(model, processor, name=name or short_name(source), max_batch=max_batch)
+
+    @property
+    def name(self) -> str:
+        """Names the model in results and calibrations."""
+        return self._name
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration, as transformers has it."""
+        return self._model.config
+
+    @property
+    def chat_template(self) -> str:
+        """The template that writes conversations, in Jinja; the default one, if it has several."""
+        processor = self._prompter.processor
+        template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+        return str(template["default"] if isinstance(template, dict) else template)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; the first of them, if they are spread over several."""
+        device: torch.device = self._model.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that the model computes in."""
+        dtype: torch.dtype = self._model.dtype
+        return dtype
+
+    @property
+    def max_batch(self) -> int:
+        """Most rows in one forward pass; shrinks when memory runs out."""
+        return self._max_batch
+
+    def seen_size(self, image: Image) -> tuple[int, int]:
+        """(width, height) in pixels of the image as the model sees it, after its resizing.
+
+        For the Qwen families it is computed without touching a pixel. For others the processor
+        is run once for each size of image; where it cuts images into tiles, so that no one
+        size describes what is seen, it is the image's own size.
+
+        Raises:
+            ImageError: The model can't see such an image: it is far too long and thin.
+        """
+        return self._pixels.size(image)
+
+    def generate(
+        self, conversations: Sequence[Conversation], sampling: Sampling
+    ) -> list[Completion]:
+        """One completion a conversation, in order.
+
+        With a temperature, row i draws from a generator seeded with `sampling.seed` and i, so
+        that the draws are the same however the batch is cut, and equal conversations in one
+        call get different answers.
+
+        Raises:
+            ConfigError: `sampling` asks for what no row can have: more log-probabilities than
+                the vocabulary has tokens, or an empty stop string.
+        """
+        if sampling.top_k > self._vocabulary:
+            raise ConfigError(
+                f"top_k={sampling.top_k} is more than the vocabulary of {self._name} has tokens "
+                f"({self._vocabulary}): ask for {self._vocabulary} at most"
+            )
+        StopStrings(sampling.stop, self._speech)  # refused here, before any row is run
+        done: dict[int, Completion] = {}
+        order: Sequence[int] = range(len(conversations))
+        if len(order) > self._max_batch:
+            # Prompts of like length share a batch, which saves padding.
+            order = sorted(order, key=lambda i: self._prompter.length(conversations[i]))
+        start = 0
+        while start < len(order):
+            chunk = order[start : start + self._max_batch]
+            start += len(chunk)
+            prompts = []
+            for index in chunk:
+                try:
+                    prompts.append(self._prompter.prompt(index, conversations[index]))
+                except Exception as exc:  # noqa: BLE001  (it ends this row, whatever it is)
+                    done[index] = Completion.failed(f"the prompt can't be made: {reason(exc)}")
+            self._run(prompts, sampling, done)
+        return [done[index] for index in range(len(conversations))]
+
+    def _run(
+        self, prompts: Sequence[Prompt], sampling: Sampling, done: dict[int, Completion]
+    ) -> None:
+        """Completes the prompts; halves a batch that fails until the guilty row is alone."""
+        size = len(prompts)
+        if size > self._max_batch:  # it shrank since these were gathered
+            for start in range(0, size, self._max_batch):
+                self._run(prompts[start : start + self._max_batch], sampling, done)
+            return
+        if not prompts:
+            return
+        try:
+            with self._lock:
+                answers = self._forward(prompts, sampling)
+        except Exception as exc:  # noqa: BLE001  (it ends the row that is guilty, whatever it is)
+            # Only words are kept: the traceback would hold on to the memory that ran out.
+            failure, full = reason(exc), out_of_memory(exc)
+        else:
+            done.update(zip((p.index for p in prompts), answers, strict=True))
+            return
+        if full:
+            failure = self._shrink(size, failure)
+        if size == 1:
+            done[prompts[0].index] = Completion.failed(failure)
+            return
+        self._run(prompts[: size // 2], sampling, done)
+        self._run(prompts[size // 2 :], sampling, done)
+
+    def _shrink(self, size: int, failure: str) -> str:
+        """Makes room after memory ran out with `size` rows; what to say if that was one row."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if size > 1:
+            self._max_batch = min(self._max_batch, size // 2)
+            logger.warning(
+                "%s: out of memory with %d rows; going on with %d", self._name, size, size // 2
+            )
+        return (
+            f"out of memory on {self.device} with this row alone: use smaller images, a lower "
+            f"max_tokens or a smaller dtype ({failure})"
+        )
+
+    def _forward(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """One batch through the processor and the model."""
+        inputs, lengths = self._prompter.batch(prompts)
+        if self._longest is not None and max(lengths) >= self._longest:
+            raise ModelError(
+                f"the prompt has {max(lengths)} tokens, and {self._name} reads fewer than "
+                f"{self._longest}: use fewer or smaller images, or less text"
+            )
+        rows = decode(
+            self._model,
+            inputs.to(device=self.device, dtype=self.dtype),
+            sampling,
+            self._speech,
+            self._pad_id,
+            [_seed(sampling.seed, prompt.index) for prompt in prompts],
+        )
+        return [self._completion(row, n) for row, n in zip(rows, lengths, strict=True)]
+
+    def _completion(self, row: Decoded, prompt_tokens: int) -> Completion:
+        if not row.finite:
+            return Completion.failed(
+                f"the scores of {self._name} in {self.dtype} are not finite numbers: load it "
+                "with dtype='bfloat16' or dtype='float32'"
+            )
+        return Completion(
+            text=row.text,
+            token_ids=row.ids,
+            top_logprobs=row.top_logprobs,
+            finish=row.finish,
+            prompt_tokens=prompt_tokens,
+            first_token=row.first_token,
+        )
+
+
+def _seed(seed: int | None, index: int) -> int | None:
+    """A row's own seed: (1, 0) and (0, 1) are different streams."""
+    if seed is None:
+        return None
+    mixed = np.random.SeedSequence([seed % (1 << 64), index])
+    return int(mixed.generate_state(1, np.uint64)[0] >> np.uint64(1))
