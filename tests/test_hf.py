@@ -360,6 +360,31 @@ def test_prefill_in_tokens_of_the_answer_gives_the_rest_of_it(model: HFModel) ->
     assert found
 
 
+def test_a_prefill_shows_its_images_as_the_template_does(model: HFModel) -> None:
+    """As Thyme goes on in its turn after what its code has shown."""
+    begun = ("<think>Closer.<sandbox_output>", picture(7, 56, 56), "</sandbox_output> So")
+    conversation = Conversation(MIXED[0].messages, prefill=begun)
+    [with_image] = model.generate([conversation], GREEDY)
+    assert with_image.error is None
+    said = Conversation((*MIXED[0].messages, Message("assistant", begun)))
+    ended = model._prompter.prompt(0, said).text.partition("So<|im_end|>")[0]
+    prompt = model._prompter.prompt(0, conversation)
+    assert prompt.text == ended + "So"
+    assert [image.size for image in prompt.images] == [
+        model.seen_size(image) for image in conversation.images
+    ]
+    other = (begun[0], picture(8, 56, 56), begun[2])
+    [changed] = model.generate([Conversation(MIXED[0].messages, prefill=other)], GREEDY)
+    assert not np.array_equal(changed.top_logprobs, with_image.top_logprobs)  # it is looked at
+
+
+def test_a_template_without_images_in_turns_can_not_continue_after_one(fresh: HFModel) -> None:
+    fresh._prompter.processor.chat_template = "{{ messages[0].role }}"
+    conversation = Conversation(MIXED[1].messages, prefill=("a", picture(7), "b"))
+    [completion] = fresh.generate([conversation], GREEDY)
+    assert "doesn't show images between texts" in (completion.error or "")
+
+
 def test_tools_reach_the_chat_template(model: HFModel) -> None:
     tool = {"type": "function", "function": {"name": "zoom", "parameters": {"type": "object"}}}
     plain, told = ask("Hello."), ask("Hello.", tools=(tool,))

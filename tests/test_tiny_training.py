@@ -45,7 +45,7 @@ def test_the_loss_is_that_of_the_plain_model(trainer: train.Trainer) -> None:
     theirs = 0.0
     with torch.no_grad():
         features, deep, _, _ = trainer.see(batch)
-        ours = float(trainer.tell(rows, features, deep, defaultdict(list)))
+        ours = float(trainer.tell(rows, features, deep, defaultdict(list))[0])
         for row in rows:
             ids = torch.from_numpy(row.ids)[None]
             logits = plain(

@@ -130,7 +130,7 @@ def choose(records: Sequence[Record]) -> dict[str, Any]:
     last = int(allowed[-1])
     # Between the last accepted and the first rejected score, on the scale people see.
     follow = raw[order[last + 1]] if last + 1 < len(order) else raw[order[last]]
-    threshold = round(sigmoid(float(raw[order[last]] + follow) / 2), 6)
+    threshold = round(sigmoid(float(raw[order[last]] + follow) / 2), 12)
     return {
         "threshold": threshold,
         "top_k": top_k,

@@ -78,9 +78,9 @@ class Prompter:
         if all(isinstance(part, str) for part in parts):
             return "".join(part for part in parts if isinstance(part, str))
         # How the template marks an image is seen between two words of a turn made for it.
-        probe = [{"type": "text", "text": "FORE"}, {"type": "image"}, {"type": "text", "text": "AFT"}]
+        before, after = ({"type": "text", "text": word} for word in ("FORE", "AFT"))
         shown: str = self.processor.apply_chat_template(
-            [{"role": "user", "content": probe}], tokenize=False
+            [{"role": "user", "content": [before, {"type": "image"}, after]}], tokenize=False
         )
         mark = shown.partition("FORE")[2].partition("AFT")[0]
         if not mark.strip():

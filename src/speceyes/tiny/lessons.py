@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as PILImage
 from transformers import PreTrainedTokenizerFast
 
 from speceyes.tiny import scenes, transcripts
 from speceyes.tiny.models import Size
-from speceyes.tiny.scenes import COLOURS, SHAPES, Look, PILImage, Question, Scene
+from speceyes.tiny.scenes import COLOURS, SHAPES, Card, Look, Question, Scene, Shape
 from speceyes.tiny.transcripts import Piece, Transcript
 
-ROLES = ("given", "said", "place", "box", "answer")
+ROLES = ("given", "said", "place", "box", "seen", "answer")
 TOKENS = 4  # merged vision tokens a side
 THINGS = ("none", "large", "small", "card")
 Array = npt.NDArray[np.int64]
@@ -79,43 +80,56 @@ def _no_labels() -> Array:
     return labels
 
 
+def _region(look: Look, view: int) -> Region:
+    """What the agent's box around a look shows, in fractions of the scene."""
+    left, top, right, bottom = transcripts.zoom_box(look, view)
+    return left / view, top / view, right / view, bottom / view
+
+
 def scene_labels(scene: Scene) -> Array:
     """int64[16, 7] for the whole scene."""
     labels = _no_labels()
     labels[:, 2] = 0
-    for thing, group in ((1, scene.large), (2, scene.small), (3, scene.cards)):
-        for one in group:
-            row, column = scenes.cell(one)
-            dx = round((one.x * TOKENS - column + 0.5) * 7)
-            dy = round((one.y * TOKENS - row + 0.5) * 7)
-            shape = _SHAPE[one.shape] if isinstance(one, scenes.Shape) else -1
-            at = (row - 1) * TOKENS + column - 1
-            labels[at, 2:] = (thing, _COLOUR[one.colour], shape, dx + 3, dy + 3)
+    for one in _things(scene):
+        row, column = scenes.cell(one)
+        dx = round((one.x * TOKENS - column + 0.5) * 7)
+        dy = round((one.y * TOKENS - row + 0.5) * 7)
+        shape = _SHAPE[one.shape] if isinstance(one, Shape) else -1
+        thing = 3 if isinstance(one, Card) else 1 if one in scene.large else 2
+        at = (row - 1) * TOKENS + column - 1
+        labels[at, 2:] = (thing, _COLOUR[one.colour], shape, dx + 3, dy + 3)
     return labels
 
 
 def crop_labels(scene: Scene, look: Look) -> Array:
     """int64[16, 7] for a crop around a look: the four tokens in the middle."""
     labels = _no_labels()
-    for group in (scene.large, scene.small, scene.cards):
-        for one in group:
-            if (one.x, one.y) != (look.x, look.y):
-                continue
-            for quadrant in range(4):
-                at = (1 + quadrant // 2) * TOKENS + 1 + quadrant % 2
-                shown = one.marks[quadrant] if isinstance(one, scenes.Card) else one
-                colour = _COLOUR[shown.colour] if shown else 0
-                labels[at, 3:5] = (colour, _SHAPE[shown.shape] if shown else 0)
+    for one in _things(scene):
+        if (one.x, one.y) != (look.x, look.y):
+            continue
+        for quadrant in range(4):
+            at = (1 + quadrant // 2) * TOKENS + 1 + quadrant % 2
+            shown = one.marks[quadrant] if isinstance(one, Card) else one
+            colour = _COLOUR[shown.colour] if shown else 0
+            labels[at, 3:5] = (colour, _SHAPE[shown.shape] if shown else 0)
     return labels
 
 
-def _named(scene: Scene, question: Question) -> list[tuple[str, tuple[int, ...]]]:
-    """What the question names: the end of the name, and (row, column, colour, shape)."""
-    found: list[tuple[str, tuple[int, ...]]] = []
-    for one in (*scene.large, *scene.small, *scene.cards):
+Named = tuple[int, str, tuple[int, int, int, int]]
+"""After which image a name stands, the name, and row, column, colour and shape of its thing."""
+
+
+def _things(scene: Scene) -> list[Shape | Card]:
+    return [*scene.large, *scene.small, *scene.cards]
+
+
+def _named(scene: Scene, question: Question) -> list[Named]:
+    """What the question names."""
+    found: list[Named] = []
+    for one in _things(scene):
         row, column = scenes.cell(one)
         colour = _COLOUR[one.colour]
-        if isinstance(one, scenes.Card):
+        if isinstance(one, Card):
             names, shape = [f" {one.colour} card"], -1
         elif one in scene.large:
             names, shape = [f" large {one.shape}", f" large {one.colour} object"], _SHAPE[one.shape]
@@ -124,15 +138,36 @@ def _named(scene: Scene, question: Question) -> list[tuple[str, tuple[int, ...]]
         else:
             names, shape = [f" small {one.colour} object"], _SHAPE[one.shape]
         place = (row - 1, column - 1, colour, shape)
-        found += [(name, place) for name in names if name in question.text]
+        found += [(0, name, place) for name in names if name in question.text]
+    return found
+
+
+def _named_in_findings(scene: Scene, question: Question) -> list[Named]:
+    """What the agent names of what it sees in its crops; places are those of the crop."""
+    found: list[Named] = []
+    for number, look in enumerate(question.looks, start=1):
+        said = question.findings[number].lower()
+        [thing] = [t for t in _things(scene) if (t.x, t.y) == (look.x, look.y)]
+        marks = thing.marks if isinstance(thing, Card) else (thing,)
+        for quadrant, mark in enumerate(marks):
+            if mark is None:
+                continue
+            place = (-1, -1)
+            if isinstance(thing, Card):
+                place = (1 + quadrant // 2, 1 + quadrant % 2)
+            looks_like = (_COLOUR[mark.colour], _SHAPE[mark.shape])
+            if f"the {mark.shape} is" in said:
+                found.append((number, f" {mark.shape}", (*place, *looks_like)))
+            if f"the {mark.colour} one" in said:
+                found.append((number, f" {mark.colour}", (*place, *looks_like)))
     return found
 
 
 def _where(scene: Scene, rng: np.random.Generator) -> Question:
     """A question for training alone: where is it? It teaches both models to locate."""
-    group = (*scene.large, *scene.cards, *scene.small)
+    group: list[Shape | Card] = [*scene.large, *scene.cards, *scene.small]
     one = group[int(rng.integers(len(group)))]
-    if one in scene.large:
+    if isinstance(one, Shape) and one in scene.large:
         name = f"large {one.shape}" if rng.random() < 0.7 else f"large {one.colour} object"
     else:
         name = f"{one.colour} card" if one in scene.cards else f"small {one.colour} object"
@@ -191,7 +226,17 @@ class Lessons:
                     views.append(view_of(scene, region, self._size.view, rng))
                     labels.append(crop_labels(scene, look))
                 if rows:
-                    told.append(self._row(name, transcript, images, _named(scene, question)))
+                    named = _named(scene, question)
+                    if len(images) == len(question.looks) + 1:
+                        named += _named_in_findings(scene, question)
+                    told.append(self._row(name, transcript, images, named))
+            if self._large:
+                # Marks are the hardest to read: every card is looked at, asked about or not.
+                for card in scene.cards:
+                    look = scenes.look_at(f"{card.colour} card", card)
+                    region = _region(look, self._size.view)
+                    views.append(view_of(scene, region, self._size.view, rng))
+                    labels.append(crop_labels(scene, look))
         return Batch(np.stack(views).astype(np.uint8), np.stack(labels), tuple(told))
 
     def _scene(self, rng: np.random.Generator) -> Scene:
@@ -244,7 +289,7 @@ class Lessons:
         name: str,
         transcript: Transcript,
         images: Sequence[int],
-        named: Sequence[tuple[str, tuple[int, ...]]] = (),
+        named: Sequence[Named] = (),
     ) -> Row:
         ids: list[Array] = []
         roles: list[Array] = []
@@ -253,9 +298,10 @@ class Lessons:
             ids.append(tokens)
             roles.append(np.full(len(tokens), ROLES.index(piece.role), dtype=np.int64))
         whole = np.concatenate(ids)
-        start = int(np.flatnonzero(whole == self._pad)[0])
+        pads = np.flatnonzero(whole == self._pad)
         mentions = []
-        for words, place in named:
+        for image, words, place in named:
+            start = int(pads[(image + 1) * TOKENS * TOKENS - 1])
             end = _end_of(whole, self._encode(words), start)
             if end is not None:
                 mentions.append((end, *place))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image as PILImage
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -77,12 +79,12 @@ class Size:
 
 
 LARGE_SIZE = Size(112, 14, 96, 4, 4, 2, 256, 96, 4, 4, (1, 2))
-SMALL_SIZE = Size(80, 10, 64, 3, 4, 2, 176, 64, 3, 4, (1,))
+SMALL_SIZE = Size(80, 10, 64, 4, 4, 2, 176, 64, 3, 4, (1,))
 
 
 def system_text() -> str:
     """The large model's system prompt: the dialect's, with the zoom tool."""
-    query = Query("?", (scenes.PILImage.new("RGB", (8, 8)),))
+    query = Query("?", (PILImage.new("RGB", (8, 8)),))
     return DeepEyesDialect().open(query, (Zoom(),)).messages[0].text
 
 
@@ -136,8 +138,12 @@ def _corpus() -> Iterator[str]:
         yield "yes no Yes No"
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained on the scenes' questions; the same one each time."""
+def train_tokenizer() -> Tokenizer:
+    """A byte-level BPE tokenizer trained on the scenes' questions.
+
+    `tokenizer.json` was made by this. It is kept, since token ids are part of the weights: any
+    change to the questions would change the merges.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -150,8 +156,13 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
     tokenizer.add_tokens([AddedToken(p, normalized=False) for p in phrase_tokens()])
+    return tokenizer
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The pair's tokenizer."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=Tokenizer.from_file(str(Path(__file__).parent / "tokenizer.json")),
         eos_token=END,
         pad_token=PAD,
         padding_side="left",

@@ -277,12 +277,17 @@ class Question:
     choices: tuple[str, ...] = ()
 
 
-def _look(name: str, thing: Shape | Card) -> Look:
+def look_at(name: str, thing: Shape | Card) -> Look:
+    """A look at a thing under that name."""
     return Look(name, thing.x, thing.y, *cell(thing))
 
 
-def _an(shape: str, colour: str) -> str:
-    return f"It is {'an' if colour == 'orange' else 'a'} {colour} {shape}."
+def _seen(thing: Shape) -> str:
+    return f"The {thing.shape} is {thing.colour}."
+
+
+def _seen_by_colour(thing: Shape) -> str:
+    return f"The {thing.colour} one is a {thing.shape}."
 
 
 def _side(a: tuple[float, float], b: tuple[float, float], across: bool) -> str:
@@ -304,13 +309,13 @@ def _ask_large(scene: Scene, kind: str, rng: np.random.Generator) -> Question | 
     one = scene.large[int(rng.integers(len(scene.large)))]
     if kind == "large/colour":
         text = f"What colour is the large {one.shape}?"
-        seen = ("", _an(one.shape, one.colour))
-        looks = (_look(f"large {one.shape}", one),)
+        seen = ("", _seen(one))
+        looks = (look_at(f"large {one.shape}", one),)
         return Question(text, one.colour, kind, False, looks, seen)
     if kind == "large/shape":
         text = f"What shape is the large {one.colour} object?"
-        seen = ("", _an(one.shape, one.colour))
-        looks = (_look(f"large {one.colour} object", one),)
+        seen = ("", _seen_by_colour(one))
+        looks = (look_at(f"large {one.colour} object", one),)
         return Question(text, one.shape, kind, False, looks, seen)
     if kind == "large/presence":
         draw = rng.random()
@@ -329,9 +334,9 @@ def _ask_large(scene: Scene, kind: str, rng: np.random.Generator) -> Question | 
         found = [o for o in scene.large if o.shape == shape]
         if not found:
             return Question(text, "no", kind, False, (), (f"There is no large {shape}.",))
-        seen = ("", _an(shape, found[0].colour))
+        seen = ("", _seen(found[0]))
         answer = "yes" if found[0].colour == colour else "no"
-        looks = (_look(f"large {shape}", found[0]),)
+        looks = (look_at(f"large {shape}", found[0]),)
         return Question(text, answer, kind, False, looks, seen)
     other = scene.large[int(rng.integers(len(scene.large)))]
     across = bool(rng.random() < 0.5)
@@ -352,14 +357,14 @@ def _ask_card(scene: Scene, kind: str, rng: np.random.Generator) -> Question | N
     marks = [m for m in card.marks if m is not None]
     one = marks[int(rng.integers(len(marks)))]
     tiny = one.size < JUDGE_MARK
-    looks = (_look(f"{card.colour} card", card),)
+    looks = (look_at(f"{card.colour} card", card),)
     on = f"on the {card.colour} card"
     if kind == "card/colour":
         text = f"What colour is the {one.shape} {on}?"
-        return Question(text, one.colour, kind, tiny, looks, ("", _an(one.shape, one.colour)))
+        return Question(text, one.colour, kind, tiny, looks, ("", _seen(one)))
     if kind == "card/shape":
         text = f"What shape is the {one.colour} mark {on}?"
-        return Question(text, one.shape, kind, tiny, looks, ("", _an(one.shape, one.colour)))
+        return Question(text, one.shape, kind, tiny, looks, ("", _seen_by_colour(one)))
     if kind == "card/presence":
         draw = rng.random()
         if draw < 0.5:
@@ -372,7 +377,7 @@ def _ask_card(scene: Scene, kind: str, rng: np.random.Generator) -> Question | N
             colour, shape = one.colour, absent[int(rng.integers(len(absent)))]
         text = f"Is there a {colour} {shape} {on}?"
         found = [m for m in marks if m.shape == shape]
-        seen = _an(shape, found[0].colour) if found else f"There is no {shape}."
+        seen = _seen(found[0]) if found else f"There is no {shape}."
         answer = "yes" if found and found[0].colour == colour else "no"
         return Question(text, answer, kind, tiny, looks, ("", seen))
     if kind == "card/position":
@@ -405,14 +410,13 @@ def _ask_card(scene: Scene, kind: str, rng: np.random.Generator) -> Question | N
         f"Is the {one.shape} on the {card.colour} card of the same colour as "
         f"the {two.shape} on the {other_card.colour} card?"
     )
-    first, second = _an(one.shape, one.colour), _an(two.shape, two.colour)
     return Question(
         text,
         "yes" if two.colour == one.colour else "no",
         kind,
         True,
-        (*looks, _look(f"{other_card.colour} card", other_card)),
-        ("", first, f"{second} {one.colour} and {two.colour}."),
+        (*looks, look_at(f"{other_card.colour} card", other_card)),
+        ("", _seen(one), f"{_seen(two)} {one.colour} and {two.colour}."),
     )
 
 
@@ -424,8 +428,8 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator) -> Question | None:
         return _ask_card(scene, kind, rng)
     one = scene.small[int(rng.integers(len(scene.small)))]
     text = f"What shape is the small {one.colour} object?"
-    looks = (_look(f"small {one.colour} object", one),)
-    seen = ("", _an(one.shape, one.colour))
+    looks = (look_at(f"small {one.colour} object", one),)
+    seen = ("", _seen_by_colour(one))
     return Question(text, one.shape, kind, one.size < JUDGE_SMALL, looks, seen)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from PIL import Image as PILImage
+
 from speceyes import prompts
 from speceyes.dialects.deepeyes import DeepEyesDialect
 from speceyes.tiny.models import END
-from speceyes.tiny.scenes import Look, PILImage, Question
+from speceyes.tiny.scenes import Look, Question
 from speceyes.tools.zoom import Zoom
 from speceyes.values import Conversation, Image, Message, Observation, Query, ToolCall
 
@@ -22,7 +24,7 @@ CROP = 32
 STEP = 4
 """Boxes lie on multiples of this, pixels."""
 
-Role: TypeAlias = Literal["given", "said", "place", "box", "answer"]
+Role: TypeAlias = Literal["given", "said", "place", "box", "seen", "answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def agent(question: Question, view: int, *, cut: int | None = None) -> Transcrip
     give()
     finding = question.findings[len(looks)] if len(looks) == len(question.looks) else ""
     pieces += [
-        Piece(f"<think>{finding}", "said"),
+        Piece(f"<think>{finding}", "seen"),
         Piece("</think>\n<answer>", "said"),
         Piece(question.answer, "answer"),
         Piece(f"</answer>{END}", "said"),

@@ -1,0 +1,1 @@
+"""What the funnel is worth: grading, statistics, the demo and its report."""

@@ -1,0 +1,267 @@
+"""The demo: the agent alone and the funnel on the same held-out queries, side by side.
+
+The arms take turns, a round of queries at a time and each round in another order, so that a
+machine that slows down slows all of them. Models are loaded and warm before the clock starts;
+drawing scenes, grading and writing happen while it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, final
+
+from speceyes.errors import InputError
+from speceyes.evaluation.grading import is_correct
+from speceyes.evaluation.progress import Bars
+from speceyes.evaluation.report import Page
+from speceyes.evaluation.row import Item, Row
+from speceyes.evaluation.summary import ARMS, summarise
+from speceyes.values import Query, Result, Timings
+
+if TYPE_CHECKING:
+    from speceyes.answerer import SpeculativeAnswerer
+    from speceyes.fallback import AgenticFallback
+    from speceyes.gate import SeparabilityGate
+    from speceyes.pipeline import SpecPipeline
+
+_log = logging.getLogger(__name__)
+
+RESULTS, SUMMARY, REPORT = "results.jsonl", "summary.json", "report.html"
+
+Stream: TypeAlias = Callable[[Iterable[Query]], Iterator[Result]]
+"""An arm: takes queries as it has room for them, yields results as they finish."""
+
+
+def agent_arm(agent: AgenticFallback) -> Stream:
+    """The agent alone; one by one where its `max_batch` is 1."""
+
+    def stream(queries: Iterable[Query]) -> Iterator[Result]:
+        held: dict[int, str] = {}
+
+        def noted() -> Iterator[Query]:
+            for at, query in enumerate(queries):
+                held[at] = query.id
+                yield query
+
+        for at, way, seconds in agent.stream(noted()):
+            yield Result(
+                held.pop(at),
+                way.answer,
+                "error" if way.stop == "error" else "agent",
+                trajectory=way,
+                timings=Timings(fallback=seconds),
+                error=None if way.answer is not None else way.error or f"stopped: {way.stop}",
+            )
+
+    return stream
+
+
+def draft_arm(answerer: SpeculativeAnswerer, batch_size: int) -> Stream:
+    """The small model alone: every draft is the answer."""
+
+    def stream(queries: Iterable[Query]) -> Iterator[Result]:
+        source = iter(queries)
+        while batch := list(islice(source, batch_size)):
+            for query, draft in zip(batch, answerer(batch), strict=True):
+                answer = None if draft.error else draft.text.strip()
+                yield Result(
+                    query.id,
+                    answer,
+                    "error" if draft.error else "draft",
+                    draft=draft,
+                    error=draft.error,
+                )
+
+    return stream
+
+
+@final
+class Demo:
+    """Runs the four arms and writes what came of them.
+
+    Writes into `out`: results.jsonl (a graded `Row` a line for each query and arm, complete
+    up to the moment of an interruption), summary.json (see `summarise`) and report.html.
+
+    Args:
+        pipeline: The funnel; its fallback should run batched.
+        agent: The agent with `max_batch=1`, for one query at a time.
+        agent_batched: The same agent in batches.
+        answerer: The funnel's drafter, for the draft arm.
+        gate: The funnel's gate, which also scores the draft arm's drafts, off the clock.
+        batch_size: Queries a batch of the draft arm.
+        out: Folder for the files; made where it isn't there.
+        notes: Further entries for summary.json, such as the models' names.
+        progress: Where to show progress bars; None shows none.
+    """
+
+    def __init__(
+        self,
+        *,
+        pipeline: SpecPipeline,
+        agent: AgenticFallback,
+        agent_batched: AgenticFallback,
+        answerer: SpeculativeAnswerer,
+        gate: SeparabilityGate,
+        batch_size: int,
+        out: Path,
+        notes: Mapping[str, Any] | None = None,
+        progress: TextIO | None = None,
+    ) -> None:
+        self.out = Path(out)
+        self._gate = gate
+        self._notes = {**(notes or {}), "batch_size": batch_size}
+        self._progress = progress
+        self._round = 4 * batch_size
+        self._arms: dict[str, Stream] = {
+            "agent": agent_arm(agent),
+            "agent_batched": agent_arm(agent_batched),
+            "draft": draft_arm(answerer, batch_size),
+            "funnel": pipeline.stream,
+        }
+
+    def __call__(
+        self, items: Iterable[Item], *, total: int | None = None, warm_up: Iterable[Item] = ()
+    ) -> dict[str, Any]:
+        """Runs the arms on the items and returns the summary.
+
+        Args:
+            items: The queries with their answers, each id its own; read a round at a time.
+            total: How many there are, for the progress bars.
+            warm_up: Other queries that every arm answers before its clock starts.
+
+        Raises:
+            InputError: There is no item, or an id is blank or used twice.
+            KeyboardInterrupt: Passed on; what was finished is written first, summary and page
+                of the complete rounds included.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        for name in (RESULTS, SUMMARY, REPORT):  # nothing of an earlier run may pass for this one
+            (self.out / name).unlink(missing_ok=True)
+        page, rows, interrupted = Page(), list[Row](), False
+        wall = dict.fromkeys(ARMS, 0.0)
+        warm = [item.query for item in warm_up]
+        for stream in self._arms.values():
+            for _ in stream(warm):
+                pass
+        started, source, used = time.time(), iter(items), set[str]()
+        with (
+            (self.out / RESULTS).open("w", encoding="utf-8") as file,
+            Bars(ARMS, self._progress, total) as bars,
+        ):
+            try:
+                while batch := list(islice(source, self._round)):
+                    _check_ids(batch, used)
+                    spent, done = self._run_round(batch, len(rows), file, bars)
+                    rows += [_light(row) for row in done]
+                    wall = {arm: wall[arm] + spent[arm] for arm in ARMS}
+                    page.add(batch, done)
+            except KeyboardInterrupt:
+                interrupted = True
+                if not rows:
+                    raise
+        if not rows:
+            raise InputError("there are no items; pass at least one query with its answer")
+        summary = {
+            **summarise(rows, wall),
+            "interrupted": interrupted,
+            "gate": {
+                "threshold": self._gate.threshold,
+                "top_k": self._gate.top_k,
+                "aggregate": self._gate.aggregate,
+            },
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            "machine": _machine(),
+            **self._notes,
+        }
+        text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
+        (self.out / SUMMARY).write_text(text + "\n", encoding="utf-8")
+        (self.out / REPORT).write_text(
+            page.html(summary, self._gate.raw_threshold), encoding="utf-8"
+        )
+        if interrupted:
+            raise KeyboardInterrupt
+        return summary
+
+    def _run_round(
+        self, batch: Sequence[Item], before: int, file: TextIO, bars: Bars
+    ) -> tuple[dict[str, float], list[Row]]:
+        """Every arm on one round's items, the first one another each round."""
+        turn = before // (len(ARMS) * self._round) % len(ARMS)
+        spent: dict[str, float] = {}
+        done: list[Row] = []
+        for arm in (*ARMS[turn:], *ARMS[:turn]):
+            spent[arm], rows = self._run_arm(arm, batch, file, bars)
+            done += rows
+        return spent, done
+
+    def _run_arm(
+        self, arm: str, batch: Sequence[Item], file: TextIO, bars: Bars
+    ) -> tuple[float, list[Row]]:
+        """Seconds the arm ran, and its graded rows, which are on disk however it ended."""
+        taken: dict[str, float] = {}
+        results: list[tuple[Result, float]] = []
+
+        def queries() -> Iterator[Query]:
+            for item in batch:
+                taken[item.query.id] = time.perf_counter()
+                yield item.query
+
+        start = time.perf_counter()
+        try:
+            for result in self._arms[arm](queries()):
+                results.append((result, time.perf_counter() - taken[result.query_id]))
+                bars.step(arm)
+        finally:
+            wall = time.perf_counter() - start
+            by_id = {item.query.id: item for item in batch}
+            rows = [self._grade(arm, by_id[r.query_id], r, s) for r, s in results]
+            file.writelines(row.to_json() + "\n" for row in rows)
+            file.flush()
+        return wall, rows
+
+    def _grade(self, arm: str, item: Item, result: Result, seconds: float) -> Row:
+        query = item.query
+        if arm == "draft" and result.draft is not None:
+            result = replace(result, verdict=self._gate(result.draft))
+        result = replace(result, timings=replace(result.timings, latency=seconds))
+        correct = is_correct(result.answer, item.answer, query.choices)
+        return Row(arm, item.kind, query.text, item.answer, correct, seconds, result)
+
+
+def _check_ids(batch: Sequence[Item], used: set[str]) -> None:
+    for item in batch:
+        if not item.query.id or item.query.id in used:
+            raise InputError(
+                f"query id {item.query.id!r} is blank or used twice; give each its own"
+            )
+        used.add(item.query.id)
+
+
+def _light(row: Row) -> Row:
+    """The row without its trajectory, whose images only the page and the file need."""
+    return replace(row, result=replace(row.result, trajectory=None))
+
+
+def _machine() -> dict[str, Any]:
+    names = ("speceyes", "torch", "transformers", "numpy")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed as a package"
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "versions": versions,
+    }

@@ -1,0 +1,186 @@
+"""Intervals, ranks and tests for measured answers; numpy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from speceyes.errors import InputError
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0.0 < confidence < 1.0:
+        raise InputError(f"confidence={confidence}; it must lie strictly between 0 and 1")
+
+
+def _numbers(
+    values: Sequence[float] | npt.NDArray[np.floating], what: str
+) -> npt.NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise InputError(f"{what} has shape {array.shape}; it must be one-dimensional, not empty")
+    if not np.isfinite(array).all():
+        raise InputError(f"{what} holds NaN or infinity; leave such measurements out first")
+    return array
+
+
+def wilson_interval(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The Wilson score interval of a share, which stays inside [0, 1] and is sound at 0 and n.
+
+    Args:
+        k: Successes.
+        n: Trials; with none, nothing is known and the interval is (0, 1).
+        confidence: Two-sided coverage, between 0 and 1.
+
+    Raises:
+        InputError: k is not within 0 to n, or confidence not strictly within 0 to 1.
+
+    Example:
+        >>> low, high = wilson_interval(95, 100)
+        >>> f"{low:.4f} {high:.4f}"
+        '0.8882 0.9785'
+    """
+    _check_confidence(confidence)
+    if n < 0 or not 0 <= k <= n:
+        raise InputError(f"k={k} of n={n}; 0 <= k <= n is needed")
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share, z2 = k / n, z * z
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    # At the ends the interval touches 0 and 1 exactly; rounding must not push it past them.
+    low = 0.0 if k == 0 else max(0.0, centre - half)
+    high = 1.0 if k == n else min(1.0, centre + half)
+    return low, high
+
+
+def percentile(values: Sequence[float] | npt.NDArray[np.floating], q: float) -> float:
+    """The q-th percentile (0 to 100), linear between the two nearest values.
+
+    Raises:
+        InputError: There are no values, one isn't finite, or q is not within 0 to 100.
+
+    Example:
+        >>> percentile([1.0, 2.0, 3.0, 4.0], 50)
+        2.5
+    """
+    if not 0 <= q <= 100:
+        raise InputError(f"q={q}; a percentile lies within 0 to 100")
+    return float(np.percentile(_numbers(values, "values"), q))
+
+
+def paired_bootstrap_ratio(
+    a: Sequence[float] | npt.NDArray[np.floating],
+    b: Sequence[float] | npt.NDArray[np.floating],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """sum(a) / sum(b) with its percentile interval, resampling the queries in pairs.
+
+    Pairs are kept together, because the same query is slow or fast for both.
+
+    Args:
+        a: float[n], one value a query, for example seconds of the agent.
+        b: float[n], the same queries' values in the other arm; their sum must be positive.
+        confidence: Two-sided coverage, between 0 and 1.
+        resamples: How often the n queries are drawn anew.
+        seed: Seed of the draws.
+
+    Returns:
+        (ratio, low, high).
+
+    Raises:
+        InputError: The lengths differ, a value isn't finite or is negative, or b sums to 0.
+
+    Example:
+        >>> paired_bootstrap_ratio([2.0, 4.0], [1.0, 2.0])
+        (2.0, 2.0, 2.0)
+    """
+    _check_confidence(confidence)
+    top, bottom = _numbers(a, "a"), _numbers(b, "b")
+    if top.size != bottom.size:
+        raise InputError(f"a has {top.size} values and b {bottom.size}; pairs are needed")
+    if resamples < 1:
+        raise InputError(f"resamples={resamples}; at least 1 is needed")
+    if (top < 0).any() or (bottom < 0).any() or bottom.sum() <= 0:
+        raise InputError("a and b must not be negative, and b must not sum to 0")
+    random = np.random.default_rng(seed)
+    ratios: list[float] = []
+    at_once = max(1, 1_000_000 // top.size)  # bounds the memory of the drawn positions
+    for start in range(0, resamples, at_once):
+        rows = min(at_once, resamples - start)
+        drawn = random.integers(0, top.size, (rows, top.size))
+        above, below = top[drawn].sum(axis=1), bottom[drawn].sum(axis=1)
+        kept = below > 0  # a draw of nothing but zeros has no ratio
+        ratios += (above[kept] / below[kept]).tolist()
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(ratios, [tail, 100 - tail])
+    return float(top.sum() / bottom.sum()), float(low), float(high)
+
+
+def auroc(
+    scores: Sequence[float] | npt.NDArray[np.floating],
+    labels: Sequence[bool] | npt.NDArray[np.bool_],
+) -> float:
+    """The chance that a right answer scores above a wrong one; ties count half.
+
+    Args:
+        scores: float[n]; infinities are allowed, NaN is not.
+        labels: bool[n], True where the answer was right.
+
+    Raises:
+        InputError: The lengths differ, a score is NaN, or one of the two kinds is missing.
+
+    Example:
+        >>> auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
+        0.75
+    """
+    values, right = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
+    if values.ndim != 1 or values.shape != right.shape:
+        raise InputError(f"scores {values.shape} and labels {right.shape} must pair up, one each")
+    if np.isnan(values).any():
+        raise InputError("scores holds NaN; leave unscored answers out first")
+    positives = int(right.sum())
+    negatives = right.size - positives
+    if positives == 0 or negatives == 0:
+        raise InputError(f"{positives} right and {negatives} wrong; both kinds are needed")
+    # Mann-Whitney: the mean rank of equals, by position in the sorted values.
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    rank = (last - (counts - 1) / 2)[inverse]
+    wins = rank[right].sum() - positives * (positives + 1) / 2
+    return float(wins / (positives * negatives))
+
+
+def mcnemar_exact(only_a: int, only_b: int) -> float:
+    """Two-sided exact McNemar test of two arms on the same queries.
+
+    Args:
+        only_a: Queries that only the first arm got right.
+        only_b: Queries that only the second arm got right.
+
+    Returns:
+        The p-value: how likely a split at least this uneven is where both are equally good.
+
+    Raises:
+        InputError: A count is negative.
+
+    Example:
+        >>> mcnemar_exact(1, 9)
+        0.021484375
+    """
+    if only_a < 0 or only_b < 0:
+        raise InputError(f"only_a={only_a}, only_b={only_b}; counts are not negative")
+    n = only_a + only_b
+    tail, ways = 0, 1  # ways: n over i, from one i to the next
+    for i in range(min(only_a, only_b) + 1):
+        tail += ways
+        ways = ways * (n - i) // (i + 1)
+    return min(1.0, tail / (1 << n) * 2)

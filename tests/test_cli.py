@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import speceyes
+from speceyes import cli, tiny
+from speceyes.evaluation.row import Row
+from speceyes.values import Result
+
+needs_weights = pytest.mark.skipif(
+    not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"
+)
+
+
+@pytest.fixture(autouse=True)
+def _leave_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """main() hushes libraries for the whole process, which other tests must not feel."""
+    monkeypatch.setattr(cli, "_hush", lambda: None)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (64, 48), "red").save(path)
+    return path
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.strip() == f"speceyes {speceyes.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], ["demo", "ask", "examples:", "exit codes", "DeepEyes-7B"]),
+        (["demo", "--help"], ["--queries", "report.html", "summary.json", "Ctrl-C", "200"]),
+        (["ask", "--help"], ["--large", "--small", "--threshold", "--json", "synthetic scenes"]),
+    ],
+)
+def test_help_is_worth_reading(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert all(word in text for word in words)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["demo", "--queries", "0"],
+        ["demo", "--queries", "many"],
+        ["demo", "--start", "-1"],
+        ["demo", "--batch-size", "0"],
+        ["ask", "photo.png"],
+        ["ask", "photo.png", "What?", "--top-k", "0"],
+    ],
+)
+def test_wrong_arguments_are_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    assert left.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def _fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit code and message of a command that must fail in one line and say nothing else."""
+    code = cli.main(arguments)
+    streams = capsys.readouterr()
+    lines = [line for line in streams.err.splitlines() if "bundled tiny pair" not in line]
+    assert streams.out == "" and len(lines) == 1
+    assert lines[0].startswith("speceyes: error: ")
+    return code, lines[0]
+
+
+def test_errors_are_one_line(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = _fails(["ask", str(tmp_path / "no.png"), "What?"], capsys)
+    assert code == 2 and "no.png" in line
+    (tmp_path / "text.png").write_text("not an image")
+    code, line = _fails(["ask", str(tmp_path / "text.png"), "What?"], capsys)
+    assert code == 2 and "text.png" in line
+    code, line = _fails(["ask", str(photo), "   "], capsys)
+    assert code == 2 and "blank" in line
+    code, line = _fails(["ask", "http://localhost/x.png", "What?"], capsys)
+    assert code == 2 and "URL" in line
+
+
+@pytest.mark.parametrize("given", ["--large", "--small"])
+def test_one_model_without_the_other_is_refused(
+    given: str, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = _fails(["ask", str(photo), "What?", given, "some/model"], capsys)
+    assert code == 2 and f"{given} was given without" in line
+
+
+def test_a_model_that_is_not_there_is_one_line(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code, line = _fails(
+        ["ask", str(photo), "What?", "--large", str(empty), "--small", str(empty)], capsys
+    )
+    assert code == 2 and "empty" in line, line
+
+
+def test_a_checkout_without_weights_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tiny, "LARGE", tmp_path / "large")
+    code, line = _fails(["demo", "--out", str(tmp_path / "out")], capsys)
+    assert code == 2 and "speceyes.tiny.train" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unforeseen_error_is_one_line_and_debug_shows_it(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr(cli, "_bundled", broken)
+    code, line = _fails(["ask", str(photo), "What?"], capsys)
+    assert code == 1 and "ZeroDivisionError: two lines" in line
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["ask", str(photo), "What?", "--debug"])
+
+
+def test_an_interruption_is_code_130(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_bundled", interrupted)
+    assert cli.main(["ask", str(photo), "What?"]) == 130
+    assert capsys.readouterr().err.strip() == "speceyes: interrupted"
+
+
+@needs_weights
+def test_ask_answers_about_a_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from speceyes.tiny.scenes import questions
+
+    item = next(item for item in questions("heldout", 60) if item.kind == "large/presence")
+    path = tmp_path / "scene.png"
+    item.query.images[0].save(path)
+    assert cli.main(["ask", str(path), item.query.question]) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() in ("yes", "no")
+    assert "knows only its own synthetic scenes" in said.err and "threshold" in said.err
+
+    assert cli.main(["ask", str(path), item.query.question, "--json", "--threshold", "1"]) == 0
+    result = Result.from_json(capsys.readouterr().out)
+    assert result.route == "agent" and result.trajectory is not None
+
+    alone = ["--small", "none", "--max-steps", "3"]
+    assert cli.main(["ask", str(path), item.query.question, *alone, "--json"]) == 0
+    result = Result.from_json(capsys.readouterr().out)
+    assert result.judgement is None and result.draft is None and result.route == "agent"
+
+
+@needs_weights
+def test_ask_takes_models_by_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], photo: Path
+) -> None:
+    names = ["--large", str(tiny.LARGE), "--small", str(tiny.SMALL), "--top-k", "8"]
+    assert cli.main(["ask", str(photo), "Is there a large red circle?", *names]) == 0
+    assert "synthetic" not in capsys.readouterr().err
+    code, line = _fails(["ask", str(photo), "What?", *names, "--threshold", "1.5"], capsys)
+    assert code == 2 and "threshold" in line
+
+
+@needs_weights
+def test_demo_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    arguments = ["demo", "--queries", "8", "--out", str(out), "--quiet", "--start", "100"]
+    assert cli.main([*arguments, "--batch-size", "4"]) == 0
+    said = capsys.readouterr()
+    assert "agent, one by one" in said.out and str(out / "report.html") in said.out
+    assert "Traceback" not in said.err
+    summary = json.loads((out / "summary.json").read_text("utf-8"))
+    assert summary["arms"]["funnel"]["n"] == 8 and summary["start"] == 100
+    ids = {
+        Row.from_json(line).result.query_id
+        for line in (out / "results.jsonl").read_text("utf-8").splitlines()
+    }
+    assert ids == {f"heldout-{100 + i}" for i in range(8)}
+
+
+@needs_weights
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_leaves_what_was_finished(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    command = [sys.executable, "-m", "speceyes", "demo", "--out", str(out), "--batch-size", "1"]
+    running = subprocess.Popen(
+        [*command, "--queries", "100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    results = out / "results.jsonl"
+    deadline = time.monotonic() + 240
+    while not (results.exists() and results.stat().st_size) and time.monotonic() < deadline:
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.2)
+    running.send_signal(signal.SIGINT)
+    said, complained = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert "Traceback" not in complained and "what was finished is in" in complained
+    rows = [Row.from_json(line) for line in results.read_text("utf-8").splitlines()]
+    assert rows and said == ""

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from speceyes import tiny
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
+needs_weights = pytest.mark.skipif(
+    not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"
+)
+
+SAYS = {
+    "ask_one_image.py": "route",
+    "stream_many.py": "heldout-23",
+    "swap_models.py": "agent alone",
+    "your_own_tool.py": "mean_colour says: red, green, blue",
+}
+
+
+def test_there_is_an_expectation_for_each_example() -> None:
+    assert {path.name for path in EXAMPLES} == set(SAYS)
+
+
+@needs_weights
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    runpy.run_path(str(path), run_name="__main__")
+    assert SAYS[path.name] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_is_short_and_says_how_to_run_it(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 60
+    assert f"python examples/{path.name}" in text
