@@ -190,6 +190,43 @@ def figures(records: Sequence[Record], threshold: float, top_k: int) -> dict[str
     }
 
 
+def agreement(
+    large: VisionLanguageModel,
+    small: VisionLanguageModel,
+    n: int,
+    *,
+    batch: int = 32,
+    start: int = 0,
+) -> dict[str, Any]:
+    """How often a held-out query gets in a batch the text that it gets alone: drafts, and every
+    turn of the agent.
+
+    Returns:
+        For each a share with its interval, and the ids of those that differ.
+    """
+    answerer = SpeculativeAnswerer(small, top_k=8)
+    tools = Tools(["zoom"])
+    agent = AgenticFallback(large, tools=tools, max_batch=batch, max_tokens=96)
+    drafts: dict[str, bool] = {}
+    ways: dict[str, bool] = {}
+    with tqdm(total=n, desc="batch against single") as bar:
+        for group in _batches(questions("heldout", n, start=start), batch):
+            queries = [item.query for item in group]
+            together = zip(queries, answerer(queries), agent(queries), strict=True)
+            for query, draft, way in together:
+                drafts[query.id] = answerer([query])[0].text == draft.text
+                alone = [step.text for step in agent([query])[0].steps]
+                ways[query.id] = alone == [step.text for step in way.steps]
+                bar.update()
+    return {
+        name: {
+            **_share(list(same.values())),
+            "differ": [query_id for query_id, ok in same.items() if not ok],
+        }
+        for name, same in (("draft", drafts), ("agent", ways))
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes `settings.json` beside the weights."""
     parser = argparse.ArgumentParser(
@@ -198,9 +235,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder with large/ and small/")
     parser.add_argument("--queries", type=int, default=2000, help="of each split")
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument(
+        "--agreement", type=int, metavar="N", help="only compare N queries in batches and alone"
+    )
     args = parser.parse_args(argv)
     large = HFModel.from_pretrained(args.weights / "large")
     small = HFModel.from_pretrained(args.weights / "small")
+    if args.agreement:
+        print(json.dumps(agreement(large, small, args.agreement, batch=args.batch)))  # noqa: T201
+        return
     started = time.perf_counter()
     gate = choose(record(large, small, "calibration", args.queries, batch=args.batch))
     held = figures(

@@ -23,6 +23,7 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
+from typing_extensions import override
 
 from speceyes.models._stop import Row, Speech, StopStrings
 from speceyes.values import Finish, Sampling
@@ -161,6 +162,7 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
         self._finite: torch.Tensor | None = None
         self._first: tuple[torch.Tensor, torch.Tensor] | None = None
 
+    @override
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores, or at temperature > 0 those that leave only the token drawn.
 
@@ -224,6 +226,7 @@ class PerRowStopping(StoppingCriteria):  # type: ignore[misc]
         self.ends = ends
         self.stops = stops
 
+    @override
     def __call__(
         self, input_ids: torch.Tensor, scores: torch.Tensor | None, **kwargs: Any
     ) -> torch.Tensor:

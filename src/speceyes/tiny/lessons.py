@@ -20,9 +20,11 @@ from speceyes.tiny.transcripts import Piece, Transcript
 
 ROLES = ("given", "said", "place", "box", "seen", "answer")
 TOKENS = 4  # merged vision tokens a side
-THINGS = ("none", "large", "small", "card")
+THINGS = ("none", "large", "small", "tiny", "card", "card with tiny marks")
 Array = npt.NDArray[np.int64]
 Region = tuple[float, float, float, float]
+COMPARED = ("large/presence", "card/presence", "card/position", "card/same")
+"""Kinds that compare two things, which are learned last: the agent is taught more of them."""
 _COLOUR = {name: i + 1 for i, name in enumerate(COLOURS)}
 _SHAPE = {name: i + 1 for i, name in enumerate(SHAPES)}
 
@@ -95,7 +97,10 @@ def scene_labels(scene: Scene) -> Array:
         dx = round((one.x * TOKENS - column + 0.5) * 7)
         dy = round((one.y * TOKENS - row + 0.5) * 7)
         shape = _SHAPE[one.shape] if isinstance(one, Shape) else -1
-        thing = 3 if isinstance(one, Card) else 1 if one in scene.large else 2
+        if isinstance(one, Card):
+            thing = 4 + any(m is not None and m.size < scenes.JUDGE_MARK for m in one.marks)
+        else:
+            thing = 1 if one in scene.large else 2 + (one.size < scenes.JUDGE_SMALL)
         at = (row - 1) * TOKENS + column - 1
         labels[at, 2:] = (thing, _COLOUR[one.colour], shape, dx + 3, dy + 3)
     return labels
@@ -245,9 +250,13 @@ class Lessons:
             if scenes.split_of(scene.id) == "train":
                 return scene
 
-    def _question(self, scene: Scene, rng: np.random.Generator, easy: bool) -> Question:
+    def _question(
+        self, scene: Scene, rng: np.random.Generator, easy: bool, harder: bool = False
+    ) -> Question:
         while True:
             kind = scenes.draw_kind(rng)
+            if harder and rng.random() < 0.35:
+                kind = COMPARED[int(rng.integers(len(COMPARED)))]
             if easy and not kind.startswith("large/"):
                 continue
             question = scenes.ask(scene, kind, rng)
@@ -271,7 +280,7 @@ class Lessons:
                     told.append(("draft where", transcripts.draft(q), q))
             return told
         for _ in range(4 if rows else 3):
-            q = self._question(scene, rng, easy)
+            q = self._question(scene, rng, easy, harder=True)
             cut = None
             if q.looks and rng.random() < 0.04:
                 cut = len(q.looks)
