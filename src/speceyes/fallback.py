@@ -50,7 +50,7 @@ class AgenticFallback:
     Args:
         model: The large model.
         tools: What it may call: a `Tools` registry, or whatever one is made of.
-        dialect: How it writes calls and answers.
+        dialect: How it writes calls and answers; "auto" picks by the model's name and config.
         max_steps: Most turns of a trajectory, the answer's included; 6 as in the research code
             (5 tool steps). Before the last one the model is told to answer with what it has.
         max_tokens: Most new tokens a turn.
@@ -92,7 +92,7 @@ class AgenticFallback:
 
         self.model = model
         self.tools: Tools = tools if isinstance(tools, Tools) else Tools(tools)
-        self.dialect = dialect_named(dialect)
+        self.dialect = dialect_named(dialect, model)
         self.max_steps = max_steps
         self.max_tokens = max_tokens
         self.max_batch = max_batch
@@ -227,6 +227,9 @@ class LiveBatch:
             turn = agent.dialect.parse(completion.text)
         except ParseError as exc:
             problem = prompts.PARSE_ERROR.format(error=_cut_off(completion, str(exc)))
+        if turn.plain and completion.finish == "length":
+            turn = Turn()
+            problem = prompts.PARSE_ERROR.format(error=_cut_off(completion, "no answer was found"))
         if turn.answer is not None:
             one.steps.append(_step(completion))
             return Trajectory(tuple(one.steps), turn.answer, "answered")
@@ -285,12 +288,12 @@ def _cut_off(completion: Completion, error: str) -> str:
 
 
 def _plain_answer(text: str, stop: Sequence[str]) -> str:
-    """What a turn says besides its reasoning and tags; empty where it opened a tag of the
-    dialect, whose content was meant for something else and couldn't be read.
+    """What a turn says besides its reasoning and tags; empty where it opened a code fence or a
+    tag of the dialect, whose content was meant for something else and couldn't be read.
     """
     _, closed, after = text.rpartition("</think>")
     if not closed and "<think>" in text:
         return ""
-    if any(end.startswith("</") and f"<{end[2:]}" in after for end in stop):
+    if "```" in after or any(end.startswith("</") and f"<{end[2:]}" in after for end in stop):
         return ""
     return _TAG.sub("", after).strip()

@@ -112,7 +112,7 @@ class ToolJudge:
 
         self.model = model
         self.threshold = float(threshold)
-        self.dialect = None if dialect is None else dialect_named(dialect)
+        self.dialect = None if dialect is None else dialect_named(dialect, model)
         self.tools: tuple[Tool, ...] = tuple(tools if isinstance(tools, Tools) else Tools(tools))
         self.parity = parity
         self.min_mass = float(min_mass)

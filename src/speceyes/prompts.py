@@ -51,6 +51,171 @@ OBSERVATION_ERROR = "Error: {error}"
 PARSE_ERROR = "your last turn could not be read: {error}"
 
 
+# --- the other dialects: placeholders in braces are replaced by name ------------------------
+
+BOXES_SEEN = "in pixels of the image as you see it"
+BOXES_SCALED = "from 0 to {scale} across the image's width and height, whatever its size"
+
+NATIVE_SYSTEM = (
+    "You answer questions about images, and call tools where a closer look helps. Boxes are "
+    "[left, top, right, bottom] {boxes}. Images are counted from 0: those of the question "
+    "first, then those that tools return, in the order in which you see them."
+)
+
+NATIVE_INSTRUCTION = (
+    "Call a tool if a closer look is needed. Once you know, give the final answer inside "
+    "<answer></answer>."
+)
+
+THYME_SYSTEM = """\
+You are a helpful assistant that answers questions about images step by step.
+
+You may write Python code that crops, turns, enlarges or otherwise changes the image, or that \
+computes something. Write it like this:
+<code>
+```python
+# your code
+```
+</code>
+It is run in a sandbox. Save an image that you want to see to a file and print the file's path, or \
+print a result; what was printed comes back inside <sandbox_output></sandbox_output>, and you go \
+on from there."""
+
+THYME_INSTRUCTION = (
+    "Reason inside <think></think>, code included. Then give the final answer inside "
+    "<answer></answer>."
+)
+
+THYME_LAST = "No more code can be run. Give the final answer now, inside <answer></answer>."
+
+DEEPEYESV2_SYSTEM = """\
+You are an agent that answers questions about images, thinks before every step and goes on until \
+the question is answered.
+
+# Python
+You may run Python code, as in a notebook:
+<code>
+```python
+# your code
+```
+</code>
+The images are there as PIL images: image_1, image_2 and so on, in order. Show an image with \
+plt.show() to see it. Variables are kept from one step to the next; don't write files.
+{tools}
+Take one step at a time: code, or a tool, or the answer."""
+
+DEEPEYESV2_TOOLS = """
+# Tools
+You may call these tools, given as JSON schemas:
+<tools>
+{tools}
+</tools>
+Write a JSON object with the tool's name and its arguments inside <tool_call></tool_call>:
+<tool_call>
+{"name": "a tool's name", "arguments": {"an argument": "its value"}}
+</tool_call>
+"""
+
+DEEPEYESV2_INSTRUCTION = (
+    "Think first, inside <think></think>. Then write code inside <code></code>, or call a tool "
+    "inside <tool_call></tool_call> if there are tools, or, once you know, give the final answer "
+    "inside <answer></answer>."
+)
+
+MINIO3_SYSTEM = """\
+You are a helpful assistant that answers questions about images. Think inside <think></think>.
+
+Where something is unclear, zoom in on a region of an image by writing
+<grounding>{"bbox_2d": [x0, y0, x1, y1], "source": "original_image"}</grounding>
+(x0, y0) is the region's top left corner and (x1, y1) its bottom right one, as parts of the \
+image's width and height from 0.0 to 1.0. The source is the image that you zoom in on: \
+"original_image", or "observation_i" for an earlier zoomed-in image.
+
+Once you are sure, give the final answer inside <answer></answer>."""
+
+MINIO3_SOURCES = (
+    "The images are, in this order: original_image, then observation_1 to observation_{last}."
+)
+
+MINIO3_OBSERVATION = "After the above Action {action}, the zoom-in image (Observation {number}):"
+
+MINIO3_INSTRUCTION = (
+    "Go on thinking inside <think></think>. Zoom in on any of the images again if needed, inside "
+    "<grounding></grounding>, or give the final answer inside <answer></answer>."
+)
+
+PIXELREASONER_SYSTEM = """\
+You are a helpful assistant.
+
+# Tools
+You may call these functions, given as JSON schemas inside <tools></tools>:
+<tools>
+{tools}
+</tools>
+
+Write each call as a JSON object with the function's name and arguments inside \
+<tool_call></tool_call>:
+<tool_call>
+{"name": "a function's name", "arguments": {"an argument": "its value"}}
+</tool_call>"""
+
+PIXELREASONER_ZOOM = "Crops a region out of an image, to see in it what is too small in the whole."
+
+PIXELREASONER_BOX = "The region: [left, top, right, bottom], as parts of width and height, 0 to 1."
+
+PIXELREASONER_IMAGE = "Which image to crop, counted from 1, which is the original image."
+
+PIXELREASONER_INSTRUCTION = (
+    "Look at the image and think about whether a closer look at a part of it would help; if so, "
+    "call the function. Reason step by step, and put the final answer within \\boxed{}."
+)
+
+PIXELREASONER_OBSERVATION = "Here is the cropped image (Image Size: {width}x{height}):"
+
+PIXELREASONER_LAST = (
+    "No further calls are possible. Put your best final answer within \\boxed{} now."
+)
+
+VILASR_SYSTEM = """\
+You are a helpful assistant for questions about space, and you can draw on images to think with \
+them. After each drawing you are shown the image with it; look whether it is right before you go on.
+
+# Tools
+Object Mapper draws boxes around objects. Its input:
+```json
+[{"index": 1, "bbox_2d": [x1, y1, x2, y2], "label": "what it is"}]
+```
+Path Tracer draws lines between points. Its input:
+```json
+[{"index": 1, "start_point_2d": [x1, y1], "end_point_2d": [x2, y2], "label": "what it shows"}]
+```
+The index says which image is drawn on, counted from 1; coordinates are in pixels of that image as \
+you see it, from its top left corner.
+
+# Format
+To draw:
+<think> your reasoning </think> Action: Object Mapper (or: Path Tracer)
+```json
+the input
+```
+To answer:
+<think> your reasoning </think> Action: Answer
+<answer> the answer </answer>"""
+
+VILASR_INDICES = "The images' indices are 1 to {last}, in this order."
+
+VILASR_INSTRUCTION = "Reason step by step, and draw where it helps."
+
+VILASR_OBSERVATION = "The index of the given image is {index}."
+
+VILASR_GO_ON = "Look whether the drawing is right, and go on."
+
+VILASR_LAST = (
+    "No further drawings are possible. Answer now: Action: Answer, and the answer inside "
+    "<answer></answer>."
+)
+
+
 def fingerprint(*texts: str) -> str:
     """Hash of prompt texts (16 hex digits), kept in a calibration to refuse other prompts."""
     digest = hashlib.sha256()

@@ -102,17 +102,26 @@ class Conversation:
         messages: The turns so far, oldest first. Phases only ever append.
         tools: JSON schemas for chat templates that take `tools=`; empty where the dialect
             describes its tools in the text.
-        prefill: The beginning of the assistant's turn, which the model continues.
+        prefill: The beginning of the assistant's turn, which the model continues: text, or
+            text and images in the order in which they are read.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
-    prefill: str = ""
+    prefill: str | tuple[str | Image, ...] = ""
+
+    @property
+    def begun(self) -> tuple[str | Image, ...]:
+        """The parts of the prefill; none where the assistant's turn hasn't begun."""
+        if isinstance(self.prefill, str):
+            return (self.prefill,) if self.prefill else ()
+        return self.prefill
 
     @property
     def images(self) -> tuple[Image, ...]:
         """All images, in reading order: the order in which tools address them."""
-        return tuple(image for message in self.messages for image in message.images)
+        said = (image for message in self.messages for image in message.images)
+        return (*said, *(part for part in self.begun if not isinstance(part, str)))
 
     def then(self, *messages: Message) -> Conversation:
         """This conversation with further messages; the prefill, if any, is dropped."""
@@ -310,11 +319,14 @@ class Turn:
         calls: Tool calls in the order written; empty where there are none.
         answer: The final answer; None where the turn has none.
         thought: The reasoning before them, for display.
+        plain: The answer stands without tags that close it, so that a turn which was cut off
+            at its token limit has none.
     """
 
     calls: tuple[ToolCall, ...] = ()
     answer: str | None = None
     thought: str = ""
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

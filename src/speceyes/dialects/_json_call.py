@@ -1,4 +1,4 @@
-"""Reading tool calls written as JSON inside tags, as Hermes-style models write them."""
+"""Reading and writing tool calls as JSON between tags, as Hermes-style models do."""
 
 from __future__ import annotations
 
@@ -93,28 +93,53 @@ def _literal(body: str) -> Any:
         raise ValueError(str(exc)) from exc
 
 
-def parse_call(text: str) -> ToolCall:
-    """One call: `{"name": ..., "arguments": {...}}`; code fences and single quotes are forgiven.
+def read_json(text: str, what: str = "the call") -> Any:
+    """A JSON value; code fences, single quotes and Python's words are forgiven.
+
+    Args:
+        text: The text, at most `MAX_CALL_CHARS` characters.
+        what: Names it in errors.
 
     Raises:
         ParseError: It isn't one; the message is written for the model.
     """
-    raw, body = text, text.strip()
+    body = text.strip()
     if len(body) > MAX_CALL_CHARS:
-        raise ParseError(f"a call of {len(body)} characters; at most {MAX_CALL_CHARS} are read")
+        kind = what.removeprefix("the ")
+        raise ParseError(f"a {kind} of {len(body)} characters; at most {MAX_CALL_CHARS} are read")
     if body.startswith("```"):
         body = body.strip("`").strip()
         body = body[4:].strip() if body[:4].lower() == "json" else body
     try:
-        data = json.loads(body, parse_constant=_no_constant)
+        return json.loads(body, parse_constant=_no_constant)
     except ParseError:
         raise
     except (ValueError, RecursionError) as exc:
         try:
-            data = _literal(body)
+            return _literal(body)
         except (ValueError, KeyError):
             where = f" ({exc})" if isinstance(exc, json.JSONDecodeError) else ""
-            raise ParseError(f"the call is not valid JSON{where}") from None
+            raise ParseError(f"{what} is not valid JSON{where}") from None
+
+
+def clean(value: Any) -> Any:
+    """What `read_json` gave, with nothing in it but finite JSON.
+
+    Raises:
+        ParseError: It has something else in it.
+    """
+    try:
+        return _json_value(value)
+    except RecursionError:
+        raise ParseError("the call is nested too deeply") from None
+
+
+def call_of(data: Any, raw: str) -> ToolCall:
+    """The call that a JSON value `{"name": ..., "arguments": {...}}` stands for.
+
+    Raises:
+        ParseError: It isn't one.
+    """
     if not isinstance(data, dict):
         raise ParseError(f"the call is a {type(data).__name__}; a JSON object is needed")
     name, arguments = data.get("name"), data.get("arguments", {})
@@ -127,11 +152,22 @@ def parse_call(text: str) -> ToolCall:
             raise ParseError('"arguments" is text; a JSON object is needed') from None
     if not isinstance(arguments, dict):
         raise ParseError(f'"arguments" is a {type(arguments).__name__}; an object is needed')
-    try:
-        arguments = _json_value(arguments)
-    except RecursionError:
-        raise ParseError("the call is nested too deeply") from None
-    return ToolCall(name, arguments, raw)
+    return ToolCall(name, clean(arguments), raw)
+
+
+def parse_call(text: str) -> ToolCall:
+    """One call: `{"name": ..., "arguments": {...}}`, read as `read_json` reads.
+
+    Raises:
+        ParseError: It isn't one; the message is written for the model.
+    """
+    return call_of(read_json(text), text)
+
+
+def written(value: Any) -> str:
+    """JSON that can stand between tags and fences: none of their characters are in it."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace("`", "\\u0060")
 
 
 def shown(value: Any) -> str:

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from speceyes import prompts
-from speceyes.dialects._json_call import between, parse_call, shown
+from speceyes.dialects._json_call import between, parse_call
+from speceyes.dialects._space import locate
+from speceyes.dialects._talk import schema_lines, schema_of
 from speceyes.errors import ParseError
 from speceyes.values import (
     Conversation,
@@ -42,20 +44,7 @@ class DeepEyesDialect:
     stop: tuple[str, ...] = ("</tool_call>", "</answer>")
 
     def _start(self, query: Query, tools: Sequence[Tool], instruction: str) -> Conversation:
-        schemas = "\n".join(
-            json.dumps(
-                {
-                    "type": "function",
-                    "function": {
-                        "name": tool.name,
-                        "description": tool.description,
-                        "parameters": dict(tool.parameters),
-                    },
-                },
-                ensure_ascii=False,
-            )
-            for tool in tools
-        )
+        schemas = schema_lines(schema_of(tool) for tool in tools)
         system = Message("system", (prompts.DEEPEYES_SYSTEM.format(tools=schemas),))
         user = Message("user", (*query.images, f"{query.text}\n{instruction}"))
         return Conversation((system, user))
@@ -104,38 +93,17 @@ class DeepEyesDialect:
     def locate(
         self, call: ToolCall, images: Sequence[Image], seen: Sequence[tuple[int, int]]
     ) -> ToolCall:
-        """`bbox_2d` (or `bbox`) from pixels of the resized image to pixels of the original.
+        """`bbox_2d` (or `bbox`), and points, from pixels of the resized image to the original's.
 
         Raises:
             ParseError: `img_idx` is not an earlier image, or the box is not four numbers.
         """
         arguments = dict(call.arguments)
-        key = next((key for key in ("bbox_2d", "bbox") if key in arguments), None)
-        if key is None:
-            return call
-        if call.name == _ZOOM and key == "bbox":  # upstream's schema names it so by mistake
-            arguments["bbox_2d"], key = arguments.pop("bbox"), "bbox_2d"
-        index = arguments.get("img_idx", 0)
-        if isinstance(index, float) and index.is_integer():
-            index = arguments["img_idx"] = int(index)
-        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(images):
-            raise ParseError(
-                f"img_idx={shown(index)} is not an image so far; use 0 to {len(images) - 1}"
-            )
-        box = arguments[key]
-        if not isinstance(box, list | tuple) or len(box) != 4:
-            raise ParseError(f"{key}={shown(box)} is not [left, top, right, bottom]")
-        across = images[index].width / seen[index][0]
-        down = images[index].height / seen[index][1]
-        located = []
-        for value, scale in zip(box, (across, down, across, down), strict=True):
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ParseError(f"{key} holds {shown(value)}, which is not a number")
-            if not abs(value) < 1e9:  # NaN included
-                raise ParseError(f"{key} holds a number that is out of all bounds")
-            located.append(float(value) * scale)
-        arguments[key] = located
-        return ToolCall(call.name, arguments, call.raw)
+        if call.name == _ZOOM and "bbox" in arguments and "bbox_2d" not in arguments:
+            # Upstream's schema names it so by mistake.
+            arguments["bbox_2d"] = arguments.pop("bbox")
+            call = ToolCall(call.name, arguments, call.raw)
+        return locate(call, images, seen, scale=None)
 
     def observe(
         self,

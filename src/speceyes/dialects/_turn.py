@@ -1,0 +1,92 @@
+"""Reading a turn: its reasoning, its answer, its code. Each is linear in the text."""
+
+from __future__ import annotations
+
+import re
+
+from speceyes.dialects._json_call import between
+from speceyes.errors import ParseError
+
+MAX_CODE_CHARS = 50_000
+"""Longest program that is read; real ones are some thousand characters."""
+
+_OPENING = re.compile(r"```[A-Za-z0-9_+-]{0,20}[ \t]{0,20}(?:\r?\n)?")
+
+
+def spoken(text: str) -> str:
+    """What a turn says after its reasoning; all of it where nothing follows.
+
+    Models that think by themselves begin inside of `<think>`, so the end is what counts.
+    """
+    after = text.rpartition("</think>")[2]
+    return after if after.strip() else text
+
+
+def thought_in(text: str, *until: str) -> str:
+    """The reasoning, for display: up to `</think>` or to the first of `until`."""
+    if "<think>" not in text and "</think>" not in text:
+        return ""
+    start = text.find("<think>")
+    start = 0 if start < 0 else start + len("<think>")
+    ends = [at for end in ("</think>", *until) if (at := text.find(end, start)) >= 0]
+    return text[start : min(ends, default=len(text))].strip()
+
+
+def answer_in(text: str) -> str | None:
+    """What stands in the last `<answer>`; None where there is none.
+
+    Raises:
+        ParseError: It is empty.
+    """
+    answers = between(text, "<answer>", "</answer>")
+    if not answers:
+        return None
+    answer = answers[-1].strip()
+    if not answer:
+        raise ParseError("the <answer> is empty")
+    return answer
+
+
+def boxed(text: str) -> tuple[str, bool] | None:
+    r"""What stands in the last `\boxed{...}`, and whether its brace is closed."""
+    at = text.rfind("\\boxed{")
+    if at < 0:
+        return None
+    start, depth = at + len("\\boxed{"), 1
+    for brace in re.finditer(r"[{}]", text[start:]):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            return text[start : start + brace.start()].strip(), True
+    return text[start:].strip(), False
+
+
+def code_in(body: str) -> str:
+    """The program between `<code>` tags, with or without a Markdown fence around it.
+
+    Raises:
+        ParseError: There is none, or it is too long.
+    """
+    if len(body) > MAX_CODE_CHARS:
+        raise ParseError(f"code of {len(body)} characters; at most {MAX_CODE_CHARS} are run")
+    code = body.strip()
+    opening = _OPENING.search(code)
+    if opening is None:
+        code = code.removeprefix("python\n")
+    elif not code[opening.end() :].strip():  # only the closing fence was written
+        code = code[: opening.start()].rstrip()
+    else:
+        closing = code.rfind("```")
+        code = code[opening.end() : closing if closing >= opening.end() else len(code)]
+        code = code.removesuffix("\n")
+    if not code.strip():
+        raise ParseError("the <code> is empty")
+    return code
+
+
+def codes(text: str) -> list[tuple[str, str]]:
+    """(program, the text that it was read from) of each `<code>`, in order.
+
+    Raises:
+        ParseError: One of them is empty or too long.
+    """
+    return [(code_in(body), body) for body in between(text, "<code>", "</code>")]

@@ -1,0 +1,870 @@
+"""Every dialect alike: what is read, written, located and shown, and a way through the agent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from dialect_corpus import CORPUS, SPEAKERS, ZOOM, Answer, Calls, Refused
+from speceyes import prompts
+from speceyes.dialects import NAMES, detect, dialect
+from speceyes.dialects._json_call import MAX_INTEGER
+from speceyes.dialects.hermes import HermesDialect
+from speceyes.dialects.pixelreasoner import PixelReasonerDialect
+from speceyes.errors import ConfigError, InputError, ParseError
+from speceyes.fallback import AgenticFallback
+from speceyes.judge import ToolJudge
+from speceyes.models.scripted import Script, ScriptedModel
+from speceyes.tools import Tools, Zoom
+from speceyes.tools.draw import ObjectMapper, PathTracer
+from speceyes.values import (
+    Completion,
+    Conversation,
+    Dialect,
+    Message,
+    Observation,
+    Query,
+    Sampling,
+    ToolCall,
+    Trajectory,
+)
+from speceyes.values import Image as Picture
+
+everyone = pytest.mark.parametrize("name", SPEAKERS)
+with_boxes = pytest.mark.parametrize("name", [n for n, s in SPEAKERS.items() if s.place])
+
+
+def test_every_dialect_is_there_by_name_and_speaks_here() -> None:
+    assert {speaker.dialect.name for speaker in SPEAKERS.values()} == set(NAMES)
+    for name in NAMES:
+        made = dialect(name)
+        assert made.name == name and isinstance(made, Dialect)
+        assert made.stop and all(made.stop)
+        assert dialect(made) is made
+
+
+# --- parse ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "outcome"),
+    [
+        pytest.param(name, text, outcome, id=f"{name}: {title}")
+        for name, rows in CORPUS.items()
+        for title, text, outcome in rows
+    ],
+)
+def test_what_agents_write(name: str, text: str, outcome: Calls | Answer | Refused) -> None:
+    speaks = SPEAKERS[name].dialect
+    if isinstance(outcome, Refused):
+        with pytest.raises(ParseError, match=outcome.told.replace("(", r"\(")) as caught:
+            speaks.parse(text)
+        assert len(str(caught.value)) < 200  # it goes back to the model
+        return
+    turn = speaks.parse(text)
+    if isinstance(outcome, Answer):
+        assert (turn.answer, turn.plain, turn.calls) == (outcome.answer, outcome.plain, ())
+        return
+    assert turn.answer is None and not turn.plain
+    assert tuple((call.name, call.arguments) for call in turn.calls) == outcome.calls
+    assert all(call.raw and call.raw in text for call in turn.calls)
+
+
+@everyone
+def test_the_reasoning_is_kept_for_display(name: str) -> None:
+    speaks, answer = SPEAKERS[name].dialect, SPEAKERS[name].answer.format("red")
+    assert speaks.parse(f"<think> far </think>{answer}").thought == "far"
+    assert speaks.parse(answer).thought == ""
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-MAX_INTEGER, MAX_INTEGER)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20)
+    | st.sampled_from(
+        ["</tool_call>", "<answer>", "</think>", "\\", '"', "'", "```", "]\n```", "\u2028", "{"]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=3,
+)
+named = st.text(min_size=1, max_size=20)
+arguments = st.dictionaries(st.text(max_size=6), json_values, max_size=2)
+free_calls = st.builds(ToolCall, named, arguments)
+boxed_calls = st.builds(
+    lambda more, box: ToolCall(ZOOM, {**more, "bbox_2d": box}), arguments, json_values
+)
+code_calls = st.builds(
+    lambda code: ToolCall("python", {"code": code}),
+    st.lists(
+        st.text(max_size=12)
+        | st.sampled_from(["```", "```python\n", "\n", " ", "\n    ", "<code>", "'", "\r\n", "``"]),
+        min_size=1,
+        max_size=8,
+    )
+    .map("".join)
+    .filter(lambda code: code.strip() and "</code>" not in code and "<answer>" not in code),
+)
+items = arguments.map(lambda more: {k: v for k, v in more.items() if k not in ("index", "bbox_2d")})
+drawings = st.builds(
+    lambda index, drawn: ToolCall("object_mapper", {"index": index, "objects": drawn}),
+    st.integers(-9, 99),
+    st.lists(st.builds(lambda i, b: {**i, "bbox_2d": b}, items, json_values), min_size=1),
+) | st.builds(
+    lambda index, drawn: ToolCall("path_tracer", {"index": index, "paths": drawn}),
+    st.integers(-9, 99),
+    st.lists(
+        st.builds(
+            lambda i, a, b: {**i, "start_point_2d": a, "end_point_2d": b},
+            items,
+            json_values,
+            json_values,
+        ),
+        min_size=1,
+    ),
+)
+WRITTEN = {
+    "deepeyesv2": code_calls | free_calls.filter(lambda call: call.name != "python"),
+    "minio3": boxed_calls,
+    "thyme": code_calls,
+    "vilasr": drawings,
+}
+"""Calls that a dialect can write; any call where it isn't named."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=40)
+@given(data=st.data())
+def test_a_call_written_is_the_call_read(name: str, data: st.DataObject) -> None:
+    speaks = SPEAKERS[name].dialect
+    call = data.draw(WRITTEN.get(name, free_calls))
+    text = speaks.render_call(call)
+    turns = [text, f"<think>so</think>\n{text}"]
+    ends = [end for end in speaks.stop if text.endswith(end)]
+    assert ends, "the dialect's own stop strings end its calls"
+    # Where the stop string cuts the turn is where the call ends.
+    assert min(text.find(end) for end in ends) == len(text) - len(ends[0])
+    for turn in turns:
+        [back] = speaks.parse(turn).calls
+        assert back.name == call.name and back.arguments == call.arguments
+        assert repr(back.arguments) == repr(call.arguments)  # 1, 1.0 and True differ
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("thyme", ToolCall("zoom", {"code": "a"})),
+        ("thyme", ToolCall("python", {"code": "a", "b": 1})),
+        ("thyme", ToolCall("python", {"code": 3})),
+        ("thyme", ToolCall("python", {"code": " "})),
+        ("thyme", ToolCall("python", {"code": "print('</code>')"})),
+        ("deepeyesv2", ToolCall("python", {})),
+        ("minio3", ToolCall("rotate", {"bbox_2d": []})),
+        ("minio3", ToolCall(ZOOM, {"box": []})),
+        ("vilasr", ToolCall("zoom", {"index": 1, "objects": [{}]})),
+        ("vilasr", ToolCall("object_mapper", {"objects": [{}]})),
+        ("vilasr", ToolCall("object_mapper", {"index": 1, "objects": []})),
+        ("vilasr", ToolCall("object_mapper", {"index": 1, "objects": [3]})),
+        ("vilasr", ToolCall("path_tracer", {"index": 1, "objects": [{}]})),
+    ],
+)
+def test_what_a_dialect_can_not_say_is_not_written(name: str, call: ToolCall) -> None:
+    with pytest.raises(InputError):
+        SPEAKERS[name].dialect.render_call(call)
+
+
+TAGS = (
+    "<tool_call> </tool_call> <answer> </answer> <think> </think> <code> </code> <grounding> "
+    "</grounding> ``` ```json ```python Action: \\boxed{ { } [ ] ( ) ' \" \\ , : name arguments "
+    "parameters function bbox_2d start_point_2d end_point_2d index source original_image "
+    "observation_1 target_image img_idx null True NaN -Infinity 1e999 -1 0 1 2 0x1f 1_0 b'x' \0 "
+    '\ud800 "name": "arguments": {"name":"a","arguments":{ {"name":"image_zoom_in_tool", '
+    '"bbox_2d":[0,0,1,1] [{"index":1,"bbox_2d":[1,2,3,4]}] "source":"observation_1" }} '
+    '{"bbox_2d": crop_image_normalized 99999999999999999999999 "objects" Answer python'
+).split(" ")
+pieces = st.sampled_from([*TAGS, "\n"]) | st.text(max_size=4)
+BROKEN_CALLS = st.builds(ToolCall, st.sampled_from([ZOOM, "crop_image", "object_mapper", "a"]), (
+    st.dictionaries(
+        st.sampled_from("bbox_2d bbox point_2d source target_image img_idx index objects".split()),
+        json_values
+        | st.lists(st.floats() | st.integers(), min_size=2, max_size=4)
+        | st.lists(st.dictionaries(st.sampled_from(["bbox_2d", "label"]), json_values)),
+    )
+))  # fmt: skip
+
+
+@settings(max_examples=400)
+@given(parts=st.lists(pieces, max_size=20), opening=st.sampled_from(TAGS))
+def test_only_parse_errors_leave_parse_and_locate(parts: list[str], opening: str) -> None:
+    text = opening + "".join(parts)
+    for speaker in SPEAKERS.values():
+        try:
+            turn = speaker.dialect.parse(text)
+        except ParseError as exc:
+            assert len(str(exc)) < 250
+            continue
+        assert (turn.answer is None) == bool(turn.calls)
+        assert turn.answer is None or turn.answer.strip()
+        for call in turn.calls:
+            with contextlib.suppress(ParseError):
+                speaker.dialect.locate(call, [Image.new("L", (40, 30))], [(28, 28)])
+
+
+@settings(max_examples=200)
+@given(call=BROKEN_CALLS)
+def test_any_arguments_are_located_or_are_a_parse_error(call: ToolCall) -> None:
+    images, seen = [Image.new("L", (40, 30))] * 2, [(28, 56)] * 2
+    before = repr(call)
+    for speaker in SPEAKERS.values():
+        try:
+            speaker.dialect.locate(call, images, seen)
+        except ParseError as exc:
+            assert len(str(exc)) < 200
+        assert repr(call) == before
+
+
+UNITS = [
+    "<tool_call>",
+    "<code>",
+    "<grounding>{",
+    "<answer>x",
+    "</think>",
+    "<think>",
+    "```",
+    "```json [",
+    "Action:",
+    "\\boxed{",
+    "{}[]\"'",
+    "</code></tool_call>",
+    '<tool_call>{"name": "a"}</tool_call>',
+    "<code>a</code>",
+    '<grounding>{"bbox_2d": []}</grounding>',
+    " \n",
+]
+
+
+@everyone
+def test_a_megabyte_is_read_at_once(name: str) -> None:
+    """What grew with the square of the length would take minutes."""
+    speaks = SPEAKERS[name].dialect
+    for unit in UNITS:
+        for opening in ("", "<tool_call>", "<code>", "<grounding>", "Action: ```json\n"):
+            text = opening + unit * (1_000_000 // len(unit))
+            begin = time.process_time()
+            with contextlib.suppress(ParseError):
+                speaks.parse(text)
+            assert time.process_time() - begin < 1.5, (opening, unit)
+
+
+# --- locate --------------------------------------------------------------------------------
+
+SIZES = [
+    ((1024, 768), (1024, 768)),
+    ((1025, 767), (252, 196)),
+    ((4096, 2161), (1036, 532)),
+    ((333, 999), (336, 1008)),
+    ((37, 61), (56, 84)),
+    ((3840, 2160), (28, 28)),
+]
+
+
+def with_target(size: tuple[int, int], place: tuple[float, float]) -> tuple[Picture, list[int]]:
+    """An image with a red square, and the square's box."""
+    (width, height), half = size, max(2, min(size) // 40)
+    x = min(max(round(place[0] * width), half), width - half)
+    y = min(max(round(place[1] * height), half), height - half)
+    image = Image.new("RGB", size)
+    ImageDraw.Draw(image).rectangle((x - half, y - half, x + half - 1, y + half - 1), "red")
+    return image, [x - half, y - half, x + half, y + half]
+
+
+def ask_for(
+    name: str, box: Sequence[float], image: Picture, seen: tuple[int, int], index: int = 0
+) -> ToolCall:
+    """What an agent that sees the image resized writes for a box of the original."""
+    place = SPEAKERS[name].place
+    assert place is not None
+    sides = (image.width, image.height) * 2
+    left, top, right, bottom = (v / side for v, side in zip(box, sides, strict=True))
+    call = place((left, top, right, bottom), index, seen)
+    [back] = SPEAKERS[name].dialect.parse(SPEAKERS[name].dialect.render_call(call)).calls
+    return back
+
+
+def box_of(call: ToolCall) -> list[float]:
+    inside: list[float] = (call.arguments.get("objects") or [call.arguments])[0]["bbox_2d"]
+    return inside
+
+
+@with_boxes
+@pytest.mark.parametrize(("size", "seen"), SIZES)
+@pytest.mark.parametrize("place", [(0.1, 0.1), (0.5, 0.55), (0.93, 0.9)])
+def test_the_crop_of_a_located_box_shows_the_target(
+    name: str, size: tuple[int, int], seen: tuple[int, int], place: tuple[float, float]
+) -> None:
+    image, target = with_target(size, place)
+    other = Image.new("RGB", (50, 50))
+    call = ask_for(name, target, image, seen, index=1)
+    located = SPEAKERS[name].dialect.locate(call, [other, image], [(28, 28), seen])
+    assert box_of(located) == pytest.approx(target, abs=1e-6)
+    assert located.arguments["img_idx"] == 1
+
+    crop = Zoom(min_side=4)([other, image], {"bbox_2d": box_of(located), "img_idx": 1})
+    red = np.argwhere(np.asarray(crop.images[0])[:, :, 0] > 128)
+    assert len(red) == (target[2] - target[0]) * (target[3] - target[1])  # all of it, once
+    top, left = red.mean(axis=0) + 0.5
+    centre = crop.images[0].width / 2, crop.images[0].height / 2
+    assert abs(left - centre[0]) <= 2 and abs(top - centre[1]) <= 2
+    if name == "vilasr":
+        shown = ObjectMapper()([other, image], located.arguments).images[0]
+        assert shown.size == image.size and shown.getpixel((target[0], target[1])) == (255, 0, 0)
+
+
+@settings(max_examples=100)
+@given(
+    size=st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
+    seen=st.tuples(st.integers(1, 100).map(lambda n: 28 * n), st.integers(28, 3000)),
+    corners=st.tuples(*[st.floats(0, 1)] * 4),
+)
+def test_boxes_come_back_to_a_thousandth_of_a_pixel(
+    size: tuple[int, int], seen: tuple[int, int], corners: tuple[float, ...]
+) -> None:
+    image = Image.new("1", size)
+    box = [corner * side for corner, side in zip(corners, size * 2, strict=True)]
+    for name, speaker in SPEAKERS.items():
+        if speaker.place:
+            located = speaker.dialect.locate(ask_for(name, box, image, seen), [image], [seen])
+            assert box_of(located) == pytest.approx(box, abs=1e-3), name
+
+
+def test_rounding_to_whole_thousandths_misses_by_half_of_one_at_most() -> None:
+    image = Image.new("1", (3840, 2160))
+    for x in range(100, 3700, 171):
+        box = [round(x / 3.84), 10, round((x + 80) / 3.84), 90]
+        at = box_of(dialect("qwen3vl").locate(ToolCall("z", {"bbox_2d": box}), [image], [(9, 9)]))
+        assert abs(at[0] - x) <= 1.93 and abs(at[2] - x - 80) <= 1.93
+
+
+def test_pixel_reasoner_crops_with_a_margin_and_also_reads_pixels() -> None:
+    speaks, image, seen = PixelReasonerDialect(), Image.new("RGB", (200, 100)), (100, 50)
+
+    def located(box: list[float], **more: Any) -> ToolCall:
+        call = ToolCall("crop_image", {"bbox_2d": box, **more})
+        return speaks.locate(call, [image], [seen])
+
+    call = located([0.5, 0.5, 0.6, 0.6], target_image=1, label="cup")
+    assert call.name == ZOOM and call.arguments == {
+        "bbox_2d": pytest.approx([80, 40, 140, 70]),
+        "img_idx": 0,
+        "label": "cup",
+    }
+    assert box_of(located([60, 30, 50, 25])) == pytest.approx([80, 40, 140, 70])  # and ordered
+    crop = Tools("zoom").run(located([0.9, 0.9, 1, 1]), [image])
+    assert crop.box == (160, 72, 200, 100)  # clamped
+    with pytest.raises(ConfigError, match="padding"):
+        PixelReasonerDialect(padding=math.nan)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("qwen3vl", {"bbox_2d": [0, 0, 5000, 1]}, "holds 5000; numbers go from 0 to 1000"),
+        ("qwen3vl", {"bbox_2d": [-2000, 0, 1, 1]}, "holds -2000; numbers go"),
+        ("qwen3vl", {"bbox_2d": [0, 0, 1]}, "is not [left, top, right, bottom]"),
+        ("qwen3vl", {"point_2d": [0, 0, 1]}, "is not [x, y]"),
+        ("qwen3vl", {"point_2d": [0, math.nan]}, "out of all bounds"),
+        ("qwen3vl", {"bbox_2d": [0, 0, 1, 1], "img_idx": 2}, "use 0 to 1"),
+        ("hermes", {"bbox_2d": [0, 0, 1, True]}, "not a number"),
+        ("hermes, 0 to 1", {"bbox_2d": [0, 0, 500, 500]}, "numbers go from 0 to 1"),
+        ("minio3", {"bbox_2d": [0, 0, 500, 500]}, "numbers go from 0 to 1"),
+        ("minio3", {"bbox_2d": [0, 0, 1, 1], "source": "observation_2"}, "is not an image; use"),
+        ("minio3", {"bbox_2d": [0, 0, 1, 1], "source": "observation_-1"}, "is not an image; use"),
+        ("minio3", {"bbox_2d": [0, 0, 1, 1], "source": None}, "source=None is not an image"),
+        ("minio3", {"bbox_2d": [0, 0, 1, 1], "source": ["a"]}, "source=['a'] is not an image"),
+        ("pixelreasoner", {"bbox_2d": [0, 0, 1, 1], "target_image": 0}, "use 1 to 2"),
+        ("pixelreasoner", {"bbox_2d": [0, 0, 1, 1], "target_image": 3}, "use 1 to 2"),
+        ("pixelreasoner", {"bbox_2d": [-5, 0, 1, 1]}, "numbers go from 0 to 1"),
+        ("vilasr", {"index": 0, "objects": [{"bbox_2d": [0, 0, 1, 1]}]}, "use 1 to 2"),
+        ("vilasr", {"index": 1, "objects": [{"bbox_2d": "all"}]}, "bbox_2d='all' is not"),
+        ("vilasr", {"index": 1, "objects": 3}, "a list of JSON objects"),
+        ("vilasr", {"index": 1}, "a list of JSON objects"),
+    ],
+)
+def test_boxes_and_images_that_can_not_be_located(
+    name: str, arguments: dict[str, Any], told: str
+) -> None:
+    called = {"pixelreasoner": "crop_image_normalized", "vilasr": "object_mapper"}.get(name, ZOOM)
+    images = [Image.new("L", (90, 90))] * 2
+    with pytest.raises(ParseError) as caught:
+        SPEAKERS[name].dialect.locate(ToolCall(called, arguments), images, [(28, 28)] * 2)
+    assert told in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_points_are_located_as_boxes_are() -> None:
+    image, call = Image.new("L", (100, 50)), ToolCall("mark", {"point_2d": [500, 1000]})
+    assert dialect("hermes").locate(call, [image], [(9, 9)]).arguments["point_2d"] == [50, 50]
+    assert dialect("deepeyes").locate(call, [image], [(1000, 1000)]).arguments["point_2d"] == [
+        50,
+        50,
+    ]
+
+
+@pytest.mark.parametrize("name", [n for n in SPEAKERS if n != "vilasr"])  # it only draws
+def test_calls_without_a_place_pass_as_they_are(name: str) -> None:
+    call = ToolCall("image_rotate_tool", {"angle": 90})
+    located = SPEAKERS[name].dialect.locate(call, [Image.new("L", (9, 9))], [(28, 28)])
+    assert located.name == call.name and located.arguments["angle"] == 90
+
+
+# --- conversations -------------------------------------------------------------------------
+
+IMAGES = Image.new("RGB", (30, 20)), Image.new("RGB", (20, 31))
+QUERY = Query("What colour?", IMAGES, choices=("red", "{blue}"))
+TOOLS = tuple(Tools(["zoom", "rotate"]))
+
+
+@everyone
+def test_images_come_first_and_beginnings_are_shared(name: str) -> None:
+    speaks = SPEAKERS[name].dialect
+    opened = speaks.open(QUERY, TOOLS)
+    judged = speaks.ask_judge(QUERY, TOOLS)
+    direct = speaks.ask_direct(QUERY, TOOLS)
+    assert judged.messages[-1].text.endswith(prompts.JUDGE)
+    assert direct.messages[-1].text.endswith(prompts.DIRECT)
+    for one in (opened, judged, direct):
+        system, user = one.messages
+        assert (system.role, user.role, one.prefill) == ("system", "user", "")
+        assert system == opened.messages[0] and one.tools == opened.tools
+        assert user.content[:2] == IMAGES and one.images == IMAGES
+        [text] = user.content[2:]
+        assert isinstance(text, str) and "What colour?\n(A) red\n(B) {blue}" in text
+        assert text[: text.index("{blue}")] in opened.messages[1].text
+        assert not any(left in system.text for left in ("{tools}", "{boxes}", "{scale}"))
+
+
+@everyone
+def test_tools_are_told_in_one_place(name: str) -> None:
+    speaks = SPEAKERS[name].dialect
+    conversation = speaks.open(QUERY, TOOLS)
+    listed = [tool["function"]["name"] for tool in conversation.tools]
+    said = conversation.messages[0].text
+    if speaks.name in ("hermes", "qwen3vl"):
+        assert listed == [tool.name for tool in TOOLS]
+        assert conversation.tools[0]["function"]["parameters"] == Zoom().parameters
+        assert ZOOM not in said
+        return
+    assert listed == []
+    knows = {"deepeyes", "deepeyesv2", "pixelreasoner"}  # the others were trained to one tool
+    assert ("image_rotate_tool" in said) == (speaks.name in knows)
+    if speaks.name == "pixelreasoner":
+        assert "crop_image_normalized" in said and ZOOM not in said
+    none = speaks.open(QUERY, ()).messages[0].text
+    assert "image_rotate_tool" not in none
+
+
+@everyone
+@pytest.mark.parametrize("last", [False, True])
+def test_observing_only_appends(name: str, last: bool) -> None:
+    speaks, crop = SPEAKERS[name].dialect, Image.new("RGB", (28, 29))
+    start = speaks.open(QUERY, TOOLS)
+    seen = (
+        Observation((crop,), box=(0, 0, 28, 29), source=0),
+        Observation(error="out of paint"),
+        Observation(("3 words", crop)),
+    )
+    said = "<think>a</think><code>1</code>" if name == "deepeyesv2" else "<think>a</think>call"
+    after = speaks.observe(start, said, seen, last=last)
+    assert after.messages[:2] == start.messages and len(start.messages) == 2
+    assert after.tools == start.tools
+    assert after.images == (*IMAGES, crop, crop)  # as tools address them
+    if name == "thyme":
+        assert after.messages == start.messages
+        parts = after.begun
+        assert parts[0] == f"{said}<sandbox_output>"
+    else:
+        assert after.messages[2] == Message("assistant", (said,)) and after.prefill == ""
+        assert [m.role for m in after.messages] == ["system", "user", "assistant", "user"]
+        parts = after.messages[3].content
+    text = "".join(part for part in parts if isinstance(part, str))
+    assert "out of paint" in text and "3 words" in text
+    final = {"thyme": prompts.THYME_LAST, "pixelreasoner": prompts.PIXELREASONER_LAST}
+    final["vilasr"] = prompts.VILASR_LAST
+    assert (final.get(name, prompts.LAST_TURN) in text) == last
+    for left in ("{", "}"):
+        assert left not in text.replace("\\boxed{}", "")
+    # Once more: what was there stays there.
+    again = speaks.observe(after, said, seen[:1], last=last)
+    assert again.images == (*IMAGES, crop, crop, crop)
+    assert again.messages[: len(after.messages)] == after.messages
+    if name == "thyme":
+        assert "".join(p for p in again.begun if isinstance(p, str)).startswith(text)
+
+
+def said_to(name: str, seen: Observation, said: str = "call") -> list[str | Picture]:
+    """What stands in the user turn that shows an observation."""
+    start = SPEAKERS[name].dialect.open(QUERY, TOOLS)
+    after = SPEAKERS[name].dialect.observe(start, said, (seen,), last=False)
+    return [part for part in after.messages[-1].content if not isinstance(part, tuple)]
+
+
+def test_observations_are_shown_as_each_agent_knows_them() -> None:
+    crop = Image.new("RGB", (28, 29))
+    one, seen = Observation((crop,)), Observation(("1\n", crop))
+    assert said_to("minio3", one) == [
+        "After the above Action 1, the zoom-in image (Observation 2):\n",
+        crop,
+        f"\n{prompts.MINIO3_INSTRUCTION}",
+    ]
+    assert said_to("pixelreasoner", one) == [
+        "Here is the cropped image (Image Size: 28x29):",
+        crop,
+        "\n",
+    ]
+    assert said_to("vilasr", one) == [
+        crop,
+        f"The index of the given image is 3.\n{prompts.VILASR_GO_ON}",
+    ]
+    assert said_to("qwen3vl", one) == ["<tool_response>\n", crop, "\n</tool_response>"]
+    assert said_to("deepeyesv2", seen, "<code>print(1)</code>") == [
+        "Code execution result:\nstdout:\n```\n1\n\n```\n\nstderr:\n```\n\n```\n\nImages:\n",
+        crop,
+        f"\n{prompts.DEEPEYESV2_INSTRUCTION}",
+    ]
+    assert said_to("deepeyesv2", one, "<tool_call>")[:2] == ["<tool_response>\n", crop]
+    thyme = dialect("thyme")
+    after = thyme.observe(thyme.open(QUERY, ()), "<code>a</code>", (seen,), last=False)
+    assert after.begun == ("<code>a</code><sandbox_output>1\n", crop, "</sandbox_output>")
+
+
+def test_thyme_tells_paths_and_sizes_and_mini_o3_its_sources() -> None:
+    text = dialect("thyme").open(QUERY, ()).messages[1].text
+    assert '### User Image 2 Path: "image_2.png"\n### User Image 2 Size: "20x31"' in text
+    alone = Query("What colour?", IMAGES[:1])
+    text = dialect("thyme").open(alone, ()).messages[1].text
+    assert '### User Image Path: "image_1.png"\n### User Image Size: "30x20"' in text
+    assert "observation_1 to observation_1" in dialect("minio3").open(QUERY, ()).messages[1].text
+    assert dialect("minio3").open(alone, ()).messages[1].text == "What colour?"
+
+
+def test_texts_of_a_checkpoints_own_can_be_given() -> None:
+    made = HermesDialect(system="Boxes {boxes}.", scale=None).open(QUERY, ())
+    assert made.messages[0].text == f"Boxes {prompts.BOXES_SEEN}."
+    assert [m.role for m in HermesDialect(system="").open(QUERY, ()).messages] == ["user"]
+    with pytest.raises(ConfigError, match="scale=0"):
+        HermesDialect(scale=0)
+
+
+# --- through the agent -----------------------------------------------------------------------
+
+PHOTO = Image.effect_noise((200, 100), 60).convert("RGB")
+
+
+class Python:
+    """Stands for the sandbox: prints, and returns the picture that it was told to crop."""
+
+    name = "python"
+    description = "Runs code."
+    parameters: Mapping[str, Any] = {
+        "type": "object",
+        "properties": {"code": {"type": "string"}},
+        "required": ["code"],
+    }
+
+    def __call__(self, images: Sequence[Picture], arguments: Mapping[str, Any]) -> Observation:
+        return Observation((f"ran {arguments['code']}", images[0].crop((10, 20, 60, 90))))
+
+
+class Recorder:
+    """A scripted model that remembers what it was asked."""
+
+    name = "recorder"
+
+    def __init__(self, turns: Sequence[str]) -> None:
+        self.asked: list[Conversation] = []
+        self.turns = turns
+        self.inner = ScriptedModel(lambda c, s: self.turns[min(len(self.asked), len(turns)) - 1])
+
+    def seen_size(self, image: Picture) -> tuple[int, int]:
+        return image.width // 2, image.height // 2
+
+    def generate(
+        self, conversations: Sequence[Conversation], sampling: Sampling
+    ) -> list[Completion]:
+        self.asked += conversations
+        return self.inner.generate(conversations, sampling)
+
+
+def travel(
+    name: str, turns: Sequence[str], tools: Any = None, **options: Any
+) -> tuple[Trajectory, list[Conversation]]:
+    model = Recorder(turns)
+    given = [Zoom(), ObjectMapper(), PathTracer(), Python()] if tools is None else tools
+    agent = AgenticFallback(model, tools=given, dialect=SPEAKERS[name].dialect, **options)
+    [way] = agent([Query("Which colour?", (PHOTO,))])
+    return way, model.asked
+
+
+def call_for(name: str) -> str:
+    """The turn in which an agent asks for the box (10, 20, 60, 90), or runs code."""
+    speaks = SPEAKERS[name].dialect
+    if speaks.name in ("thyme", "deepeyesv2"):
+        return "<think>closer " + speaks.render_call(ToolCall("python", {"code": "crop()"}))
+    call = ask_for(name, (10, 20, 60, 90), PHOTO, (100, 50))
+    return f"<think>closer</think> {speaks.render_call(call)}"
+
+
+@everyone
+def test_a_look_and_an_answer(name: str) -> None:
+    answer = SPEAKERS[name].answer.format("red")
+    way, asked = travel(name, [call_for(name), answer])
+    assert (way.answer, way.stop, way.error, way.depth) == ("red", "answered", None, 1)
+    [seen] = way.steps[0].observations
+    assert seen.error is None
+    shown = seen.images[0]
+    if name == "vilasr":
+        assert shown.size == PHOTO.size and shown.getpixel((10, 50)) == (255, 0, 0)
+    else:
+        assert shown.tobytes() == PHOTO.crop((10, 20, 60, 90)).tobytes()
+    assert asked[1].images == (PHOTO, shown)
+    if name == "thyme":
+        assert asked[1].messages == asked[0].messages
+        assert asked[1].begun[0] == f"{call_for(name)}<sandbox_output>ran crop()"
+
+
+@with_boxes
+def test_a_look_at_what_was_shown_before(name: str) -> None:
+    speaks = SPEAKERS[name].dialect
+    crop = PHOTO.crop((10, 20, 60, 90)) if name != "vilasr" else PHOTO
+    second = speaks.render_call(
+        ask_for(name, (5, 5, 45, 45), crop, (crop.width // 2, crop.height // 2), 1)
+    )
+    first = speaks.render_call(ask_for(name, (10, 20, 60, 90), PHOTO, (100, 50)))
+    way, _ = travel(name, [first, second, SPEAKERS[name].answer.format("red")])
+    seen = way.steps[1].observations[0]
+    assert (way.answer, way.depth, seen.error, seen.source) == ("red", 2, None, 1)
+    if name != "vilasr":
+        assert seen.images[0].tobytes() == crop.crop((5, 5, 45, 45)).tobytes()
+
+
+@everyone
+def test_a_tool_that_is_not_there_is_told(name: str) -> None:
+    way, asked = travel(name, [call_for(name), SPEAKERS[name].answer.format("red")], tools=())
+    assert way.answer == "red"
+    assert "there is no tool" in (way.steps[0].observations[0].error or "")
+    begun = "".join(part for part in asked[1].begun if isinstance(part, str))
+    assert "there is no tool" in begun + asked[1].messages[-1].text
+
+
+@everyone
+def test_a_turn_that_can_not_be_read_is_told(name: str) -> None:
+    way, asked = travel(name, ["<think>hm</think>", SPEAKERS[name].answer.format("red")])
+    assert way.answer == "red" and "could not be read" in (way.steps[0].error or "")
+    begun = "".join(part for part in asked[1].begun if isinstance(part, str))
+    assert "could not be read" in begun + asked[1].messages[-1].text
+
+
+@everyone
+def test_out_of_turns_the_last_word_counts(name: str) -> None:
+    turns = [call_for(name)] * 2
+    way, asked = travel(name, [*turns, SPEAKERS[name].answer.format("red")], max_steps=3)
+    assert (way.answer, way.depth) == ("red", 2)
+    plain, _ = travel(name, [*turns, "<think>so</think> dark red"], max_steps=3)
+    assert (plain.answer, plain.stop) == ("dark red", "answered")
+    still, _ = travel(name, [*turns, call_for(name)], max_steps=3)
+    assert (still.answer, still.stop) == (None, "max_steps")
+    whole = "".join(part for part in asked[2].begun if isinstance(part, str))
+    whole += asked[2].messages[-1].text
+    assert "No further" in whole or "No more code" in whole
+    at_once, asked = travel(name, ["red"], max_steps=1)
+    assert at_once.answer == "red" and asked[0].messages[-1].text.endswith(prompts.DIRECT)
+
+
+@pytest.mark.parametrize("name", ["hermes", "qwen3vl", "pixelreasoner", "vilasr"])
+def test_an_answer_without_tags_that_was_cut_off_is_none(name: str) -> None:
+    long = {"pixelreasoner": "\\boxed{", "vilasr": "Action: Answer\n"}.get(name, "") + "it is " * 40
+    way, _ = travel(name, [long, SPEAKERS[name].answer.format("red")], max_tokens=20)
+    assert way.answer == "red"
+    assert "no answer was found; it was cut off: be shorter" in (way.steps[0].error or "")
+    never, _ = travel(name, [long], max_tokens=20, max_steps=2)
+    assert (never.answer, never.stop) == (None, "max_steps")
+
+
+def test_a_program_on_the_last_turn_is_no_answer() -> None:
+    for name, said in (("thyme", "<code>``` ```"), ("vilasr", "```json\n[{]")):
+        way, _ = travel(name, [said], max_steps=2)
+        assert (way.answer, way.stop) == (None, "max_steps")
+
+
+# --- auto ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("ChenShawn/DeepEyes-7B", "deepeyes"),
+        ("honglyhly/DeepEyesV2_7B_1031", "deepeyesv2"),
+        ("some/deepeyes-v2-7b", "deepeyesv2"),
+        ("some/DeepEyes-23B", "deepeyes"),
+        ("Kwai-Keye/Thyme-RL", "thyme"),
+        ("Mini-o3/Mini-o3-7B-v1", "minio3"),
+        ("TIGER-Lab/PixelReasoner-RL-v1", "pixelreasoner"),
+        ("inclusionAI/ViLaSR", "vilasr"),
+        ("Qwen/Qwen3-VL-30B-A3B-Instruct", "qwen3vl"),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "deepeyes"),
+        ("/data/thyme/Qwen3-VL-2B", "qwen3vl"),
+        ("/venv/lib/speceyes/tiny/weights/large/", "deepeyes"),
+        (Path("models/Thyme-RL"), "thyme"),
+        (ScriptedModel("a", name="qwen3_vl_8b"), "qwen3vl"),
+        (SimpleNamespace(name="mine", config={"model_type": "qwen3_vl_moe"}), "qwen3vl"),
+        (SimpleNamespace(name="mine", config=SimpleNamespace(model_type="qwen2_5_vl")), "deepeyes"),
+        (
+            SimpleNamespace(
+                name="thyme-like",
+                config=SimpleNamespace(model_type="qwen3_vl", _name_or_path="a/DeepEyes-7B"),
+            ),
+            "thyme",
+        ),
+        (
+            SimpleNamespace(
+                name="step-900",
+                config=SimpleNamespace(model_type="qwen2_5_vl", _name_or_path="a/Thyme-SFT/"),
+            ),
+            "thyme",
+        ),
+        (
+            SimpleNamespace(name="thyme", config={"speceyes_dialect": "minio3"}),
+            "minio3",
+        ),
+        (SimpleNamespace(name="mine", chat_template="{% if tools %}"), "hermes"),
+    ],
+)
+def test_auto_picks_by_name_and_configuration_and_says_so(
+    model: object, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "speceyes.dialects"):
+        assert detect(model) == expected
+    assert f": {expected}, for its " in caplog.text or "speceyes_dialect" in caplog.text
+    assert dialect("auto", model).name == expected
+
+
+def test_auto_reads_a_directory(tmp_path: Path) -> None:
+    place = tmp_path / "checkpoint-9"
+    place.mkdir()
+    with pytest.raises(ConfigError, match=r"can't be told .* pass dialect="):
+        detect(place)
+    (place / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ tools }}"}))
+    assert detect(place) == "hermes"
+    (place / "config.json").write_text(json.dumps({"model_type": "qwen3_vl"}))
+    assert detect(str(place)) == "qwen3vl"
+    (place / "config.json").write_text(json.dumps({"speceyes_dialect": "thyme"}))
+    assert detect(place) == "thyme"
+    (place / "config.json").write_text("[not JSON")
+    (place / "tokenizer_config.json").write_bytes(b"\xff\xfe")
+    (place / "chat_template.jinja").write_text("{%- if tools %}")
+    assert detect(place) == "hermes"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [None, "llava-hf/llava-1.5-7b-hf", "healthymeal", SimpleNamespace(), ScriptedModel("a")],
+)
+def test_auto_that_can_not_tell_says_what_to_do(model: object) -> None:
+    with pytest.raises(ConfigError, match="pass dialect=, one of deepeyes, "):
+        dialect("auto", model)
+
+
+def test_a_configuration_that_names_no_dialect_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'klingon'; there are: deepeyes"):
+        detect(SimpleNamespace(name="mine", config={"speceyes_dialect": "klingon"}))
+
+
+def test_the_phases_take_auto() -> None:
+    script: Script = {"Reply with one word": "yes", "": "It is red."}
+    model = ScriptedModel(script, name="Qwen3-VL-2B-Instruct")
+    assert AgenticFallback(model, tools=["zoom"], dialect="auto").dialect.name == "qwen3vl"
+    judge = ToolJudge(model, tools=["zoom"], dialect="auto")
+    assert judge.dialect is not None and judge.dialect.name == "qwen3vl"
+    [way] = AgenticFallback(model, tools=["zoom"], dialect="auto")([Query("?", (PHOTO,))])
+    assert way.answer == "It is red."
+
+
+# --- drawing -----------------------------------------------------------------------------------
+
+
+def test_drawings_leave_what_was_seen_as_it_was() -> None:
+    image = Image.new("RGB", (300, 200))
+    tools = Tools([ObjectMapper(), PathTracer()])
+    items = [{"bbox_2d": [250, 150, 20.4, 30], "label": "a\ncup 猫"}, {"bbox_2d": [0, 0, 999, 5]}]
+    boxes = tools.run(ToolCall("object_mapper", {"objects": items}), [image])
+    assert boxes.error is None and boxes.source == 0
+    assert image.getextrema() == ((0, 0),) * 3
+    drawn = boxes.images[0]
+    assert drawn.getpixel((20, 100)) == (255, 0, 0) and drawn.getpixel((299, 3)) == (0, 255, 0)
+    ways = [{"start_point_2d": [50, 100], "end_point_2d": [250, 100], "label": "w" * 999}]
+    way = tools.run(ToolCall("path_tracer", {"paths": ways, "img_idx": 1}), [image, drawn])
+    assert way.source == 1 and way.images[0].getpixel((150, 100)) == (255, 0, 0)
+    assert way.images[0].getpixel((299, 3)) == (0, 255, 0)  # the boxes are still there
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (ToolCall("object_mapper", {"objects": []}), "at least 1"),
+        (ToolCall("object_mapper", {}), "objects must be given"),
+        (ToolCall("object_mapper", {"objects": [{"bbox_2d": [1, 2, 3]}]}), "exactly 4"),
+        (ToolCall("object_mapper", {"objects": [{"bbox_2d": [99, 0, 200, 9]}]}), "outside"),
+        (
+            ToolCall("object_mapper", {"objects": [{"bbox_2d": [0, 0, 9, 9]}], "img_idx": 4}),
+            "0 to 0",
+        ),
+        (ToolCall("path_tracer", {"paths": [{"start_point_2d": [0, 0]}]}), "must be given"),
+        (
+            ToolCall(
+                "path_tracer", {"paths": [{"start_point_2d": [0, -9], "end_point_2d": [3, -1]}]}
+            ),
+            "outside",
+        ),
+    ],
+)
+def test_drawings_that_can_not_be_made_are_told(call: ToolCall, told: str) -> None:
+    seen = Tools([ObjectMapper(), PathTracer()]).run(call, [Image.new("RGB", (50, 50))])
+    assert told in (seen.error or "") and not seen.images
+
+
+@settings(max_examples=60)
+@given(
+    size=st.tuples(st.integers(1, 80), st.integers(1, 80)),
+    numbers=st.lists(st.floats(-100, 200), min_size=4, max_size=4),
+    label=st.text(max_size=80),
+    mode=st.sampled_from(["RGB", "L", "P", "RGBA", "1", "CMYK"]),
+)
+def test_any_drawing_is_made_or_told(
+    size: tuple[int, int], numbers: list[float], label: str, mode: str
+) -> None:
+    image = Image.new(mode, size)
+    box = {"bbox_2d": numbers, "label": label}
+    path = {"start_point_2d": numbers[:2], "end_point_2d": numbers[2:], "label": label}
+    tools = Tools([ObjectMapper(), PathTracer()], timeout_s=None)
+    for call in (
+        ToolCall("object_mapper", {"objects": [box]}),
+        ToolCall("path_tracer", {"paths": [path]}),
+    ):
+        seen = tools.run(call, [image])
+        if seen.error is not None:
+            assert "outside the image" in seen.error
+        else:
+            assert seen.images[0].size == size and seen.images[0].mode == "RGB"
