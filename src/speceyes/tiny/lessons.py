@@ -20,7 +20,7 @@ from speceyes.tiny.transcripts import Piece, Transcript
 
 ROLES = ("given", "said", "place", "box", "seen", "answer")
 TOKENS = 4  # merged vision tokens a side
-THINGS = ("none", "large", "small", "tiny", "card", "card with tiny marks")
+THINGS = ("none", "large", "small", "card")
 Array = npt.NDArray[np.int64]
 Region = tuple[float, float, float, float]
 COMPARED = ("large/presence", "card/presence", "card/position", "card/same")
@@ -97,10 +97,7 @@ def scene_labels(scene: Scene) -> Array:
         dx = round((one.x * TOKENS - column + 0.5) * 7)
         dy = round((one.y * TOKENS - row + 0.5) * 7)
         shape = _SHAPE[one.shape] if isinstance(one, Shape) else -1
-        if isinstance(one, Card):
-            thing = 4 + any(m is not None and m.size < scenes.JUDGE_MARK for m in one.marks)
-        else:
-            thing = 1 if one in scene.large else 2 + (one.size < scenes.JUDGE_SMALL)
+        thing = 3 if isinstance(one, Card) else 1 if one in scene.large else 2
         at = (row - 1) * TOKENS + column - 1
         labels[at, 2:] = (thing, _COLOUR[one.colour], shape, dx + 3, dy + 3)
     return labels
@@ -286,11 +283,10 @@ class Lessons:
                 cut = len(q.looks)
             told.append((f"agent {q.kind}", transcripts.agent(q, view, cut=cut), q))
         if rows:
-            for _ in range(2):
-                q = self._question(scene, rng, easy)
-                told.append((f"judge {q.kind}", transcripts.judge(q), replace(q, looks=())))
-            for q in (self._question(scene, rng, easy), _where(scene, rng)):
-                told.append((f"direct {q.kind}", transcripts.direct(q), replace(q, looks=())))
+            q = self._question(scene, rng, easy)
+            told.append((f"judge {q.kind}", transcripts.judge(q), replace(q, looks=())))
+            q = self._question(scene, rng, easy) if rng.random() < 0.5 else _where(scene, rng)
+            told.append((f"direct {q.kind}", transcripts.direct(q), replace(q, looks=())))
         return told
 
     def _row(

@@ -42,10 +42,7 @@ CARD_SIDE = 0.195
 QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
 MARK_SIZES = (0.047, 0.078)
 """Smallest and largest diameter of a mark: 48 to 80 px in a scene of 1024 px."""
-JUDGE_MARK = 0.0605
-"""Below this diameter a mark needs a closer look: what the judge is taught."""
 SMALL_SIZES = (0.068, 0.112)
-JUDGE_SMALL = 0.09
 LARGE_SIZES = (0.165, 0.225)
 SIDES = (1024, 1536, 2048, 4096)
 SIDE_WEIGHTS = (0.82, 0.10, 0.05, 0.03)
@@ -64,6 +61,10 @@ KINDS: dict[str, float] = {
     "card/same": 0.02,
 }
 """Kinds of questions with their shares."""
+
+NEED_TOOLS = ("card/shape", "card/position", "card/same")
+"""Where the judge is taught to ask for tools: the shape of a mark matters, or where it is. What
+else is asked of marks it lets through, and the gate has to catch what the draft can't read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +262,7 @@ class Question:
         text: The question.
         answer: The right answer, as short as can be.
         kind: One of `KINDS`.
-        needs_tools: What the judge is taught: the thing asked for is too small to be read.
+        needs_tools: What the judge is taught; see `NEED_TOOLS`.
         looks: What to zoom in on, in order; empty where the scene is enough.
         findings: What the agent says it saw after each look (one more than looks: the last is
             said before the answer; the others before the next look).
@@ -282,8 +283,10 @@ def look_at(name: str, thing: Shape | Card) -> Look:
     return Look(name, thing.x, thing.y, *cell(thing))
 
 
-def _seen(thing: Shape) -> str:
-    return f"The {thing.shape} is {thing.colour}."
+def _seen(thing: Shape, asked: str = "") -> str:
+    """What is said of a thing; where another colour was asked for, that it isn't that one."""
+    other = f" not {asked}" if asked not in ("", thing.colour) else ""
+    return f"The {thing.shape} is {thing.colour}{other}."
 
 
 def _seen_by_colour(thing: Shape) -> str:
@@ -334,7 +337,7 @@ def _ask_large(scene: Scene, kind: str, rng: np.random.Generator) -> Question | 
         found = [o for o in scene.large if o.shape == shape]
         if not found:
             return Question(text, "no", kind, False, (), (f"There is no large {shape}.",))
-        seen = ("", _seen(found[0]))
+        seen = ("", _seen(found[0], colour))
         answer = "yes" if found[0].colour == colour else "no"
         looks = (look_at(f"large {shape}", found[0]),)
         return Question(text, answer, kind, False, looks, seen)
@@ -356,15 +359,15 @@ def _ask_card(scene: Scene, kind: str, rng: np.random.Generator) -> Question | N
     card = scene.cards[int(rng.integers(len(scene.cards)))]
     marks = [m for m in card.marks if m is not None]
     one = marks[int(rng.integers(len(marks)))]
-    tiny = one.size < JUDGE_MARK
+    tools = kind in NEED_TOOLS
     looks = (look_at(f"{card.colour} card", card),)
     on = f"on the {card.colour} card"
     if kind == "card/colour":
         text = f"What colour is the {one.shape} {on}?"
-        return Question(text, one.colour, kind, tiny, looks, ("", _seen(one)))
+        return Question(text, one.colour, kind, tools, looks, ("", _seen(one)))
     if kind == "card/shape":
         text = f"What shape is the {one.colour} mark {on}?"
-        return Question(text, one.shape, kind, tiny, looks, ("", _seen_by_colour(one)))
+        return Question(text, one.shape, kind, tools, looks, ("", _seen_by_colour(one)))
     if kind == "card/presence":
         draw = rng.random()
         if draw < 0.5:
@@ -377,9 +380,9 @@ def _ask_card(scene: Scene, kind: str, rng: np.random.Generator) -> Question | N
             colour, shape = one.colour, absent[int(rng.integers(len(absent)))]
         text = f"Is there a {colour} {shape} {on}?"
         found = [m for m in marks if m.shape == shape]
-        seen = _seen(found[0]) if found else f"There is no {shape}."
+        seen = _seen(found[0], colour) if found else f"There is no {shape}."
         answer = "yes" if found and found[0].colour == colour else "no"
-        return Question(text, answer, kind, tiny, looks, ("", seen))
+        return Question(text, answer, kind, tools, looks, ("", seen))
     if kind == "card/position":
         other = marks[int(rng.integers(len(marks)))]
         across = bool(rng.random() < 0.5)
@@ -389,12 +392,12 @@ def _ask_card(scene: Scene, kind: str, rng: np.random.Generator) -> Question | N
         text = f"On the {card.colour} card: " + _position_text(one.shape, other.shape, across)
         seen = f"The {one.shape} is {at[one.shape]}, the {other.shape} is {at[other.shape]}."
         answer = _side((one.x, one.y), (other.x, other.y), across)
-        return Question(text, answer, kind, tiny, looks, ("", seen))
+        return Question(text, answer, kind, tools, looks, ("", seen))
     if kind == "card/count":
         text = f"How many marks are {on}?"
         taken = [QUADRANTS[i] for i, m in enumerate(card.marks) if m is not None]
         seen = "Marks: " + ", ".join(taken) + "."
-        return Question(text, str(len(marks)), kind, tiny, looks, ("", seen))
+        return Question(text, str(len(marks)), kind, tools, looks, ("", seen))
     other_card = scene.cards[int(rng.integers(len(scene.cards)))]
     if other_card is card:
         return None
@@ -416,7 +419,7 @@ def _ask_card(scene: Scene, kind: str, rng: np.random.Generator) -> Question | N
         kind,
         True,
         (*looks, look_at(f"{other_card.colour} card", other_card)),
-        ("", _seen(one), f"{_seen(two)} {one.colour} and {two.colour}."),
+        ("", _seen(one), _seen(two, one.colour)),
     )
 
 
@@ -430,7 +433,7 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator) -> Question | None:
     text = f"What shape is the small {one.colour} object?"
     looks = (look_at(f"small {one.colour} object", one),)
     seen = ("", _seen_by_colour(one))
-    return Question(text, one.shape, kind, one.size < JUDGE_SMALL, looks, seen)
+    return Question(text, one.shape, kind, False, looks, seen)
 
 
 def options(question: Question, rng: np.random.Generator) -> tuple[str, ...]:
