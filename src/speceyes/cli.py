@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=plain,
     )
     demo.add_argument(
-        "--queries", type=_whole, default=200, metavar="N", help="how many; default: %(default)s"
+        "--queries", type=_whole, default=120, metavar="N", help="how many; default: %(default)s"
     )
     demo.add_argument(
         "--out",
