@@ -540,7 +540,7 @@ def test_memory_stays_bounded_over_many_queries() -> None:
         late = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    images = sum(isinstance(thing, Image.Image) for thing in gc.get_objects())
+    images = sum(issubclass(type(thing), Image.Image) for thing in gc.get_objects())
     assert late - early < 200_000
     assert images < 60  # queries and crops under way, out of 100 seen
 
@@ -644,3 +644,24 @@ def test_the_documents_code_runs() -> None:
     space: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, "docs/pipeline.md", "exec"), space)
+
+
+def test_a_calibrated_gate_refuses_another_model() -> None:
+    """A threshold belongs to the model, the prompt and the K that it was calibrated for."""
+    from speceyes.calibration import Scoring, calibrate
+    from speceyes.errors import CalibrationError
+
+    drafts = SpeculativeAnswerer(ScriptedModel("red", name="mine"), top_k=8)
+    scoring = Scoring("mine", drafts.prompt_hash, top_k=8)
+    rng = np.random.default_rng(0)
+    calibration = calibrate(rng.uniform(0, 9, 400), rng.random(400) < 0.01, scoring, target=0.1)
+    gate = SeparabilityGate.from_calibration(calibration)
+    SpecPipeline(answerer=drafts, gate=gate)
+    other = SpeculativeAnswerer(ScriptedModel("red", name="another"), top_k=8)
+    with pytest.raises(CalibrationError, match="another"):
+        SpecPipeline(answerer=other, gate=gate)
+    asked_otherwise = SpeculativeAnswerer(
+        ScriptedModel("red", name="mine"), top_k=8, prompt="Answer in French."
+    )
+    with pytest.raises(CalibrationError, match="prompt"):
+        SpecPipeline(answerer=asked_otherwise, gate=gate)

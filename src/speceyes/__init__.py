@@ -23,11 +23,13 @@ __version__ = "0.1.0"
 
 _HOMES: dict[str, str] = {
     "AgenticFallback": "fallback",
+    "Calibration": "calibration",
     "CalibrationError": "errors",
     "Completion": "values",
     "ConfigError": "errors",
     "Conversation": "values",
     "Dialect": "values",
+    "GateMonitor": "calibration",
     "HFModel": "models.hf",
     "ImageError": "errors",
     "ImageLimits": "images",
@@ -41,6 +43,7 @@ _HOMES: dict[str, str] = {
     "Query": "values",
     "Result": "values",
     "Sampling": "values",
+    "Scoring": "calibration",
     "ScriptedModel": "models.scripted",
     "SeparabilityGate": "gate",
     "SpecEyesError": "errors",
@@ -58,6 +61,7 @@ _HOMES: dict[str, str] = {
     "Verdict": "values",
     "VisionLanguageModel": "values",
     "Zoom": "tools.zoom",
+    "calibrate": "calibration",
     "load_image": "images",
     "tool": "tools",
 }
@@ -65,11 +69,13 @@ _HOMES: dict[str, str] = {
 
 __all__ = [
     "AgenticFallback",
+    "Calibration",
     "CalibrationError",
     "Completion",
     "ConfigError",
     "Conversation",
     "Dialect",
+    "GateMonitor",
     "HFModel",
     "ImageError",
     "ImageLimits",
@@ -83,6 +89,7 @@ __all__ = [
     "Query",
     "Result",
     "Sampling",
+    "Scoring",
     "ScriptedModel",
     "SeparabilityGate",
     "SpecEyesError",
@@ -101,12 +108,14 @@ __all__ = [
     "VisionLanguageModel",
     "Zoom",
     "__version__",
+    "calibrate",
     "load_image",
     "tool",
 ]
 
 if TYPE_CHECKING:
     from speceyes.answerer import SpeculativeAnswerer
+    from speceyes.calibration import Calibration, GateMonitor, Scoring, calibrate
     from speceyes.errors import (
         CalibrationError,
         ConfigError,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import KW_ONLY, dataclass, field
 from numbers import Integral, Real
+from os import PathLike
 from typing import Final, final
 
 import numpy.typing as npt
 
-from speceyes.errors import ConfigError, InputError
+from speceyes.calibration.record import Calibration
+from speceyes.errors import CalibrationError, ConfigError, InputError
 from speceyes.scales import SHARPNESS, to_raw, to_unit
 from speceyes.scores import AGGREGATES, FORMULAS, TOP_K, Aggregate, Formula, combine, token_scores
 from speceyes.values import Completion, Verdict
 
 _SHARPEST: Final = 1e6
+
+_log = logging.getLogger(__name__)
 
 
 @final
@@ -38,9 +43,12 @@ class SeparabilityGate:
             stays below sqrt(K - 1). Without effect on "log".
         sharpness: Slope of the sigmoid. Lower it where S is so large that every score reads as
             1. Without effect on "log".
+        calibration: What the threshold comes from; see `from_calibration`. The arguments above
+            must be those it holds for.
 
     Raises:
         ConfigError: An argument that can't work, such as a threshold out of the formula's reach.
+        CalibrationError: The calibration is for other arguments.
 
     Example:
         >>> gate = SeparabilityGate(0.98, top_k=4)
@@ -54,6 +62,7 @@ class SeparabilityGate:
     aggregate: Aggregate = "min"
     formula: Formula = "code"
     sharpness: float = SHARPNESS
+    calibration: Calibration | None = field(default=None, repr=False)
     raw_threshold: float = field(init=False, repr=False, compare=False)
     """The threshold on the raw scale: S, or the mean log-probability in nats for "log"."""
 
@@ -73,6 +82,8 @@ class SeparabilityGate:
                 f"top_k={self.top_k}; {self.aggregate!r} needs at least {least}, since the spread "
                 "between fewer competitors is always 0"
             )
+        if self.calibration is not None:
+            self._check_calibrated(self.calibration)
         raw = to_raw(self.threshold, log=self.aggregate == "log", sharpness=self.sharpness)
         object.__setattr__(self, "raw_threshold", raw)
         if self.formula == "paper" and self.aggregate != "log" and math.isfinite(raw):
@@ -84,6 +95,66 @@ class SeparabilityGate:
                     f"{to_unit(bound, log=False, sharpness=self.sharpness):.6g}; lower it, use "
                     "formula='code', or threshold=1 to accept nothing on purpose"
                 )
+
+    @classmethod
+    def from_calibration(cls, calibration: Calibration | str | PathLike[str]) -> SeparabilityGate:
+        """The gate that a calibration holds for.
+
+        Where none could be certified, the gate accepts nothing, and a warning says so.
+
+        Args:
+            calibration: The calibration, or the path of its JSON file.
+
+        Raises:
+            CalibrationError: The file can't be read or isn't a calibration.
+
+        Example:
+            >>> from speceyes.calibration import Scoring, calibrate
+            >>> found = calibrate([9.0] * 60, [0] * 60, Scoring("small", "ab12", top_k=20))
+            >>> SeparabilityGate.from_calibration(found).top_k
+            20
+        """
+        made = (
+            calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
+        )
+        if not made.certified:
+            _log.warning("the gate accepts nothing: %s", made.statement)
+        scoring = made.scoring
+        return cls(
+            1.0 if made.threshold is None else made.threshold,
+            top_k=scoring.top_k,
+            aggregate=scoring.aggregate,
+            formula=scoring.formula,
+            sharpness=scoring.sharpness,
+            calibration=made,
+        )
+
+    def check(
+        self,
+        *,
+        model: str | None = None,
+        revision: str | None = None,
+        prompt_hash: str | None = None,
+        top_k: int | None = None,
+    ) -> None:
+        """Refuses drafts that the calibration doesn't hold for; without one, any drafts will do.
+
+        Args:
+            model: Name of the model that drafts; None, here and below, leaves it unchecked.
+            revision: Its revision.
+            prompt_hash: Of its prompts (`SpeculativeAnswerer.prompt_hash`).
+            top_k: How many log-probabilities its drafts carry.
+
+        Raises:
+            CalibrationError: The calibration was made with something else.
+
+        Example:
+            >>> SeparabilityGate(0.98).check(model="any")
+        """
+        if self.calibration is not None:
+            self.calibration.check(
+                model=model, revision=revision, prompt_hash=prompt_hash, top_k=top_k
+            )
 
     def score(self, x: npt.ArrayLike, *, logprobs: bool | None = None) -> float:
         """The score in [0, 1] of an answer.
@@ -153,6 +224,25 @@ class SeparabilityGate:
 
     def _unit(self, raw: float) -> float:
         return to_unit(raw, log=self.aggregate == "log", sharpness=self.sharpness)
+
+    def _check_calibrated(self, made: Calibration) -> None:
+        threshold = 1.0 if made.threshold is None else made.threshold
+        wrong = [
+            f"{name}={got!r}, not {want!r}"
+            for name, got, want in (
+                ("threshold", self.threshold, threshold),
+                ("top_k", self.top_k, made.scoring.top_k),
+                ("aggregate", self.aggregate, made.scoring.aggregate),
+                ("formula", self.formula, made.scoring.formula),
+                ("sharpness", self.sharpness, made.scoring.sharpness),
+            )
+            if got != want
+        ]
+        if wrong:
+            raise CalibrationError(
+                f"the calibration is for another gate: {'; '.join(wrong)}. Calibrate anew, or "
+                "give up its guarantee with calibration=None"
+            )
 
     def _rejected(self, reason: str) -> Verdict:
         return Verdict(False, None, None, self.threshold, reason=reason)

@@ -114,6 +114,16 @@ class SpecPipeline:
                 f"the answerer keeps top_k={kept} log-probabilities and the gate needs "
                 f"top_k={needed}, so it would reject every draft: give both the same top_k"
             )
+        check = getattr(gate, "check", None)
+        if check is not None and answerer is not None:
+            # A calibrated gate refuses drafts of another model, prompt or K.
+            model = getattr(answerer, "model", None)
+            check(
+                model=getattr(model, "name", None),
+                revision=getattr(model, "revision", None),
+                prompt_hash=getattr(answerer, "prompt_hash", None),
+                top_k=kept if isinstance(kept, int) else None,
+            )
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}; it must be at least 1")
         self.judge = judge

@@ -1,0 +1,27 @@
+"""Thresholds with a guarantee: from labelled drafts to a gate, and the watch over it.
+
+numpy only. docs/guarantee.md has the assumptions, the theorems and what isn't promised.
+"""
+
+from __future__ import annotations
+
+from speceyes.calibration.evidence import bounds
+from speceyes.calibration.fit import calibrate
+from speceyes.calibration.groups import calibrate_groups
+from speceyes.calibration.monitor import GateMonitor
+from speceyes.calibration.record import Calibration, CurvePoint
+from speceyes.calibration.scoring import Scoring
+from speceyes.calibration.shift import ShiftMartingale
+from speceyes.calibration.watched import WatchedGate
+
+__all__ = [
+    "Calibration",
+    "CurvePoint",
+    "GateMonitor",
+    "Scoring",
+    "ShiftMartingale",
+    "WatchedGate",
+    "bounds",
+    "calibrate",
+    "calibrate_groups",
+]

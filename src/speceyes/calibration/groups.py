@@ -1,0 +1,77 @@
+"""A threshold for each category, with the guarantee held within each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from speceyes.calibration.fit import calibrate
+from speceyes.calibration.record import Calibration
+from speceyes.calibration.scoring import Scoring
+from speceyes.errors import ConfigError, InputError
+
+
+def calibrate_groups(
+    scores: npt.ArrayLike,
+    bad: npt.ArrayLike,
+    scoring: Scoring,
+    groups: Sequence[str],
+    *,
+    let_through: npt.ArrayLike | None = None,
+    delta: float | None = 0.1,
+    together: bool = False,
+    **options: object,
+) -> dict[str, Calibration]:
+    """A calibration for each category, from that category's queries alone.
+
+    The guarantee of each holds within its category. A category with too few labels has no
+    threshold, and says how many more it needs.
+
+    Args:
+        scores: See `calibrate`.
+        bad: See `calibrate`.
+        scoring: See `calibrate`.
+        groups: n names, each query's category; known before the query is answered.
+        let_through: See `calibrate`.
+        delta: One minus the confidence of each.
+        together: Whether that confidence is to hold for all categories at once: each gets
+            delta / (number of categories). Not for delta=None.
+        **options: Further arguments of `calibrate`.
+
+    Raises:
+        InputError: See `calibrate`; also groups of another length.
+        ConfigError: See `calibrate`.
+
+    Example:
+        >>> found = calibrate_groups([9.0] * 60 + [5.0] * 9, [0] * 69, Scoring("small", "ab12"),
+        ...     ["colour"] * 60 + ["count"] * 9)
+        >>> found["colour"].certified, found["count"].labels_needed
+        (True, 36)
+    """
+    raw = np.asarray(scores, dtype=np.float64)
+    loss = np.asarray(bad)
+    through = np.ones(raw.shape, bool) if let_through is None else np.asarray(let_through)
+    if not len(groups) == len(raw) == len(loss) == len(through):
+        raise InputError(
+            f"{len(groups)} groups, {len(raw)} scores, {len(loss)} labels and {len(through)} of "
+            "let_through; one each is needed"
+        )
+    names = np.array([str(name) for name in groups])
+    distinct = sorted(set(names.tolist()))
+    if together and delta is None:
+        raise ConfigError("together=True divides delta, and delta=None has none: leave one out")
+    share = delta / len(distinct) if together and delta is not None and distinct else delta
+    return {
+        name: calibrate(
+            raw[names == name],
+            loss[names == name],
+            scoring,
+            let_through=through[names == name],
+            delta=share,
+            group=name,
+            **options,  # type: ignore[arg-type]
+        )
+        for name in distinct
+    }

@@ -1,0 +1,82 @@
+"""What a calibration's scores were made with, and the checks that its values share."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import KW_ONLY, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import final
+
+from speceyes.errors import CalibrationError
+from speceyes.scales import SHARPNESS
+from speceyes.scores import AGGREGATES, FORMULAS, TOP_K, Aggregate, Formula
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How scores came about. A threshold means nothing for scores that came about otherwise.
+
+    Args:
+        model: Name of the small model, as `VisionLanguageModel.name` gives it.
+        prompt_hash: Of the prompts that drafts are asked with: `SpeculativeAnswerer.prompt_hash`.
+        top_k: K of the gate.
+        aggregate: Of the gate.
+        formula: Of the gate.
+        sharpness: Of the gate.
+        revision: The model's revision or a hash of its weights; None where it isn't known, and
+            then it isn't checked.
+
+    Raises:
+        CalibrationError: An argument that no gate has, or an empty name.
+    """
+
+    model: str
+    prompt_hash: str
+    _: KW_ONLY
+    top_k: int = TOP_K
+    aggregate: Aggregate = "min"
+    formula: Formula = "code"
+    sharpness: float = SHARPNESS
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("model", self.model), ("prompt_hash", self.prompt_hash)):
+            if not isinstance(value, str) or not value:
+                raise CalibrationError(f"{name}={value!r}; it must be text that isn't empty")
+        if self.revision is not None and not isinstance(self.revision, str):
+            raise CalibrationError(f"revision={self.revision!r}; it must be text or None")
+        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1:
+            raise CalibrationError(f"top_k={self.top_k!r}; it must be a whole number from 1")
+        one_of("aggregate", self.aggregate, AGGREGATES)
+        one_of("formula", self.formula, FORMULAS)
+        if not (is_number(self.sharpness) and self.sharpness > 0):
+            raise CalibrationError(f"sharpness={self.sharpness!r}; it must be a positive number")
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number, and not a bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Checks a choice.
+
+    Raises:
+        CalibrationError: It is none of those allowed.
+    """
+    if value not in allowed:
+        raise CalibrationError(f"{name}={value!r}; use one of {', '.join(allowed)}")
+
+
+def write_whole(path: str | PathLike[str], text: str) -> None:
+    """Puts text into a file, so that a reader finds the old text or the new, never half of it."""
+    target = Path(path)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,59 @@
+"""A gate that obeys its monitor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, final
+
+from speceyes.calibration.monitor import GateMonitor
+from speceyes.errors import ConfigError
+from speceyes.values import Completion, Verdict
+
+
+@final
+class WatchedGate:
+    """A gate that accepts nothing any more once its monitor has tripped.
+
+    Drafts are still scored then, so that the scores can go on being observed.
+
+    Args:
+        gate: The gate, usually `SeparabilityGate.from_calibration(...)`.
+        monitor: Fed by whoever serves the queries; here it is only read.
+
+    Example:
+        >>> from speceyes.gate import SeparabilityGate
+        >>> monitor = GateMonitor(0.05)
+        >>> gate = WatchedGate(SeparabilityGate(0.98, top_k=4), monitor)
+        >>> clear = Completion("red", (7,), [[-0.1, -7.0, -8.0, -9.0]])
+        >>> gate(clear).accepted
+        True
+        >>> for _ in range(10):
+        ...     monitor.audit(True)
+        >>> gate(clear).accepted
+        False
+    """
+
+    def __init__(self, gate: Callable[[Completion], Verdict], monitor: GateMonitor) -> None:
+        if not callable(gate):
+            raise ConfigError(f"gate={gate!r} can't be called on a draft")
+        self.gate = gate
+        self.monitor = monitor
+
+    def __call__(self, completion: Completion) -> Verdict:
+        """The gate's verdict; no acceptance where the monitor has tripped."""
+        verdict = self.gate(completion)
+        if verdict.accepted and self.monitor.tripped:
+            return dataclasses.replace(
+                verdict,
+                accepted=False,
+                reason="the monitor has tripped: audits refuted the promised risk of "
+                f"{self.monitor.target:g}; calibrate anew",
+            )
+        return verdict
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a pipeline asks of a gate, such as top_k, is the gate's own."""
+        if name in ("gate", "monitor"):  # not set yet: unpickling
+            raise AttributeError(name)
+        return getattr(self.gate, name)
