@@ -45,7 +45,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "words"),
     [
         (["--help"], ["demo", "ask", "examples:", "exit codes", "DeepEyes-7B"]),
-        (["demo", "--help"], ["--queries", "report.html", "summary.json", "Ctrl-C", "200"]),
+        (["demo", "--help"], ["--queries", "report.html", "summary.json", "Ctrl-C", "120"]),
         (["ask", "--help"], ["--large", "--small", "--threshold", "--json", "synthetic scenes"]),
     ],
 )

@@ -119,7 +119,7 @@ def _label_place(
     x: float, y: float, text: str, taken: list[tuple[float, float, float, float]]
 ) -> tuple[float, float, str]:
     """Where a point's name fits: (x, y, anchor), the first place that overlaps nothing."""
-    width = 7.3 * len(text)
+    width = 8.4 * len(text)
     places = [
         (x + side * 12, y + down, "start" if side > 0 else "end")
         for down in (-9, 18, 32, -24, 46, -38)
