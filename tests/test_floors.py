@@ -20,6 +20,7 @@ FLOORS = {
     "_headers": 1,
     "_pixels": 1,
     "_sources": 1,
+    "fingerprint": 1,
     "images": 1.5,
     "scales": 1,
     "scores": 1.5,
@@ -36,6 +37,7 @@ FLOORS = {
     # 3: the order of the phases
     "intake": 3,
     "journey": 3,
+    "ahead": 3.2,
     "pipeline": 3.5,
     "strategies": 3.5,
     # 4: what is measured, and on what

@@ -7,6 +7,7 @@ a round, and a new one joins as soon as another has finished.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 import time
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from speceyes import prompts
 from speceyes.errors import ConfigError, ParseError
+from speceyes.fingerprint import frozen
 from speceyes.isolation import describe, generate_isolated
 from speceyes.values import (
     Completion,
@@ -178,6 +180,7 @@ class LiveBatch:
             tools = tuple(agent.tools)
             # With a single turn the first is the last, and must be asked for an answer.
             opening = agent.dialect.open if agent.max_steps > 1 else agent.dialect.ask_direct
+            query = dataclasses.replace(query, images=tuple(map(frozen, query.images)))
             self._live.append(_Live(key, query, opening(query, tools)))
         except Exception as exc:  # noqa: BLE001 - a query's failure is its own
             reason = f"the agent could not be asked: {describe(exc)}"

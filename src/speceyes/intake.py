@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speceyes.errors import InputError
+from speceyes.fingerprint import frozen
 from speceyes.images import DEFAULT_LIMITS, ImageLimits, load_image
 from speceyes.values import Image, Query
 
@@ -81,7 +82,12 @@ def to_query(
 
 
 def _load(sources: Sequence[Any], limits: ImageLimits, allow_urls: bool) -> tuple[Image, ...]:
-    return tuple(load_image(one, limits=limits, allow_urls=allow_urls) for one in sources)
+    """The images, each with its fingerprint kept, so that no phase reads all its pixels twice."""
+    loaded = [load_image(one, limits=limits, allow_urls=allow_urls) for one in sources]
+    return tuple(
+        frozen(image, ours=image is not source)
+        for image, source in zip(loaded, sources, strict=True)
+    )
 
 
 def _shown(item: Any) -> str:

@@ -8,16 +8,18 @@ says so. How queries move is described in docs/pipeline.md.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, final, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, get_args, overload
 
 import numpy as np
 
 from speceyes import intake
+from speceyes.ahead import Ahead
 from speceyes.errors import ConfigError, InputError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
 from speceyes.isolation import describe, isolated
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+Schedule: TypeAlias = Literal["overlapped", "batched", "sequential"]
+_Loaded: TypeAlias = tuple[list[tuple[int, Result]], list[Ticket]]
+
 FRONT_BATCHES = 4
 """Most batches that pass judge, draft and gate between two rounds of the agent: enough to fill
 its places, few enough that live trajectories go on while nothing is rejected."""
@@ -63,6 +68,10 @@ class SpecPipeline:
         gate: Phase III, completion to verdict.
         fallback: Phase IV; None leaves a query that isn't answered by draft without an answer.
         batch_size: Queries that are judged and drafted together.
+        schedule: "overlapped" loads and resizes the next batch in a thread while the models
+            work; "batched" runs no thread; "sequential" works as the paper's code does, as a
+            yardstick: the agent takes one query at a time, and every turn is read anew.
+            Answers and routes are the same under all.
         image_limits: What images are loaded under.
         allow_urls: Whether http(s) addresses of images are fetched.
 
@@ -88,9 +97,12 @@ class SpecPipeline:
         gate: Callable[[Completion], Verdict] | None = None,
         fallback: AgenticFallback | None = None,
         batch_size: int = 16,
+        schedule: Schedule = "overlapped",
         image_limits: ImageLimits = DEFAULT_LIMITS,
         allow_urls: bool = False,
     ) -> None:
+        if schedule not in get_args(Schedule):
+            raise ConfigError(f"schedule={schedule!r}; it must be one of {get_args(Schedule)}")
         if (answerer is None) != (gate is None):
             missing = "answerer" if answerer is None else "gate"
             raise ConfigError(
@@ -126,10 +138,18 @@ class SpecPipeline:
             )
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}; it must be at least 1")
+        if schedule == "sequential":
+            judge, answerer, fallback = (as_published(p) for p in (judge, answerer, fallback))
         self.judge = judge
         self.answerer = answerer
         self.gate = gate
         self.fallback = fallback
+        self.schedule: Schedule = schedule
+        # The agent sees what the judge saw, where both are the same model.
+        first = (judge, answerer) if answerer is not None else (fallback,)
+        models = {id(m): m for m in (getattr(part, "model", None) for part in first)}
+        prepares = (getattr(model, "prepare", None) for model in models.values())
+        self._prepares = tuple(prepare for prepare in prepares if callable(prepare))
         self.batch_size = batch_size
         self.image_limits = image_limits
         self.allow_urls = allow_urls
@@ -155,6 +175,7 @@ class SpecPipeline:
         max_batch: int = 16,
         draft_tokens: int = 20,
         batch_size: int = 16,
+        schedule: Schedule = "overlapped",
         image_limits: ImageLimits = DEFAULT_LIMITS,
         allow_urls: bool = False,
     ) -> SpecPipeline:
@@ -178,6 +199,7 @@ class SpecPipeline:
             max_batch: Most trajectories alive at once.
             draft_tokens: Most new tokens of a draft.
             batch_size: See `SpecPipeline`.
+            schedule: See `SpecPipeline`.
             image_limits: See `SpecPipeline`.
             allow_urls: See `SpecPipeline`.
 
@@ -230,6 +252,7 @@ class SpecPipeline:
                 max_batch=max_batch,
             ),
             batch_size=batch_size,
+            schedule=schedule,
             image_limits=image_limits,
             allow_urls=allow_urls,
         )
@@ -279,9 +302,10 @@ class SpecPipeline:
         """Results as they finish: drafts first, the agent's as each gets there.
 
         Queries are pulled as places come free: at most `batch_size` in front and `max_batch`
-        live or waiting for the agent, plus one batch, are held, however many there are. A
-        batch is worked on when it is full or the iterable has ended. Nothing runs between two
-        `next` calls, and closing the generator leaves nothing behind. An exception that the
+        live or waiting for the agent, plus two batches, are held, however many there are (plus
+        one where nothing is overlapped). A batch is worked on when it is full or the iterable
+        has ended. Between two `next` calls no model runs, only the images of one batch are
+        made ready, and closing the generator leaves nothing behind. An exception that the
         iterable raises is raised here after the results of all that was pulled before it.
 
         Args:
@@ -293,14 +317,23 @@ class SpecPipeline:
     def _run(self, queries: Iterable[Any]) -> Iterator[tuple[int, Result]]:
         """(position, result) as they finish; each position once."""
         source = Source(queries)
+        ahead = Ahead(source, self._loaded, self.batch_size, threaded=self.schedule == "overlapped")
+        try:
+            yield from self._schedule(ahead)
+        finally:
+            ahead.close()
+        if source.failure is not None:
+            raise source.failure
+
+    def _schedule(self, ahead: Ahead[_Loaded]) -> Iterator[tuple[int, Result]]:
         agent = None if self.fallback is None else self.fallback.begin()
         waiting: deque[Ticket] = deque()
         live: dict[int, Ticket] = {}
-        while not source.exhausted or waiting or live:
+        while not ahead.exhausted or waiting or live:
             for _ in range(FRONT_BATCHES):
-                if source.exhausted or (agent is not None and len(waiting) >= agent.room):
+                if ahead.exhausted or (agent is not None and len(waiting) >= agent.room):
                     break
-                finished, left = self._front(source.take(self.batch_size))
+                finished, left = self._front(*ahead.batch())
                 waiting.extend(left)
                 yield from finished
             if agent is None:
@@ -311,22 +344,14 @@ class SpecPipeline:
                 agent.add(ticket.at, ticket.query)
             for at, trajectory, seconds in agent.step() if live else ():
                 yield live.pop(at).by_agent(trajectory, seconds)
-        if source.failure is not None:
-            raise source.failure
 
     def _query(self, item: Any, at: int) -> Query:
         return intake.to_query(
             item, number=at, limits=self.image_limits, allow_urls=self.allow_urls
         )
 
-    def _front(
-        self, taken: Sequence[tuple[int, Any, float]]
-    ) -> tuple[list[tuple[int, Result]], list[Ticket]]:
-        """One batch through intake, judge, draft and gate.
-
-        Returns:
-            The results that are final, and the tickets that need the agent.
-        """
+    def _loaded(self, taken: Sequence[tuple[int, Any, float]]) -> _Loaded:
+        """One batch through intake: the results of what can't be read, and the tickets."""
         finished: list[tuple[int, Result]] = []
         tickets: list[Ticket] = []
         for at, item, since in taken:
@@ -337,6 +362,20 @@ class SpecPipeline:
                 latency = Timings(latency=time.perf_counter() - since)
                 name = intake.named(item) or str(at)
                 finished.append((at, Result(name, None, "error", timings=latency, error=reason)))
+        if self.schedule == "overlapped" and len(taken) > 1:
+            images = [image for ticket in tickets for image in ticket.query.images]
+            for prepare in self._prepares:
+                prepare(images)
+        return finished, tickets
+
+    def _front(
+        self, finished: list[tuple[int, Result]], tickets: Sequence[Ticket]
+    ) -> tuple[list[tuple[int, Result]], list[Ticket]]:
+        """One batch through judge, draft and gate.
+
+        Returns:
+            The results that are final, and the tickets that need the agent.
+        """
         self._judge(tickets)
         self._draft([ticket for ticket in tickets if ticket.wants_draft])
         left: list[Ticket] = []
@@ -389,6 +428,22 @@ class SpecPipeline:
             reason = draft.error or "the draft is blank"
             return dataclasses.replace(verdict, accepted=False, reason=reason)
         return verdict
+
+
+def as_published(part: Any) -> Any:
+    """A phase as the paper's code runs it: a model that reads everything anew, and an agent
+    that takes one query at a time. What isn't one of our phases is left as it is.
+    """
+    model = getattr(part, "model", None)
+    reference = getattr(model, "reference", None)
+    if not (callable(reference) or hasattr(part, "max_batch")):
+        return part
+    part = copy.copy(part)
+    if callable(reference):
+        part.model = reference()
+    if hasattr(part, "max_batch"):
+        part.max_batch = 1
+    return part
 
 
 def _model(

@@ -121,6 +121,10 @@ class Demo:
         self._notes = {**(notes or {}), "batch_size": batch_size}
         self._progress = progress
         self._round = 4 * batch_size
+        parts = (agent, agent_batched, answerer, pipeline.judge, pipeline.fallback)
+        models = {id(m): m for m in (getattr(part, "model", None) for part in parts)}
+        forgets = (getattr(model, "forget", None) for model in models.values())
+        self._forgets = tuple(forget for forget in forgets if callable(forget))
         self._arms: dict[str, Stream] = {
             "agent": agent_arm(agent),
             "agent_batched": agent_arm(agent_batched),
@@ -215,6 +219,8 @@ class Demo:
                 taken[item.query.id] = time.perf_counter()
                 yield item.query
 
+        for forget in self._forgets:  # or an arm would find read what another has read
+            forget()
         start = time.perf_counter()
         try:
             for result in self._arms[arm](queries()):

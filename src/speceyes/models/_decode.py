@@ -60,6 +60,8 @@ def decode(
     speech: Speech,
     pad_id: int,
     seeds: Sequence[int | None],
+    *,
+    keep_logits: bool = False,
 ) -> list[Decoded]:
     """What each row says, in order.
 
@@ -70,17 +72,21 @@ def decode(
         speech: Reads tokens.
         pad_id: Fills up rows that are finished.
         seeds: One a row, for its draws.
+        keep_logits: Keep B x T x vocabulary till the end, as the paper's code does.
     """
     stops = StopStrings(sampling.stop, speech)
     recorder = Recorder(sampling, seeds)
     stopping = PerRowStopping(len(seeds), speech.ends, stops)
     with _neutral(model, sampling, speech.ends, pad_id), torch.inference_mode():
-        model.generate(
+        kept = model.generate(
             **inputs,
+            return_dict_in_generate=keep_logits,
+            output_logits=keep_logits,
             logits_processor=LogitsProcessorList([recorder]),
             stopping_criteria=StoppingCriteriaList([stopping]),
         )
         top, finite, first = recorder.kept()
+        del kept
     return [
         Decoded(
             text=row.text(stops),
@@ -103,16 +109,8 @@ def _row(top: npt.NDArray[np.float32] | None, index: int, n: int) -> npt.NDArray
 
 def _first_token(
     first: tuple[list[list[int]], list[list[float]]] | None, index: int, speech: Speech
-) -> dict[str, float]:
-    """Probabilities by text, likeliest first; ids of the same text are summed."""
-    if first is None:
-        return {}
-    found: dict[str, float] = {}
-    for token, probability in zip(first[0][index], first[1][index], strict=True):
-        text = "" if token in speech.special or token in speech.ends else speech.piece(token)
-        if text:
-            found[text] = found.get(text, 0.0) + probability
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+) -> Mapping[str, float]:
+    return {} if first is None else speech.first_token(first[0][index], first[1][index])
 
 
 @contextmanager
@@ -137,6 +135,24 @@ def _neutral(model: Any, sampling: Sampling, ends: frozenset[int], pad_id: int) 
         yield
     finally:
         model.generation_config = theirs
+
+
+def drawn(
+    scores: torch.Tensor, temperature: float, generators: Sequence[torch.Generator]
+) -> torch.Tensor:
+    """int64[B, 1]: a token a row, by inverse transform with one uniform number of its generator.
+
+    Args:
+        scores: float32[B, V], raw.
+        temperature: Above 0.
+        generators: One a row.
+    """
+    # Summing 150,000 probabilities in float32 would distort the tail; MPS has nothing wider.
+    wide = torch.float32 if scores.device.type == "mps" else torch.float64
+    mass = (scores.to(wide) / temperature).softmax(dim=-1).cumsum(dim=-1)
+    uniform = torch.cat([torch.rand(1, 1, generator=g) for g in generators])
+    target = uniform.to(scores.device, wide) * mass[:, -1:]
+    return torch.searchsorted(mass, target, right=True).clamp_(max=scores.shape[-1] - 1)
 
 
 class Recorder(LogitsProcessor):  # type: ignore[misc]
@@ -183,15 +199,9 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
         else:
             finite = scores.amax(dim=-1).isfinite()
         self._finite = finite if self._finite is None else self._finite & finite
-        return self._drawn(scores) if self.generators else scores
-
-    def _drawn(self, scores: torch.Tensor) -> torch.Tensor:
-        # Summing 150,000 probabilities in float32 would distort the tail; MPS has nothing wider.
-        wide = torch.float32 if scores.device.type == "mps" else torch.float64
-        mass = (scores.to(wide) / self.sampling.temperature).softmax(dim=-1).cumsum(dim=-1)
-        uniform = torch.cat([torch.rand(1, 1, generator=g) for g in self.generators])
-        target = uniform.to(scores.device, wide) * mass[:, -1:]
-        chosen = torch.searchsorted(mass, target, right=True).clamp_(max=scores.shape[-1] - 1)
+        if not self.generators:
+            return scores
+        chosen = drawn(scores, self.sampling.temperature, self.generators)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen, 0.0)
 
     def kept(

@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, final
 
+import torch
 from PIL import Image as PILImage
 
 from speceyes.errors import ImageError, InputError
+from speceyes.fingerprint import pixels
 from speceyes.values import Image
 
 logger = logging.getLogger(__name__)
@@ -64,8 +66,8 @@ def pixels_of(image_processor: Any) -> Pixels:
     return ProcessorPixels(image_processor)
 
 
-def to_rgb(image: Image) -> Image:
-    """The image in RGB, what is transparent on white, as the Qwen families do it.
+def checked(image: Image) -> Image:
+    """The image itself.
 
     Raises:
         InputError: Not a PIL image. Paths and URLs are never opened here.
@@ -75,6 +77,16 @@ def to_rgb(image: Image) -> Image:
             f"got a {type(image).__name__} as an image; only PIL images are allowed here: "
             "load paths, bytes and URLs with speceyes.load_image first"
         )
+    return image
+
+
+def to_rgb(image: Image) -> Image:
+    """The image in RGB, what is transparent on white, as the Qwen families do it.
+
+    Raises:
+        InputError: Not a PIL image. Paths and URLs are never opened here.
+    """
+    checked(image)
     if image.mode == "RGB":
         return image
     if image.has_transparency_data:
@@ -112,6 +124,29 @@ class QwenPixels:
         size = self.size(rgb)
         resample = None if self.resample is None else PILImage.Resampling(int(self.resample))
         return rgb if rgb.size == size else rgb.resize(size, resample)
+
+    def quick(self, image: Image) -> Image:
+        """What `ready` gives; where much is shrunk, up to two levels of 255 in some values.
+
+        torch resizes bytes by Pillow's algorithm with the processor's wide instructions: eight
+        to ten times as fast on a photo of a million pixels. On scenes 4 values in 10,000 differ
+        by one level; on noise, at some sizes, 1 in 5, by two at most. Where little is shrunk,
+        Pillow is fast enough.
+        """
+        filters = {None: "bicubic", 3: "bicubic", 2: "bilinear"}
+        name = filters.get(None if self.resample is None else int(self.resample))
+        size = self.size(image)
+        small = image.width < 2 * size[0] or image.height < 2 * size[1]
+        if name is None or image.mode != "RGB" or small:
+            return self.ready(image)
+        out = torch.nn.functional.interpolate(
+            torch.from_numpy(pixels(image)).permute(2, 0, 1)[None],
+            size=size[::-1],
+            mode=name,
+            antialias=True,
+            align_corners=False,
+        )
+        return PILImage.fromarray(out[0].permute(1, 2, 0).contiguous().numpy())
 
     def size(self, image: Image) -> tuple[int, int]:
         """(width, height) after resizing, multiples of `factor`.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from speceyes.errors import ConfigError, ModelError
-from speceyes.models._pixels import Pixels
+from speceyes.models._pixels import Pixels, checked
 from speceyes.values import Conversation, Image, Message
 
 
@@ -43,8 +43,13 @@ class Prompter:
         if tokenizer.pad_token_id is None:
             raise ConfigError("the tokenizer has no padding token: set its pad_token")
 
-    def prompt(self, index: int, conversation: Conversation) -> Prompt:
+    def prompt(self, index: int, conversation: Conversation, *, ready: bool = True) -> Prompt:
         """The conversation as the chat template writes it, the assistant's turn begun.
+
+        Args:
+            index: Its place in the call.
+            conversation: The conversation.
+            ready: Make its images ready for the processor too.
 
         Raises:
             ModelError: Places for images and images differ in number.
@@ -57,7 +62,9 @@ class Prompter:
             tokenize=False,
         )
         text += self._begun(conversation)
-        images = tuple(self.pixels.ready(image) for image in conversation.images)
+        images = tuple(
+            self.pixels.ready(image) if ready else checked(image) for image in conversation.images
+        )
         mark = getattr(self.processor, "image_token", None)
         # Counted over a batch, one row's surplus could swallow another row's image.
         if mark and text.count(mark) != len(images):

@@ -74,6 +74,15 @@ class Speech:
             self._pieces[token] = self.text([token])
         return self._pieces[token]
 
+    def first_token(self, ids: Sequence[int], chances: Sequence[float]) -> dict[str, float]:
+        """Probabilities by text, likeliest first; ids of the same text are summed."""
+        found: dict[str, float] = {}
+        for token, probability in zip(ids, chances, strict=True):
+            text = "" if token in self.special or token in self.ends else self.piece(token)
+            if text:
+                found[text] = found.get(text, 0.0) + probability
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
 
 @final
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import os
 import threading
@@ -12,14 +14,30 @@ import numpy as np
 import torch
 
 from speceyes.errors import ConfigError, ModelError
+from speceyes.models._bounded import BoundedCache
 from speceyes.models._decode import Decoded, decode
+from speceyes.models._live import LiveBatch, Spent
 from speceyes.models._load import load, out_of_memory, reason, short_name
-from speceyes.models._pixels import pixels_of
+from speceyes.models._native import Features, Reader, Tokens, why_not
+from speceyes.models._pixels import QwenPixels, pixels_of
+from speceyes.models._prefix import PrefixCache
 from speceyes.models._prompt import Prompt, Prompter
 from speceyes.models._stop import Speech, StopStrings, end_ids
 from speceyes.values import Completion, Conversation, Image, Sampling
 
 logger = logging.getLogger(__name__)
+
+_DEFAULT_CACHE = 1 << 30
+_AHEAD = 1 << 28
+"""Bytes of images that were resized ahead of their use."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Read:
+    """A conversation as tokens; `index` is its place in the call."""
+
+    index: int
+    tokens: Tokens
 
 
 @final
@@ -38,9 +56,17 @@ class HFModel:
             It is not changed.
         name: Names the model in results and calibrations; default: the checkpoint's name.
         max_batch: Most rows in one forward pass.
+        cache_bytes: Memory, on the model's device, for what was read before: beginnings of
+            conversations (three quarters) and features of images (one quarter), the least
+            recently used given up first. 0 reads everything anew; default: 1 GiB on the CPU,
+            an eighth of the memory on CUDA. Only the Qwen-VL families are driven this way;
+            others say once in the log that they are not.
+        reference: Work as the paper's code does: every call hands all of its text and images
+            to the processor and to `model.generate` anew, and keeps the logits of all steps
+            and the whole vocabulary until it ends. The yardstick of `speceyes bench`.
 
     Raises:
-        ConfigError: The processor lacks a part, or max_batch is below 1.
+        ConfigError: The processor lacks a part, max_batch is below 1 or cache_bytes below 0.
 
     Example:
         >>> from speceyes.models import HFModel
@@ -52,8 +78,17 @@ class HFModel:
     """
 
     def __init__(
-        self, model: Any, processor: Any, *, name: str | None = None, max_batch: int = 32
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        name: str | None = None,
+        max_batch: int = 32,
+        cache_bytes: int | None = None,
+        reference: bool = False,
     ) -> None:
+        if cache_bytes is not None and cache_bytes < 0:
+            raise ConfigError(f"cache_bytes={cache_bytes}; it must be 0 (off) or more")
         if max_batch < 1:
             raise ConfigError(f"max_batch={max_batch}; it must be at least 1 row")
         for part in ("image_processor", "tokenizer"):
@@ -63,6 +98,8 @@ class HFModel:
                     "AutoProcessor.from_pretrained gives for a vision-language checkpoint"
                 )
         self._model = model
+        self._processor = processor
+        self._is_reference = reference
         source = str(getattr(model, "name_or_path", "") or type(model).__name__)
         self._name = name or short_name(source)
         self._max_batch = max_batch
@@ -73,6 +110,21 @@ class HFModel:
         config = model.config.get_text_config()
         self._vocabulary: int = config.vocab_size
         self._longest: int | None = getattr(config, "max_position_embeddings", None)
+        self._spent = Spent()
+        if cache_bytes is None:
+            cache_bytes = _DEFAULT_CACHE
+            if model.device.type == "cuda":
+                cache_bytes = torch.cuda.get_device_properties(model.device).total_memory // 8
+        self._features = BoundedCache[bytes, Features](cache_bytes // 4, lambda f: f.bytes)
+        self._prefixes = PrefixCache(cache_bytes - cache_bytes // 4)
+        self._reader: Reader | None = None
+        if not reference:
+            why = why_not(model, processor, self._pixels)
+            if why is not None:
+                logger.info("%s: every prompt is read anew, since %s", self._name, why)
+            elif isinstance(self._pixels, QwenPixels):
+                ahead = BoundedCache[bytes, Image](_AHEAD, lambda im: im.width * im.height * 4)
+                self._reader = Reader(model, processor, self._pixels, self._features, ahead)
         # Tokenizers hold state while they pad, and models keep positions between steps.
         self._lock = threading.Lock()
 
@@ -85,6 +137,7 @@ class HFModel:
         dtype: str | torch.dtype | None = None,
         attn_implementation: str | None = None,
         max_batch: int = 32,
+        cache_bytes: int | None = None,
         name: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
@@ -101,6 +154,7 @@ class HFModel:
                 float32 on the CPU, on CUDA bfloat16 where the GPU has it, else float16.
             attn_implementation: "sdpa", "flash_attention_2", "eager"; default: transformers' own.
             max_batch: Most rows in one forward pass.
+            cache_bytes: See `HFModel`.
             name: Names the model in results and calibrations; default: the id, or the
                 directory's last part.
             revision: Branch, tag or commit on the Hub.
@@ -125,7 +179,13 @@ class HFModel:
             trust_remote_code=trust_remote_code,
             **model_kwargs,
         )
-        return cls(model, processor, name=name or short_name(source), max_batch=max_batch)
+        return cls(
+            model,
+            processor,
+            name=name or short_name(source),
+            max_batch=max_batch,
+            cache_bytes=cache_bytes,
+        )
 
     @property
     def name(self) -> str:
@@ -160,6 +220,41 @@ class HFModel:
     def max_batch(self) -> int:
         """Most rows in one forward pass; shrinks when memory runs out."""
         return self._max_batch
+
+    @property
+    def spent(self) -> Spent:
+        """What was computed so far: tokens read, reused, decoded, and padding. Counted for
+        the families that are driven by tokens only.
+        """
+        return dataclasses.replace(self._spent)
+
+    def reference(self) -> HFModel:
+        """The same weights under `reference=True`."""
+        return HFModel(
+            self._model,
+            self._processor,
+            name=self._name,
+            max_batch=self._max_batch,
+            cache_bytes=0,
+            reference=True,
+        )
+
+    def prepare(self, images: Sequence[Image]) -> None:
+        """Resizes images ahead of a call that shows them, on as many cores as there are.
+
+        Never raises for an image: the call itself says what is wrong with it. May be called
+        from another thread while the model is at work.
+        """
+        if self._reader is not None:
+            with contextlib.suppress(Exception):
+                self._reader.prepare(images)
+
+    def forget(self) -> None:
+        """Gives up what is kept of images and conversations."""
+        self._prefixes.clear()
+        self._features.clear()
+        if self._reader is not None:
+            self._reader.ready.clear()
 
     def seen_size(self, image: Image) -> tuple[int, int]:
         """(width, height) in pixels of the image as the model sees it, after its resizing.
@@ -204,14 +299,31 @@ class HFModel:
             prompts = []
             for index in chunk:
                 try:
-                    prompts.append(self._prompter.prompt(index, conversations[index]))
+                    prompts.append(self._prompt(index, conversations[index]))
                 except Exception as exc:  # noqa: BLE001  (it ends this row, whatever it is)
                     done[index] = Completion.failed(f"the prompt can't be made: {reason(exc)}")
             self._run(prompts, sampling, done)
         return [done[index] for index in range(len(conversations))]
 
+    def _prompt(self, index: int, conversation: Conversation) -> Prompt | _Read:
+        """A row ready to be run: tokens where this model is driven by tokens."""
+        if self._reader is None:
+            return self._prompter.prompt(index, conversation)
+        with self._lock:
+            prompt = self._prompter.prompt(index, conversation, ready=False)
+            tokens = self._reader.tokens(prompt)
+        self._check_length(len(tokens.ids))
+        return _Read(index, tokens)
+
+    def _check_length(self, n: int) -> None:
+        if self._longest is not None and n >= self._longest:
+            raise ModelError(
+                f"the prompt has {n} tokens, and {self._name} reads fewer than "
+                f"{self._longest}: use fewer or smaller images, or less text"
+            )
+
     def _run(
-        self, prompts: Sequence[Prompt], sampling: Sampling, done: dict[int, Completion]
+        self, prompts: Sequence[Prompt | _Read], sampling: Sampling, done: dict[int, Completion]
     ) -> None:
         """Completes the prompts; halves a batch that fails until the guilty row is alone."""
         size = len(prompts)
@@ -240,6 +352,7 @@ class HFModel:
 
     def _shrink(self, size: int, failure: str) -> str:
         """Makes room after memory ran out with `size` rows; what to say if that was one row."""
+        self.forget()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if size > 1:
@@ -252,23 +365,40 @@ class HFModel:
             f"max_tokens or a smaller dtype ({failure})"
         )
 
-    def _forward(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        """One batch through the processor and the model."""
-        inputs, lengths = self._prompter.batch(prompts)
-        if self._longest is not None and max(lengths) >= self._longest:
-            raise ModelError(
-                f"the prompt has {max(lengths)} tokens, and {self._name} reads fewer than "
-                f"{self._longest}: use fewer or smaller images, or less text"
-            )
+    def _forward(self, prompts: Sequence[Prompt | _Read], sampling: Sampling) -> list[Completion]:
+        """One batch through the model."""
+        if self._reader is not None:
+            return self._live_forward([p for p in prompts if isinstance(p, _Read)], sampling)
+        asked = [p for p in prompts if isinstance(p, Prompt)]
+        inputs, lengths = self._prompter.batch(asked)
+        self._check_length(max(lengths))
         rows = decode(
             self._model,
             inputs.to(device=self.device, dtype=self.dtype),
             sampling,
             self._speech,
             self._pad_id,
-            [_seed(sampling.seed, prompt.index) for prompt in prompts],
+            [_seed(sampling.seed, prompt.index) for prompt in asked],
+            keep_logits=self._is_reference,
         )
         return [self._completion(row, n) for row, n in zip(rows, lengths, strict=True)]
+
+    def _live_forward(self, prompts: Sequence[_Read], sampling: Sampling) -> list[Completion]:
+        done: dict[int, Decoded] = {}
+        with torch.inference_mode():
+            batch = self._live(sampling)
+            done.update(
+                batch.add([(p.index, p.tokens, _seed(sampling.seed, p.index)) for p in prompts])
+            )
+            while len(batch):
+                done.update(batch.step())
+        return [self._completion(done[p.index], len(p.tokens.ids)) for p in prompts]
+
+    def _live(self, sampling: Sampling) -> LiveBatch[int]:
+        assert self._reader is not None
+        return LiveBatch(
+            self._model, self._reader, self._prefixes, sampling, self._speech, self._spent
+        )
 
     def _completion(self, row: Decoded, prompt_tokens: int) -> Completion:
         if not row.finite:

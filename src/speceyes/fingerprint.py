@@ -1,0 +1,111 @@
+"""What an image holds, in 16 bytes, so that work done on it can be found again.
+
+Reading 3 MB of pixels out of Pillow and hashing them takes two milliseconds, and an agent asks
+about the same image at every turn. `frozen` gives an image of our own that keeps both: Pillow
+copies the pixels of an image marked read-only before it writes to them, so that what is kept
+outlives no change.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from speceyes.values import Image
+
+_KEPT = "_speceyes_kept"
+_MOST_KEPT = 1 << 24
+"""Bytes of the largest pixel array that is kept beside its image."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What is known of a frozen image, as long as its pixels are these."""
+
+    core: Any = None
+    digest: bytes = b""
+    data: bytes | None = None
+
+
+def fingerprint(image: Image) -> bytes:
+    """64 bits over all pixels (SipHash under this process's own key), the size and the mode.
+
+    It is good within one process only, and nobody outside can make two images share one.
+
+    Args:
+        image: Any PIL image. Where it came from `frozen`, it is hashed once.
+
+    Example:
+        >>> from PIL import Image
+        >>> red, blue = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+        >>> fingerprint(red) == fingerprint(red.copy()), fingerprint(red) == fingerprint(blue)
+        (True, False)
+    """
+    kept = _kept(image)
+    if kept is not None and kept.digest:
+        return kept.digest
+    data = _data(image)
+    # The same indices are other colours under another palette.
+    palette = bytes(image.getpalette() or ()) if image.mode == "P" else b""
+    mixed = hash((data, image.mode, palette))
+    digest = struct.pack(">qII", mixed, *image.size)
+    if kept is not None:
+        kept.digest = digest
+    return digest
+
+
+def pixels(image: Image) -> npt.NDArray[np.uint8]:
+    """uint8[height, width, 3] of an RGB image; not to be written to."""
+    data = _data(image)
+    # torch warns of arrays that can't be written to, once a process and for all threads, so this
+    # one says that it can. The buffer stays alive through the array's base.
+    buffer = (ctypes.c_uint8 * len(data)).from_address(_address(data))
+    buffer.owner = data  # type: ignore[attr-defined]
+    return np.ctypeslib.as_array(buffer).reshape(image.height, image.width, 3)
+
+
+def _address(data: bytes) -> int:
+    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+
+
+def _data(image: Image) -> bytes:
+    kept = _kept(image)
+    if kept is not None and kept.data is not None:
+        return kept.data
+    data = image.tobytes()
+    if kept is not None and len(data) <= _MOST_KEPT:
+        kept.data = data
+    return data
+
+
+def _kept(image: Image) -> _Kept | None:
+    """What is known of these very pixels; None where the image isn't frozen."""
+    kept: _Kept | None = getattr(image, _KEPT, None)
+    if kept is not None and (kept.core is not image.im or not image.readonly):
+        kept.core, kept.digest, kept.data = image.im, b"", None
+        image.readonly = 1
+    return kept
+
+
+def frozen(image: Image, *, ours: bool = False) -> Image:
+    """The image with its pixels and fingerprint kept from their first use on.
+
+    Args:
+        image: A PIL image.
+        ours: Nobody else holds it, so that it need not be copied.
+
+    Returns:
+        A copy, unless the image is ours or frozen already. The copy is needed because an
+        `ImageDraw` that a user still holds would draw past the mark.
+    """
+    if getattr(image, _KEPT, None) is not None:
+        return image
+    kept = image if ours else image.copy()
+    kept.load()
+    setattr(kept, _KEPT, _Kept())
+    return kept

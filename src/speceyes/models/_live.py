@@ -1,0 +1,399 @@
+"""Rows that are being decoded together, each at its own place, with rows joining and leaving.
+
+Keys and values stand in slots, one a row, each filled from its left end: a row joins by copying
+its own states into a free slot, and leaves by handing its slot to the last row, so that what
+the others hold is never moved. A new row's prompt is read from where an earlier conversation
+left off (`PrefixCache`). Only B x T x K log-probabilities are kept, never B x T x vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+from typing_extensions import override
+
+from speceyes.models._decode import FIRST_TOKENS, Decoded, drawn
+from speceyes.models._native import Reader, Tokens, given
+from speceyes.models._prefix import Kept, PrefixCache
+from speceyes.models._stop import Row, Speech, StopStrings
+from speceyes.values import Sampling
+
+Key = TypeVar("Key")
+
+_GROWTH = 64
+"""Slots grow by at least so many tokens at a time."""
+_RAGGED = 2
+"""A prompt joins a group whose longest is at most so many times as long as itself."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """What was computed so far.
+
+    Args:
+        read: Prompt tokens that were read.
+        reused: Prompt tokens that were not, since an earlier conversation began with them.
+        padding: Filling of ragged prompts, in tokens that were computed for nothing.
+        decoded: Tokens that were decoded.
+        passes: Forward passes of the language model.
+    """
+
+    read: int = 0
+    reused: int = 0
+    padding: int = 0
+    decoded: int = 0
+    passes: int = 0
+
+
+@dataclass(slots=True)
+class _Line(Generic[Key]):
+    """A row under way."""
+
+    key: Key
+    tokens: Tokens
+    generator: torch.Generator | None
+    row: Row = field(default_factory=Row)
+    length: int = 0
+    last: int = 0
+    top: list[tuple[torch.Tensor, int]] = field(default_factory=list)
+    first: Mapping[str, float] = field(default_factory=dict)
+    finite: bool = True
+
+
+class _Slotted(DynamicLayer):  # type: ignore[misc]
+    """A layer's keys and values, one slot a row; each row writes behind its own last token."""
+
+    def __init__(self, slots: _Slots, layer: int) -> None:
+        super().__init__()
+        self.slots, self.layer = slots, layer
+        self.is_initialized = True
+        self.keys, self.values = slots.states[layer, 0], slots.states[layer, 1]
+        self.dtype, self.device = self.keys.dtype, self.keys.device
+
+    @override
+    def get_seq_length(self, *args: Any, **kwargs: Any) -> int:
+        return self.slots.width - 1
+
+    @override
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, n, width = self.slots.rows, len(key_states), self.slots.width
+        self.keys[rows, :, self.slots.places] = key_states[:, :, 0]
+        self.values[rows, :, self.slots.places] = value_states[:, :, 0]
+        return self.keys[:n, :, :width], self.values[:n, :, :width]
+
+
+class _Slots:
+    """Room for the states of up to `n` rows, a tensor [layers, 2, n, heads, tokens, width]."""
+
+    def __init__(self, like: torch.Tensor, n: int, tokens: int) -> None:
+        layers, two, heads, _, size = like.shape
+        self.states = like.new_zeros(layers, two, n, heads, tokens, size)
+        self.width = 0  # columns in use after the coming step
+        self.rows = self.places = torch.zeros(0, dtype=torch.long, device=like.device)
+
+    def fit(self, n: int, tokens: int) -> None:
+        """Grows to n rows and so many tokens."""
+        old = self.states
+        rows, room = old.shape[2], old.shape[4]
+        if n <= rows and tokens <= room:
+            return
+        if tokens > room:
+            tokens = max(tokens + _GROWTH, room + room // 2)
+        shape = (*old.shape[:2], max(n, rows), old.shape[3], max(tokens, room), old.shape[5])
+        self.states = old.new_zeros(shape)
+        self.states[:, :, :rows, :, :room] = old
+
+    def cache(self) -> Cache:
+        return Cache(layers=[_Slotted(self, layer) for layer in range(len(self.states))])
+
+
+@final
+class LiveBatch(Generic[Key]):
+    """Rows under way under one `Sampling`. Use it from one thread, inside inference mode.
+
+    Args:
+        model: A model that `why_not` has nothing against.
+        reader: Its reader.
+        prefixes: Conversations that were read before.
+        sampling: How every row is decoded.
+        speech: Reads tokens.
+        spent: Counts what is computed.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        reader: Reader,
+        prefixes: PrefixCache,
+        sampling: Sampling,
+        speech: Speech,
+        spent: Spent,
+    ) -> None:
+        self._model, self._reader, self._prefixes = model, reader, prefixes
+        self._sampling, self._speech, self._spent = sampling, speech, spent
+        self._stops = StopStrings(sampling.stop, speech)
+        self._lines: list[_Line[Key]] = []
+        self._slots: _Slots | None = None
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def add(self, rows: Sequence[tuple[Key, Tokens, int | None]]) -> list[tuple[Key, Decoded]]:
+        """Reads the prompts of new rows, and decodes a first token of each.
+
+        Args:
+            rows: A key that comes back with the row, its prompt, and the seed of its draws.
+
+        Returns:
+            Rows that are finished already.
+        """
+        found = [self._found(tokens) for _, tokens, _ in rows]
+        order = sorted(range(len(rows)), key=lambda i: found[i][1] - len(rows[i][1].ids))
+        done: list[tuple[Key, Decoded]] = []
+        group: list[int] = []
+        for at in order:  # the longest to be read comes first
+            left = len(rows[at][1].ids) - found[at][1]
+            if group and left * _RAGGED < len(rows[group[0]][1].ids) - found[group[0]][1]:
+                done += self._join(rows, found, group)
+                group = []
+            group.append(at)
+        return done + (self._join(rows, found, group) if group else [])
+
+    def _found(self, tokens: Tokens) -> tuple[Kept | None, int]:
+        """An earlier conversation, and how much of it serves: all but the last token at most."""
+        kept, common = self._prefixes.find(tokens.key)
+        return kept, tokens.whole(min(common, len(tokens.ids) - 1))
+
+    def _join(
+        self,
+        rows: Sequence[tuple[Key, Tokens, int | None]],
+        found: Sequence[tuple[Kept | None, int]],
+        group: Sequence[int],
+    ) -> list[tuple[Key, Decoded]]:
+        prompts = [rows[at][1] for at in group]
+        logits, states = self._read(prompts, [found[at] for at in group])
+        lines: list[_Line[Key]] = []
+        for at in group:
+            key, tokens, seed = rows[at]
+            generator = None
+            if self._sampling.temperature > 0:
+                generator = torch.Generator()
+                generator.seed() if seed is None else generator.manual_seed(seed)
+            lines.append(_Line(key, tokens, generator, length=len(tokens.ids)))
+        ended = self._take(lines, logits)
+        done, going = [], []
+        for line, state, end in zip(lines, states, ended, strict=True):
+            if end:
+                done.append((line.key, self._finished(line)))
+                self._keep(line, state)
+            else:
+                going.append((line, state))
+        if going:
+            room = max(line.length for line, _ in going) + min(
+                self._sampling.max_tokens, 4 * _GROWTH
+            )
+            total = len(self._lines) + len(going)
+            if self._slots is None:
+                self._slots = _Slots(going[0][1], total, room)
+            self._slots.fit(total, room)
+            for line, state in going:
+                self._slots.states[:, :, len(self._lines), :, : line.length] = state
+                self._lines.append(line)
+        return done
+
+    def _read(
+        self, prompts: Sequence[Tokens], found: Sequence[tuple[Kept | None, int]]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """One pass over what is new in the prompts.
+
+        Returns:
+            float32[B, V] logits behind the last tokens, and each prompt's states
+            [layers, 2, heads, n, width].
+        """
+        device, size = self._model.device, len(prompts)
+        had = [n for _, n in found]
+        new = [len(p.ids) - n for p, n in zip(prompts, had, strict=True)]
+        before, block = max(had), max(new)
+        ids = np.zeros((size, block), np.int64)
+        positions = np.ones((3, size, block), np.int64)
+        mask = np.zeros((size, before + block), np.int64)
+        for i, (p, n, m) in enumerate(zip(prompts, had, new, strict=True)):
+            ids[i, block - m :] = p.ids[n:]
+            positions[:, i, block - m :] = p.positions[:, n:]
+            mask[i, :n] = 1
+            mask[i, before + block - m :] = 1
+        shown = [
+            one for p, n in zip(prompts, had, strict=True) for one in p.shown if one.start >= n
+        ]
+        cache = Cache(
+            layers=self._prefix_layers(found, before),
+        )
+        with given(self._model, self._reader.encoded(shown)) as features:
+            logits = self._model(
+                input_ids=torch.from_numpy(ids).to(device),
+                attention_mask=torch.from_numpy(mask).to(device),
+                position_ids=torch.from_numpy(positions).to(device),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **features,
+            ).logits[:, -1]
+        self._spent.passes += 1
+        self._spent.read += sum(new)
+        self._spent.reused += sum(had)
+        self._spent.padding += size * block - sum(new)
+        states = []
+        for i, (kept, n) in enumerate(found):
+            first = before + block - new[i]
+            fresh = torch.stack(
+                [torch.stack((c.keys[i, :, first:], c.values[i, :, first:])) for c in cache.layers]
+            )
+            states.append(
+                fresh
+                if kept is None or n == 0
+                else torch.cat((kept.states[:, :, :, :n], fresh), dim=3)
+            )
+        return logits.float(), states
+
+    def _prefix_layers(
+        self, found: Sequence[tuple[Kept | None, int]], before: int
+    ) -> list[DynamicLayer]:
+        """Layers that hold the beginnings, each from the left end of its row."""
+        count = int(self._model.config.get_text_config().num_hidden_layers)
+        layers = [DynamicLayer() for _ in range(count)]
+        if before == 0:
+            return layers
+        like = next(kept.states for kept, n in found if kept is not None and n)
+        shape = (*like.shape[:2], len(found), like.shape[2], before, like.shape[4])
+        # Columns beyond a row's own beginning are masked; they must be finite all the same.
+        states = like.new_zeros(shape)
+        for i, (kept, n) in enumerate(found):
+            if kept is not None and n:
+                states[:, :, i, :, :n] = kept.states[:, :, :, :n]
+        for layer, (keys, values) in zip(layers, states, strict=True):
+            layer.lazy_initialization(keys, values)
+            layer.keys, layer.values = keys, values
+        return layers
+
+    def step(self) -> list[tuple[Key, Decoded]]:
+        """Decodes a token of every row.
+
+        Returns:
+            Rows that are finished now.
+        """
+        if not self._lines:
+            return []
+        slots, device = self._slots, self._model.device
+        assert slots is not None
+        lengths = [line.length for line in self._lines]
+        slots.width = max(lengths) + 1
+        slots.fit(len(lengths), slots.width)
+        slots.rows = torch.arange(len(lengths), device=device)
+        last = [line.last for line in self._lines]
+        positions = [self._position(line) for line in self._lines]
+        numbers = torch.tensor([lengths, last, positions]).to(device, non_blocking=True)
+        slots.places = numbers[0]
+        mask = (torch.arange(slots.width, device=device)[None] <= numbers[0][:, None]).long()
+        logits = self._model(
+            input_ids=numbers[1][:, None],
+            attention_mask=mask,
+            position_ids=numbers[2][None, :, None].expand(3, -1, 1),
+            past_key_values=slots.cache(),
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        self._spent.passes += 1
+        for line in self._lines:
+            line.length += 1
+        ended = self._take(self._lines, logits.float())
+        done = []
+        for at in reversed(range(len(ended))):
+            if ended[at]:
+                line = self._lines[at]
+                done.append((line.key, self._finished(line)))
+                if self._prefixes.limit:
+                    self._keep(line, slots.states[:, :, at, :, : line.length].clone())
+                last = self._lines.pop()
+                if at < len(self._lines):
+                    self._lines[at] = last
+                    own = slice(0, last.length)
+                    slots.states[:, :, at, :, own] = slots.states[:, :, len(self._lines), :, own]
+        return done[::-1]
+
+    def _position(self, line: _Line[Key]) -> int:
+        """The rotary position of the token that is read next."""
+        return line.tokens.following + line.length - len(line.tokens.ids)
+
+    def _take(self, lines: Sequence[_Line[Key]], scores: torch.Tensor) -> list[bool]:
+        """Chooses a token for each line; which of them are finished.
+
+        Args:
+            lines: B of them.
+            scores: float32[B, V], raw.
+        """
+        sampling = self._sampling
+        first = (
+            sampling.first_token
+            and not lines[0].row.ids
+            and lines[0].length == len(lines[0].tokens.ids)
+        )
+        normaliser = None
+        if sampling.top_k or first:
+            # log_softmax of the top K without a second B x V: their logits less the normaliser.
+            normaliser = scores.logsumexp(dim=-1, keepdim=True)
+            finite = normaliser.squeeze(-1).isfinite()
+        else:
+            finite = scores.amax(dim=-1).isfinite()
+        if sampling.top_k:
+            top = scores.topk(sampling.top_k, dim=-1).values - normaliser
+            for i, line in enumerate(lines):
+                line.top.append((top, i))
+        if first:
+            best = scores.topk(min(FIRST_TOKENS, scores.shape[-1]), dim=-1)
+            chances = (best.values - normaliser).exp().tolist()
+            for line, ids, shares in zip(lines, best.indices.tolist(), chances, strict=True):
+                line.first = self._speech.first_token(ids, shares)
+        if sampling.temperature > 0:
+            generators = [line.generator for line in lines if line.generator is not None]
+            chosen = drawn(scores, sampling.temperature, generators)[:, 0]
+        else:
+            chosen = scores.argmax(dim=-1)
+        tokens, good = torch.stack((chosen, finite.long())).tolist()  # the step's one wait
+        self._spent.decoded += len(lines)
+        ended = []
+        for line, token, fine in zip(lines, tokens, good, strict=True):
+            line.finite, line.last = bool(fine), token
+            over = line.row.take(token, self._speech.ends, self._stops)
+            said = line.length - len(line.tokens.ids) + 1
+            ended.append(over or not fine or said >= sampling.max_tokens)
+        return ended
+
+    def _finished(self, line: _Line[Key]) -> Decoded:
+        row = line.row
+        n = len(row.ids)
+        top: npt.NDArray[np.float32] = np.zeros((0, 0), np.float32)
+        if line.top and n:
+            top = torch.stack([values[i] for values, i in line.top[:n]]).cpu().numpy().copy()
+        return Decoded(
+            text=row.text(self._stops),
+            ids=tuple(row.ids),
+            top_logprobs=top,
+            finish=row.finish or "length",
+            first_token=line.first,
+            finite=line.finite,
+        )
+
+    def _keep(self, line: _Line[Key], states: torch.Tensor) -> None:
+        """Keeps what was read of a finished row; its last token never was."""
+        if not self._prefixes.limit or not line.finite:
+            return
+        said = np.asarray(line.row.ids, np.int64)[: line.length - len(line.tokens.ids)]
+        self._prefixes.add(Kept(np.concatenate((line.tokens.key, said)), states))

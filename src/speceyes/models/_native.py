@@ -1,0 +1,264 @@
+"""Prompts of the Qwen-VL families as tokens, images by content, and positions.
+
+What a processor does for a batch is done here for each row on its own, so that a row's tokens
+are known before any pixel is touched: an image that was encoded before, or that lies within a
+beginning that was read before, is neither resized nor cut into patches again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from speceyes.fingerprint import fingerprint
+from speceyes.models._bounded import BoundedCache
+from speceyes.models._pixels import QwenPixels
+from speceyes.models._prompt import Prompt
+from speceyes.values import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An image in a row.
+
+    Args:
+        image: As the user or a tool gave it.
+        digest: Its fingerprint.
+        grid: (frames, patches down, patches across).
+        start: Its first token's place in the row.
+        tokens: How many it takes.
+    """
+
+    image: Image
+    digest: bytes
+    grid: tuple[int, int, int]
+    start: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A prompt as the model reads it.
+
+    Args:
+        ids: int64[n].
+        key: int64[n], where each image's tokens are a negative number of its content.
+        shown: Its images, in order.
+        positions: int64[3, n], the rotary positions (time, height, width).
+        following: The rotary position of the token after the last.
+    """
+
+    ids: npt.NDArray[np.int64]
+    key: npt.NDArray[np.int64]
+    shown: tuple[Shown, ...]
+    positions: npt.NDArray[np.int64]
+    following: int
+
+    def whole(self, n: int) -> int:
+        """The longest beginning of at most n tokens that cuts no image in two."""
+        for one in self.shown:
+            if one.start < n < one.start + one.tokens:
+                return one.start
+        return n
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the vision tower made of an image.
+
+    Args:
+        merged: [tokens, width].
+        deep: [tokens, width] for each layer that is fed features too (DeepStack, Qwen3-VL).
+    """
+
+    merged: torch.Tensor
+    deep: tuple[torch.Tensor, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(t.element_size() * t.numel() for t in (self.merged, *self.deep))
+
+
+def why_not(model: Any, processor: Any, pixels: Any) -> str | None:
+    """Why this model can't be driven this way; None where it can."""
+    if not isinstance(pixels, QwenPixels):
+        return "its image processor is not that of the Qwen-VL families"
+    inner = getattr(model, "model", None)
+    if not callable(getattr(inner, "get_rope_index", None)):
+        return "it has no get_rope_index"
+    if not callable(getattr(inner, "get_image_features", None)):
+        return "it has no get_image_features"
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if kinds or getattr(config, "use_sliding_window", False):
+        return (
+            f"not all of its layers attend to everything ({', '.join(sorted(kinds)) or 'window'})"
+        )
+    if getattr(model.config, "image_token_id", None) is None:
+        return "its configuration names no image token"
+    if getattr(processor, "image_token", None) is None:
+        return "its processor names no image token"
+    return None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Prompts to `Tokens`, images to `Features`.
+
+    Args:
+        model: A Qwen-VL model.
+        processor: Its processor.
+        pixels: Its resizing rule.
+        features: Images that were encoded before, by fingerprint.
+        ready: Images that were resized ahead of their use.
+    """
+
+    model: Any
+    processor: Any
+    pixels: QwenPixels
+    features: BoundedCache[bytes, Features]
+    ready: BoundedCache[bytes, Image]
+    _takes_types: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        named = inspect.signature(self.model.model.get_rope_index).parameters
+        object.__setattr__(self, "_takes_types", "mm_token_type_ids" in named)
+
+    def tokens(self, prompt: Prompt) -> Tokens:
+        """One prompt's tokens and positions."""
+        mark = int(self.model.config.image_token_id)
+        start = self.processor.tokenizer.bos_token
+        more = {"add_special_tokens": False} if start and prompt.text.startswith(start) else {}
+        plain = np.asarray(self.processor.tokenizer(prompt.text, **more)["input_ids"], np.int64)
+        places = np.flatnonzero(plain == mark)
+        sizes = [self._grid(image) for image in prompt.images]
+        repeats = np.ones(len(plain), np.int64)
+        repeats[places] = [n for _, n in sizes]
+        ids = np.repeat(plain, repeats)
+        starts = np.cumsum(repeats) - repeats
+        key, shown = ids.copy(), []
+        for place, image, (grid, n) in zip(places, prompt.images, sizes, strict=True):
+            digest, first = fingerprint(image), int(starts[place])
+            key[first : first + n] = int.from_bytes(digest[:8], "big", signed=True) | -(1 << 63)
+            shown.append(Shown(image, digest, grid, first, n))
+        positions, following = self._positions(ids, ids == mark, [g for g, _ in sizes])
+        return Tokens(ids, key, tuple(shown), positions, following)
+
+    def _grid(self, image: Image) -> tuple[tuple[int, int, int], int]:
+        patch = int(self.processor.image_processor.patch_size)
+        merge = int(self.processor.image_processor.merge_size)
+        width, height = self.pixels.size(image)
+        down, across = height // patch, width // patch
+        return (1, down, across), down * across // merge**2
+
+    def _positions(
+        self,
+        ids: npt.NDArray[np.int64],
+        is_image: npt.NDArray[np.bool_],
+        grids: Sequence[tuple[int, int, int]],
+    ) -> tuple[npt.NDArray[np.int64], int]:
+        n = len(ids)
+        if not grids:
+            return np.broadcast_to(np.arange(n), (3, n)).copy(), n
+        row = torch.from_numpy(ids)[None]
+        named: dict[str, Any] = {
+            "image_grid_thw": torch.tensor(grids),
+            "attention_mask": torch.ones_like(row),
+        }
+        if self._takes_types:
+            named["mm_token_type_ids"] = torch.from_numpy(is_image.astype(np.int32))[None]
+        positions, delta = self.model.model.get_rope_index(row, **named)
+        return positions[:, 0].numpy().astype(np.int64), n + int(delta)
+
+    def encoded(self, images: Sequence[Shown]) -> list[Features]:
+        """The images' features, in order; those that aren't known are encoded in one batch."""
+        known: dict[bytes, Features] = {}
+        new: dict[bytes, Shown] = {}
+        for one in images:
+            found = self.features.get(one.digest)
+            if found is None:
+                new[one.digest] = one
+            else:
+                known[one.digest] = found
+        if new:
+            known.update(zip(new, self._encode(list(new.values())), strict=True))
+            for digest in new:
+                self.features.put(digest, known[digest])
+        return [known[one.digest] for one in images]
+
+    def prepare(self, images: Sequence[Image]) -> None:
+        """Resizes images that are not known yet. May be called beside everything else."""
+
+        def one(image: Image) -> None:
+            digest = fingerprint(image)
+            if digest not in self.features and digest not in self.ready:
+                self.ready.put(digest, self.pixels.quick(image))
+
+        self._apart(one, images)
+
+    @staticmethod
+    def _apart(work: Callable[[Image], Any], images: Sequence[Image]) -> list[Any]:
+        """Pillow and hashlib let other threads run while they work on pixels."""
+        if len(images) < 2:
+            return [work(image) for image in images]
+        with ThreadPoolExecutor(min(len(images), os.cpu_count() or 1)) as pool:
+            return list(pool.map(work, images))
+
+    def _encode(self, images: Sequence[Shown]) -> list[Features]:
+        ahead = {one.digest: self.ready.take(one.digest) for one in images}
+        late = [one for one in images if ahead[one.digest] is None]
+        resized = self._apart(self.pixels.quick, [one.image for one in late])
+        ahead.update({one.digest: image for one, image in zip(late, resized, strict=True)})
+        ready = [ahead[one.digest] for one in images]
+        inputs = self.processor.image_processor(ready, return_tensors="pt", **self.pixels.options)
+        device, dtype = self.model.device, self.model.dtype
+        out = self.model.model.get_image_features(
+            inputs["pixel_values"].to(device=device, dtype=dtype),
+            inputs["image_grid_thw"].to(device),
+            return_dict=True,
+        )
+        deep = getattr(out, "deepstack_features", None) or ()
+        # Clones, so that one image that is kept doesn't keep the whole batch in memory.
+        return [
+            Features(out.pooler_output[i].clone(), tuple(layer[i].clone() for layer in deep))
+            for i in range(len(images))
+        ]
+
+
+@dataclass(slots=True)
+class _Output:
+    """Features in the form that the models' forward passes read."""
+
+    pooler_output: tuple[torch.Tensor, ...]
+    deepstack_features: list[tuple[torch.Tensor, ...]]
+
+
+@contextmanager
+def given(model: Any, features: Sequence[Features]) -> Iterator[Mapping[str, Any]]:
+    """Lets the next forward pass use these features instead of encoding pixels.
+
+    Yields:
+        Further arguments of that pass; empty where there are no features.
+    """
+    if not features:
+        yield {}
+        return
+    deep = [tuple(layer) for layer in zip(*(one.deep for one in features), strict=True)]
+    output = _Output(tuple(one.merged for one in features), deep)
+    inner = model.model
+    mine: Callable[..., _Output] = lambda *_, **__: output  # noqa: E731
+    inner.get_image_features = mine  # on this object; its class keeps its own
+    try:
+        yield {"pixel_values": features[0].merged.new_zeros(0)}
+    finally:
+        del inner.get_image_features

@@ -1,0 +1,378 @@
+"""What is kept between calls and run ahead of them: it must change the time and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from random_models import FAMILIES, Family, build
+from speceyes import tiny
+from speceyes.answerer import SpeculativeAnswerer
+from speceyes.errors import ConfigError
+from speceyes.fallback import AgenticFallback
+from speceyes.fingerprint import fingerprint, frozen, pixels
+from speceyes.gate import SeparabilityGate
+from speceyes.judge import ToolJudge
+from speceyes.models import HFModel
+from speceyes.models._bounded import BoundedCache
+from speceyes.models._pixels import QwenPixels
+from speceyes.models._prefix import BLOCK, Kept, PrefixCache
+from speceyes.models.scripted import ScriptedModel
+from speceyes.pipeline import Schedule, SpecPipeline
+from speceyes.tiny.scenes import questions
+from speceyes.values import Conversation, Message, Query, Sampling
+
+GREEDY = Sampling(max_tokens=10, top_k=8)
+
+
+def picture(seed: int, width: int = 120, height: int = 90) -> Image.Image:
+    blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)
+
+
+# --- fingerprints -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_frozen_image_that_is_changed_is_another_image(ours: bool) -> None:
+    image = frozen(picture(0), ours=ours)
+    before = fingerprint(image)
+    assert fingerprint(image) == before
+    image.putpixel((3, 3), (1, 2, 3))
+    changed = fingerprint(image)
+    assert changed != before
+    assert pixels(image)[3, 3].tolist() == [1, 2, 3]
+    ImageDraw.Draw(image).rectangle((0, 0, 50, 50), fill="red")
+    assert fingerprint(image) not in (before, changed)
+    image.paste((0, 0, 0), (0, 0, 120, 90))
+    assert fingerprint(image) == fingerprint(Image.new("RGB", (120, 90)))
+
+
+def test_a_users_brush_does_not_reach_a_frozen_copy() -> None:
+    image = picture(1)
+    brush = ImageDraw.Draw(image)
+    kept = frozen(image)
+    before = fingerprint(kept)
+    brush.rectangle((0, 0, 120, 90), fill="blue")
+    assert fingerprint(kept) == before != fingerprint(image)
+    assert frozen(kept) is kept
+
+
+def test_size_mode_and_palette_count() -> None:
+    flat = Image.new("L", (4, 6))
+    assert fingerprint(flat) != fingerprint(Image.new("L", (6, 4)))
+    assert fingerprint(Image.new("RGB", (8, 1))) != fingerprint(Image.new("L", (8, 3)))
+    one, other = (Image.new("P", (4, 4)) for _ in range(2))
+    one.putpalette([255, 0, 0])
+    other.putpalette([0, 255, 0])
+    assert fingerprint(one) != fingerprint(other)
+
+
+@given(
+    size=st.tuples(st.integers(8, 700), st.integers(8, 700)),
+    to=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=40, deadline=None)
+def test_quick_resizing_is_pillows_up_to_two_levels(
+    size: tuple[int, int], to: tuple[int, int], seed: int
+) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+
+    def rule(*args: object, **named: object) -> tuple[int, int]:
+        return to[1] * 28, to[0] * 28
+
+    way = QwenPixels(rule, 28, 1, 1 << 30, 3)
+    slow, quick = (np.asarray(f(image)).astype(int) for f in (way.ready, way.quick))
+    assert quick.shape == slow.shape == (to[1] * 28, to[0] * 28, 3)
+    if min(size[0] / slow.shape[1], size[1] / slow.shape[0]) < 2:
+        assert (quick == slow).all()
+    else:
+        assert np.abs(quick - slow).max() <= 2
+        assert (quick != slow).mean() < 0.3
+
+
+# --- the caches ---------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12)), max_size=60))
+def test_a_bounded_cache_stays_within_its_bytes_and_drops_the_oldest(
+    puts: list[tuple[int, int]],
+) -> None:
+    cache = BoundedCache[int, bytes](20, len)
+    model: dict[int, int] = {}
+    for key, size in puts:
+        cache.put(key, bytes(size))
+        model.pop(key, None)
+        model[key] = size
+        while sum(model.values()) > 20:
+            model.pop(next(iter(model)))
+        assert cache.used == sum(model.values()) <= 20
+        assert {k for k in range(10) if k in cache} == set(model)
+
+
+class _States:
+    """Stands for a tensor of keys and values: only its size is asked for."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def element_size(self) -> int:
+        return 1
+
+    def numel(self) -> int:
+        return self.size
+
+
+tokens = st.lists(st.integers(0, 2), min_size=1, max_size=70)
+
+
+@given(kept=st.lists(tokens, max_size=6), asked=tokens)
+def test_the_longest_known_beginning_is_found(kept: list[list[int]], asked: list[int]) -> None:
+    cache = PrefixCache(1 << 20)
+    for row in kept:
+        cache.add(Kept(np.array(row, np.int64), _States(1)))
+    found, n = cache.find(np.array(asked, np.int64))
+
+    def common(row: list[int]) -> int:
+        same = 0
+        while same < min(len(row), len(asked)) and row[same] == asked[same]:
+            same += 1
+        return same
+
+    longest = max(map(common, kept), default=0)
+    # Found up to a block: what goes beyond its last whole block depends on which one is held.
+    assert longest // BLOCK * BLOCK <= n <= longest
+    if found is not None and n:
+        assert found.key[:n].tolist() == asked[:n]
+
+
+def test_a_continued_conversation_replaces_its_beginning() -> None:
+    cache = PrefixCache(1 << 20)
+    row = np.arange(64, dtype=np.int64)
+    for n in (20, 40, 64):
+        cache.add(Kept(row[:n], _States(100)))
+        assert len(cache) == 1
+    cache.add(Kept(row[:32], _States(100)))
+    assert len(cache) == 1
+    assert cache.find(row)[1] == 64
+
+
+def test_a_prefix_cache_stays_within_its_bytes() -> None:
+    cache = PrefixCache(5000)
+    rows = [np.full(32, i, np.int64) for i in range(20)]
+    for row in rows:
+        cache.add(Kept(row, _States(1000)))
+        assert cache.used <= 5000
+    assert [cache.find(row)[1] for row in rows[-3:]] == [32, 32, 32]
+    assert cache.find(rows[0])[1] == 0
+    cache.clear()
+    assert (cache.used, cache.find(rows[-1])[1]) == (0, 0)
+
+
+# --- the models ---------------------------------------------------------------------------
+
+
+def turns(seed: int) -> list[Conversation]:
+    """A conversation at three of its turns."""
+    first = Conversation(
+        (
+            Message("system", ("You are a helpful assistant that answers questions.",)),
+            Message("user", (picture(seed), "What colour is the small square?")),
+        )
+    )
+    second = first.then(
+        Message("assistant", ("<think>The object is tiny, so I look closer.</think>",)),
+        Message("user", ("<tool_response>", picture(seed + 50, 60, 60), "</tool_response>")),
+    )
+    third = second.then(
+        Message("assistant", ("<think>Closer still.</think>",)),
+        Message("user", (picture(seed + 90, 60, 60), "Answer.")),
+    )
+    return [first, second, third]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_was_read_before_gives_what_reading_anew_gives(family: Family) -> None:
+    net, processor = build(family)
+    anew = HFModel(net, processor, cache_bytes=0)
+    published = HFModel(net, processor, reference=True)
+    kept = HFModel(net, processor)
+    for turn in range(3):  # rows of different lengths, images and depths in one batch
+        asked = [turns(seed)[(turn + seed) % (turn + 1)] for seed in range(4)]
+        known = kept.spent.reused
+        rows = [m.generate(asked, GREEDY) for m in (kept, anew, published)]
+        for one, two, three in zip(*rows, strict=True):
+            assert one.error is two.error is three.error is None
+            assert one.token_ids == two.token_ids == three.token_ids
+            assert one.text == two.text == three.text
+            assert one.prompt_tokens == two.prompt_tokens == three.prompt_tokens
+            np.testing.assert_allclose(one.top_logprobs, two.top_logprobs, atol=1e-4)
+            np.testing.assert_allclose(one.top_logprobs, three.top_logprobs, atol=1e-4)
+    assert kept.spent.reused > known > 0, "or nothing was shown"
+    assert anew.spent.reused == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_image_is_never_taken_for_one_that_was_read(family: Family) -> None:
+    model = HFModel(*build(family))
+    one, other = (
+        Conversation((Message("user", (picture(seed), "What colour is the small square?")),))
+        for seed in (3, 4)
+    )
+    alone = HFModel(*build(family)).generate([other], GREEDY)[0]
+    first, second = (model.generate([c], GREEDY)[0] for c in (one, other))
+    np.testing.assert_allclose(second.top_logprobs, alone.top_logprobs, atol=1e-4)
+    assert not np.allclose(first.top_logprobs[0], second.top_logprobs[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_third_turn_reads_only_what_is_new(family: Family) -> None:
+    model = HFModel(*build(family))
+    read = []
+    for conversation in turns(0):
+        before = model.spent.read
+        [said] = model.generate([conversation], Sampling(max_tokens=2))
+        read.append(((model.spent.read - before), said.prompt_tokens))
+    assert read[0][0] == read[0][1]
+    assert read[2][0] <= 0.35 * read[2][1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_questions_on_one_image_encode_it_once(family: Family) -> None:
+    model = HFModel(*build(family))
+    seen: list[int] = []
+    model._model.model.visual.register_forward_hook(lambda *_: seen.append(1))
+    image = picture(7)
+    for question in ("What colour is it?", "Is it red?"):
+        asked = [Conversation((Message("system", (question,)), Message("user", (image, "?"))))]
+        model.generate(asked, GREEDY)
+    assert len(seen) == 1
+    model.forget()
+    model.generate(asked, GREEDY)
+    assert len(seen) == 2
+
+
+def test_memory_is_bounded_over_many_images() -> None:
+    net, processor = build("qwen3_vl")
+    model = HFModel(net, processor, cache_bytes=200_000)
+    for seed in range(12):
+        model.generate(
+            [Conversation((Message("user", (picture(seed), "Colour?")),))], Sampling(max_tokens=2)
+        )
+        assert model._prefixes.used <= 150_000
+        assert model._features.used <= 50_000
+    assert len(model._prefixes) >= 1
+    with pytest.raises(ConfigError, match="cache_bytes=-1"):
+        HFModel(net, processor, cache_bytes=-1)
+
+
+# --- schedules ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[HFModel, HFModel]:
+    return HFModel.from_pretrained(tiny.LARGE), HFModel.from_pretrained(tiny.SMALL)
+
+
+def funnel(pair: tuple[HFModel, HFModel], schedule: Schedule, batch: int = 4) -> SpecPipeline:
+    large, small = pair
+    settings = tiny.settings()
+    return SpecPipeline(
+        judge=ToolJudge(large, tools=["zoom"]),
+        answerer=SpeculativeAnswerer(small, top_k=settings["top_k"]),
+        gate=SeparabilityGate(settings["threshold"], top_k=settings["top_k"]),
+        fallback=AgenticFallback(large, tools=["zoom"], max_batch=4),
+        batch_size=batch,
+        schedule=schedule,
+    )
+
+
+def test_a_schedule_changes_the_time_and_nothing_else(pair: tuple[HFModel, HFModel]) -> None:
+    queries = [item.query for item in questions("heldout", 20)]
+    wanted = funnel(pair, "sequential")(queries)
+    assert {result.route for result in wanted} == {"draft", "agent"}
+    schedules: tuple[Schedule, ...] = ("batched", "overlapped")
+    for schedule in schedules:
+        for one, other in zip(funnel(pair, schedule)(queries), wanted, strict=True):
+            assert (one.query_id, one.route, one.answer) == (
+                other.query_id,
+                other.route,
+                other.answer,
+            )
+            if one.verdict is not None and other.verdict is not None:
+                assert one.verdict.separability == pytest.approx(
+                    other.verdict.separability, abs=0.05
+                )
+
+
+def test_an_unknown_schedule_is_refused() -> None:
+    with pytest.raises(ConfigError, match="schedule='fast'"):
+        SpecPipeline(
+            answerer=SpeculativeAnswerer(ScriptedModel("red")),
+            gate=SeparabilityGate(0.5),
+            schedule="fast",  # type: ignore[arg-type]
+        )
+
+
+def scripted(schedule: Schedule) -> SpecPipeline:
+    return SpecPipeline(
+        answerer=SpeculativeAnswerer(ScriptedModel("red")),
+        gate=SeparabilityGate(0.5),
+        batch_size=4,
+        schedule=schedule,
+    )
+
+
+def threads() -> set[str]:
+    return {t.name for t in threading.enumerate() if t.name.startswith("speceyes")}
+
+
+def test_the_iterable_is_read_in_the_callers_thread_and_no_thread_is_left() -> None:
+    readers: set[int] = set()
+
+    def endless() -> Iterator[Query]:
+        while True:
+            readers.add(threading.get_ident())
+            yield Query("Which colour?", (picture(0),))
+
+    stream = scripted("overlapped").stream(endless())
+    for _ in range(30):
+        assert next(stream).error is None
+    stream.close()
+    assert readers == {threading.get_ident()}
+    assert threads() == set()
+
+
+def test_an_exception_of_the_iterable_comes_after_what_was_pulled() -> None:
+    def broken() -> Iterator[Query]:
+        for _ in range(9):
+            yield Query("Which colour?", (picture(0),))
+        raise OSError("the disk is gone")
+
+    got = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        got.extend(scripted("overlapped").stream(broken()))
+    assert threads() == set()
+    assert len(list(_until_error(scripted("overlapped"), broken()))) == 9
+
+
+def _until_error(pipe: SpecPipeline, queries: Iterator[Query]) -> Iterator[str | None]:
+    try:
+        for result in pipe.stream(queries):
+            yield result.answer
+    except OSError:
+        return
+
+
+def test_a_query_that_cannot_be_loaded_ahead_is_its_own() -> None:
+    asked = [(picture(i), "Which colour?") if i % 5 else ("missing.png", "?") for i in range(20)]
+    results = scripted("overlapped")(asked)
+    assert [r.error is None for r in results] == [bool(i % 5) for i in range(20)]
