@@ -38,6 +38,7 @@ FLOORS = {
     "intake": 3,
     "journey": 3,
     "ahead": 3.2,
+    "ordering": 3.2,
     "pipeline": 3.5,
     "strategies": 3.5,
     # 4: what is measured, and on what

@@ -1,4 +1,4 @@
-"""The command line: `speceyes demo` and `speceyes ask`."""
+"""The command line: `speceyes demo`, `speceyes ask` and `speceyes bench`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from speceyes import __version__, tiny
 from speceyes.errors import ConfigError, InputError, SpecEyesError
+from speceyes.evaluation import bench_command
 
 if TYPE_CHECKING:
     from speceyes.answerer import SpeculativeAnswerer
@@ -34,6 +35,7 @@ EXAMPLES = """\
 examples:
   speceyes demo                                 the funnel against the agent alone
   speceyes demo --queries 50 --out /tmp/demo    a shorter run
+  speceyes bench                                what each way of running costs here
   speceyes ask scene.png "What shape is the small red object?"
   speceyes ask photo.jpg "Which colour is the collar?" \\
       --large ChenShawn/DeepEyes-7B --small Qwen/Qwen3-VL-2B-Instruct
@@ -163,6 +165,7 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--allow-urls", action="store_true", help="let IMAGE be an http(s) address")
     ask.add_argument("--json", action="store_true", help="print the whole result as one line")
     ask.set_defaults(run=_ask)
+    bench_command.add(commands, shared)
     return top
 
 

@@ -80,9 +80,14 @@ class Ticket:
         """Whether the judge, if there is one, left it to a draft."""
         return self.judgement is None or not self.judgement.needs_tools
 
+    @property
+    def accepted(self) -> bool:
+        """Whether the gate has accepted its draft."""
+        return self.verdict is not None and self.verdict.accepted
+
     def by_draft(self) -> tuple[int, Result] | None:
-        """Its result where the gate accepted the draft; None where it didn't."""
-        if self.verdict is None or self.draft is None or not self.verdict.accepted:
+        """Its result where judge and gate agreed to the draft; None where they didn't."""
+        if self.draft is None or not (self.accepted and self.wants_draft):
             return None
         return self._close("draft", self.draft.text.strip())
 
@@ -99,7 +104,7 @@ class Ticket:
 
     def unanswered(self) -> tuple[int, Result]:
         """Its result where it needs the agent and there is none."""
-        if self.verdict is None:
+        if self.verdict is None or not self.wants_draft:
             reason = self.judgement.reason if self.judgement is not None else ""
             why = f"the judge sends it to the agent{f' ({reason})' if reason else ''}"
         elif self.verdict.reason:

@@ -24,6 +24,7 @@ from speceyes.errors import ConfigError, InputError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
 from speceyes.isolation import describe, isolated
 from speceyes.journey import Source, Ticket
+from speceyes.ordering import Order, Ordering
 from speceyes.values import (
     Completion,
     Dialect,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-Schedule: TypeAlias = Literal["overlapped", "batched", "sequential"]
+Schedule: TypeAlias = Literal["auto", "overlapped", "batched", "sequential"]
 _Loaded: TypeAlias = tuple[list[tuple[int, Result]], list[Ticket]]
 
 FRONT_BATCHES = 4
@@ -68,10 +69,15 @@ class SpecPipeline:
         gate: Phase III, completion to verdict.
         fallback: Phase IV; None leaves a query that isn't answered by draft without an answer.
         batch_size: Queries that are judged and drafted together.
+        order: "judge_first" drafts what the judge lets through, "draft_first" judges what the
+            gate accepts, "concurrent" does both to every query at once (for two devices), "auto"
+            picks the first or the second by the costs that a run measures. All accept the same
+            drafts, for both judge and gate must agree to each.
         schedule: "overlapped" loads and resizes the next batch in a thread while the models
-            work; "batched" runs no thread; "sequential" works as the paper's code does, as a
-            yardstick: the agent takes one query at a time, and every turn is read anew.
-            Answers and routes are the same under all.
+            work; "batched" runs no thread; "auto" overlaps unless all models run on the CPU,
+            where a thread takes the cores that it would save; "sequential" works as the
+            paper's code does, as a yardstick: the agent takes one query at a time, and every
+            turn is read anew. Answers and routes are the same under all.
         image_limits: What images are loaded under.
         allow_urls: Whether http(s) addresses of images are fetched.
 
@@ -97,7 +103,8 @@ class SpecPipeline:
         gate: Callable[[Completion], Verdict] | None = None,
         fallback: AgenticFallback | None = None,
         batch_size: int = 16,
-        schedule: Schedule = "overlapped",
+        order: Order = "judge_first",
+        schedule: Schedule = "auto",
         image_limits: ImageLimits = DEFAULT_LIMITS,
         allow_urls: bool = False,
     ) -> None:
@@ -138,17 +145,26 @@ class SpecPipeline:
             )
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}; it must be at least 1")
+        if order not in get_args(Order):
+            raise ConfigError(f"order={order!r}; it must be one of {get_args(Order)}")
+        self.order: Order = order
         if schedule == "sequential":
             judge, answerer, fallback = (as_published(p) for p in (judge, answerer, fallback))
         self.judge = judge
         self.answerer = answerer
         self.gate = gate
         self.fallback = fallback
+        if schedule == "auto":
+            # Where models and images share the cores, a thread takes what it gives (measured).
+            parts = (judge, answerer, fallback)
+            models = [m for m in (getattr(part, "model", None) for part in parts) if m is not None]
+            on_cpu = [getattr(getattr(m, "device", None), "type", "") == "cpu" for m in models]
+            schedule = "batched" if on_cpu and all(on_cpu) else "overlapped"
         self.schedule: Schedule = schedule
         # The agent sees what the judge saw, where both are the same model.
         first = (judge, answerer) if answerer is not None else (fallback,)
-        models = {id(m): m for m in (getattr(part, "model", None) for part in first)}
-        prepares = (getattr(model, "prepare", None) for model in models.values())
+        seen = {id(m): m for m in (getattr(part, "model", None) for part in first)}
+        prepares = (getattr(model, "prepare", None) for model in seen.values())
         self._prepares = tuple(prepare for prepare in prepares if callable(prepare))
         self.batch_size = batch_size
         self.image_limits = image_limits
@@ -175,7 +191,8 @@ class SpecPipeline:
         max_batch: int = 16,
         draft_tokens: int = 20,
         batch_size: int = 16,
-        schedule: Schedule = "overlapped",
+        order: Order = "judge_first",
+        schedule: Schedule = "auto",
         image_limits: ImageLimits = DEFAULT_LIMITS,
         allow_urls: bool = False,
     ) -> SpecPipeline:
@@ -199,6 +216,7 @@ class SpecPipeline:
             max_batch: Most trajectories alive at once.
             draft_tokens: Most new tokens of a draft.
             batch_size: See `SpecPipeline`.
+            order: See `SpecPipeline`.
             schedule: See `SpecPipeline`.
             image_limits: See `SpecPipeline`.
             allow_urls: See `SpecPipeline`.
@@ -252,6 +270,7 @@ class SpecPipeline:
                 max_batch=max_batch,
             ),
             batch_size=batch_size,
+            order=order,
             schedule=schedule,
             image_limits=image_limits,
             allow_urls=allow_urls,
@@ -327,13 +346,14 @@ class SpecPipeline:
 
     def _schedule(self, ahead: Ahead[_Loaded]) -> Iterator[tuple[int, Result]]:
         agent = None if self.fallback is None else self.fallback.begin()
+        order = Ordering(self.order)
         waiting: deque[Ticket] = deque()
         live: dict[int, Ticket] = {}
         while not ahead.exhausted or waiting or live:
             for _ in range(FRONT_BATCHES):
                 if ahead.exhausted or (agent is not None and len(waiting) >= agent.room):
                     break
-                finished, left = self._front(*ahead.batch())
+                finished, left = self._front(*ahead.batch(), order)
                 waiting.extend(left)
                 yield from finished
             if agent is None:
@@ -369,15 +389,14 @@ class SpecPipeline:
         return finished, tickets
 
     def _front(
-        self, finished: list[tuple[int, Result]], tickets: Sequence[Ticket]
+        self, finished: list[tuple[int, Result]], tickets: Sequence[Ticket], order: Ordering
     ) -> tuple[list[tuple[int, Result]], list[Ticket]]:
         """One batch through judge, draft and gate.
 
         Returns:
             The results that are final, and the tickets that need the agent.
         """
-        self._judge(tickets)
-        self._draft([ticket for ticket in tickets if ticket.wants_draft])
+        order.run(tickets, self._judge, self._draft)
         left: list[Ticket] = []
         for ticket in tickets:
             accepted = ticket.by_draft()

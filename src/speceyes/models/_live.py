@@ -8,6 +8,7 @@ left off (`PrefixCache`). Only B x T x K log-probabilities are kept, never B x T
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, final
@@ -19,7 +20,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from typing_extensions import override
 
 from speceyes.models._decode import FIRST_TOKENS, Decoded, drawn
-from speceyes.models._native import Reader, Tokens, given
+from speceyes.models._native import Reader, Spent, Tokens, given
 from speceyes.models._prefix import Kept, PrefixCache
 from speceyes.models._stop import Row, Speech, StopStrings
 from speceyes.values import Sampling
@@ -30,25 +31,6 @@ _GROWTH = 64
 """Slots grow by at least so many tokens at a time."""
 _RAGGED = 2
 """A prompt joins a group whose longest is at most so many times as long as itself."""
-
-
-@dataclass(slots=True)
-class Spent:
-    """What was computed so far.
-
-    Args:
-        read: Prompt tokens that were read.
-        reused: Prompt tokens that were not, since an earlier conversation began with them.
-        padding: Filling of ragged prompts, in tokens that were computed for nothing.
-        decoded: Tokens that were decoded.
-        passes: Forward passes of the language model.
-    """
-
-    read: int = 0
-    reused: int = 0
-    padding: int = 0
-    decoded: int = 0
-    passes: int = 0
 
 
 @dataclass(slots=True)
@@ -236,7 +218,9 @@ class LiveBatch(Generic[Key]):
         cache = Cache(
             layers=self._prefix_layers(found, before),
         )
-        with given(self._model, self._reader.encoded(shown)) as features:
+        encoded = self._reader.encoded(shown, self._spent)
+        start = time.perf_counter()
+        with given(self._model, encoded) as features:
             logits = self._model(
                 input_ids=torch.from_numpy(ids).to(device),
                 attention_mask=torch.from_numpy(mask).to(device),
@@ -246,6 +230,7 @@ class LiveBatch(Generic[Key]):
                 logits_to_keep=1,
                 **features,
             ).logits[:, -1]
+        self._spent.forward_s += time.perf_counter() - start
         self._spent.passes += 1
         self._spent.read += sum(new)
         self._spent.reused += sum(had)
@@ -302,6 +287,7 @@ class LiveBatch(Generic[Key]):
         numbers = torch.tensor([lengths, last, positions]).to(device, non_blocking=True)
         slots.places = numbers[0]
         mask = (torch.arange(slots.width, device=device)[None] <= numbers[0][:, None]).long()
+        start = time.perf_counter()
         logits = self._model(
             input_ids=numbers[1][:, None],
             attention_mask=mask,
@@ -310,6 +296,7 @@ class LiveBatch(Generic[Key]):
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
+        self._spent.forward_s += time.perf_counter() - start
         self._spent.passes += 1
         for line in self._lines:
             line.length += 1
@@ -321,10 +308,10 @@ class LiveBatch(Generic[Key]):
                 done.append((line.key, self._finished(line)))
                 if self._prefixes.limit:
                     self._keep(line, slots.states[:, :, at, :, : line.length].clone())
-                last = self._lines.pop()
+                tail = self._lines.pop()
                 if at < len(self._lines):
-                    self._lines[at] = last
-                    own = slice(0, last.length)
+                    self._lines[at] = tail
+                    own = slice(0, tail.length)
                     slots.states[:, :, at, :, own] = slots.states[:, :, len(self._lines), :, own]
         return done[::-1]
 

@@ -8,9 +8,8 @@ beginning that was read before, is neither resized nor cut into patches again.
 from __future__ import annotations
 
 import inspect
-import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -24,6 +23,28 @@ from speceyes.models._bounded import BoundedCache
 from speceyes.models._pixels import QwenPixels
 from speceyes.models._prompt import Prompt
 from speceyes.values import Image
+
+
+@dataclass(slots=True)
+class Spent:
+    """What was computed so far.
+
+    Args:
+        read: Prompt tokens that were read.
+        reused: Prompt tokens that were not, since an earlier conversation began with them.
+        padding: Filling of ragged prompts, in tokens that were computed for nothing.
+        decoded: Tokens that were decoded.
+        passes: Forward passes of the language model.
+        forward_s: Seconds within the models' forward passes, images' included. On a GPU, where
+            passes are only started by a call, it is the time to start them.
+    """
+
+    read: int = 0
+    reused: int = 0
+    padding: int = 0
+    decoded: int = 0
+    passes: int = 0
+    forward_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +201,7 @@ class Reader:
         positions, delta = self.model.model.get_rope_index(row, **named)
         return positions[:, 0].numpy().astype(np.int64), n + int(delta)
 
-    def encoded(self, images: Sequence[Shown]) -> list[Features]:
+    def encoded(self, images: Sequence[Shown], spent: Spent) -> list[Features]:
         """The images' features, in order; those that aren't known are encoded in one batch."""
         known: dict[bytes, Features] = {}
         new: dict[bytes, Shown] = {}
@@ -191,42 +212,31 @@ class Reader:
             else:
                 known[one.digest] = found
         if new:
-            known.update(zip(new, self._encode(list(new.values())), strict=True))
+            known.update(zip(new, self._encode(list(new.values()), spent), strict=True))
             for digest in new:
                 self.features.put(digest, known[digest])
         return [known[one.digest] for one in images]
 
     def prepare(self, images: Sequence[Image]) -> None:
         """Resizes images that are not known yet. May be called beside everything else."""
-
-        def one(image: Image) -> None:
+        for image in images:
             digest = fingerprint(image)
             if digest not in self.features and digest not in self.ready:
                 self.ready.put(digest, self.pixels.quick(image))
 
-        self._apart(one, images)
-
-    @staticmethod
-    def _apart(work: Callable[[Image], Any], images: Sequence[Image]) -> list[Any]:
-        """Pillow and hashlib let other threads run while they work on pixels."""
-        if len(images) < 2:
-            return [work(image) for image in images]
-        with ThreadPoolExecutor(min(len(images), os.cpu_count() or 1)) as pool:
-            return list(pool.map(work, images))
-
-    def _encode(self, images: Sequence[Shown]) -> list[Features]:
+    def _encode(self, images: Sequence[Shown], spent: Spent) -> list[Features]:
         ahead = {one.digest: self.ready.take(one.digest) for one in images}
-        late = [one for one in images if ahead[one.digest] is None]
-        resized = self._apart(self.pixels.quick, [one.image for one in late])
-        ahead.update({one.digest: image for one, image in zip(late, resized, strict=True)})
-        ready = [ahead[one.digest] for one in images]
+        # A pool of threads was slower: what each allocates goes back to the system at once.
+        ready = [ahead[one.digest] or self.pixels.quick(one.image) for one in images]
         inputs = self.processor.image_processor(ready, return_tensors="pt", **self.pixels.options)
         device, dtype = self.model.device, self.model.dtype
+        start = time.perf_counter()
         out = self.model.model.get_image_features(
             inputs["pixel_values"].to(device=device, dtype=dtype),
             inputs["image_grid_thw"].to(device),
             return_dict=True,
         )
+        spent.forward_s += time.perf_counter() - start
         deep = getattr(out, "deepstack_features", None) or ()
         # Clones, so that one image that is kept doesn't keep the whole batch in memory.
         return [

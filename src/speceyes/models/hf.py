@@ -16,9 +16,9 @@ import torch
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models._bounded import BoundedCache
 from speceyes.models._decode import Decoded, decode
-from speceyes.models._live import LiveBatch, Spent
+from speceyes.models._live import LiveBatch
 from speceyes.models._load import load, out_of_memory, reason, short_name
-from speceyes.models._native import Features, Reader, Tokens, why_not
+from speceyes.models._native import Features, Reader, Spent, Tokens, why_not
 from speceyes.models._pixels import QwenPixels, pixels_of
 from speceyes.models._prefix import PrefixCache
 from speceyes.models._prompt import Prompt, Prompter
@@ -228,19 +228,23 @@ class HFModel:
         """
         return dataclasses.replace(self._spent)
 
-    def reference(self) -> HFModel:
-        """The same weights under `reference=True`."""
+    def sharing(self, *, cache_bytes: int | None = None, reference: bool = False) -> HFModel:
+        """Another model on the same weights, with settings of its own; see `HFModel`."""
         return HFModel(
             self._model,
             self._processor,
             name=self._name,
             max_batch=self._max_batch,
-            cache_bytes=0,
-            reference=True,
+            cache_bytes=cache_bytes,
+            reference=reference,
         )
 
+    def reference(self) -> HFModel:
+        """The same weights under `reference=True`."""
+        return self.sharing(cache_bytes=0, reference=True)
+
     def prepare(self, images: Sequence[Image]) -> None:
-        """Resizes images ahead of a call that shows them, on as many cores as there are.
+        """Resizes images ahead of a call that shows them.
 
         Never raises for an image: the call itself says what is wrong with it. May be called
         from another thread while the model is at work.
