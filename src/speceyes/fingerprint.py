@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import threading
+import weakref
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +22,39 @@ import numpy.typing as npt
 from speceyes.values import Image
 
 _KEPT = "_speceyes_kept"
-_MOST_KEPT = 1 << 24
-"""Bytes of the largest pixel array that is kept beside its image."""
+_MOST_HELD = 1 << 28
+"""Bytes of pixels that are held beside their images, over all images; the oldest go first."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class _Kept:
     """What is known of a frozen image, as long as its pixels are these."""
 
     core: Any = None
     digest: bytes = b""
     data: bytes | None = None
+
+
+_held: deque[weakref.ref[_Kept]] = deque()
+_lock = threading.Lock()
+
+
+def _hold(kept: _Kept, data: bytes) -> None:
+    """Lets it hold its pixels, and others give up theirs where that is too much."""
+    if len(data) > _MOST_HELD:
+        return
+    with _lock:
+        kept.data = data
+        _held.append(weakref.ref(kept))
+        alive = [one for ref in _held if (one := ref()) is not None and one.data is not None]
+        total = sum(len(one.data or b"") for one in alive)
+        for one in alive:
+            if total <= _MOST_HELD:
+                break
+            total -= len(one.data or b"")
+            one.data = None
+        _held.clear()
+        _held.extend(weakref.ref(one) for one in alive if one.data is not None)
 
 
 def fingerprint(image: Image) -> bytes:
@@ -75,11 +100,12 @@ def _address(data: bytes) -> int:
 
 def _data(image: Image) -> bytes:
     kept = _kept(image)
-    if kept is not None and kept.data is not None:
-        return kept.data
+    held = None if kept is None else kept.data
+    if held is not None:
+        return held
     data = image.tobytes()
-    if kept is not None and len(data) <= _MOST_KEPT:
-        kept.data = data
+    if kept is not None:
+        _hold(kept, data)
     return data
 
 
