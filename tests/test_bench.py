@@ -84,8 +84,9 @@ def test_what_cannot_be_measured_is_refused(ways: list[Arm]) -> None:
 
 
 def test_the_command_prints_a_table_and_writes_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("speceyes.cli._hush", lambda: None)  # it would hush other tests' logs
     out = tmp_path / "bench.json"
     words = "bench --queries 3 --repeats 1 --arms speceyes,reference --out".split()
     code = main([*words, str(out)])

@@ -341,8 +341,8 @@ def scripted(schedule: Schedule) -> SpecPipeline:
     )
 
 
-def threads() -> set[str]:
-    return {t.name for t in threading.enumerate() if t.name.startswith("speceyes")}
+def threads() -> set[threading.Thread]:
+    return {t for t in threading.enumerate() if t.name.startswith("speceyes")}
 
 
 def test_the_iterable_is_read_in_the_callers_thread_and_no_thread_is_left() -> None:
@@ -353,12 +353,13 @@ def test_the_iterable_is_read_in_the_callers_thread_and_no_thread_is_left() -> N
             readers.add(threading.get_ident())
             yield Query("Which colour?", (picture(0),))
 
+    before = threads()
     stream = scripted("overlapped").stream(endless())
     for _ in range(30):
         assert next(stream).error is None
     stream.close()
     assert readers == {threading.get_ident()}
-    assert threads() == set()
+    assert threads() == before
 
 
 def test_an_exception_of_the_iterable_comes_after_what_was_pulled() -> None:
@@ -368,9 +369,10 @@ def test_an_exception_of_the_iterable_comes_after_what_was_pulled() -> None:
         raise OSError("the disk is gone")
 
     got = []
+    before = threads()
     with pytest.raises(OSError, match="the disk is gone"):
         got.extend(scripted("overlapped").stream(broken()))
-    assert threads() == set()
+    assert threads() == before
     assert len(list(_until_error(scripted("overlapped"), broken()))) == 9
 
 
