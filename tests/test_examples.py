@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import runpy
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from speceyes import tiny
+from engine_server import serving
+from speceyes import HFModel, tiny
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
 needs_weights = pytest.mark.skipif(
@@ -15,10 +18,22 @@ needs_weights = pytest.mark.skipif(
 
 SAYS = {
     "ask_one_image.py": "route",
+    "engine.py": "answer: ",
     "stream_many.py": "heldout-23",
     "swap_models.py": "agent alone",
     "your_own_tool.py": "mean_colour says: red, green, blue",
 }
+
+
+@contextmanager
+def _arguments(path: Path) -> Iterator[list[str]]:
+    """What an example is called with: the one about engines needs two that run."""
+    if path.name != "engine.py":
+        yield []
+        return
+    large, small = (HFModel.from_pretrained(size) for size in (tiny.LARGE, tiny.SMALL))
+    with serving({"large": large}) as (first, _), serving({"small": small}) as (second, _):
+        yield [first, second]
 
 
 def test_there_is_an_expectation_for_each_example() -> None:
@@ -34,8 +49,9 @@ def test_example_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [str(path)])
-    runpy.run_path(str(path), run_name="__main__")
+    with _arguments(path) as arguments:
+        monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+        runpy.run_path(str(path), run_name="__main__")
     assert SAYS[path.name] in capsys.readouterr().out
 
 

@@ -31,6 +31,7 @@ _HOMES: dict[str, str] = {
     "Dialect": "values",
     "GateMonitor": "calibration",
     "HFModel": "models.hf",
+    "OpenAIModel": "models.openai",
     "ImageError": "errors",
     "ImageLimits": "images",
     "ImageRef": "values",
@@ -85,6 +86,7 @@ __all__ = [
     "Message",
     "ModelError",
     "Observation",
+    "OpenAIModel",
     "ParseError",
     "Query",
     "Result",
@@ -131,6 +133,7 @@ if TYPE_CHECKING:
     from speceyes.images import ImageLimits, load_image
     from speceyes.judge import ToolJudge
     from speceyes.models.hf import HFModel
+    from speceyes.models.openai import OpenAIModel
     from speceyes.models.scripted import ScriptedModel
     from speceyes.pipeline import SpecPipeline
     from speceyes.tools import Tools, tool

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from speceyes.models.hf import HFModel
+    from speceyes.models.openai import OpenAIModel
     from speceyes.models.scripted import ScriptedModel
 
-__all__ = ["HFModel", "ScriptedModel"]
+__all__ = ["HFModel", "OpenAIModel", "ScriptedModel"]
 
-_WHERE = {"HFModel": "speceyes.models.hf", "ScriptedModel": "speceyes.models.scripted"}
+_WHERE = {
+    "HFModel": "speceyes.models.hf",
+    "OpenAIModel": "speceyes.models.openai",
+    "ScriptedModel": "speceyes.models.scripted",
+}
 
 
 def __getattr__(name: str) -> Any:

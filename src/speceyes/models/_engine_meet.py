@@ -1,0 +1,91 @@
+"""What is settled with an engine before anything is asked of it: keys, its model, its kind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from speceyes.errors import ConfigError, ModelError
+from speceyes.models._engine_http import Endpoint, Refused
+from speceyes.models._engine_read import too_few
+from speceyes.values import Sampling
+
+logger = logging.getLogger(__name__)
+
+Engine: TypeAlias = Literal["auto", "vllm", "sglang", "openai"]
+
+HOSTED = "api.openai.com"
+
+
+def meet(endpoint: Endpoint, model: str | None, engine: Engine) -> tuple[str, Engine]:
+    """The model's name and the engine's kind, from its list of models.
+
+    Raises:
+        ConfigError: It can't be reached, or doesn't serve the model.
+    """
+    try:
+        listed = endpoint.call("/models")
+        served = {str(entry["id"]): str(entry.get("owned_by")) for entry in listed["data"]}
+    except (ModelError, LookupError, TypeError, AttributeError) as exc:
+        hidden = isinstance(exc, Refused) and exc.status in (404, 405, 501)
+        if model is not None and hidden:
+            logger.warning("%s lists no models: taken for a plain engine", endpoint.url)
+            return model, "openai" if engine == "auto" else engine
+        why = said(exc) if isinstance(exc, ModelError) else "its list of models is malformed"
+        raise ConfigError(f"{why} (pass model= and engine= to do without its list)") from exc
+    if model is None:
+        if len(served) != 1:
+            raise ConfigError(
+                f"{endpoint.url} serves {sorted(served) or 'no model'}: "
+                "name the model that is meant by model="
+            )
+        model = next(iter(served))
+    owner = served.get(model, next(iter(served.values()), "")).lower()
+    kind: Engine = "vllm" if owner == "vllm" else "sglang" if owner == "sglang" else "openai"
+    if model not in served:
+        if kind != "openai":
+            raise ConfigError(
+                f"model={model!r} isn't served at {endpoint.url}, which has "
+                f"{sorted(served)}: pass one of these"
+            )
+        logger.warning("%s doesn't list %s", endpoint.url, model)
+    return model, kind if engine == "auto" else engine
+
+
+def capped(asked: int, sampling: Sampling, exc: Refused) -> str:
+    """What to do where an engine refuses to return so many log-probabilities."""
+    limit = re.search(
+        r"(?:max allowed|at most|less than or equal to|maximum(?: of)?):? (\d+)", str(exc)
+    )
+    what = too_few(asked, int(limit[1]) if limit else None)
+    drawn = " (one more than top_k, since temperature > 0)" if asked > sampling.top_k else ""
+    return f"{what}{drawn}; it says: {exc}"
+
+
+def said(exc: BaseException) -> str:
+    """An error's message with its notes."""
+    return "; ".join([str(exc), *getattr(exc, "__notes__", ())])
+
+
+def headers_of(
+    base_url: str, api_key: str | None, headers: Mapping[str, str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Headers with the key among them, and what of them must never be shown."""
+    if api_key is None:
+        api_key = os.environ.get("SPECEYES_API_KEY")
+        # A key for one company must not be sent to whoever listens at another address.
+        if api_key is None and str(base_url).startswith(f"https://{HOSTED}/"):
+            api_key = os.environ.get("OPENAI_API_KEY")
+    sent = dict(headers)
+    if api_key:
+        sent["Authorization"] = f"Bearer {api_key}"
+    for field, value in sent.items():
+        if not re.fullmatch(r"[A-Za-z0-9-]+", field) or not re.fullmatch(r"[\x20-\x7e]*", value):
+            where = "api_key" if field == "Authorization" and api_key else f"headers[{field!r}]"
+            raise ConfigError(
+                f"{where} holds characters that a header can't: look for a line's end in it"
+            )
+    return sent, tuple(filter(None, (api_key, *headers.values())))

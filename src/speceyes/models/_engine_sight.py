@@ -1,0 +1,109 @@
+"""The size at which an engine's model sees an image, computed here: no engine says it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import final
+
+from speceyes.errors import ConfigError, ImageError
+from speceyes.values import Image
+
+_LONGEST = 200
+"""The Qwen families refuse images that are more than so many times as long as wide."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class QwenSight:
+    """The resizing rule of the Qwen-VL families: multiples of a factor within limits of area.
+
+    Args:
+        factor: Pixels a merged vision token is wide and high: patch size times merge size, 28
+            for Qwen2-VL and Qwen2.5-VL, 32 for Qwen3-VL.
+        min_pixels: Fewest pixels after resizing: `min_pixels`, or `size["shortest_edge"]`, of
+            the checkpoint's preprocessor_config.json.
+        max_pixels: Most pixels after resizing: `max_pixels`, or `size["longest_edge"]`.
+
+    Raises:
+        ConfigError: factor is below 1, or the limits are not 0 < min_pixels <= max_pixels.
+
+    Example:
+        >>> from PIL import Image
+        >>> QwenSight()(Image.new("RGB", (1000, 700)))
+        (1008, 700)
+    """
+
+    factor: int = 28
+    min_pixels: int = 4 * 28 * 28
+    max_pixels: int = 16384 * 28 * 28
+
+    def __post_init__(self) -> None:
+        if self.factor < 1 or not 0 < self.min_pixels <= self.max_pixels:
+            raise ConfigError(
+                f"factor={self.factor}, min_pixels={self.min_pixels}, max_pixels="
+                f"{self.max_pixels}; they must be positive, and the limits in that order"
+            )
+
+    def __call__(self, image: Image) -> tuple[int, int]:
+        """(width, height) in pixels as the model sees the image.
+
+        Raises:
+            ImageError: The image has no pixels, or is more than 200 times as long as wide.
+        """
+        width, height = image.size
+        if min(width, height) < 1 or max(width, height) > _LONGEST * min(width, height):
+            raise ImageError(
+                f"an image of {width} x {height} pixels can't be seen by this model: crop it to "
+                f"at most {_LONGEST} times as long as wide"
+            )
+        across, down = (max(self.factor, self._nearest(side)) for side in (width, height))
+        area = across * down
+        if area > self.max_pixels:
+            shrink = math.sqrt(width * height / self.max_pixels)
+            across, down = (
+                math.floor(side / shrink / self.factor) * self.factor for side in (width, height)
+            )
+        elif area < self.min_pixels:
+            grow = math.sqrt(self.min_pixels / (width * height))
+            across, down = (
+                math.ceil(side * grow / self.factor) * self.factor for side in (width, height)
+            )
+        # A thin image within a small budget would lose its short side altogether.
+        return max(across, self.factor), max(down, self.factor)
+
+    def _nearest(self, side: int) -> int:
+        return round(side / self.factor) * self.factor
+
+
+def own_size(image: Image) -> tuple[int, int]:
+    """(width, height) of the image itself, for models that don't resize, or scale boxes."""
+    return image.size
+
+
+_KNOWN = (
+    (
+        re.compile(r"qwen-?_?3(\.\d+)?-?_?vl|qwen-?_?3\.5", re.IGNORECASE),
+        QwenSight(32, 256 * 256, 4096 * 4096),
+    ),
+    (
+        re.compile(
+            r"qwen-?_?2(\.5)?-?_?vl|deepeyes|thyme|mini-?o3|pixel-?reasoner|vilasr", re.IGNORECASE
+        ),
+        QwenSight(),
+    ),
+)
+
+
+def sight_of(name: str) -> QwenSight | None:
+    """The rule of a family that the model's name shows, under its published checkpoints' limits.
+
+    Example:
+        >>> sight_of("Qwen/Qwen3-VL-8B-Instruct").factor, sight_of("llava-1.5-7b-hf")
+        (32, None)
+    """
+    for pattern, sight in _KNOWN:
+        if pattern.search(name):
+            return sight
+    return None
