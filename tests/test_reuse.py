@@ -77,6 +77,7 @@ def test_pixels_are_held_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
 def test_size_mode_and_palette_count() -> None:
     flat = Image.new("L", (4, 6))
     assert fingerprint(flat) != fingerprint(Image.new("L", (6, 4)))
+    assert fingerprint(flat)[:8] != fingerprint(Image.new("L", (6, 4)))[:8], "a prefix's key"
     assert fingerprint(Image.new("RGB", (8, 1))) != fingerprint(Image.new("L", (8, 3)))
     one, other = (Image.new("P", (4, 4)) for _ in range(2))
     one.putpalette([255, 0, 0])

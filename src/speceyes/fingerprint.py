@@ -77,8 +77,7 @@ def fingerprint(image: Image) -> bytes:
     data = _data(image)
     # The same indices are other colours under another palette.
     palette = bytes(image.getpalette() or ()) if image.mode == "P" else b""
-    mixed = hash((data, image.mode, palette))
-    digest = struct.pack(">qII", mixed, *image.size)
+    digest = struct.pack(">qII", hash((data, image.mode, image.size, palette)), *image.size)
     if kept is not None:
         kept.digest = digest
     return digest
