@@ -18,7 +18,8 @@ from PIL import Image
 from random_models import FAMILIES, Family, build, save, tokenizer
 from speceyes.errors import ConfigError, ImageError, InputError
 from speceyes.models import HFModel
-from speceyes.models._pixels import ProcessorPixels, QwenPixels, pixels_of, to_rgb
+from speceyes.models._pixels import ProcessorPixels, QwenPixels, pixels_of
+from speceyes.models._rgb import to_rgb
 from speceyes.models._stop import Row, Speech, StopStrings
 from speceyes.values import Completion, Conversation, Message, Sampling, VisionLanguageModel
 

@@ -6,13 +6,25 @@ models' own. The iterable itself is only ever read in the caller's thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, final
 
 from speceyes.journey import Source
 
 Loaded = TypeVar("Loaded")
+
+
+def offered(parts: Iterable[Any], name: str) -> tuple[Callable[..., Any], ...]:
+    """The method of that name of each model of the parts that has it, once a model.
+
+    Example:
+        >>> offered([None, object()], "prepare")
+        ()
+    """
+    models = {id(m): m for m in (getattr(part, "model", None) for part in parts)}
+    methods = (getattr(model, name, None) for model in models.values())
+    return tuple(method for method in methods if callable(method))
 
 
 @final

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, get_args, over
 import numpy as np
 
 from speceyes import intake
-from speceyes.ahead import Ahead
+from speceyes.ahead import Ahead, offered
 from speceyes.errors import ConfigError, InputError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
 from speceyes.isolation import describe, isolated
@@ -163,9 +163,7 @@ class SpecPipeline:
         self.schedule: Schedule = schedule
         # The agent sees what the judge saw, where both are the same model.
         first = (judge, answerer) if answerer is not None else (fallback,)
-        seen = {id(m): m for m in (getattr(part, "model", None) for part in first)}
-        prepares = (getattr(model, "prepare", None) for model in seen.values())
-        self._prepares = tuple(prepare for prepare in prepares if callable(prepare))
+        self._prepares = offered(first, "prepare")
         self.batch_size = batch_size
         self.image_limits = image_limits
         self.allow_urls = allow_urls

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, final
 
+from speceyes.ahead import offered
 from speceyes.errors import InputError
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.progress import Bars
@@ -122,9 +123,7 @@ class Demo:
         self._progress = progress
         self._round = 4 * batch_size
         parts = (agent, agent_batched, answerer, pipeline.judge, pipeline.fallback)
-        models = {id(m): m for m in (getattr(part, "model", None) for part in parts)}
-        forgets = (getattr(model, "forget", None) for model in models.values())
-        self._forgets = tuple(forget for forget in forgets if callable(forget))
+        self._forgets = offered(parts, "forget")
         self._arms: dict[str, Stream] = {
             "agent": agent_arm(agent),
             "agent_batched": agent_arm(agent_batched),

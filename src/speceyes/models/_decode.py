@@ -137,6 +137,42 @@ def _neutral(model: Any, sampling: Sampling, ends: frozenset[int], pad_id: int) 
         model.generation_config = theirs
 
 
+def generator(seed: int | None) -> torch.Generator:
+    """A row's own generator; without a seed, its draws are new each time."""
+    made = torch.Generator()
+    if seed is None:
+        made.seed()
+    else:
+        made.manual_seed(seed)
+    return made
+
+
+def scored(
+    scores: torch.Tensor, k: int, *, first: bool
+) -> tuple[torch.Tensor | None, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+    """What is kept of a step's scores.
+
+    Args:
+        scores: float32[B, V], raw.
+        k: How many log-probabilities; 0 for none.
+        first: Whether what could come first is wanted too.
+
+    Returns:
+        The top K log-probabilities float32[B, K], which rows are finite bool[B], and the ids and
+        probabilities of the likeliest tokens; None for what wasn't wanted.
+    """
+    if not (k or first):
+        return None, scores.amax(dim=-1).isfinite(), None
+    # log_softmax of the top K without a second B x V: their logits less the normaliser.
+    normaliser = scores.logsumexp(dim=-1, keepdim=True)
+    top = scores.topk(k, dim=-1).values - normaliser if k else None
+    likeliest = None
+    if first:
+        best = scores.topk(min(FIRST_TOKENS, scores.shape[-1]), dim=-1)
+        likeliest = best.indices, (best.values - normaliser).exp()
+    return top, normaliser.squeeze(-1).isfinite(), likeliest
+
+
 def drawn(
     scores: torch.Tensor, temperature: float, generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
@@ -167,13 +203,7 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
         self.sampling = sampling
         self.generators: list[torch.Generator] = []
         if sampling.temperature > 0:
-            for seed in seeds:
-                generator = torch.Generator()
-                if seed is None:
-                    generator.seed()
-                else:
-                    generator.manual_seed(seed)
-                self.generators.append(generator)
+            self.generators = [generator(seed) for seed in seeds]
         self._top: list[torch.Tensor] = []
         self._finite: torch.Tensor | None = None
         self._first: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -186,18 +216,12 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
             input_ids: int64[B, T], not looked at.
             scores: float32[B, V], raw.
         """
-        k, first = self.sampling.top_k, self.sampling.first_token and self._first is None
-        if k or first:
-            # log_softmax of the top K without a second B x V: their logits less the normaliser.
-            normaliser = scores.logsumexp(dim=-1, keepdim=True)
-            finite = normaliser.squeeze(-1).isfinite()
-            if k:
-                self._top.append(scores.topk(k, dim=-1).values - normaliser)
-            if first:
-                best = scores.topk(min(FIRST_TOKENS, scores.shape[-1]), dim=-1)
-                self._first = (best.indices, (best.values - normaliser).exp())
-        else:
-            finite = scores.amax(dim=-1).isfinite()
+        first = self.sampling.first_token and self._first is None
+        top, finite, best = scored(scores, self.sampling.top_k, first=first)
+        if top is not None:
+            self._top.append(top)
+        if best is not None:
+            self._first = best
         self._finite = finite if self._finite is None else self._finite & finite
         if not self.generators:
             return scores

@@ -10,11 +10,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
-from PIL import Image as PILImage
-
-from speceyes.errors import InputError, ModelError
+from speceyes.errors import ModelError
 from speceyes.fingerprint import fingerprint
 from speceyes.models._bounded import BoundedCache
+from speceyes.models._rgb import checked, to_rgb
 from speceyes.values import Conversation, Image, Sampling
 
 
@@ -81,12 +80,7 @@ class ImageLinks:
         Raises:
             InputError: Not a PIL image. Paths and URLs are never opened here.
         """
-        if not isinstance(image, PILImage.Image):
-            raise InputError(
-                f"got a {type(image).__name__} as an image; only PIL images are allowed here: "
-                "load paths, bytes and URLs with speceyes.load_image first"
-            )
-        key = fingerprint(image)
+        key = fingerprint(checked(image))
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
@@ -115,12 +109,8 @@ class ImageLinks:
     def _encode(self, image: Image) -> str:
         with self._lock:
             self.encoded += 1
-        if image.mode != "RGB" and image.has_transparency_data:
-            image = image.convert("RGBA")
-            white = PILImage.new("RGBA", image.size, (255, 255, 255, 255))
-            image = PILImage.alpha_composite(white, image)
         buffer = io.BytesIO()
-        rgb = image.convert("RGB") if image.mode != "RGB" else image
+        rgb = to_rgb(image)
         if self._form == "png":
             rgb.save(buffer, "PNG", compress_level=1, icc_profile=None)
         else:

@@ -19,7 +19,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 from typing_extensions import override
 
-from speceyes.models._decode import FIRST_TOKENS, Decoded, drawn
+from speceyes.models._decode import Decoded, drawn, generator, scored
 from speceyes.models._native import Reader, Spent, Tokens, given
 from speceyes.models._prefix import Kept, PrefixCache
 from speceyes.models._stop import Row, Speech, StopStrings
@@ -53,7 +53,7 @@ class _Slotted(DynamicLayer):  # type: ignore[misc]
 
     def __init__(self, slots: _Slots, layer: int) -> None:
         super().__init__()
-        self.slots, self.layer = slots, layer
+        self.slots = slots
         self.is_initialized = True
         self.keys, self.values = slots.states[layer, 0], slots.states[layer, 1]
         self.dtype, self.device = self.keys.dtype, self.keys.device
@@ -76,8 +76,8 @@ class _Slots:
     """Room for the states of up to `n` rows, a tensor [layers, 2, n, heads, tokens, width]."""
 
     def __init__(self, like: torch.Tensor, n: int, tokens: int) -> None:
-        layers, two, heads, _, size = like.shape
-        self.states = like.new_zeros(layers, two, n, heads, tokens, size)
+        layers, both, heads, _, size = like.shape
+        self.states = like.new_zeros(layers, both, n, heads, tokens, size)
         self.width = 0  # columns in use after the coming step
         self.rows = self.places = torch.zeros(0, dtype=torch.long, device=like.device)
 
@@ -165,11 +165,8 @@ class LiveBatch(Generic[Key]):
         lines: list[_Line[Key]] = []
         for at in group:
             key, tokens, seed = rows[at]
-            generator = None
-            if self._sampling.temperature > 0:
-                generator = torch.Generator()
-                generator.seed() if seed is None else generator.manual_seed(seed)
-            lines.append(_Line(key, tokens, generator, length=len(tokens.ids)))
+            draws = generator(seed) if self._sampling.temperature > 0 else None
+            lines.append(_Line(key, tokens, draws, length=len(tokens.ids)))
         ended = self._take(lines, logits)
         done, going = [], []
         for line, state, end in zip(lines, states, ended, strict=True):
@@ -215,9 +212,7 @@ class LiveBatch(Generic[Key]):
         shown = [
             one for p, n in zip(prompts, had, strict=True) for one in p.shown if one.start >= n
         ]
-        cache = Cache(
-            layers=self._prefix_layers(found, before),
-        )
+        cache = Cache(layers=self._prefix_layers(found, before))
         encoded = self._reader.encoded(shown, self._spent)
         start = time.perf_counter()
         with given(self._model, encoded) as features:
@@ -332,22 +327,13 @@ class LiveBatch(Generic[Key]):
             and not lines[0].row.ids
             and lines[0].length == len(lines[0].tokens.ids)
         )
-        normaliser = None
-        if sampling.top_k or first:
-            # log_softmax of the top K without a second B x V: their logits less the normaliser.
-            normaliser = scores.logsumexp(dim=-1, keepdim=True)
-            finite = normaliser.squeeze(-1).isfinite()
-        else:
-            finite = scores.amax(dim=-1).isfinite()
-        if sampling.top_k:
-            top = scores.topk(sampling.top_k, dim=-1).values - normaliser
+        top, finite, best = scored(scores, sampling.top_k, first=first)
+        if top is not None:
             for i, line in enumerate(lines):
                 line.top.append((top, i))
-        if first:
-            best = scores.topk(min(FIRST_TOKENS, scores.shape[-1]), dim=-1)
-            chances = (best.values - normaliser).exp().tolist()
-            for line, ids, shares in zip(lines, best.indices.tolist(), chances, strict=True):
-                line.first = self._speech.first_token(ids, shares)
+        if best is not None:
+            for line, ids, chances in zip(lines, best[0].tolist(), best[1].tolist(), strict=True):
+                line.first = self._speech.first_token(ids, chances)
         if sampling.temperature > 0:
             generators = [line.generator for line in lines if line.generator is not None]
             chosen = drawn(scores, sampling.temperature, generators)[:, 0]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from speceyes.errors import ConfigError, ModelError
-from speceyes.models._pixels import Pixels, checked
+from speceyes.models._pixels import Pixels
+from speceyes.models._rgb import checked
 from speceyes.values import Conversation, Image, Message
 
 

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any, final
 
-import numpy as np
 import torch
 
 from speceyes.errors import ConfigError, ModelError
@@ -22,6 +21,7 @@ from speceyes.models._native import Features, Reader, Spent, Tokens, why_not
 from speceyes.models._pixels import QwenPixels, pixels_of
 from speceyes.models._prefix import PrefixCache
 from speceyes.models._prompt import Prompt, Prompter
+from speceyes.models._seed import row_seed
 from speceyes.models._stop import Speech, StopStrings, end_ids
 from speceyes.values import Completion, Conversation, Image, Sampling
 
@@ -382,7 +382,7 @@ class HFModel:
             sampling,
             self._speech,
             self._pad_id,
-            [_seed(sampling.seed, prompt.index) for prompt in asked],
+            [row_seed(sampling.seed, prompt.index) for prompt in asked],
             keep_logits=self._is_reference,
         )
         return [self._completion(row, n) for row, n in zip(rows, lengths, strict=True)]
@@ -392,7 +392,7 @@ class HFModel:
         with torch.inference_mode():
             batch = self._live(sampling)
             done.update(
-                batch.add([(p.index, p.tokens, _seed(sampling.seed, p.index)) for p in prompts])
+                batch.add([(p.index, p.tokens, row_seed(sampling.seed, p.index)) for p in prompts])
             )
             while len(batch):
                 done.update(batch.step())
@@ -418,11 +418,3 @@ class HFModel:
             prompt_tokens=prompt_tokens,
             first_token=row.first_token,
         )
-
-
-def _seed(seed: int | None, index: int) -> int | None:
-    """A row's own seed: (1, 0) and (0, 1) are different streams."""
-    if seed is None:
-        return None
-    mixed = np.random.SeedSequence([seed % (1 << 64), index])
-    return int(mixed.generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -9,14 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, final, get_args
 
-import numpy as np
-
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models._engine_ask import HABITS, ImageLinks, body_of
 from speceyes.models._engine_http import Cancel, Endpoint, Refused
 from speceyes.models._engine_meet import HOSTED, Engine, capped, headers_of, meet, said
 from speceyes.models._engine_read import read
 from speceyes.models._engine_sight import QwenSight, own_size, sight_of
+from speceyes.models._seed import row_seed
 from speceyes.values import Completion, Conversation, Image, Message, Sampling
 
 __all__ = ["OpenAIModel", "QwenSight", "own_size"]
@@ -242,7 +241,7 @@ class OpenAIModel:
     def _complete(
         self, index: int, conversation: Conversation, sampling: Sampling, cancel: Cancel
     ) -> Completion:
-        seed = _seed(sampling.seed, index)
+        seed = row_seed(sampling.seed, index)
         # The token that was drawn is listed too, and can push the last of the top K out.
         least = sampling.top_k + (sampling.temperature > 0 and sampling.top_k > 0)
         while True:
@@ -272,11 +271,3 @@ class OpenAIModel:
                     raise ModelError(capped(asked, sampling, exc)) from exc
                 raise
             return read(reply, sampling, self._habits)
-
-
-def _seed(seed: int | None, index: int) -> int | None:
-    """A row's own seed, below 2**63: (1, 0) and (0, 1) are different streams."""
-    if seed is None:
-        return None
-    mixed = np.random.SeedSequence([seed % (1 << 64), index])
-    return int(mixed.generate_state(1, np.uint64)[0] >> np.uint64(1))
