@@ -318,7 +318,9 @@ def test_a_schedule_changes_the_time_and_nothing_else(pair: tuple[HFModel, HFMod
                 other.route,
                 other.answer,
             )
-            if one.verdict is not None and other.verdict is not None:
+            # A rejected draft may have ended before its least clear token.
+            if one.route == "draft":
+                assert one.verdict is not None and other.verdict is not None
                 assert one.verdict.separability == pytest.approx(
                     other.verdict.separability, abs=0.05
                 )

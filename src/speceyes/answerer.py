@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import logging
+from collections.abc import Callable, Collection, Sequence
 from typing import final
 
 from speceyes import prompts
@@ -11,11 +13,15 @@ from speceyes.isolation import describe, generate_isolated
 from speceyes.values import (
     Completion,
     Conversation,
+    Floor,
     Message,
     Query,
     Sampling,
+    Session,
     VisionLanguageModel,
 )
+
+_log = logging.getLogger(__name__)
 
 
 @final
@@ -70,10 +76,26 @@ class SpeculativeAnswerer:
         """
         return prompts.fingerprint(self.system or "", self.prompt, self.choice_prompt)
 
-    def __call__(self, queries: Sequence[Query]) -> list[Completion]:
+    def __call__(
+        self,
+        queries: Sequence[Query],
+        *,
+        floor: Floor | None = None,
+        unwanted: Callable[[], Collection[int]] | None = None,
+    ) -> list[Completion]:
         """One completion a query, in order; a query on which the model fails gets one with
         `error`.
+
+        Args:
+            queries: One batch.
+            floor: Drafts may end, with finish "rejected", at the first token below it.
+            unwanted: Asked before every token for the places of queries whose drafts nobody
+                wants any more; these end at once, with `error`. Without effect where the model
+                has no `session`.
         """
+        sampling = self._sampling
+        if floor is not None and floor.top_k <= sampling.top_k:
+            sampling = dataclasses.replace(sampling, floor=floor)
         drafts: dict[int, Completion] = {}
         asked: list[tuple[int, Conversation]] = []
         for at, query in enumerate(queries):
@@ -81,7 +103,12 @@ class SpeculativeAnswerer:
                 asked.append((at, self.conversation(query)))
             except Exception as exc:  # noqa: BLE001 - a query's failure is its own
                 drafts[at] = Completion.failed(f"could not be asked: {describe(exc)}")
-        said = generate_isolated(self.model, [c for _, c in asked], self._sampling)
+        begin = None if unwanted is None else getattr(self.model, "session", None)
+        session: Session | None = begin(sampling) if callable(begin) else None
+        if session is not None and unwanted is not None:
+            drafts.update(_while_wanted(session, asked, unwanted))
+            asked = [(at, conversation) for at, conversation in asked if at not in drafts]
+        said = generate_isolated(self.model, [c for _, c in asked], sampling)
         drafts.update((at, completion) for (at, _), completion in zip(asked, said, strict=True))
         return [drafts[at] for at in range(len(queries))]
 
@@ -91,3 +118,26 @@ class SpeculativeAnswerer:
         user = Message("user", (*query.images, f"{query.text}\n{instruction}"))
         before = (Message("system", (self.system,)),) if self.system is not None else ()
         return Conversation((*before, user))
+
+
+def _while_wanted(
+    session: Session,
+    asked: Sequence[tuple[int, Conversation]],
+    unwanted: Callable[[], Collection[int]],
+) -> dict[int, Completion]:
+    """Completions by place; a place that is missing was not completed, and is to be tried again."""
+    done: dict[int, Completion] = {}
+    for at, conversation in asked:
+        session.add(at, conversation)
+    try:
+        while len(session):
+            for at in unwanted():
+                if at not in done:
+                    session.drop(at)
+                    done[at] = Completion.failed("given up: the judge wants tools")
+            done.update(session.step())
+    except Exception as exc:  # noqa: BLE001 - it promised not to; the rows are told apart
+        _log.warning("the session failed (%s); going on without", describe(exc))
+    finally:
+        session.close()
+    return done

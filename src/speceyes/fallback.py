@@ -1,8 +1,9 @@
 """Phase IV: the full agent loop, batched.  (Sec. 3.1 and 3.2 of SpecEyes, arXiv 2603.23483.)
 
 The agent is the stateful system s_{d+1} = f(s_d, t_d(s_d)): it thinks, calls a tool, looks at
-what came back, and so on to its answer. Here every live trajectory takes its turn in one batch
-a round, and a new one joins as soon as another has finished.
+what came back, and so on to its answer. Here live trajectories share every forward pass, each
+at its own depth and its own place in a turn, and a new one joins as soon as another has finished.
+A model that can't let rows join in the middle of a turn takes a turn of all in one batch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
 from speceyes import prompts
-from speceyes.errors import ConfigError, ParseError
+from speceyes.errors import ConfigError, ModelError, ParseError
 from speceyes.fingerprint import frozen
 from speceyes.isolation import describe, generate_isolated
 from speceyes.values import (
@@ -26,6 +27,7 @@ from speceyes.values import (
     Observation,
     Query,
     Sampling,
+    Session,
     Step,
     Tool,
     ToolCall,
@@ -119,23 +121,26 @@ class AgenticFallback:
         source = enumerate(queries)
         run = self.begin()
         exhausted, failure = False, None
-        while True:
-            while run.room and not exhausted:
-                try:
-                    run.add(*next(source))
-                except StopIteration:
-                    exhausted = True
-                except Exception as exc:  # noqa: BLE001 - raised once what is under way is done
-                    exhausted, failure = True, exc
-            if not run.live:
-                break
-            yield from run.step()
+        try:
+            while True:
+                while run.room and not exhausted:
+                    try:
+                        run.add(*next(source))
+                    except StopIteration:
+                        exhausted = True
+                    except Exception as exc:  # noqa: BLE001 - raised once the rest is done
+                        exhausted, failure = True, exc
+                if not run.live:
+                    break
+                yield from run.step()
+        finally:
+            run.close()
         if failure is not None:
             raise failure
 
-    def begin(self) -> LiveBatch:
+    def begin(self) -> AgentRun:
         """An empty run, to be fed and stepped by hand."""
-        return LiveBatch(self)
+        return AgentRun(self)
 
 
 @dataclass(slots=True)
@@ -150,7 +155,7 @@ class _Live:
 
 
 @final
-class LiveBatch:
+class AgentRun:
     """One run of an `AgenticFallback`: the trajectories that are alive now.
 
     Made by `AgenticFallback.begin`; used by one thread.
@@ -158,8 +163,11 @@ class LiveBatch:
 
     def __init__(self, agent: AgenticFallback) -> None:
         self._agent = agent
-        self._live: list[_Live] = []
+        self._live: dict[int, _Live] = {}
         self._done: list[tuple[int, Trajectory, float]] = []
+        self._sampling = Sampling(max_tokens=agent.max_tokens, stop=agent.dialect.stop)
+        begin = getattr(agent.model, "session", None)
+        self._session: Session | None = begin(self._sampling) if callable(begin) else None
 
     @property
     def live(self) -> int:
@@ -181,41 +189,71 @@ class LiveBatch:
             # With a single turn the first is the last, and must be asked for an answer.
             opening = agent.dialect.open if agent.max_steps > 1 else agent.dialect.ask_direct
             query = dataclasses.replace(query, images=tuple(map(frozen, query.images)))
-            self._live.append(_Live(key, query, opening(query, tools)))
+            one = _Live(key, query, opening(query, tools))
         except Exception as exc:  # noqa: BLE001 - a query's failure is its own
             reason = f"the agent could not be asked: {describe(exc)}"
             self._done.append((key, Trajectory((), None, "error", reason), 0.0))
+        else:
+            self._live[key] = one
+            if self._session is not None:
+                self._session.add(key, one.conversation)
 
     def step(self) -> list[tuple[int, Trajectory, float]]:
-        """One turn of every live trajectory, in one batch.
+        """Works on all live trajectories until a turn of one of them is over, or, where the
+        model can't let rows join, until a turn of each is.
 
         Returns:
             (key, trajectory, seconds) of those that finished, seconds as in
-            `AgenticFallback.stream`.
+            `AgenticFallback.stream`; perhaps none.
         """
         finished, self._done = self._done, []
         if not self._live:
             return finished
-        agent = self._agent
-        sampling = Sampling(max_tokens=agent.max_tokens, stop=agent.dialect.stop)
         start = time.perf_counter()
-        said = generate_isolated(agent.model, [one.conversation for one in self._live], sampling)
+        said = self._turns() if self._session is None else self._first_turns(self._session)
         share = (time.perf_counter() - start) / len(self._live)
-        going: list[_Live] = []
-        for one, completion in zip(self._live, said, strict=True):
+        for one in self._live.values():
+            one.seconds += share
+        for key, completion in said:
+            one = self._live[key]
             start = time.perf_counter()
             try:
                 trajectory = self._advance(one, completion)
             except Exception as exc:  # noqa: BLE001 - a dialect's defect ends this one only
                 _log.warning("trajectory %s ended by %s", one.key, describe(exc))
                 trajectory = Trajectory(tuple(one.steps), None, "error", describe(exc))
-            one.seconds += share + time.perf_counter() - start
-            if trajectory is None:
-                going.append(one)
-            else:
-                finished.append((one.key, trajectory, one.seconds))
-        self._live = going
+            one.seconds += time.perf_counter() - start
+            if trajectory is not None:
+                del self._live[key]
+                finished.append((key, trajectory, one.seconds))
+            elif self._session is not None:
+                self._session.add(key, one.conversation)
         return finished
+
+    def close(self) -> None:
+        """Gives up what is under way."""
+        self._live.clear()
+        if self._session is not None:
+            self._session.close()
+
+    def _turns(self) -> list[tuple[int, Completion]]:
+        """A turn of each, in one batch."""
+        asked = [one.conversation for one in self._live.values()]
+        said = generate_isolated(self._agent.model, asked, self._sampling)
+        return list(zip(self._live, said, strict=True))
+
+    def _first_turns(self, session: Session) -> list[tuple[int, Completion]]:
+        """The turns that are over first."""
+        try:
+            while not (said := session.step()):
+                if not len(session):
+                    raise ModelError(f"the session of {self._agent.model.name} lost its rows")
+            return said
+        except Exception as exc:  # noqa: BLE001 - it promised not to; the rows are told apart
+            _log.warning("the session failed (%s); going on without", describe(exc))
+            session.close()
+            self._session = None
+            return self._turns()
 
     def _advance(self, one: _Live, completion: Completion) -> Trajectory | None:
         """What becomes of a trajectory after a turn; None where it goes on."""

@@ -15,7 +15,7 @@ from speceyes.calibration.record import Calibration
 from speceyes.errors import CalibrationError, ConfigError, InputError
 from speceyes.scales import SHARPNESS, to_raw, to_unit
 from speceyes.scores import AGGREGATES, FORMULAS, TOP_K, Aggregate, Formula, combine, token_scores
-from speceyes.values import Completion, Verdict
+from speceyes.values import Completion, Floor, Verdict
 
 _SHARPEST: Final = 1e6
 
@@ -197,7 +197,7 @@ class SeparabilityGate:
             return self._rejected(
                 "the draft was cut at its token limit; allow more tokens to have it judged"
             )
-        if completion.finish != "stop":
+        if completion.finish not in ("stop", "rejected"):
             return self._rejected(f"the draft ended with finish={completion.finish!r}")
         if not completion.token_ids:
             return self._rejected("the draft is empty: there are no tokens to judge")
@@ -210,13 +210,31 @@ class SeparabilityGate:
             raw, tokens = self._raw(completion.top_logprobs, logprobs=True)
         except InputError as exc:
             return self._rejected(str(exc))
+        stopped = completion.finish == "rejected"
+        passed = raw >= self.raw_threshold
         return Verdict(
-            accepted=raw >= self.raw_threshold,
+            accepted=passed and not stopped,
             score=self._unit(raw),
             separability=raw,
             threshold=self.threshold,
             token_scores=tokens,
+            reason="the draft was ended by another, stricter threshold"
+            if passed and stopped
+            else "",
         )
+
+    @property
+    def floor(self) -> Floor | None:
+        """What ends a draft at the first token that rejects it; None where a later token could
+        make up for it, which only "min" rules out.
+
+        Example:
+            >>> round(SeparabilityGate(0.98, top_k=4).floor.separability, 3)
+            6.486
+        """
+        if self.aggregate != "min" or not math.isfinite(self.raw_threshold):
+            return None
+        return Floor(self.raw_threshold, self.top_k, self.formula)
 
     def _raw(self, x: npt.ArrayLike, logprobs: bool | None) -> tuple[float, tuple[float, ...]]:
         tokens = token_scores(x, self.top_k, self.aggregate, self.formula, logprobs=logprobs)

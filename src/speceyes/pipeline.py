@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import logging
 import time
 from collections import deque
@@ -20,6 +21,7 @@ import numpy as np
 
 from speceyes import intake
 from speceyes.ahead import Ahead, offered
+from speceyes.answerer import SpeculativeAnswerer
 from speceyes.errors import ConfigError, InputError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
 from speceyes.isolation import describe, isolated
@@ -28,6 +30,7 @@ from speceyes.ordering import Order, Ordering
 from speceyes.values import (
     Completion,
     Dialect,
+    Floor,
     Judgement,
     Query,
     Result,
@@ -40,7 +43,7 @@ from speceyes.values import (
 if TYPE_CHECKING:
     from os import PathLike
 
-    from speceyes.fallback import AgenticFallback
+    from speceyes.fallback import AgenticFallback, AgentRun
     from speceyes.gate import SeparabilityGate
     from speceyes.scores import Aggregate
     from speceyes.tools import Tools
@@ -78,6 +81,9 @@ class SpecPipeline:
             where a thread takes the cores that it would save; "sequential" works as the
             paper's code does, as a yardstick: the agent takes one query at a time, and every
             turn is read anew. Answers and routes are the same under all.
+        early: Whether a draft ends at the first token that rejects it (under "min"), and, where
+            both run at once, as soon as the judge wants tools. No decision depends on it, only
+            what is seen of rejected drafts. Off under the "sequential" schedule.
         image_limits: What images are loaded under.
         allow_urls: Whether http(s) addresses of images are fetched.
 
@@ -105,6 +111,7 @@ class SpecPipeline:
         batch_size: int = 16,
         order: Order = "judge_first",
         schedule: Schedule = "auto",
+        early: bool = True,
         image_limits: ImageLimits = DEFAULT_LIMITS,
         allow_urls: bool = False,
     ) -> None:
@@ -148,6 +155,7 @@ class SpecPipeline:
         if order not in get_args(Order):
             raise ConfigError(f"order={order!r}; it must be one of {get_args(Order)}")
         self.order: Order = order
+        self.early = early and schedule != "sequential"
         if schedule == "sequential":
             judge, answerer, fallback = (as_published(p) for p in (judge, answerer, fallback))
         self.judge = judge
@@ -191,6 +199,7 @@ class SpecPipeline:
         batch_size: int = 16,
         order: Order = "judge_first",
         schedule: Schedule = "auto",
+        early: bool = True,
         image_limits: ImageLimits = DEFAULT_LIMITS,
         allow_urls: bool = False,
     ) -> SpecPipeline:
@@ -216,6 +225,7 @@ class SpecPipeline:
             batch_size: See `SpecPipeline`.
             order: See `SpecPipeline`.
             schedule: See `SpecPipeline`.
+            early: See `SpecPipeline`.
             image_limits: See `SpecPipeline`.
             allow_urls: See `SpecPipeline`.
 
@@ -230,7 +240,6 @@ class SpecPipeline:
             >>> pipe(Image.new("RGB", (64, 64)), "Which colour?").route
             'agent'
         """
-        from speceyes.answerer import SpeculativeAnswerer
         from speceyes.fallback import AgenticFallback
         from speceyes.gate import SeparabilityGate
         from speceyes.judge import ToolJudge
@@ -270,6 +279,7 @@ class SpecPipeline:
             batch_size=batch_size,
             order=order,
             schedule=schedule,
+            early=early,
             image_limits=image_limits,
             allow_urls=allow_urls,
         )
@@ -344,6 +354,15 @@ class SpecPipeline:
 
     def _schedule(self, ahead: Ahead[_Loaded]) -> Iterator[tuple[int, Result]]:
         agent = None if self.fallback is None else self.fallback.begin()
+        try:
+            yield from self._rounds(ahead, agent)
+        finally:
+            if agent is not None:
+                agent.close()
+
+    def _rounds(
+        self, ahead: Ahead[_Loaded], agent: AgentRun | None
+    ) -> Iterator[tuple[int, Result]]:
         order = Ordering(self.order)
         waiting: deque[Ticket] = deque()
         live: dict[int, Ticket] = {}
@@ -425,12 +444,38 @@ class SpecPipeline:
             return
         start = time.perf_counter()
         queries = [ticket.query for ticket in tickets]
-        drafts = isolated(self.answerer, queries, Completion.failed)
+        drafts = isolated(self._asking(tickets), queries, Completion.failed)
         share = (time.perf_counter() - start) / len(tickets)
         for ticket, draft in zip(tickets, drafts, strict=True):
+            if draft.error is not None and not ticket.wants_draft:
+                continue  # given up, since the judge was quicker
             start = time.perf_counter()
             ticket.draft, ticket.verdict = draft, self._gate(draft)
             ticket.spent(draft=share, gate=time.perf_counter() - start)
+
+    def _asking(
+        self, tickets: Sequence[Ticket]
+    ) -> Callable[[Sequence[Query]], Sequence[Completion]]:
+        """The answerer, with what may end a draft early where it can be told."""
+        assert self.answerer is not None
+        if not (self.early and isinstance(self.answerer, SpeculativeAnswerer)):
+            return self.answerer
+        floor = getattr(self.gate, "floor", None)
+        floor = floor if isinstance(floor, Floor) else None
+        if self.order != "concurrent":
+            return functools.partial(self.answerer, floor=floor)
+        by_query = {id(ticket.query): ticket for ticket in tickets}
+
+        def ask(queries: Sequence[Query]) -> Sequence[Completion]:
+            mine = [by_query[id(query)] for query in queries]
+            return answerer(
+                queries,
+                floor=floor,
+                unwanted=lambda: [i for i, ticket in enumerate(mine) if not ticket.wants_draft],
+            )
+
+        answerer = self.answerer
+        return ask
 
     def _gate(self, draft: Completion) -> Verdict:
         assert self.gate is not None

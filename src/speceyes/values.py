@@ -35,7 +35,7 @@ Image: TypeAlias = PILImage.Image
 Box: TypeAlias = tuple[float, float, float, float]
 """left, top, right, bottom in pixels; origin at the top left of the image it refers to."""
 
-Finish: TypeAlias = Literal["stop", "length", "error"]
+Finish: TypeAlias = Literal["stop", "length", "error", "rejected"]
 Route: TypeAlias = Literal["draft", "agent", "error"]
 
 
@@ -129,6 +129,21 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
+class Floor:
+    """A separability below which one token alone rejects an answer, as it does under "min".
+
+    Args:
+        separability: The raw threshold S (dimensionless).
+        top_k: K of the score; at most `Sampling.top_k`.
+        formula: "code" or "paper"; see `speceyes.scores.separability`.
+    """
+
+    separability: float
+    top_k: int
+    formula: Literal["code", "paper"] = "code"
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """All that a phase may ask of a model.
 
@@ -140,6 +155,8 @@ class Sampling:
         first_token: Also return the probability of each text that could come first
             (`Completion.first_token`), for the judge.
         seed: Seed of the random draws where temperature > 0.
+        floor: A row may end with finish "rejected" at a token that is below it. A model may
+            ignore this, for whoever sets it holds the answer against the threshold all the same.
     """
 
     max_tokens: int = 256
@@ -148,6 +165,7 @@ class Sampling:
     temperature: float = 0.0
     first_token: bool = False
     seed: int | None = None
+    floor: Floor | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -156,6 +174,11 @@ class Sampling:
             raise InputError(f"top_k={self.top_k}; it must be 0 (none) or more")
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
             raise InputError(f"temperature={self.temperature}; it must be finite and at least 0")
+        if self.floor is not None and self.floor.top_k > self.top_k:
+            raise InputError(
+                f"floor.top_k={self.floor.top_k} is more than top_k={self.top_k}: ask for as "
+                "many log-probabilities as the floor is held against"
+            )
         object.__setattr__(self, "stop", tuple(self.stop))
 
 
@@ -172,7 +195,8 @@ class Completion:
         token_ids: The n tokens of the answer, the end-of-sequence token left out.
         top_logprobs: float32[n, K] in nats, each row descending; the end-of-sequence row left
             out. float32[0, 0] where none were asked for or no token was produced.
-        finish: "stop" (end of sequence or stop string), "length" (cut at max_tokens) or "error".
+        finish: "stop" (end of sequence or stop string), "length" (cut at max_tokens), "rejected"
+            (ended at a token below `Sampling.floor`) or "error".
         prompt_tokens: Length of the prompt in tokens, image tokens included.
         first_token: Text to probability (0 to 1) of what could come first, where
             `Sampling.first_token` asked for it. Tokens that decode to the same text are summed.
@@ -527,6 +551,38 @@ class VisionLanguageModel(Protocol):
 
     def seen_size(self, image: Image) -> tuple[int, int]:
         """(width, height) in pixels of the image as the model sees it, after its resizing."""
+        ...
+
+
+class Session(Protocol):
+    """Conversations that a model continues side by side, each joining and leaving on its own.
+
+    A model may offer `session(sampling)`, which returns one, or None where it can't. What comes
+    back is what `VisionLanguageModel.generate` would have given. Used by one thread.
+    """
+
+    def __len__(self) -> int:
+        """How many have been added and have not come back yet."""
+        ...
+
+    def add(self, key: int, conversation: Conversation) -> None:
+        """Lets a conversation join at the next step. Returns at once and never raises for it."""
+        ...
+
+    def step(self) -> list[tuple[int, Completion]]:
+        """Works on all of them for a moment.
+
+        Returns:
+            (key, completion) of those that are finished now; perhaps none.
+        """
+        ...
+
+    def drop(self, key: int) -> None:
+        """Gives one up: it will not come back. An unknown key is ignored."""
+        ...
+
+    def close(self) -> None:
+        """Gives all of them up."""
         ...
 
 

@@ -52,6 +52,11 @@ class WatchedGate:
             )
         return verdict
 
+    @property
+    def floor(self) -> None:
+        """Never ends a draft early: the monitor compares scores with those of whole drafts."""
+        return None
+
     def __getattr__(self, name: str) -> Any:
         """What else a pipeline asks of a gate, such as top_k, is the gate's own."""
         if name in ("gate", "monitor"):  # not set yet: unpickling

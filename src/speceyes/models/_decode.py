@@ -26,7 +26,11 @@ from transformers import (
 from typing_extensions import override
 
 from speceyes.models._stop import Row, Speech, StopStrings
-from speceyes.values import Finish, Sampling
+from speceyes.scores import EPS
+from speceyes.values import Finish, Floor, Sampling
+
+_SAFE = 1e-3
+"""How far below the floor a score must be, relative to it, so that rounding decides nothing."""
 
 FIRST_TOKENS = 64
 """How many ids are looked at for `Completion.first_token`."""
@@ -40,7 +44,7 @@ class Decoded:
         text: Cut right after the stop string that was met, if one was.
         ids: The n tokens, the end-of-sequence token left out.
         top_logprobs: float32[n, K] in nats, descending; [0, 0] where none were asked for.
-        finish: "stop" or "length".
+        finish: "stop", "length" or "rejected".
         first_token: Text to probability, where asked for.
         finite: False where the model's scores held NaN or infinity, so that nothing of it counts.
     """
@@ -76,7 +80,7 @@ def decode(
     """
     stops = StopStrings(sampling.stop, speech)
     recorder = Recorder(sampling, seeds)
-    stopping = PerRowStopping(len(seeds), speech.ends, stops)
+    stopping = PerRowStopping(len(seeds), speech.ends, stops, recorder)
     with _neutral(model, sampling, speech.ends, pad_id), torch.inference_mode():
         kept = model.generate(
             **inputs,
@@ -173,6 +177,25 @@ def scored(
     return top, normaliser.squeeze(-1).isfinite(), likeliest
 
 
+def below(top: torch.Tensor, floor: Floor) -> torch.Tensor:
+    """bool[B]: whose token is too little separable, beyond any doubt that rounding leaves.
+
+    The gate decides in float64 on the host; this ends a row only where it could not decide
+    otherwise. Equal to `speceyes.scores.separability` but for rounding.
+
+    Args:
+        top: float32[B, K] log-probabilities, descending.
+        floor: Its top_k is at most K.
+    """
+    shifted = top[:, : floor.top_k] - top[:, :1]
+    if floor.formula == "code":
+        shifted = shifted[:, 1:]
+    centre = shifted.mean(dim=1, keepdim=True)
+    spread = (shifted - centre).square().mean(dim=1).sqrt()
+    score = -centre.squeeze(1) / (spread + EPS)
+    return score < floor.separability - _SAFE * (1.0 + abs(floor.separability))
+
+
 def drawn(
     scores: torch.Tensor, temperature: float, generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
@@ -205,6 +228,7 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
         if sampling.temperature > 0:
             self.generators = [generator(seed) for seed in seeds]
         self._top: list[torch.Tensor] = []
+        self.below: torch.Tensor | None = None
         self._finite: torch.Tensor | None = None
         self._first: tuple[torch.Tensor, torch.Tensor] | None = None
 
@@ -220,6 +244,8 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
         top, finite, best = scored(scores, self.sampling.top_k, first=first)
         if top is not None:
             self._top.append(top)
+            if self.sampling.floor is not None:
+                self.below = below(top, self.sampling.floor)
         if best is not None:
             self._first = best
         self._finite = finite if self._finite is None else self._finite & finite
@@ -253,12 +279,16 @@ class PerRowStopping(StoppingCriteria):  # type: ignore[misc]
         size: Rows in the batch.
         ends: Ids that end a row.
         stops: Strings that end a row.
+        recorder: Has seen the same step's scores; its `below` ends rows.
     """
 
-    def __init__(self, size: int, ends: frozenset[int], stops: StopStrings) -> None:
+    def __init__(
+        self, size: int, ends: frozenset[int], stops: StopStrings, recorder: Recorder
+    ) -> None:
         self.rows = [Row() for _ in range(size)]
         self.ends = ends
         self.stops = stops
+        self.recorder = recorder
 
     @override
     def __call__(
@@ -266,8 +296,10 @@ class PerRowStopping(StoppingCriteria):  # type: ignore[misc]
     ) -> torch.Tensor:
         """bool[B]: which rows are finished after the last column of `input_ids`."""
         tokens = input_ids[:, -1].tolist()
+        low = self.recorder.below
+        lost = [False] * len(tokens) if low is None else low.tolist()
         done = [
-            row.take(token, self.ends, self.stops)
-            for row, token in zip(self.rows, tokens, strict=True)
+            row.take(token, self.ends, self.stops, lost=is_lost)
+            for row, token, is_lost in zip(self.rows, tokens, lost, strict=True)
         ]
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)

@@ -19,7 +19,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 from typing_extensions import override
 
-from speceyes.models._decode import Decoded, drawn, generator, scored
+from speceyes.models._decode import Decoded, below, drawn, generator, scored
 from speceyes.models._native import Reader, Spent, Tokens, given
 from speceyes.models._prefix import Kept, PrefixCache
 from speceyes.models._stop import Row, Speech, StopStrings
@@ -303,12 +303,24 @@ class LiveBatch(Generic[Key]):
                 done.append((line.key, self._finished(line)))
                 if self._prefixes.limit:
                     self._keep(line, slots.states[:, :, at, :, : line.length].clone())
-                tail = self._lines.pop()
-                if at < len(self._lines):
-                    self._lines[at] = tail
-                    own = slice(0, tail.length)
-                    slots.states[:, :, at, :, own] = slots.states[:, :, len(self._lines), :, own]
+                self._leave(at)
         return done[::-1]
+
+    def drop(self, key: Key) -> None:
+        """Lets a row leave unfinished; what was read of its prompt is not kept."""
+        for at, line in enumerate(self._lines):
+            if line.key == key:
+                self._leave(at)
+                return
+
+    def _leave(self, at: int) -> None:
+        """Hands a row's slot to the last row."""
+        assert self._slots is not None
+        tail = self._lines.pop()
+        if at < len(self._lines):
+            self._lines[at] = tail
+            states, own = self._slots.states, slice(0, tail.length)
+            states[:, :, at, :, own] = states[:, :, len(self._lines), :, own]
 
     def _position(self, line: _Line[Key]) -> int:
         """The rotary position of the token that is read next."""
@@ -339,12 +351,16 @@ class LiveBatch(Generic[Key]):
             chosen = drawn(scores, sampling.temperature, generators)[:, 0]
         else:
             chosen = scores.argmax(dim=-1)
-        tokens, good = torch.stack((chosen, finite.long())).tolist()  # the step's one wait
+        low = torch.zeros_like(finite)
+        if sampling.floor is not None and top is not None:
+            low = below(top, sampling.floor)
+        # The step's one wait for the device:
+        tokens, good, lost = torch.stack((chosen, finite.long(), low.long())).tolist()
         self._spent.decoded += len(lines)
         ended = []
-        for line, token, fine in zip(lines, tokens, good, strict=True):
+        for line, token, fine, is_lost in zip(lines, tokens, good, lost, strict=True):
             line.finite, line.last = bool(fine), token
-            over = line.row.take(token, self._speech.ends, self._stops)
+            over = line.row.take(token, self._speech.ends, self._stops, lost=bool(is_lost))
             said = line.length - len(line.tokens.ids) + 1
             ended.append(over or not fine or said >= sampling.max_tokens)
         return ended

@@ -160,8 +160,17 @@ class Row:
     finish: Finish | None = None
     _met: bool = False
 
-    def take(self, token: int, ends: frozenset[int], stops: StopStrings) -> bool:
-        """Adds a token; returns whether the row is finished."""
+    def take(
+        self, token: int, ends: frozenset[int], stops: StopStrings, *, lost: bool = False
+    ) -> bool:
+        """Adds a token; returns whether the row is finished.
+
+        Args:
+            token: Its id.
+            ends: Ids that end an answer, and are no part of it.
+            stops: Strings that end an answer.
+            lost: The token alone rejects the answer, unless it is its end.
+        """
         if self.finish is None:
             if token in ends:
                 self.finish = "stop"
@@ -169,6 +178,8 @@ class Row:
                 self.ids.append(token)
                 if stops.met(self.ids):
                     self.finish, self._met = "stop", True
+                elif lost:
+                    self.finish = "rejected"
         return self.finish is not None
 
     def text(self, stops: StopStrings) -> str:

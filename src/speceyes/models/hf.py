@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, final
 
 import torch
@@ -22,8 +22,9 @@ from speceyes.models._pixels import QwenPixels, pixels_of
 from speceyes.models._prefix import PrefixCache
 from speceyes.models._prompt import Prompt, Prompter
 from speceyes.models._seed import row_seed
+from speceyes.models._session import Host, LiveSession
 from speceyes.models._stop import Speech, StopStrings, end_ids
-from speceyes.values import Completion, Conversation, Image, Sampling
+from speceyes.values import Completion, Conversation, Image, Sampling, Session
 
 logger = logging.getLogger(__name__)
 
@@ -285,12 +286,7 @@ class HFModel:
             ConfigError: `sampling` asks for what no row can have: more log-probabilities than
                 the vocabulary has tokens, or an empty stop string.
         """
-        if sampling.top_k > self._vocabulary:
-            raise ConfigError(
-                f"top_k={sampling.top_k} is more than the vocabulary of {self._name} has tokens "
-                f"({self._vocabulary}): ask for {self._vocabulary} at most"
-            )
-        StopStrings(sampling.stop, self._speech)  # refused here, before any row is run
+        self._check(sampling)
         done: dict[int, Completion] = {}
         order: Sequence[int] = range(len(conversations))
         if len(order) > self._max_batch:
@@ -309,10 +305,46 @@ class HFModel:
             self._run(prompts, sampling, done)
         return [done[index] for index in range(len(conversations))]
 
+    def session(self, sampling: Sampling) -> Session | None:
+        """Conversations that join and leave on their own, or None where this model can't: it
+        isn't driven by tokens, or rows are drawn, which depends on their places in a call.
+        """
+        if self._reader is None or sampling.temperature > 0:
+            return None
+        self._check(sampling)
+        return LiveSession(
+            Host(
+                rows=lambda: _Rows(self, sampling),
+                read=lambda conversation: self._read(0, conversation),
+                alone=lambda conversations: self.generate(conversations, sampling),
+                working=self._working,
+                room=lambda: self._max_batch,
+                shrink=self._shrink,
+            )
+        )
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        with self._lock, torch.inference_mode():
+            yield
+
+    def _check(self, sampling: Sampling) -> None:
+        """Refuses what no row can have, before any row is run."""
+        if sampling.top_k > self._vocabulary:
+            raise ConfigError(
+                f"top_k={sampling.top_k} is more than the vocabulary of {self._name} has tokens "
+                f"({self._vocabulary}): ask for {self._vocabulary} at most"
+            )
+        StopStrings(sampling.stop, self._speech)
+
     def _prompt(self, index: int, conversation: Conversation) -> Prompt | _Read:
         """A row ready to be run: tokens where this model is driven by tokens."""
         if self._reader is None:
             return self._prompter.prompt(index, conversation)
+        return self._read(index, conversation)
+
+    def _read(self, index: int, conversation: Conversation) -> _Read:
+        assert self._reader is not None
         with self._lock:
             prompt = self._prompter.prompt(index, conversation, ready=False)
             tokens = self._reader.tokens(prompt)
@@ -399,6 +431,7 @@ class HFModel:
         return [self._completion(done[p.index], len(p.tokens.ids)) for p in prompts]
 
     def _live(self, sampling: Sampling) -> LiveBatch[int]:
+        """An empty batch."""
         assert self._reader is not None
         return LiveBatch(
             self._model, self._reader, self._prefixes, sampling, self._speech, self._spent
@@ -418,3 +451,30 @@ class HFModel:
             prompt_tokens=prompt_tokens,
             first_token=row.first_token,
         )
+
+
+@final
+class _Rows:
+    """A `LiveBatch` whose rows come back as completions."""
+
+    def __init__(self, model: HFModel, sampling: Sampling) -> None:
+        self._model = model
+        self._batch = model._live(sampling)
+        self._lengths: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._batch)
+
+    def add(self, rows: Sequence[tuple[int, _Read]]) -> list[tuple[int, Completion]]:
+        self._lengths.update((key, len(read.tokens.ids)) for key, read in rows)
+        return self._ended(self._batch.add([(key, read.tokens, None) for key, read in rows]))
+
+    def step(self) -> list[tuple[int, Completion]]:
+        return self._ended(self._batch.step())
+
+    def drop(self, key: int) -> None:
+        self._lengths.pop(key, None)
+        self._batch.drop(key)
+
+    def _ended(self, decoded: Sequence[tuple[int, Decoded]]) -> list[tuple[int, Completion]]:
+        return [(key, self._model._completion(one, self._lengths.pop(key))) for key, one in decoded]

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speceyes.errors import ConfigError, InputError
+from speceyes.scores import separability
 from speceyes.values import Completion, Conversation, Image, Sampling
 
 Script: TypeAlias = (
@@ -87,7 +88,8 @@ class ScriptedModel:
         delay_s: Seconds slept for each batch, whatever its size.
         seen: (width, height) in pixels of an image as the model sees it; its own size if None.
         margin: Separability S of every answer token, where log-probabilities are asked for; a
-            number or a function of the conversation. 12 passes a gate at 0.98, 3 doesn't.
+            number or a function of the conversation, which may give one for each token. 12
+            passes a gate at 0.98, 3 doesn't.
 
     Raises:
         ConfigError: delay_s is negative or not finite.
@@ -107,7 +109,7 @@ class ScriptedModel:
         name: str = "scripted",
         delay_s: float = 0.0,
         seen: Callable[[Image], tuple[int, int]] | None = None,
-        margin: float | Callable[[Conversation], float] = 12.0,
+        margin: float | Callable[[Conversation], float | Sequence[float]] = 12.0,
     ) -> None:
         if not (math.isfinite(delay_s) and delay_s >= 0):
             raise ConfigError(f"delay_s={delay_s}; it must be finite and at least 0 seconds")
@@ -165,7 +167,7 @@ def _resolve(script: Script, conversation: Conversation, sampling: Sampling) -> 
 
 
 def _complete(
-    text: str, conversation: Conversation, sampling: Sampling, margin: float
+    text: str, conversation: Conversation, sampling: Sampling, margin: float | Sequence[float]
 ) -> Completion:
     """The text as an engine would return it: stopped, cut, counted."""
     ends = [text.find(s) + len(s) for s in sampling.stop if s and s in text]
@@ -176,16 +178,24 @@ def _complete(
     room = sampling.max_tokens if stopped else sampling.max_tokens - 1
     cut = len(tokens) > room
     tokens = tokens[: sampling.max_tokens] if cut else tokens
+    rows = np.zeros((0, 0), dtype=np.float32)
+    if sampling.top_k:
+        rows = scripted_logprobs(len(tokens), sampling.top_k, margin)
+    floor, rejected = sampling.floor, False
+    if floor is not None and tokens:
+        low = np.flatnonzero(
+            separability(rows[:, : floor.top_k], floor.formula) < floor.separability
+        )
+        if len(low):
+            rejected, tokens, rows = True, tokens[: low[0] + 1], rows[: low[0] + 1]
     said = [message.text for message in conversation.messages]
     said += [part for part in conversation.begun if isinstance(part, str)]
     prompt = [_TOKEN.findall(part) for part in said]
     return Completion(
         text="".join(tokens),
         token_ids=tuple(zlib.crc32(token.encode()) for token in tokens),
-        top_logprobs=scripted_logprobs(len(tokens), sampling.top_k, margin)
-        if sampling.top_k
-        else np.zeros((0, 0), dtype=np.float32),
-        finish="length" if cut else "stop",
+        top_logprobs=rows,
+        finish="rejected" if rejected else "length" if cut else "stop",
         prompt_tokens=sum(map(len, prompt)) + len(conversation.images),
         first_token={tokens[0]: 1.0} if sampling.first_token and tokens else {},
     )

@@ -1,0 +1,517 @@
+"""Rows that join and leave in the middle of a turn, and drafts that end early."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from random_models import FAMILIES, Family, build
+from speceyes import tiny
+from speceyes.answerer import SpeculativeAnswerer
+from speceyes.calibration import GateMonitor, WatchedGate
+from speceyes.errors import ConfigError, InputError
+from speceyes.fallback import AgenticFallback
+from speceyes.gate import SeparabilityGate
+from speceyes.models import HFModel
+from speceyes.models.scripted import ScriptedModel, scripted_logprobs
+from speceyes.pipeline import SpecPipeline
+from speceyes.tiny.scenes import questions
+from speceyes.values import (
+    Completion,
+    Conversation,
+    Floor,
+    Judgement,
+    Message,
+    Query,
+    Sampling,
+    Session,
+)
+
+GREEDY = Sampling(max_tokens=12, top_k=8)
+DOT = Image.new("RGB", (64, 64))
+ZOOM = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 32, 32]}}'
+CALL = f"<tool_call>{ZOOM}</tool_call>"
+
+
+def asked(seed: int) -> Conversation:
+    size = (60, 40 + 20 * (seed % 4), 3)
+    pixels = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    words = " ".join(["What colour is the small square?"] * (1 + seed % 3))
+    return Conversation((Message("user", (image, words)),))
+
+
+def collect(session: Session) -> dict[int, Completion]:
+    done: dict[int, Completion] = {}
+    while len(session):
+        done.update(session.step())
+    return done
+
+
+def open_session(model: HFModel, sampling: Sampling = GREEDY) -> Session:
+    session = model.session(sampling)
+    assert session is not None
+    return session
+
+
+def same(one: Completion, other: Completion) -> None:
+    assert (one.text, one.token_ids, one.finish, one.error, one.prompt_tokens) == (
+        other.text,
+        other.token_ids,
+        other.finish,
+        other.error,
+        other.prompt_tokens,
+    )
+    np.testing.assert_allclose(one.top_logprobs, other.top_logprobs, atol=1e-4)
+
+
+# --- the rows of a model --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_that_join_at_any_time_say_what_they_say_alone(family: Family) -> None:
+    net, processor = build(family)
+    model = HFModel(net, processor, max_batch=3)
+    alone = HFModel(net, processor, cache_bytes=0)
+    wanted = [alone.generate([asked(seed)], GREEDY)[0] for seed in range(9)]
+    session = open_session(model)
+    done: dict[int, Completion] = {}
+    for seed in range(9):  # one more every other step, the last ones long after the first
+        session.add(seed, asked(seed))
+        for _ in range(seed % 3):
+            done.update(session.step())
+    done.update(collect(session))
+    assert sorted(done) == list(range(9))
+    for seed, completion in done.items():
+        same(completion, wanted[seed])
+
+
+def test_no_more_rows_are_under_way_than_the_model_takes() -> None:
+    net, processor = build("qwen3vl") if "qwen3vl" in FAMILIES else build(FAMILIES[0])
+    model = HFModel(net, processor, max_batch=2)
+    sizes: list[int] = []
+    forward = net.forward
+
+    def watched(*args: Any, **named: Any) -> Any:
+        sizes.append(len(named["input_ids"]))
+        return forward(*args, **named)
+
+    net.forward = watched
+    try:
+        session = open_session(model)
+        for seed in range(7):
+            session.add(seed, asked(seed))
+        assert sorted(collect(session)) == list(range(7))
+    finally:
+        net.forward = forward
+    assert max(sizes) == 2
+
+
+def test_a_row_that_is_dropped_leaves_the_others_alone() -> None:
+    net, processor = build(FAMILIES[0])
+    model = HFModel(net, processor)
+    wanted = [model.generate([asked(seed)], GREEDY)[0] for seed in range(4)]
+    session = open_session(model)
+    for seed in range(4):
+        session.add(seed, asked(seed))
+    done = dict(session.step())
+    session.drop(1)
+    session.drop(77)  # never was
+    session.add(9, asked(1))
+    session.drop(9)  # before it joined
+    done.update(collect(session))
+    assert sorted(done) == [0, 2, 3]
+    for seed, completion in done.items():
+        same(completion, wanted[seed])
+
+
+def test_a_batch_that_fails_is_begun_anew_without_the_guilty_row(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    net, processor = build(FAMILIES[0])
+    model = HFModel(net, processor, cache_bytes=0)
+    wanted = [model.generate([asked(seed)], GREEDY)[0] for seed in range(4)]
+    forward, poison = net.forward, len(wanted[2].token_ids) and wanted[2].prompt_tokens
+    calls = 0
+
+    def failing(*args: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        mask = named.get("attention_mask")
+        if calls > 2 and mask is not None and int(mask.sum(dim=1).max()) >= poison:
+            raise RuntimeError("a kernel failed")
+        return forward(*args, **named)
+
+    net.forward = failing
+    try:
+        session = open_session(model)
+        for seed in range(4):
+            session.add(seed, asked(seed))
+        done = collect(session)
+    finally:
+        net.forward = forward
+    assert sorted(done) == [0, 1, 2, 3]
+    assert "a kernel failed" in str(done[2].error)
+    for seed, completion in done.items():
+        if completion.error is None:
+            same(completion, wanted[seed])
+    assert any(completion.error is None for completion in done.values())
+    assert "begun anew" in caplog.text
+
+
+def test_a_session_makes_room_when_memory_runs_out() -> None:
+    net, processor = build(FAMILIES[0])
+    model = HFModel(net, processor)
+    wanted = [model.generate([asked(seed)], GREEDY)[0] for seed in range(5)]
+    forward = net.forward
+
+    def full(*args: Any, **named: Any) -> Any:
+        if len(named["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*args, **named)
+
+    net.forward = full
+    try:
+        session = open_session(model)
+        for seed in range(5):
+            session.add(seed, asked(seed))
+        done = collect(session)
+    finally:
+        net.forward = forward
+    assert model.max_batch <= 2
+    for seed, completion in done.items():
+        same(completion, wanted[seed])
+
+
+def test_a_prompt_that_cannot_be_made_is_its_own() -> None:
+    model = HFModel(*build(FAMILIES[0]))
+    session = open_session(model)
+    session.add(0, asked(0))
+    session.add(1, Conversation((Message("user", (Image.new("RGB", (4000, 3)), "What?")),)))
+    done = collect(session)
+    assert done[0].error is None
+    assert "the prompt can't be made" in str(done[1].error)
+
+
+def test_what_no_session_can_do_is_told() -> None:
+    model = HFModel(*build(FAMILIES[0]))
+    assert model.session(Sampling(temperature=1.0)) is None
+    assert HFModel(*build(FAMILIES[0]), reference=True).session(GREEDY) is None
+    with pytest.raises(ConfigError, match="more than the vocabulary"):
+        model.session(Sampling(top_k=10**6))
+
+
+def test_a_closed_session_forgets_its_rows() -> None:
+    session = open_session(HFModel(*build(FAMILIES[0])))
+    session.add(0, asked(0))
+    session.step()
+    session.close()
+    assert len(session) == 0 and session.step() == []
+
+
+# --- the agent on top -----------------------------------------------------------------------
+
+
+class Shuffled:
+    """A scripted model whose sessions finish rows in an order drawn beforehand."""
+
+    def __init__(self, script: Any, order: Sequence[int], fails_at: int = -1) -> None:
+        self._model = ScriptedModel(script)
+        self.name = "shuffled"
+        self._order, self._fails_at = order, fails_at
+        self.most = 0
+
+    def seen_size(self, image: Image.Image) -> tuple[int, int]:
+        return self._model.seen_size(image)
+
+    def generate(self, asked: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
+        return self._model.generate(asked, sampling)
+
+    def session(self, sampling: Sampling) -> Session:
+        return _ShuffledSession(self, sampling, self._order, self._fails_at)
+
+
+class _ShuffledSession:
+    def __init__(
+        self, model: Shuffled, sampling: Sampling, order: Sequence[int], fails_at: int
+    ) -> None:
+        self.model, self.sampling, self.order, self.fails_at = model, sampling, order, fails_at
+        self.rows: dict[int, Conversation] = {}
+        self.steps = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, key: int, conversation: Conversation) -> None:
+        assert key not in self.rows
+        self.rows[key] = conversation
+        self.model.most = max(self.model.most, len(self.rows))
+
+    def step(self) -> list[tuple[int, Completion]]:
+        self.steps += 1
+        if self.steps == self.fails_at:
+            raise RuntimeError("the session is gone")
+        draw = self.order[self.steps % len(self.order)]
+        if draw == 0 or not self.rows:
+            return []
+        keys = sorted(self.rows)
+        chosen = {keys[(draw * (i + 1)) % len(keys)] for i in range(1 + draw % 2)}
+        gone = [(key, self.rows.pop(key)) for key in chosen]
+        said = self.model.generate([one for _, one in gone], self.sampling)
+        return [(key, one) for (key, _), one in zip(gone, said, strict=True)]
+
+    def drop(self, key: int) -> None:
+        self.rows.pop(key, None)
+
+    def close(self) -> None:
+        self.rows.clear()
+
+
+@given(
+    depths=st.lists(st.integers(0, 7), max_size=25),
+    order=st.lists(st.integers(0, 50), min_size=1, max_size=12).filter(any),
+    places=st.integers(1, 6),
+    fails_at=st.sampled_from([-1, 1, 5]),
+)
+@settings(max_examples=60, deadline=None)
+def test_trajectories_are_the_same_in_whichever_order_turns_end(
+    depths: list[int], order: list[int], places: int, fails_at: int
+) -> None:
+    script = {f"dive {d} times": [CALL] * d + [f"<answer>{d}</answer>"] for d in range(8)}
+    queries = [Query(f"dive {d} times", (DOT,), id=str(i)) for i, d in enumerate(depths)]
+    rounds = AgenticFallback(ScriptedModel(script), tools=["zoom"], max_batch=places)
+    model = Shuffled(script, order, fails_at)
+    live = AgenticFallback(model, tools=["zoom"], max_batch=places)
+    assert live(queries) == rounds(queries)
+    assert model.most <= places
+
+
+def test_a_finished_ones_place_is_taken_in_the_middle_of_the_others_turns() -> None:
+    large = HFModel.from_pretrained(tiny.LARGE)
+    queries = [item.query for item in questions("heldout", 8)]
+    wanted = AgenticFallback(large, tools=["zoom"], max_batch=1)(queries)
+    agent = AgenticFallback(large, tools=["zoom"], max_batch=3)
+    got = agent(queries)
+    assert [(way.answer, way.depth) for way in got] == [(way.answer, way.depth) for way in wanted]
+    zooms = [query for query, way in zip(queries, wanted, strict=True) if way.depth == 1]
+    run = agent.begin()
+    run.add(0, zooms[0])
+    assert run.step() == []  # its first turn is over
+    run.add(1, zooms[1])
+    finished: list[int] = []
+    while not finished:
+        finished = [at for at, _, _ in run.step()]
+    assert finished == [0] and run.live == 1, "the second one is in its turns still"
+    run.add(2, zooms[2])
+    while run.live:
+        finished += [at for at, _, _ in run.step()]
+    assert finished == [0, 1, 2]
+
+
+def test_a_session_that_loses_its_rows_is_replaced() -> None:
+    class Loses(Shuffled):
+        def session(self, sampling: Sampling) -> Session:
+            session = super().session(sampling)
+            session.step = lambda: session.close() or []  # type: ignore[func-returns-value,method-assign]
+            return session
+
+    agent = AgenticFallback(Loses("<answer>red</answer>", [1]), tools=["zoom"])
+    assert [way.answer for way in agent([Query("Which?", (DOT,))] * 3)] == ["red"] * 3
+
+
+def test_seconds_of_trajectories_add_up_to_no_more_than_the_time_that_passed() -> None:
+    slow = ScriptedModel([CALL, "<answer>red</answer>"], delay_s=0.01)
+    agent = AgenticFallback(slow, tools=["zoom"], max_batch=4)
+    import time
+
+    start = time.perf_counter()
+    seconds = [s for _, _, s in agent.stream([Query("Which?", (DOT,))] * 8)]
+    assert 0.035 <= sum(seconds) <= time.perf_counter() - start
+
+
+# --- drafts that end early ------------------------------------------------------------------
+
+
+@given(
+    margins=st.lists(
+        st.lists(st.floats(1.8, 20.0), min_size=1, max_size=6), min_size=1, max_size=12
+    ),
+    threshold=st.floats(0.5, 0.999),
+    top_k=st.sampled_from([8, 20]),
+)
+@settings(max_examples=80, deadline=None)
+def test_ending_drafts_early_changes_no_decision(
+    margins: list[list[float]], threshold: float, top_k: int
+) -> None:
+    words = {f"query {i}.": " ".join("abcdef"[: len(m)]) for i, m in enumerate(margins)}
+
+    def margin(conversation: Conversation) -> list[float]:
+        text = conversation.messages[-1].text
+        return margins[int(text.split("query ")[1].split(".")[0])]
+
+    small = ScriptedModel(words, margin=margin)
+    gate = SeparabilityGate(threshold, top_k=top_k)
+    queries = [Query(f"query {i}.", (DOT,)) for i in range(len(margins))]
+
+    def run(early: bool) -> list[Any]:
+        return SpecPipeline(
+            answerer=SpeculativeAnswerer(small, top_k=top_k),
+            gate=gate,
+            fallback=AgenticFallback(ScriptedModel("<answer>agent</answer>"), tools=["zoom"]),
+            early=early,
+        )(queries)
+
+    for one, other, own in zip(run(True), run(False), margins, strict=True):
+        assert (one.route, one.answer) == (other.route, other.answer)
+        assert len(one.draft.token_ids) <= len(other.draft.token_ids) == len(own)
+        if one.route == "agent":
+            low = next(
+                i for i, s in enumerate(other.verdict.token_scores) if s < gate.raw_threshold
+            )
+            assert len(one.draft.token_ids) == low + 1
+            assert one.verdict.separability >= other.verdict.separability
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_a_real_models_draft_ends_at_the_token_that_rejects_it(reference: bool) -> None:
+    model = HFModel(*build(FAMILIES[0]), reference=reference)
+    whole = Sampling(max_tokens=10, top_k=8)
+    for seed in range(6):
+        [full] = model.generate([asked(seed)], whole)
+        gate = SeparabilityGate(0.5, top_k=8)
+        scores = (
+            gate(full).token_scores
+            or gate(Completion(full.text, full.token_ids, full.top_logprobs)).token_scores
+        )
+        middle = sorted(scores)[len(scores) // 2]
+        floor = Floor(middle, 8)
+        first = next((i for i, s in enumerate(scores) if s < middle * 0.998 - 0.002), None)
+        [cut] = model.generate([asked(seed)], Sampling(max_tokens=10, top_k=8, floor=floor))
+        if first is None:
+            assert cut.finish == full.finish and cut.token_ids == full.token_ids
+            continue
+        assert cut.finish == "rejected"
+        assert len(cut.token_ids) <= first + 1
+        assert cut.token_ids == full.token_ids[: len(cut.token_ids)]
+        np.testing.assert_allclose(
+            cut.top_logprobs, full.top_logprobs[: len(cut.token_ids)], atol=1e-4
+        )
+        assert gate(cut).accepted is False
+
+
+@given(
+    rows=st.lists(st.floats(1.8, 40.0), min_size=1, max_size=8),
+    raw=st.floats(0.0, 40.0),
+    formula=st.sampled_from(["code", "paper"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_device_ends_no_row_that_the_gate_could_accept(
+    rows: list[float], raw: float, formula: Any
+) -> None:
+    from speceyes.models._decode import below
+    from speceyes.scores import separability
+
+    top = scripted_logprobs(len(rows), 16, rows)
+    exact = separability(top, formula)
+    ended = below(torch.from_numpy(top.copy()), Floor(raw, 16, formula)).tolist()
+    for score, lost in zip(exact.tolist(), ended, strict=True):
+        assert not (lost and score >= raw)
+        assert lost or score >= raw - 3e-3 * (1 + raw)
+
+
+def test_the_end_of_an_answer_is_no_reason_to_reject_it() -> None:
+    large = HFModel.from_pretrained(tiny.SMALL)
+    top_k = int(tiny.settings()["top_k"])
+    answerer = SpeculativeAnswerer(large, top_k=top_k)
+    queries = [item.query for item in questions("heldout", 12)]
+    whole = answerer(queries)
+    gate = SeparabilityGate(0.9, top_k=top_k)
+    early = answerer(queries, floor=gate.floor)
+    assert {c.finish for c in early} == {"stop", "rejected"}
+    for one, other in zip(early, whole, strict=True):
+        assert gate(one).accepted == gate(other).accepted
+        assert (one.finish == "stop") or not gate(other).accepted
+
+
+def test_only_min_rejects_by_one_token() -> None:
+    assert SeparabilityGate(0.9).floor == Floor(SeparabilityGate(0.9).raw_threshold, 64)
+    for aggregate in ("mean", "bottom20", "log"):
+        assert SeparabilityGate(0.9, aggregate=aggregate).floor is None  # type: ignore[arg-type]
+    assert SeparabilityGate(1.0).floor is None
+    assert WatchedGate(SeparabilityGate(0.9), GateMonitor(0.05)).floor is None
+
+
+def test_a_floor_needs_its_log_probabilities() -> None:
+    with pytest.raises(InputError, match=r"floor.top_k=64 is more than top_k=8"):
+        Sampling(top_k=8, floor=Floor(6.0, 64))
+
+
+def test_a_draft_ended_by_a_stricter_threshold_is_never_accepted() -> None:
+    draft = Completion("red", (7,), scripted_logprobs(1, 8, 5.0), finish="rejected")
+    verdict = SeparabilityGate(0.5, top_k=8)(draft)
+    assert not verdict.accepted and "stricter" in verdict.reason
+
+
+def test_a_draft_is_given_up_once_the_judge_wants_tools() -> None:
+    """Both at once: the small model is held back until the judge has spoken."""
+    judged = threading.Event()
+
+    class Waits(Shuffled):
+        def session(self, sampling: Sampling) -> Session:
+            session = super().session(sampling)
+            step = session.step
+
+            def after() -> list[tuple[int, Completion]]:
+                assert judged.wait(10)
+                return step()
+
+            session.step = after  # type: ignore[method-assign]
+            return session
+
+    def judge(queries: Sequence[Query]) -> list[Judgement]:
+        return [Judgement(int(q.id) % 2 == 0) for q in queries]
+
+    class Noted:
+        """Lets the draft go on once the judgements stand on the tickets."""
+
+        def __init__(self, pipe: SpecPipeline) -> None:
+            self._judge = pipe._judge
+
+        def __call__(self, tickets: Any) -> None:
+            self._judge(tickets)
+            judged.set()
+
+    pipe = SpecPipeline(
+        judge=judge,
+        answerer=SpeculativeAnswerer(Waits("red", [1]), top_k=64),
+        gate=SeparabilityGate(0.9),
+        fallback=AgenticFallback(ScriptedModel("<answer>agent</answer>"), tools=["zoom"]),
+        order="concurrent",
+    )
+    pipe._judge = Noted(pipe)  # type: ignore[method-assign]
+    results = pipe([Query("Which?", (DOT,), id=str(i)) for i in range(8)])
+    assert [r.route for r in results] == ["agent", "draft"] * 4
+    # The first row may have been through before anybody asked; the rest were given up.
+    assert sum(r.draft is None for r in results if r.route == "agent") >= 3
+
+
+def test_answers_do_not_depend_on_the_order_when_drafts_may_be_given_up() -> None:
+    large, small = HFModel.from_pretrained(tiny.LARGE), HFModel.from_pretrained(tiny.SMALL)
+    pair = tiny.settings()
+    queries = [item.query for item in questions("heldout", 12)]
+
+    def run(order: Any) -> Iterator[tuple[str, str | None]]:
+        pipe = SpecPipeline.from_pretrained(
+            large, small, threshold=pair["threshold"], top_k=pair["top_k"], order=order
+        )
+        return ((r.route, r.answer) for r in pipe(queries))
+
+    assert list(run("concurrent")) == list(run("judge_first"))
