@@ -39,6 +39,7 @@ FLOORS = {
     "journey": 3,
     "ahead": 3.2,
     "ordering": 3.2,
+    "efficiency": 3.2,
     "pipeline": 3.5,
     "strategies": 3.5,
     # 4: what is measured, and on what

@@ -22,6 +22,7 @@ import numpy as np
 from speceyes import intake
 from speceyes.ahead import Ahead, offered
 from speceyes.answerer import SpeculativeAnswerer
+from speceyes.efficiency import SPECULATE, CostModel, Report, Speculate, efficiency
 from speceyes.errors import ConfigError, InputError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
 from speceyes.isolation import describe, isolated
@@ -84,6 +85,10 @@ class SpecPipeline:
         early: Whether a draft ends at the first token that rejects it (under "min"), and, where
             both run at once, as soon as the judge wants tools. No decision depends on it, only
             what is seen of rejected drafts. Off under the "sequential" schedule.
+        speculate: "always", so that answers depend on nothing but models and settings; or "auto":
+            where the costs that are measured as it runs say that the agent alone is faster, it
+            works alone, and now and then a query is sent the other way to see whether that
+            still holds. Then a query's route depends on how fast its neighbours were.
         image_limits: What images are loaded under.
         allow_urls: Whether http(s) addresses of images are fetched.
 
@@ -112,6 +117,7 @@ class SpecPipeline:
         order: Order = "judge_first",
         schedule: Schedule = "auto",
         early: bool = True,
+        speculate: Speculate = "always",
         image_limits: ImageLimits = DEFAULT_LIMITS,
         allow_urls: bool = False,
     ) -> None:
@@ -154,6 +160,11 @@ class SpecPipeline:
             raise ConfigError(f"batch_size={batch_size}; it must be at least 1")
         if order not in get_args(Order):
             raise ConfigError(f"order={order!r}; it must be one of {get_args(Order)}")
+        if speculate not in SPECULATE:
+            raise ConfigError(f"speculate={speculate!r}; it must be one of {SPECULATE}")
+        self.speculate: Speculate = speculate
+        self.costs = CostModel()
+        """What phases have cost so far; see `CostModel.efficiency`."""
         self.order: Order = order
         self.early = early and schedule != "sequential"
         if schedule == "sequential":
@@ -200,6 +211,7 @@ class SpecPipeline:
         order: Order = "judge_first",
         schedule: Schedule = "auto",
         early: bool = True,
+        speculate: Speculate = "always",
         image_limits: ImageLimits = DEFAULT_LIMITS,
         allow_urls: bool = False,
     ) -> SpecPipeline:
@@ -226,6 +238,7 @@ class SpecPipeline:
             order: See `SpecPipeline`.
             schedule: See `SpecPipeline`.
             early: See `SpecPipeline`.
+            speculate: See `SpecPipeline`.
             image_limits: See `SpecPipeline`.
             allow_urls: See `SpecPipeline`.
 
@@ -280,6 +293,7 @@ class SpecPipeline:
             order=order,
             schedule=schedule,
             early=early,
+            speculate=speculate,
             image_limits=image_limits,
             allow_urls=allow_urls,
         )
@@ -341,12 +355,34 @@ class SpecPipeline:
         for _, result in self._run(queries):
             yield result
 
+    def run(self, queries: Iterable[Any]) -> Report:
+        """As `__call__` on many queries, with the time they took, and what was gained.
+
+        Example:
+            >>> from PIL import Image
+            >>> from speceyes.models.scripted import ScriptedModel
+            >>> pipe = SpecPipeline.from_pretrained(
+            ...     large=ScriptedModel({"one word": "no", "": "<answer>blue</answer>"}),
+            ...     small=ScriptedModel("red"),
+            ... )
+            >>> report = pipe.run([(Image.new("RGB", (64, 64)), "Which colour?")])
+            >>> report.efficiency.beta, report.efficiency.alpha
+            (1.0, 1.0)
+        """
+        start = time.perf_counter()
+        results = dict(self._run(queries))
+        seconds = time.perf_counter() - start
+        ordered = tuple(results[at] for at in range(len(results)))
+        return Report(ordered, seconds, efficiency(ordered, seconds))
+
     def _run(self, queries: Iterable[Any]) -> Iterator[tuple[int, Result]]:
         """(position, result) as they finish; each position once."""
         source = Source(queries)
         ahead = Ahead(source, self._loaded, self.batch_size, threaded=self.schedule == "overlapped")
         try:
-            yield from self._schedule(ahead)
+            for at, result in self._schedule(ahead):
+                self.costs.note(result)
+                yield at, result
         finally:
             ahead.close()
         if source.failure is not None:
@@ -413,8 +449,15 @@ class SpecPipeline:
         Returns:
             The results that are final, and the tickets that need the agent.
         """
-        order.run(tickets, self._judge, self._draft)
         left: list[Ticket] = []
+        if self.answerer is not None and self.fallback is not None:
+            if self.speculate == "auto":
+                plan = list(zip(tickets, self.costs.plan(len(tickets)), strict=True))
+                left = [ticket for ticket, speculated in plan if not speculated]
+                tickets = [ticket for ticket, speculated in plan if speculated]
+            else:
+                self.costs.warn()
+        order.run(tickets, self._judge, self._draft)
         for ticket in tickets:
             accepted = ticket.by_draft()
             if accepted is not None:

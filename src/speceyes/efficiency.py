@@ -1,0 +1,296 @@
+"""What speculation costs, what it gains, and whether it pays.
+
+The paper's E[L] = c_J + beta c_S + (1 - beta alpha) L_agent (Sec. 3.5, arXiv 2603.23483) has one
+L_agent for all queries, and its throughput bound 1 / (1 - beta alpha) leaves c_J and c_S out. Here
+both are measured, and the agent's cost is kept apart by what became of a query, since those that
+need tools or whose draft is rejected are the slow ones. Seconds are a query's equal share of the
+batches it was part of, so that they add up to the time that models worked.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, final, get_args
+
+import numpy as np
+
+from speceyes.errors import ConfigError
+from speceyes.values import Result
+
+_log = logging.getLogger(__name__)
+
+Speculate: TypeAlias = Literal["always", "auto"]
+SPECULATE: tuple[Speculate, ...] = get_args(Speculate)
+
+WINDOW = 256
+"""How many of the latest queries of a kind count."""
+ENOUGH = 32
+"""Queries of a kind before anything is decided by their costs."""
+PROBE = 1 / 32
+"""Share of queries that go straight to the agent while others are speculated on."""
+LOOK = 1 / 16
+"""Share of batches that are speculated on while the agent works alone."""
+_Z = 1.959963984540054  # 95 %, both sides
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """Costs in seconds a query, shares, and the gain that they predict. None: not measured.
+
+    Args:
+        queries: How many were looked at.
+        beta: Share of queries that no judge sent to the agent.
+        alpha: Share of these whose draft was accepted.
+        c_judge: c_J, a judgement.
+        c_draft: c_S, a draft and its gating.
+        l_tools: The agent, on queries that the judge sent to it.
+        l_rejected: The agent, on queries whose draft was rejected.
+        l_accepted: The agent, on queries whose draft is accepted: worked out from queries that
+            were sent straight to the agent, else None.
+        l_agent: The agent, on all queries.
+        assumed: Accepted queries were taken to cost the agent what the others cost it, since no
+            query was sent straight to it.
+        speculated: A query under speculation, all phases.
+        gain: l_agent / speculated, the predicted gain in throughput.
+        interval: Its 95 % interval (delta method on the logarithm).
+        measured: l_agent / (wall seconds / queries), where the wall time is known.
+        paper: 1 / (1 - beta alpha), the paper's bound.
+    """
+
+    queries: int
+    beta: float | None
+    alpha: float | None
+    c_judge: float | None
+    c_draft: float | None
+    l_tools: float | None
+    l_rejected: float | None
+    l_accepted: float | None
+    l_agent: float | None
+    assumed: bool
+    speculated: float | None
+    gain: float | None
+    interval: tuple[float, float] | None
+    measured: float | None = None
+    paper: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run gave.
+
+    Args:
+        results: One a query, in order.
+        seconds: Wall time of the run.
+        efficiency: Its costs and its gain.
+    """
+
+    results: tuple[Result, ...]
+    seconds: float
+    efficiency: Efficiency
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """One query that was speculated on."""
+
+    judge: float | None
+    draft: float | None
+    fallback: float | None
+    accepted: bool
+    drafted: bool
+    """Whether its draft counts: the judge, if there is one, let it through."""
+
+    @property
+    def all(self) -> float:
+        return (self.judge or 0.0) + (self.draft or 0.0) + (self.fallback or 0.0)
+
+
+@final
+class CostModel:
+    """Learns costs from results as they come. Threads may share it.
+
+    Example:
+        >>> from speceyes.values import Timings, Verdict
+        >>> model, yes = CostModel(), Verdict(True, 0.99, 9.0, 0.98)
+        >>> no = Verdict(False, 0.5, 0.0, 0.98)
+        >>> for i in range(40):
+        ...     model.note(Result("", "red", "draft", verdict=yes, timings=Timings(draft=0.1)))
+        ...     spent = Timings(draft=0.1, fallback=1.0)
+        ...     model.note(Result("", "red", "agent", verdict=no, timings=spent))
+        >>> found = model.efficiency()
+        >>> found.alpha, round(found.speculated, 3), round(found.gain, 3), found.assumed
+        (0.5, 0.6, 1.667, True)
+    """
+
+    def __init__(self) -> None:
+        self._spent: deque[_Cost] = deque(maxlen=WINDOW)
+        self._straight: deque[float] = deque(maxlen=WINDOW)
+        self._lock = threading.Lock()
+        self._speculating = True
+        self._said = False
+        self._random = random.Random(0)
+
+    @property
+    def speculating(self) -> bool:
+        """Whether "auto" speculates now, but for the queries that try the other way."""
+        return self._speculating
+
+    def note(self, result: Result) -> None:
+        """Takes a query's costs down. One that no model worked on, or that failed, is left out."""
+        spent = result.timings
+        if result.route == "error":
+            return
+        with self._lock:
+            if result.judgement is None and result.verdict is None:
+                if spent.fallback is not None:
+                    self._straight.append(spent.fallback)
+                return
+            wanted = result.judgement is None or not result.judgement.needs_tools
+            draft = None if spent.draft is None else spent.draft + (spent.gate or 0.0)
+            self._spent.append(
+                _Cost(spent.judge, draft, spent.fallback, result.route == "draft", wanted)
+            )
+
+    def plan(self, n: int) -> list[bool]:
+        """Which of the next n queries, a batch, are to be speculated on, under "auto".
+
+        Looks at the costs first. Speculation is given up where the whole interval of its gain is
+        below 1, and taken up again where the whole interval is above. A look at speculation
+        takes a whole batch, since a judgement alone costs more than one among many.
+        """
+        found = self.efficiency()
+        with self._lock:
+            if found.interval is not None:
+                low, high = found.interval
+                if self._speculating and high < 1:
+                    self._switch(found)
+                    self._spent.clear()  # the next looks decide
+                elif not self._speculating and low > 1:
+                    self._switch(found)
+                    self._straight.clear()
+            if self._speculating:
+                return [self._random.random() >= PROBE for _ in range(n)]
+            return [self._random.random() < LOOK] * n
+
+    def _switch(self, found: Efficiency) -> None:
+        self._speculating = not self._speculating
+        assert found.interval is not None
+        _log.info(
+            "speculation is %s: predicted gain %.2fx (%.2f to %.2f)",
+            "taken up again" if self._speculating else "given up",
+            found.gain,
+            *found.interval,
+        )
+
+    def warn(self) -> None:
+        """Says once in the log that speculation is a loss, where it surely is."""
+        if self._said:
+            return
+        found = self.efficiency()
+        if found.interval is not None and found.interval[1] < 1:
+            self._said = True
+            _log.warning(
+                "speculation costs more than it saves: predicted gain %.2fx (%.2f to %.2f). The "
+                "agent alone is faster here; speculate='auto' switches by itself",
+                found.gain,
+                *found.interval,
+            )
+
+    def efficiency(self, seconds: float | None = None, queries: int | None = None) -> Efficiency:
+        """What the costs say so far.
+
+        Args:
+            seconds: Wall time that the queries took, for `measured`.
+            queries: How many took that time; None for those looked at.
+        """
+        with self._lock:
+            spent, straight = list(self._spent), list(self._straight)
+        judged = [one.judge for one in spent if one.judge is not None]
+        drafted = [one for one in spent if one.drafted and one.draft is not None]
+        drafts = [one.draft for one in spent if one.draft is not None]
+        tools = [one.fallback for one in spent if one.fallback is not None and not one.drafted]
+        rejected = [one.fallback for one in spent if one.fallback is not None and one.drafted]
+        beta = sum(one.drafted for one in spent) / len(spent) if judged else None
+        alpha = sum(one.accepted for one in drafted) / len(drafted) if drafted else None
+        agent = straight if len(straight) >= ENOUGH else [*tools, *rejected]
+        assumed = agent is not straight
+        l_accepted = None
+        accepted = sum(one.accepted for one in spent)
+        if not assumed and accepted:
+            # What all cost, less what the others cost, is what the accepted ones would have.
+            rest = [*tools, *rejected]
+            share = accepted / len(spent)
+            others = float(np.mean(rest)) if rest else 0.0
+            l_accepted = max(0.0, (float(np.mean(straight)) - (1 - share) * others) / share)
+        costs = [one.all for one in spent]
+        gain, interval = _ratio(agent, costs)
+        l_agent = _mean(agent)
+        n = queries if queries is not None else len(spent) + len(straight)
+        measured = l_agent / (seconds / n) if l_agent and seconds and n else None
+        settled = beta if beta is not None else 1.0
+        bound = None if alpha is None or settled * alpha >= 1 else 1 / (1 - settled * alpha)
+        return Efficiency(
+            queries=len(spent) + len(straight),
+            beta=beta,
+            alpha=alpha,
+            c_judge=_mean(judged),
+            c_draft=_mean([one for one in drafts if one is not None]),
+            l_tools=_mean(tools),
+            l_rejected=_mean(rejected),
+            l_accepted=l_accepted,
+            l_agent=l_agent,
+            assumed=assumed,
+            speculated=_mean(costs),
+            gain=gain,
+            interval=interval,
+            measured=measured,
+            paper=bound,
+        )
+
+
+def efficiency(results: Iterable[Result], seconds: float | None = None) -> Efficiency:
+    """The same of results at hand, all of them (`CostModel` keeps the latest only).
+
+    Args:
+        results: What a pipeline gave.
+        seconds: Wall time that they took.
+
+    Raises:
+        ConfigError: seconds is not above 0.
+    """
+    if seconds is not None and not seconds > 0:
+        raise ConfigError(f"seconds={seconds}; the wall time must be above 0")
+    results = list(results)
+    model = CostModel()
+    model._spent = deque(maxlen=None)
+    model._straight = deque(maxlen=None)
+    for result in results:
+        model.note(result)
+    return model.efficiency(seconds, len(results))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _ratio(
+    above: Sequence[float], below: Sequence[float]
+) -> tuple[float | None, tuple[float, float] | None]:
+    """The ratio of two means and its 95 % interval; None without enough of either."""
+    if not above or not below or not np.mean(below) > 0 or not np.mean(above) > 0:
+        return None, None
+    ratio = float(np.mean(above) / np.mean(below))
+    if min(len(above), len(below)) < ENOUGH:
+        return ratio, None
+    spread = sum(
+        float(np.var(side, ddof=1)) / (len(side) * float(np.mean(side)) ** 2)
+        for side in (above, below)
+    )
+    reach = math.exp(_Z * math.sqrt(spread))
+    return ratio, (ratio / reach, ratio * reach)

@@ -1,0 +1,234 @@
+"""What speculation costs, and when the pipeline leaves it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from speceyes.answerer import SpeculativeAnswerer
+from speceyes.efficiency import ENOUGH, CostModel, efficiency
+from speceyes.errors import ConfigError
+from speceyes.fallback import AgenticFallback
+from speceyes.gate import SeparabilityGate
+from speceyes.models.scripted import ScriptedModel
+from speceyes.pipeline import SpecPipeline
+from speceyes.values import Judgement, Query, Result, Timings, Verdict
+
+DOT = Image.new("RGB", (32, 32))
+YES, NO = Verdict(True, 0.99, 9.0, 0.98), Verdict(False, 0.5, 0.0, 0.98)
+
+
+def accepted(judge: float = 0.1, draft: float = 0.2) -> Result:
+    spent = Timings(judge=judge, draft=draft, gate=0.0)
+    return Result("", "red", "draft", Judgement(False), None, YES, timings=spent)
+
+
+def rejected(fallback: float, judge: float = 0.1, draft: float = 0.2) -> Result:
+    spent = Timings(judge=judge, draft=draft, gate=0.0, fallback=fallback)
+    return Result("", "red", "agent", Judgement(False), None, NO, timings=spent)
+
+
+def sent(fallback: float, judge: float = 0.1) -> Result:
+    spent = Timings(judge=judge, fallback=fallback)
+    return Result("", "red", "agent", Judgement(True), timings=spent)
+
+
+def straight(fallback: float) -> Result:
+    return Result("", "red", "agent", timings=Timings(fallback=fallback))
+
+
+def test_shares_and_costs_by_outcome() -> None:
+    results = [accepted()] * 6 + [rejected(2.0)] * 2 + [sent(3.0)] * 2
+    found = efficiency(results, seconds=20.0)
+    assert (found.queries, found.beta, found.alpha) == (10, 0.8, 0.75)
+    assert found.c_judge == pytest.approx(0.1) and found.c_draft == pytest.approx(0.2)
+    assert (found.l_tools, found.l_rejected, found.l_accepted) == (3.0, 2.0, None)
+    assert found.l_agent == 2.5 and found.assumed
+    # c_J + beta c_S + what fell back: 0.1 + 0.8 * 0.2 + (2 * 2 + 2 * 3) / 10
+    assert found.speculated == pytest.approx(1.26)
+    assert found.gain == pytest.approx(2.5 / 1.26)
+    assert found.interval is None, "too few for an interval"
+    assert found.measured == pytest.approx(2.5 / (20 / 10))
+    assert found.paper == pytest.approx(1 / (1 - 0.6))
+
+
+def test_accepted_queries_cost_is_worked_out_from_those_sent_straight() -> None:
+    model = CostModel()
+    for _ in range(50):
+        model.note(accepted())
+        model.note(rejected(4.0))
+        model.note(straight(1.0))
+        model.note(straight(4.0))
+    found = model.efficiency()
+    assert not found.assumed
+    assert found.l_agent == pytest.approx(2.5) and found.l_accepted == pytest.approx(1.0)
+
+
+@given(
+    agent=st.floats(0.05, 5.0),
+    share=st.floats(0.0, 1.0),
+    noise=st.floats(0.0, 0.5),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_interval_holds_the_ratio_and_is_ordered(
+    agent: float, share: float, noise: float, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    model = CostModel()
+    for _ in range(120):
+        spent = float(agent * random.lognormal(0, noise))
+        model.note(accepted() if random.random() < share else rejected(spent))
+        model.note(straight(float(agent * random.lognormal(0, noise))))
+    found = model.efficiency()
+    assert found.gain is not None and found.interval is not None
+    low, high = found.interval
+    assert low <= found.gain <= high
+    assert math.isfinite(low) and math.isfinite(high) and low > 0
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    random = np.random.default_rng(3)
+    covered = 0
+    for _ in range(400):
+        model = CostModel()
+        for _ in range(60):
+            spent = float(random.lognormal(0, 0.8))
+            model.note(accepted(0.0, 0.1) if random.random() < 0.6 else rejected(spent, 0.0, 0.1))
+            model.note(straight(float(random.lognormal(0, 0.8))))
+        mean = math.exp(0.32)
+        truth = mean / (0.1 + 0.4 * mean)
+        interval = model.efficiency().interval
+        assert interval is not None
+        covered += interval[0] <= truth <= interval[1]
+    assert 0.90 <= covered / 400 <= 0.99
+
+
+def test_a_loss_is_left_and_taken_up_again_when_it_has_become_a_gain() -> None:
+    model = CostModel()
+    for _ in range(2 * ENOUGH):
+        model.note(rejected(1.0, judge=0.5, draft=0.5))
+    assert model.speculating
+    model.plan(16)
+    assert not model.speculating
+    batches = [model.plan(16) for _ in range(200)]
+    assert all(len(set(batch)) == 1 for batch in batches), "looks take whole batches"
+    assert 2 <= sum(batch[0] for batch in batches) <= 30
+    for _ in range(2 * ENOUGH):
+        model.note(straight(1.0))
+        model.note(accepted(0.01, 0.01))
+    assert any(model.plan(16)) and model.speculating
+    probes = sum(not one for _ in range(100) for one in model.plan(16))
+    assert 20 <= probes <= 90
+
+
+def test_what_cannot_be_told_apart_from_no_gain_changes_nothing() -> None:
+    model = CostModel()
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        model.note(rejected(float(random.lognormal(0, 1.0)), 0.001, 0.001))
+    model.plan(1)
+    assert model.speculating
+
+
+def test_failed_queries_and_other_routes_are_no_costs() -> None:
+    model = CostModel()
+    model.note(Result("", None, "error", error="no image"))
+    found = model.efficiency()
+    assert found.queries == 0 and found.gain is None and found.l_agent is None
+
+
+def test_a_time_that_cannot_be() -> None:
+    with pytest.raises(ConfigError, match="seconds=0"):
+        efficiency([accepted()], seconds=0.0)
+
+
+def test_threads_may_share_it() -> None:
+    model = CostModel()
+
+    def work() -> None:
+        for _ in range(300):
+            model.note(accepted())
+            model.note(straight(1.0))
+            model.plan(4)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert model.efficiency().queries == 512
+
+
+# --- in the pipeline ------------------------------------------------------------------------
+
+
+class Slow:
+    """A model that takes its time for each row."""
+
+    def __init__(self, script: Any, seconds: float, margin: float = 12.0) -> None:
+        self._model, self._seconds = ScriptedModel(script, margin=margin), seconds
+        self.name = "slow"
+
+    def seen_size(self, image: Image.Image) -> tuple[int, int]:
+        return self._model.seen_size(image)
+
+    def generate(self, asked: Sequence[Any], sampling: Any) -> list[Any]:
+        time.sleep(self._seconds * len(asked))
+        return self._model.generate(asked, sampling)
+
+
+def pipe(draft_s: float, agent_s: float, *, margin: float, speculate: Any) -> SpecPipeline:
+    return SpecPipeline(
+        answerer=SpeculativeAnswerer(Slow("red", draft_s, margin)),
+        gate=SeparabilityGate(0.9),
+        fallback=AgenticFallback(Slow("<answer>red</answer>", agent_s), tools=["zoom"]),
+        batch_size=8,
+        speculate=speculate,
+    )
+
+
+def queries(n: int) -> list[Query]:
+    return [Query("Which?", (DOT,), id=str(i)) for i in range(n)]
+
+
+def test_the_pipeline_switches_to_the_agent_where_drafts_are_lost_time() -> None:
+    made = pipe(0.004, 0.001, margin=2.0, speculate="auto")
+    results = made([*queries(200)])
+    assert all(result.answer == "red" and result.error is None for result in results)
+    assert [r.query_id for r in results] == [str(i) for i in range(200)]
+    assert not made.costs.speculating
+    late = results[120:]
+    assert sum(r.draft is None for r in late) > len(late) / 2
+    report = made.run(queries(8))
+    assert len(report.results) == 8 and report.seconds > 0
+
+
+def test_the_pipeline_goes_on_speculating_where_it_pays() -> None:
+    made = pipe(0.0005, 0.004, margin=12.0, speculate="auto")
+    results = made(queries(200))
+    assert made.costs.speculating
+    assert sum(r.route == "draft" for r in results) > 180
+
+
+def test_always_means_always_and_a_loss_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    made = pipe(0.004, 0.001, margin=2.0, speculate="always")
+    with caplog.at_level(logging.WARNING, logger="speceyes.efficiency"):
+        results = made(queries(120))
+    assert all(r.draft is not None for r in results)
+    assert sum("the agent alone is faster" in r.getMessage().lower() for r in caplog.records) == 1
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(ConfigError, match="speculate='never'"):
+        pipe(0.0, 0.0, margin=9.0, speculate="never")
