@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -330,8 +334,6 @@ def test_a_session_that_loses_its_rows_is_replaced() -> None:
 def test_seconds_of_trajectories_add_up_to_no_more_than_the_time_that_passed() -> None:
     slow = ScriptedModel([CALL, "<answer>red</answer>"], delay_s=0.01)
     agent = AgenticFallback(slow, tools=["zoom"], max_batch=4)
-    import time
-
     start = time.perf_counter()
     seconds = [s for _, _, s in agent.stream([Query("Which?", (DOT,))] * 8)]
     assert 0.035 <= sum(seconds) <= time.perf_counter() - start
@@ -515,3 +517,145 @@ def test_answers_do_not_depend_on_the_order_when_drafts_may_be_given_up() -> Non
         return ((r.route, r.answer) for r in pipe(queries))
 
     assert list(run("concurrent")) == list(run("judge_first"))
+
+
+def test_the_front_works_while_the_agent_does() -> None:
+    """Neither the agent nor the second batch's draft ends before the other has begun."""
+    both = threading.Barrier(2, timeout=10)
+    met = threading.Event()
+
+    def meet() -> None:
+        if not met.is_set():
+            both.wait()
+            met.set()
+
+    def draft(conversation: Conversation, sampling: Sampling) -> str:
+        if "number 4" in conversation.messages[-1].text:
+            meet()
+        return "red"
+
+    def agent(conversation: Conversation, sampling: Sampling) -> str:
+        meet()
+        return "<answer>blue</answer>"
+
+    pipe = SpecPipeline(
+        answerer=SpeculativeAnswerer(ScriptedModel(draft, margin=2.0)),
+        gate=SeparabilityGate(0.98),
+        fallback=AgenticFallback(Shuffled(agent, [1]), tools=["zoom"], max_batch=4),
+        batch_size=4,
+        schedule="overlapped",
+    )
+    before = {t for t in threading.enumerate() if t.name.startswith("speceyes")}
+    results = pipe([Query(f"number {i}", (DOT,), id=str(i)) for i in range(12)])
+    assert [r.answer for r in results] == ["blue"] * 12
+    assert met.is_set()
+    assert {t for t in threading.enumerate() if t.name.startswith("speceyes")} == before
+
+
+def test_closing_an_overlapped_stream_in_the_middle_leaves_no_thread() -> None:
+    before = threading.active_count()
+    for stop_at in range(1, 12, 2):
+        pipe = SpecPipeline(
+            answerer=SpeculativeAnswerer(ScriptedModel("red", margin=2.0, delay_s=0.002)),
+            gate=SeparabilityGate(0.98),
+            fallback=AgenticFallback(
+                Shuffled([CALL, "<answer>blue</answer>"], [1, 2]), tools=["zoom"], max_batch=3
+            ),
+            batch_size=2,
+            schedule="overlapped",
+        )
+        stream = pipe.stream(Query(f"number {i}", (DOT,)) for i in range(10**9))
+        for _ in range(stop_at):
+            next(stream)
+        stream.close()
+    assert threading.active_count() == before
+
+
+@given(
+    plan=st.lists(st.sampled_from(["draft", "tools", "unsure", "broken"]), max_size=30),
+    order=st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any),
+    batch=st.integers(1, 5),
+    places=st.integers(1, 5),
+    joins=st.booleans(),
+)
+@settings(max_examples=50, deadline=None)
+def test_no_schedule_loses_a_query_or_changes_a_route(
+    plan: list[str], order: list[int], batch: int, places: int, joins: bool
+) -> None:
+    def judged(queries: Sequence[Query]) -> list[Judgement]:
+        return [Judgement("tools" in q.question) for q in queries]
+
+    def margin(conversation: Conversation) -> float:
+        return 2.0 if "unsure" in conversation.messages[-1].text else 15.0
+
+    script = {"broken": RuntimeError("no"), "": [CALL, "<answer>agent</answer>"]}
+    small = ScriptedModel({"broken": RuntimeError("no"), "": "draft"}, margin=margin)
+    queries: list[Any] = [
+        {"image": DOT if i % 7 else b"no image", "question": f"{kind} {i}", "id": str(i)}
+        for i, kind in enumerate(plan)
+    ]
+    seen = []
+    for schedule in ("batched", "overlapped"):
+        large: Any = Shuffled(script, order) if joins else ScriptedModel(script)
+        pipe = SpecPipeline(
+            judge=judged,
+            answerer=SpeculativeAnswerer(small),
+            gate=SeparabilityGate(0.98),
+            fallback=AgenticFallback(large, tools=["zoom"], max_batch=places),
+            batch_size=batch,
+            schedule=schedule,  # type: ignore[arg-type]
+        )
+        results = pipe(queries)
+        assert [r.query_id for r in results] == [str(i) for i in range(len(plan))]
+        seen.append([(r.route, r.answer) for r in results])
+    assert seen[0] == seen[1]
+    for at, (route, _) in enumerate(seen[0]):
+        kinds = {"draft": "draft", "tools": "agent", "unsure": "agent", "broken": "error"}
+        assert route == ("error" if at % 7 == 0 else kinds[plan[at]])
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_a_hundred_thousand_queries() -> None:
+    """Run in a process of its own, where nothing else has taken memory before."""
+    script = """
+import threading
+from PIL import Image
+from speceyes.models.scripted import ScriptedModel
+from speceyes.pipeline import SpecPipeline
+
+ZOOM = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 16, 16]}}'
+large = ScriptedModel({
+    "one word": lambda c, s: "yes" if "tools" in c.messages[-1].text else "no",
+    "": [f"<tool_call>{ZOOM}</tool_call>", "<answer>blue</answer>"],
+})
+small = ScriptedModel("red", margin=lambda c: 2.0 if "unsure" in c.messages[-1].text else 12.0)
+pipe = SpecPipeline.from_pretrained(large, small, schedule="overlapped")
+
+def queries():
+    for i in range(100_000):
+        kind = "tools" if i % 11 == 0 else "unsure" if i % 7 == 0 else "clear"
+        image = Image.new("RGB", (32, 24), (i % 256, i // 256 % 256, i // 65536))
+        yield {"image": image, "question": f"{kind} {i}", "id": str(i)}
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+done, early, ids = 0, 0, 0
+for result in pipe.stream(queries()):
+    assert result.error is None, result
+    done, ids = done + 1, ids + int(result.query_id)
+    if done == 10_000:
+        early = resident()
+assert done == 100_000 and ids == sum(range(100_000))
+print(resident() - early, threading.active_count())
+"""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc")
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    grown, threads = map(int, done.stdout.split())
+    assert grown < 8 << 20, f"{grown / 2**20:.1f} MiB more after 100,000 queries than after 10,000"
+    assert threads == 1

@@ -177,6 +177,11 @@ class AgentRun:
         return len(self._live) + len(self._done)
 
     @property
+    def joins(self) -> bool:
+        """Whether one that is added joins in the middle of the others' turns."""
+        return self._session is not None
+
+    @property
     def room(self) -> int:
         """How many more may be added before the next step."""
         return self._agent.max_batch - self.live

@@ -15,6 +15,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, get_args, overload
 
 import numpy as np
@@ -77,9 +78,10 @@ class SpecPipeline:
             gate accepts, "concurrent" does both to every query at once (for two devices), "auto"
             picks the first or the second by the costs that a run measures. All accept the same
             drafts, for both judge and gate must agree to each.
-        schedule: "overlapped" loads and resizes the next batch in a thread while the models
-            work; "batched" runs no thread; "auto" overlaps unless all models run on the CPU,
-            where a thread takes the cores that it would save; "sequential" works as the
+        schedule: "overlapped" loads and resizes the next batch in one thread and judges and
+            drafts another in a second, while the agent works; "batched" runs no thread; "auto"
+            overlaps unless all models run on the CPU, where threads take the cores that they
+            would save; "sequential" works as the
             paper's code does, as a yardstick: the agent takes one query at a time, and every
             turn is read anew. Answers and routes are the same under all.
         early: Whether a draft ends at the first token that rejects it (under "min"), and, where
@@ -342,11 +344,11 @@ class SpecPipeline:
     def stream(self, queries: Iterable[Any]) -> Iterator[Result]:
         """Results as they finish: drafts first, the agent's as each gets there.
 
-        Queries are pulled as places come free: at most `batch_size` in front and `max_batch`
-        live or waiting for the agent, plus two batches, are held, however many there are (plus
-        one where nothing is overlapped). A batch is worked on when it is full or the iterable
-        has ended. Between two `next` calls no model runs, only the images of one batch are
-        made ready, and closing the generator leaves nothing behind. An exception that the
+        Queries are pulled as places come free: at most `max_batch` that the agent works on and
+        four batches are held, however many there are. A batch is worked on when it is full or
+        the iterable has ended. Between two `next` calls nothing runs but, where it is overlapped,
+        one batch in front and the images of another, and closing the generator leaves nothing
+        behind. An exception that the
         iterable raises is raised here after the results of all that was pulled before it.
 
         Args:
@@ -400,6 +402,9 @@ class SpecPipeline:
         self, ahead: Ahead[_Loaded], agent: AgentRun | None
     ) -> Iterator[tuple[int, Result]]:
         order = Ordering(self.order)
+        if self.schedule == "overlapped" and agent is not None and self.answerer is not None:
+            yield from self._overlapped(ahead, agent, order)
+            return
         waiting: deque[Ticket] = deque()
         live: dict[int, Ticket] = {}
         while not ahead.exhausted or waiting or live:
@@ -409,14 +414,49 @@ class SpecPipeline:
                 finished, left = self._front(*ahead.batch(), order)
                 waiting.extend(left)
                 yield from finished
-            if agent is None:
-                continue
-            while waiting and agent.room:
-                ticket = waiting.popleft()
-                live[ticket.at] = ticket
-                agent.add(ticket.at, ticket.query)
-            for at, trajectory, seconds in agent.step() if live else ():
-                yield live.pop(at).by_agent(trajectory, seconds)
+            if agent is not None:
+                yield from self._agent_step(agent, waiting, live)
+
+    def _overlapped(
+        self, ahead: Ahead[_Loaded], agent: AgentRun, order: Ordering
+    ) -> Iterator[tuple[int, Result]]:
+        """Judge and draft of one batch in a thread, while the agent works in this one."""
+        waiting: deque[Ticket] = deque()
+        live: dict[int, Ticket] = {}
+        front: Future[_Loaded] | None = None
+        fronts = 0  # since the agent's last step
+        pool = ThreadPoolExecutor(1, thread_name_prefix="speceyes-front")
+        try:
+            while not ahead.exhausted or front is not None or waiting or live:
+                self._fill(agent, waiting, live)
+                if front is None and not ahead.exhausted and len(waiting) < self.batch_size:
+                    front = pool.submit(self._front, *ahead.batch(), order)
+                # A round is better begun with all its rows; where rows join at any time, at once.
+                waits = not live or (agent.room > 0 and not agent.joins)
+                enough = bool(live) and fronts >= FRONT_BATCHES
+                if front is not None and not enough and (front.done() or waits):
+                    finished, left = front.result()
+                    front, fronts = None, fronts + 1
+                    waiting.extend(left)
+                    yield from finished
+                else:
+                    fronts = 0
+                    yield from self._agent_step(agent, waiting, live)
+        finally:
+            pool.shutdown(wait=True)
+
+    def _fill(self, agent: AgentRun, waiting: deque[Ticket], live: dict[int, Ticket]) -> None:
+        while waiting and agent.room:
+            ticket = waiting.popleft()
+            live[ticket.at] = ticket
+            agent.add(ticket.at, ticket.query)
+
+    def _agent_step(
+        self, agent: AgentRun, waiting: deque[Ticket], live: dict[int, Ticket]
+    ) -> Iterator[tuple[int, Result]]:
+        self._fill(agent, waiting, live)
+        for at, trajectory, seconds in agent.step() if live else ():
+            yield live.pop(at).by_agent(trajectory, seconds)
 
     def _query(self, item: Any, at: int) -> Query:
         return intake.to_query(

@@ -9,7 +9,7 @@ left off (`PrefixCache`). Only B x T x K log-probabilities are kept, never B x T
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, final
 
@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from typing_extensions import override
 
 from speceyes.models._decode import Decoded, below, drawn, generator, scored
-from speceyes.models._native import Reader, Spent, Tokens, given
+from speceyes.models._native import Reader, Spent, Tokens, given, sent
 from speceyes.models._prefix import Kept, PrefixCache
 from speceyes.models._stop import Row, Speech, StopStrings
 from speceyes.values import Sampling
@@ -29,6 +29,9 @@ Key = TypeVar("Key")
 
 _GROWTH = 64
 """Slots grow by at least so many tokens at a time."""
+_WIDTH = 128
+"""Compiled steps see a power of two times so many tokens."""
+_SHAPES = 64
 _RAGGED = 2
 """A prompt joins a group whose longest is at most so many times as long as itself."""
 
@@ -73,13 +76,24 @@ class _Slotted(DynamicLayer):  # type: ignore[misc]
 
 
 class _Slots:
-    """Room for the states of up to `n` rows, a tensor [layers, 2, n, heads, tokens, width]."""
+    """Room for the states of up to `n` rows, a tensor [layers, 2, n, heads, tokens, width].
 
-    def __init__(self, like: torch.Tensor, n: int, tokens: int) -> None:
+    Args:
+        like: States of a row, [layers, 2, heads, any, width].
+        n: Rows.
+        tokens: Tokens a row.
+        fixed: Grow in the steps of `_bucket`, at addresses that a CUDA graph may rely on.
+    """
+
+    def __init__(self, like: torch.Tensor, n: int, tokens: int, *, fixed: bool = False) -> None:
         layers, both, heads, _, size = like.shape
+        self.fixed = fixed
+        if fixed:
+            n, tokens = _bucket(n, 1), _bucket(tokens, _WIDTH)
         self.states = like.new_zeros(layers, both, n, heads, tokens, size)
         self.width = 0  # columns in use after the coming step
         self.rows = self.places = torch.zeros(0, dtype=torch.long, device=like.device)
+        self._layers = self._made()
 
     def fit(self, n: int, tokens: int) -> None:
         """Grows to n rows and so many tokens."""
@@ -89,12 +103,41 @@ class _Slots:
             return
         if tokens > room:
             tokens = max(tokens + _GROWTH, room + room // 2)
+        if self.fixed:
+            n, tokens = _bucket(n, 1), _bucket(tokens, _WIDTH)
         shape = (*old.shape[:2], max(n, rows), old.shape[3], max(tokens, room), old.shape[5])
         self.states = old.new_zeros(shape)
         self.states[:, :, :rows, :, :room] = old
+        self._layers = self._made()
+
+    def _made(self) -> list[_Slotted]:
+        layers = [_Slotted(self, layer) for layer in range(len(self.states))]
+        if self.fixed:
+            for layer in layers:
+                torch._dynamo.mark_static_address(layer.keys)
+                torch._dynamo.mark_static_address(layer.values)
+        return layers
 
     def cache(self) -> Cache:
-        return Cache(layers=[_Slotted(self, layer) for layer in range(len(self.states))])
+        return Cache(layers=self._layers)
+
+
+def compiled(model: Any) -> Callable[..., Any]:
+    """The model's forward pass, compiled for each shape it sees; in CUDA graphs on CUDA."""
+    mode = "reduce-overhead" if model.device.type == "cuda" else None
+    forward = torch.compile(model.forward, dynamic=False, mode=mode)
+
+    def run(**named: Any) -> Any:
+        # Powers of two of rows and columns: more shapes than torch takes for a mistake.
+        with torch._dynamo.config.patch(recompile_limit=_SHAPES):
+            return forward(**named)
+
+    return run
+
+
+def _bucket(n: int, least: int) -> int:
+    """The next power of two times `least`, so that few shapes are compiled."""
+    return least << max(0, (-(-n // least) - 1).bit_length())
 
 
 @final
@@ -108,6 +151,7 @@ class LiveBatch(Generic[Key]):
         sampling: How every row is decoded.
         speech: Reads tokens.
         spent: Counts what is computed.
+        compiled: The model's forward pass, compiled for fixed shapes; None steps as it is.
     """
 
     def __init__(
@@ -118,7 +162,9 @@ class LiveBatch(Generic[Key]):
         sampling: Sampling,
         speech: Speech,
         spent: Spent,
+        compiled: Callable[..., Any] | None = None,
     ) -> None:
+        self._compiled = compiled
         self._model, self._reader, self._prefixes = model, reader, prefixes
         self._sampling, self._speech, self._spent = sampling, speech, spent
         self._stops = StopStrings(sampling.stop, speech)
@@ -181,7 +227,8 @@ class LiveBatch(Generic[Key]):
             )
             total = len(self._lines) + len(going)
             if self._slots is None:
-                self._slots = _Slots(going[0][1], total, room)
+                fixed = self._compiled is not None
+                self._slots = _Slots(going[0][1], total, room, fixed=fixed)
             self._slots.fit(total, room)
             for line, state in going:
                 self._slots.states[:, :, len(self._lines), :, : line.length] = state
@@ -217,9 +264,9 @@ class LiveBatch(Generic[Key]):
         start = time.perf_counter()
         with given(self._model, encoded) as features:
             logits = self._model(
-                input_ids=torch.from_numpy(ids).to(device),
-                attention_mask=torch.from_numpy(mask).to(device),
-                position_ids=torch.from_numpy(positions).to(device),
+                input_ids=sent(torch.from_numpy(ids), device),
+                attention_mask=sent(torch.from_numpy(mask), device),
+                position_ids=sent(torch.from_numpy(positions), device),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
@@ -273,24 +320,32 @@ class LiveBatch(Generic[Key]):
             return []
         slots, device = self._slots, self._model.device
         assert slots is not None
+        count = len(self._lines)
         lengths = [line.length for line in self._lines]
         slots.width = max(lengths) + 1
-        slots.fit(len(lengths), slots.width)
-        slots.rows = torch.arange(len(lengths), device=device)
+        slots.fit(count, slots.width)
         last = [line.last for line in self._lines]
         positions = [self._position(line) for line in self._lines]
-        numbers = torch.tensor([lengths, last, positions]).to(device, non_blocking=True)
+        forward = self._model
+        if self._compiled is not None:
+            # Rows and columns that nobody looks at make up for a shape that was seen before.
+            forward = self._compiled
+            slots.width = min(_bucket(slots.width, _WIDTH), slots.states.shape[4])
+            spare = min(_bucket(count, 1), slots.states.shape[2]) - count
+            lengths, last, positions = (one + [0] * spare for one in (lengths, last, positions))
+        slots.rows = torch.arange(len(lengths), device=device)
+        numbers = sent(torch.tensor([lengths, last, positions]), device)
         slots.places = numbers[0]
         mask = (torch.arange(slots.width, device=device)[None] <= numbers[0][:, None]).long()
         start = time.perf_counter()
-        logits = self._model(
+        logits = forward(
             input_ids=numbers[1][:, None],
             attention_mask=mask,
             position_ids=numbers[2][None, :, None].expand(3, -1, 1),
             past_key_values=slots.cache(),
             use_cache=True,
             logits_to_keep=1,
-        ).logits[:, -1]
+        ).logits[:count, -1]
         self._spent.forward_s += time.perf_counter() - start
         self._spent.passes += 1
         for line in self._lines:

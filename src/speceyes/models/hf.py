@@ -15,7 +15,8 @@ import torch
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models._bounded import BoundedCache
 from speceyes.models._decode import Decoded, decode
-from speceyes.models._live import LiveBatch
+from speceyes.models._fit import MemoryFit
+from speceyes.models._live import LiveBatch, compiled
 from speceyes.models._load import load, out_of_memory, reason, short_name
 from speceyes.models._native import Features, Reader, Spent, Tokens, why_not
 from speceyes.models._pixels import QwenPixels, pixels_of
@@ -29,6 +30,8 @@ from speceyes.values import Completion, Conversation, Image, Sampling, Session
 logger = logging.getLogger(__name__)
 
 _DEFAULT_CACHE = 1 << 30
+_ROWS = 32
+_MOST = 256
 _AHEAD = 1 << 28
 """Bytes of images that were resized ahead of their use."""
 
@@ -56,7 +59,9 @@ class HFModel:
         processor: Its processor, with an image processor, a tokenizer and a chat template.
             It is not changed.
         name: Names the model in results and calibrations; default: the checkpoint's name.
-        max_batch: Most rows in one forward pass.
+        max_batch: Most rows in one forward pass. Default: 32 on the CPU; on CUDA as many as the
+            memory that earlier batches took says there is room for, starting from 4. In either
+            case a batch that runs out of memory is halved.
         cache_bytes: Memory, on the model's device, for what was read before: beginnings of
             conversations (three quarters) and features of images (one quarter), the least
             recently used given up first. 0 reads everything anew; default: 1 GiB on the CPU,
@@ -65,6 +70,9 @@ class HFModel:
         reference: Work as the paper's code does: every call hands all of its text and images
             to the processor and to `model.generate` anew, and keeps the logits of all steps
             and the whole vocabulary until it ends. The yardstick of `speceyes bench`.
+        compile: Decode with `torch.compile`, on CUDA in CUDA graphs, over a few fixed shapes.
+            The first step of each shape takes 10 s to a minute; pays where many queries follow.
+            Without effect where rows are not driven by tokens.
 
     Raises:
         ConfigError: The processor lacks a part, max_batch is below 1 or cache_bytes below 0.
@@ -84,13 +92,14 @@ class HFModel:
         processor: Any,
         *,
         name: str | None = None,
-        max_batch: int = 32,
+        max_batch: int | None = None,
         cache_bytes: int | None = None,
         reference: bool = False,
+        compile: bool = False,
     ) -> None:
         if cache_bytes is not None and cache_bytes < 0:
             raise ConfigError(f"cache_bytes={cache_bytes}; it must be 0 (off) or more")
-        if max_batch < 1:
+        if max_batch is not None and max_batch < 1:
             raise ConfigError(f"max_batch={max_batch}; it must be at least 1 row")
         for part in ("image_processor", "tokenizer"):
             if getattr(processor, part, None) is None:
@@ -103,7 +112,10 @@ class HFModel:
         self._is_reference = reference
         source = str(getattr(model, "name_or_path", "") or type(model).__name__)
         self._name = name or short_name(source)
-        self._max_batch = max_batch
+        on_cuda = model.device.type == "cuda"
+        self._fit = MemoryFit(_MOST, self._free) if max_batch is None and on_cuda else None
+        self._max_batch = _MOST if self._fit is not None else max_batch or _ROWS
+        self._stream = torch.cuda.Stream(model.device) if on_cuda else None
         self._pixels = pixels_of(processor.image_processor)
         self._prompter = Prompter(processor, self._pixels)
         self._pad_id: int = processor.tokenizer.pad_token_id
@@ -114,7 +126,7 @@ class HFModel:
         self._spent = Spent()
         if cache_bytes is None:
             cache_bytes = _DEFAULT_CACHE
-            if model.device.type == "cuda":
+            if on_cuda:
                 cache_bytes = torch.cuda.get_device_properties(model.device).total_memory // 8
         self._features = BoundedCache[bytes, Features](cache_bytes // 4, lambda f: f.bytes)
         self._prefixes = PrefixCache(cache_bytes - cache_bytes // 4)
@@ -126,6 +138,7 @@ class HFModel:
             elif isinstance(self._pixels, QwenPixels):
                 ahead = BoundedCache[bytes, Image](_AHEAD, lambda im: im.width * im.height * 4)
                 self._reader = Reader(model, processor, self._pixels, self._features, ahead)
+        self._compiled = compiled(model) if compile and self._reader is not None else None
         # Tokenizers hold state while they pad, and models keep positions between steps.
         self._lock = threading.Lock()
 
@@ -137,8 +150,9 @@ class HFModel:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         attn_implementation: str | None = None,
-        max_batch: int = 32,
+        max_batch: int | None = None,
         cache_bytes: int | None = None,
+        compile: bool = False,
         name: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
@@ -154,8 +168,9 @@ class HFModel:
             dtype: A torch dtype or its name, or "auto" for the checkpoint's own; default:
                 float32 on the CPU, on CUDA bfloat16 where the GPU has it, else float16.
             attn_implementation: "sdpa", "flash_attention_2", "eager"; default: transformers' own.
-            max_batch: Most rows in one forward pass.
+            max_batch: See `HFModel`.
             cache_bytes: See `HFModel`.
+            compile: See `HFModel`.
             name: Names the model in results and calibrations; default: the id, or the
                 directory's last part.
             revision: Branch, tag or commit on the Hub.
@@ -186,6 +201,7 @@ class HFModel:
             name=name or short_name(source),
             max_batch=max_batch,
             cache_bytes=cache_bytes,
+            compile=compile,
         )
 
     @property
@@ -219,8 +235,8 @@ class HFModel:
 
     @property
     def max_batch(self) -> int:
-        """Most rows in one forward pass; shrinks when memory runs out."""
-        return self._max_batch
+        """Most rows in one forward pass now; shrinks when memory runs out."""
+        return self._max_batch if self._fit is None else min(self._max_batch, self._fit.rows())
 
     @property
     def spent(self) -> Spent:
@@ -229,15 +245,22 @@ class HFModel:
         """
         return dataclasses.replace(self._spent)
 
-    def sharing(self, *, cache_bytes: int | None = None, reference: bool = False) -> HFModel:
+    def sharing(
+        self,
+        *,
+        cache_bytes: int | None = None,
+        reference: bool = False,
+        compile: bool | None = None,
+    ) -> HFModel:
         """Another model on the same weights, with settings of its own; see `HFModel`."""
         return HFModel(
             self._model,
             self._processor,
             name=self._name,
-            max_batch=self._max_batch,
+            max_batch=self._max_batch if self._fit is None else None,
             cache_bytes=cache_bytes,
             reference=reference,
+            compile=self._compiled is not None if compile is None else compile,
         )
 
     def reference(self) -> HFModel:
@@ -318,15 +341,40 @@ class HFModel:
                 read=lambda conversation: self._read(0, conversation),
                 alone=lambda conversations: self.generate(conversations, sampling),
                 working=self._working,
-                room=lambda: self._max_batch,
+                room=lambda: self.max_batch,
                 shrink=self._shrink,
             )
         )
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
+        """Around all that touches the model; on CUDA its own stream, so that two models on one
+        device, called from two threads, work side by side.
+        """
         with self._lock, torch.inference_mode():
+            if self._stream is None:
+                yield
+                return
+            self._stream.wait_stream(torch.cuda.default_stream(self.device))
+            with torch.cuda.stream(self._stream):
+                yield
+
+    @contextlib.contextmanager
+    def _weighed(self, rows: int, tokens: int) -> Iterator[None]:
+        """Lets `MemoryFit` learn what the batch inside takes."""
+        if self._fit is None:
             yield
+            return
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        yield
+        self._fit.took(rows, tokens, torch.cuda.max_memory_allocated(self.device) - before)
+
+    def _free(self) -> int:
+        """Bytes that a batch can have on this GPU: free ones, and those that torch holds unused."""
+        free, _ = torch.cuda.mem_get_info(self.device)
+        held = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return int(free + held)
 
     def _check(self, sampling: Sampling) -> None:
         """Refuses what no row can have, before any row is run."""
@@ -363,14 +411,18 @@ class HFModel:
     ) -> None:
         """Completes the prompts; halves a batch that fails until the guilty row is alone."""
         size = len(prompts)
-        if size > self._max_batch:  # it shrank since these were gathered
-            for start in range(0, size, self._max_batch):
-                self._run(prompts[start : start + self._max_batch], sampling, done)
-            return
         if not prompts:
             return
+        longest = sampling.max_tokens + max(
+            len(p.tokens.ids) if isinstance(p, _Read) else 0 for p in prompts
+        )
+        most = self._max_batch if self._fit is None else self._fit.rows(longest)
+        if size > most:  # it shrank since these were gathered, or these are longer than others
+            for start in range(0, size, most):
+                self._run(prompts[start : start + most], sampling, done)
+            return
         try:
-            with self._lock:
+            with self._working(), self._weighed(size, longest):
                 answers = self._forward(prompts, sampling)
         except Exception as exc:  # noqa: BLE001  (it ends the row that is guilty, whatever it is)
             # Only words are kept: the traceback would hold on to the memory that ran out.
@@ -393,6 +445,8 @@ class HFModel:
             torch.cuda.empty_cache()
         if size > 1:
             self._max_batch = min(self._max_batch, size // 2)
+            if self._fit is not None:
+                self._fit.shrink(size // 2)
             logger.warning(
                 "%s: out of memory with %d rows; going on with %d", self._name, size, size // 2
             )
@@ -421,20 +475,25 @@ class HFModel:
 
     def _live_forward(self, prompts: Sequence[_Read], sampling: Sampling) -> list[Completion]:
         done: dict[int, Decoded] = {}
-        with torch.inference_mode():
-            batch = self._live(sampling)
-            done.update(
-                batch.add([(p.index, p.tokens, row_seed(sampling.seed, p.index)) for p in prompts])
-            )
-            while len(batch):
-                done.update(batch.step())
+        batch = self._live(sampling)
+        done.update(
+            batch.add([(p.index, p.tokens, row_seed(sampling.seed, p.index)) for p in prompts])
+        )
+        while len(batch):
+            done.update(batch.step())
         return [self._completion(done[p.index], len(p.tokens.ids)) for p in prompts]
 
     def _live(self, sampling: Sampling) -> LiveBatch[int]:
         """An empty batch."""
         assert self._reader is not None
         return LiveBatch(
-            self._model, self._reader, self._prefixes, sampling, self._speech, self._spent
+            self._model,
+            self._reader,
+            self._prefixes,
+            sampling,
+            self._speech,
+            self._spent,
+            self._compiled,
         )
 
     def _completion(self, row: Decoded, prompt_tokens: int) -> Completion:
@@ -460,6 +519,7 @@ class _Rows:
     def __init__(self, model: HFModel, sampling: Sampling) -> None:
         self._model = model
         self._batch = model._live(sampling)
+        self._most = sampling.max_tokens
         self._lengths: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -467,7 +527,9 @@ class _Rows:
 
     def add(self, rows: Sequence[tuple[int, _Read]]) -> list[tuple[int, Completion]]:
         self._lengths.update((key, len(read.tokens.ids)) for key, read in rows)
-        return self._ended(self._batch.add([(key, read.tokens, None) for key, read in rows]))
+        longest = self._most + max(self._lengths.values())
+        with self._model._weighed(len(self._lengths), longest):
+            return self._ended(self._batch.add([(key, read.tokens, None) for key, read in rows]))
 
     def step(self) -> list[tuple[int, Completion]]:
         return self._ended(self._batch.step())
