@@ -40,6 +40,8 @@ FLOORS = {
     "ahead": 3.2,
     "ordering": 3.2,
     "efficiency": 3.2,
+    "auditing": 3.2,
+    "rounds": 3.3,
     "pipeline": 3.5,
     "strategies": 3.5,
     # 4: what is measured, and on what

@@ -61,6 +61,7 @@ class Ticket:
         draft: Phase II.
         verdict: Phase III.
         timings: Seconds by phase so far.
+        audit: The number of its audit, where its answer is given and the agent is asked as well.
     """
 
     at: int
@@ -70,6 +71,7 @@ class Ticket:
     draft: Completion | None = None
     verdict: Verdict | None = None
     timings: Timings = field(default_factory=Timings)
+    audit: int | None = None
 
     def spent(self, **seconds: float) -> None:
         """Notes the seconds of phases, named as in `Timings`."""

@@ -13,9 +13,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, get_args, overload
 
 import numpy as np
@@ -23,12 +21,15 @@ import numpy as np
 from speceyes import intake
 from speceyes.ahead import Ahead, offered
 from speceyes.answerer import SpeculativeAnswerer
+from speceyes.auditing import Auditor
+from speceyes.calibration.watched import WatchedGate
 from speceyes.efficiency import SPECULATE, CostModel, Report, Speculate, efficiency
 from speceyes.errors import ConfigError, InputError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
 from speceyes.isolation import describe, isolated
 from speceyes.journey import Source, Ticket
 from speceyes.ordering import Order, Ordering
+from speceyes.rounds import Loaded, Rounds
 from speceyes.values import (
     Completion,
     Dialect,
@@ -45,7 +46,7 @@ from speceyes.values import (
 if TYPE_CHECKING:
     from os import PathLike
 
-    from speceyes.fallback import AgenticFallback, AgentRun
+    from speceyes.fallback import AgenticFallback
     from speceyes.gate import SeparabilityGate
     from speceyes.scores import Aggregate
     from speceyes.tools import Tools
@@ -53,11 +54,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 Schedule: TypeAlias = Literal["auto", "overlapped", "batched", "sequential"]
-_Loaded: TypeAlias = tuple[list[tuple[int, Result]], list[Ticket]]
-
-FRONT_BATCHES = 4
-"""Most batches that pass judge, draft and gate between two rounds of the agent: enough to fill
-its places, few enough that live trajectories go on while nothing is rejected."""
 
 
 @final
@@ -91,6 +87,8 @@ class SpecPipeline:
             where the costs that are measured as it runs say that the agent alone is faster, it
             works alone, and now and then a query is sent the other way to see whether that
             still holds. Then a query's route depends on how fast its neighbours were.
+        auditor: Has a share of the accepted drafts audited by the agent in the background, and
+            shuts the gate when the promised risk is passed. Drafts then never end early.
         image_limits: What images are loaded under.
         allow_urls: Whether http(s) addresses of images are fetched.
 
@@ -120,6 +118,7 @@ class SpecPipeline:
         schedule: Schedule = "auto",
         early: bool = True,
         speculate: Speculate = "always",
+        auditor: Auditor | None = None,
         image_limits: ImageLimits = DEFAULT_LIMITS,
         allow_urls: bool = False,
     ) -> None:
@@ -158,6 +157,12 @@ class SpecPipeline:
                 prompt_hash=getattr(answerer, "prompt_hash", None),
                 top_k=kept if isinstance(kept, int) else None,
             )
+        if auditor is not None:
+            if gate is None or fallback is None:
+                raise ConfigError("an auditor needs drafts to audit, and a fallback to do it")
+            if getattr(gate, "monitor", None) is not auditor.monitor:
+                gate = WatchedGate(gate, auditor.monitor)
+        self.auditor = auditor
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}; it must be at least 1")
         if order not in get_args(Order):
@@ -214,6 +219,7 @@ class SpecPipeline:
         schedule: Schedule = "auto",
         early: bool = True,
         speculate: Speculate = "always",
+        auditor: Auditor | None = None,
         image_limits: ImageLimits = DEFAULT_LIMITS,
         allow_urls: bool = False,
     ) -> SpecPipeline:
@@ -241,6 +247,7 @@ class SpecPipeline:
             schedule: See `SpecPipeline`.
             early: See `SpecPipeline`.
             speculate: See `SpecPipeline`.
+            auditor: See `SpecPipeline`.
             image_limits: See `SpecPipeline`.
             allow_urls: See `SpecPipeline`.
 
@@ -296,6 +303,7 @@ class SpecPipeline:
             schedule=schedule,
             early=early,
             speculate=speculate,
+            auditor=auditor,
             image_limits=image_limits,
             allow_urls=allow_urls,
         )
@@ -390,80 +398,25 @@ class SpecPipeline:
         if source.failure is not None:
             raise source.failure
 
-    def _schedule(self, ahead: Ahead[_Loaded]) -> Iterator[tuple[int, Result]]:
+    def _schedule(self, ahead: Ahead[Loaded]) -> Iterator[tuple[int, Result]]:
         agent = None if self.fallback is None else self.fallback.begin()
+        front = functools.partial(self._front, Ordering(self.order))
+        rounds = Rounds(front, agent, self.batch_size, self.auditor)
+        speculates = agent is not None and self.answerer is not None
         try:
-            yield from self._rounds(ahead, agent)
+            if self.schedule == "overlapped" and speculates:
+                yield from rounds.overlapped(ahead)
+            else:
+                yield from rounds.batched(ahead)
         finally:
-            if agent is not None:
-                agent.close()
-
-    def _rounds(
-        self, ahead: Ahead[_Loaded], agent: AgentRun | None
-    ) -> Iterator[tuple[int, Result]]:
-        order = Ordering(self.order)
-        if self.schedule == "overlapped" and agent is not None and self.answerer is not None:
-            yield from self._overlapped(ahead, agent, order)
-            return
-        waiting: deque[Ticket] = deque()
-        live: dict[int, Ticket] = {}
-        while not ahead.exhausted or waiting or live:
-            for _ in range(FRONT_BATCHES):
-                if ahead.exhausted or (agent is not None and len(waiting) >= agent.room):
-                    break
-                finished, left = self._front(*ahead.batch(), order)
-                waiting.extend(left)
-                yield from finished
-            if agent is not None:
-                yield from self._agent_step(agent, waiting, live)
-
-    def _overlapped(
-        self, ahead: Ahead[_Loaded], agent: AgentRun, order: Ordering
-    ) -> Iterator[tuple[int, Result]]:
-        """Judge and draft of one batch in a thread, while the agent works in this one."""
-        waiting: deque[Ticket] = deque()
-        live: dict[int, Ticket] = {}
-        front: Future[_Loaded] | None = None
-        fronts = 0  # since the agent's last step
-        pool = ThreadPoolExecutor(1, thread_name_prefix="speceyes-front")
-        try:
-            while not ahead.exhausted or front is not None or waiting or live:
-                self._fill(agent, waiting, live)
-                if front is None and not ahead.exhausted and len(waiting) < self.batch_size:
-                    front = pool.submit(self._front, *ahead.batch(), order)
-                # A round is better begun with all its rows; where rows join at any time, at once.
-                waits = not live or (agent.room > 0 and not agent.joins)
-                enough = bool(live) and fronts >= FRONT_BATCHES
-                if front is not None and not enough and (front.done() or waits):
-                    finished, left = front.result()
-                    front, fronts = None, fronts + 1
-                    waiting.extend(left)
-                    yield from finished
-                else:
-                    fronts = 0
-                    yield from self._agent_step(agent, waiting, live)
-        finally:
-            pool.shutdown(wait=True)
-
-    def _fill(self, agent: AgentRun, waiting: deque[Ticket], live: dict[int, Ticket]) -> None:
-        while waiting and agent.room:
-            ticket = waiting.popleft()
-            live[ticket.at] = ticket
-            agent.add(ticket.at, ticket.query)
-
-    def _agent_step(
-        self, agent: AgentRun, waiting: deque[Ticket], live: dict[int, Ticket]
-    ) -> Iterator[tuple[int, Result]]:
-        self._fill(agent, waiting, live)
-        for at, trajectory, seconds in agent.step() if live else ():
-            yield live.pop(at).by_agent(trajectory, seconds)
+            rounds.close()
 
     def _query(self, item: Any, at: int) -> Query:
         return intake.to_query(
             item, number=at, limits=self.image_limits, allow_urls=self.allow_urls
         )
 
-    def _loaded(self, taken: Sequence[tuple[int, Any, float]]) -> _Loaded:
+    def _loaded(self, taken: Sequence[tuple[int, Any, float]]) -> Loaded:
         """One batch through intake: the results of what can't be read, and the tickets."""
         finished: list[tuple[int, Result]] = []
         tickets: list[Ticket] = []
@@ -482,12 +435,12 @@ class SpecPipeline:
         return finished, tickets
 
     def _front(
-        self, finished: list[tuple[int, Result]], tickets: Sequence[Ticket], order: Ordering
-    ) -> tuple[list[tuple[int, Result]], list[Ticket]]:
+        self, order: Ordering, finished: list[tuple[int, Result]], tickets: Sequence[Ticket]
+    ) -> Loaded:
         """One batch through judge, draft and gate.
 
         Returns:
-            The results that are final, and the tickets that need the agent.
+            The results that are final, and the tickets that the agent is to take.
         """
         left: list[Ticket] = []
         if self.answerer is not None and self.fallback is not None:
@@ -500,8 +453,13 @@ class SpecPipeline:
         order.run(tickets, self._judge, self._draft)
         for ticket in tickets:
             accepted = ticket.by_draft()
+            if self.auditor is not None:
+                score = None if ticket.verdict is None else ticket.verdict.separability
+                ticket.audit = self.auditor.observe(score, accepted is not None)
             if accepted is not None:
                 finished.append(accepted)
+                if ticket.audit is not None:
+                    left.append(ticket)
             elif self.fallback is None:
                 finished.append(ticket.unanswered())
             else:
