@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
 import threading
@@ -16,11 +17,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from random_models import FAMILIES, Family, build, save, tokenizer
-from speceyes.errors import ConfigError, ImageError, InputError
+from speceyes import tiny
+from speceyes.answerer import SpeculativeAnswerer
+from speceyes.calibration import Scoring, calibrate
+from speceyes.errors import CalibrationError, ConfigError, ImageError, InputError
+from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel
 from speceyes.models._pixels import ProcessorPixels, QwenPixels, pixels_of
 from speceyes.models._rgb import to_rgb
 from speceyes.models._stop import Row, Speech, StopStrings
+from speceyes.pipeline import SpecPipeline
 from speceyes.values import Completion, Conversation, Message, Sampling, VisionLanguageModel
 
 GREEDY = Sampling(max_tokens=12, top_k=8)
@@ -805,3 +811,38 @@ def test_on_cuda_in_half_precision(family: Family, tmp_path: Path, dtype: str) -
         np.testing.assert_allclose(one.top_logprobs[0], other.top_logprobs[0], atol=0.3)
     drawn = Sampling(max_tokens=6, temperature=1.0, seed=1)
     assert cuda.generate(MIXED, drawn) == cuda.generate(MIXED, drawn)
+
+
+# --- which weights ------------------------------------------------------------------------------
+
+
+def test_a_revision_tells_weights_apart_and_nothing_else(tmp_path: Path) -> None:
+    net, processor = build(FAMILIES[0])
+    one, copy, other = tmp_path / "one", tmp_path / "copy", tmp_path / "other"
+    for folder in (one, copy):
+        net.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    named = HFModel.from_pretrained(one).revision
+    assert named is not None and re.fullmatch(r"files-[0-9a-f]{16}", named)
+    assert HFModel.from_pretrained(copy, name="else").revision == named
+    with torch.no_grad():
+        net.lm_head.weight[0, 0] += 1
+    net.save_pretrained(other)
+    processor.save_pretrained(other)
+    assert HFModel.from_pretrained(other).revision != named
+    made = HFModel(*build(FAMILIES[0]))
+    assert made.revision is None
+
+
+def test_a_gate_refuses_drafts_of_other_weights_of_the_same_name() -> None:
+    small = HFModel.from_pretrained(tiny.SMALL)
+    assert small.revision is not None
+    answerer = SpeculativeAnswerer(small, top_k=20)
+    for revision in (small.revision, "files-0000000000000000"):
+        scoring = Scoring(small.name, answerer.prompt_hash, top_k=20, revision=revision)
+        gate = SeparabilityGate.from_calibration(calibrate([9.0] * 60, [0] * 60, scoring))
+        if revision == small.revision:
+            assert SpecPipeline(answerer=answerer, gate=gate).gate is gate
+        else:
+            with pytest.raises(CalibrationError, match="its revision is"):
+                SpecPipeline(answerer=answerer, gate=gate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import threading
@@ -22,6 +23,7 @@ from speceyes.models._native import Features, Reader, Spent, Tokens, why_not
 from speceyes.models._pixels import QwenPixels, pixels_of
 from speceyes.models._prefix import PrefixCache
 from speceyes.models._prompt import Prompt, Prompter
+from speceyes.models._revision import revision_of
 from speceyes.models._seed import row_seed
 from speceyes.models._session import Host, LiveSession
 from speceyes.models._stop import Speech, StopStrings, end_ids
@@ -110,8 +112,8 @@ class HFModel:
         self._model = model
         self._processor = processor
         self._is_reference = reference
-        source = str(getattr(model, "name_or_path", "") or type(model).__name__)
-        self._name = name or short_name(source)
+        self._source = str(getattr(model, "name_or_path", "") or "")
+        self._name = name or short_name(self._source or type(model).__name__)
         on_cuda = model.device.type == "cuda"
         self._fit = MemoryFit(_MOST, self._free) if max_batch is None and on_cuda else None
         self._max_batch = _MOST if self._fit is not None else max_batch or _ROWS
@@ -208,6 +210,13 @@ class HFModel:
     def name(self) -> str:
         """Names the model in results and calibrations."""
         return self._name
+
+    @functools.cached_property
+    def revision(self) -> str | None:
+        """Which weights these are: a commit on the Hub, or a fingerprint of local files; None for
+        a model that was made in memory. A calibration keeps it.
+        """
+        return revision_of(self._model, self._source)
 
     @property
     def config(self) -> Any:
