@@ -46,6 +46,11 @@ DRAFT = "Answer with a single word or a short phrase."
 
 CHOICE = "Answer with one of the options."
 
+STEP_SCORE = (
+    "How useful and correct is your last step for answering the question? Reply with one digit, "
+    "0 to 9: 0 for useless or wrong, 9 for exactly right."
+)
+
 OBSERVATION_ERROR = "Error: {error}"
 
 PARSE_ERROR = "your last turn could not be read: {error}"
