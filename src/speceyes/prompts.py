@@ -51,6 +51,18 @@ STEP_SCORE = (
     "0 to 9: 0 for useless or wrong, 9 for exactly right."
 )
 
+REASON = (
+    "Describe step by step what in the image answers this question. Be brief and concrete; don't "
+    "give the answer yet."
+)
+
+REASONED = "So the answer, in a word or a short phrase, is:"
+
+TRANSFER = (
+    "Somebody looked at the image before you and noted the following. It may be wrong in parts; "
+    "trust what you see.\n{notes}"
+)
+
 OBSERVATION_ERROR = "Error: {error}"
 
 PARSE_ERROR = "your last turn could not be read: {error}"

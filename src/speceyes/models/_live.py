@@ -208,6 +208,7 @@ class LiveBatch(Generic[Key]):
     ) -> list[tuple[Key, Decoded]]:
         prompts = [rows[at][1] for at in group]
         logits, states = self._read(prompts, [found[at] for at in group])
+        logits = logits[:, -1]
         lines: list[_Line[Key]] = []
         for at in group:
             key, tokens, seed = rows[at]
@@ -235,13 +236,43 @@ class LiveBatch(Generic[Key]):
                 self._lines.append(line)
         return done
 
+    def likelihoods(
+        self, rows: Sequence[tuple[Tokens, Sequence[int]]]
+    ) -> list[npt.NDArray[np.float32]]:
+        """How likely the model holds answers that it is given, in one pass.
+
+        Args:
+            rows: A prompt, and the n tokens of an answer to it, at least one.
+
+        Returns:
+            float32[n] for each: the log-probability of each token, in nats.
+        """
+        whole = [tokens.followed(said) for tokens, said in rows]
+        found = []
+        for (tokens, _), row in zip(rows, whole, strict=True):
+            kept, common = self._prefixes.find(row.key)
+            # The last token of the prompt is read again: it says what comes first.
+            found.append((kept, tokens.whole(min(common, len(tokens.ids) - 1))))
+        longest = max(len(said) for _, said in rows)
+        logits, _ = self._read(whole, found, keep=longest + 1)
+        likely = []
+        for scores, (_, said) in zip(logits, rows, strict=True):
+            mine = scores[-len(said) - 1 : -1]
+            ids = torch.as_tensor(list(said), device=mine.device)[:, None]
+            chosen = mine.gather(1, ids).squeeze(1) - mine.logsumexp(dim=1)
+            likely.append(chosen.cpu().numpy())
+        return likely
+
     def _read(
-        self, prompts: Sequence[Tokens], found: Sequence[tuple[Kept | None, int]]
+        self,
+        prompts: Sequence[Tokens],
+        found: Sequence[tuple[Kept | None, int]],
+        keep: int = 1,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """One pass over what is new in the prompts.
 
         Returns:
-            float32[B, V] logits behind the last tokens, and each prompt's states
+            float32[B, keep, V] logits behind the last tokens, and each prompt's states
             [layers, 2, heads, n, width].
         """
         device, size = self._model.device, len(prompts)
@@ -269,9 +300,9 @@ class LiveBatch(Generic[Key]):
                 position_ids=sent(torch.from_numpy(positions), device),
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=1,
+                logits_to_keep=keep,
                 **features,
-            ).logits[:, -1]
+            ).logits[:, -keep:]
         self._spent.forward_s += time.perf_counter() - start
         self._spent.passes += 1
         self._spent.read += sum(new)

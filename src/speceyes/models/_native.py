@@ -84,6 +84,18 @@ class Tokens:
     positions: npt.NDArray[np.int64]
     following: int
 
+    def followed(self, ids: Sequence[int]) -> Tokens:
+        """This prompt with tokens of text behind it."""
+        new = np.asarray(ids, np.int64)
+        behind = np.broadcast_to(self.following + np.arange(len(new)), (3, len(new)))
+        return Tokens(
+            np.concatenate((self.ids, new)),
+            np.concatenate((self.key, new)),
+            self.shown,
+            np.concatenate((self.positions, behind), axis=1),
+            self.following + len(new),
+        )
+
     def whole(self, n: int) -> int:
         """The longest beginning of at most n tokens that cuts no image in two."""
         for one in self.shown:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 _DEFAULT_CACHE = 1 << 30
 _ROWS = 32
 _MOST = 256
+_SCORED = 8
+"""Rows whose answers are scored together: logits of all their tokens are there at once."""
 _AHEAD = 1 << 28
 """Bytes of images that were resized ahead of their use."""
 
@@ -354,6 +357,39 @@ class HFModel:
                 shrink=self._shrink,
             )
         )
+
+    def likelihoods(
+        self, conversations: Sequence[Conversation], answers: Sequence[str]
+    ) -> list[float | None]:
+        """How likely the model holds an answer to each conversation, in one pass over it.
+
+        Args:
+            conversations: What is asked.
+            answers: What is answered, one each.
+
+        Returns:
+            The mean log-probability of the answer's tokens in nats; None where an answer is
+            blank, or its conversation can't be read, or the model isn't driven by tokens.
+        """
+        found: list[float | None] = [None] * len(conversations)
+        if self._reader is None:
+            return found
+        rows: list[tuple[int, Tokens, list[int]]] = []
+        for at, (conversation, answer) in enumerate(zip(conversations, answers, strict=True)):
+            with contextlib.suppress(Exception):
+                tokenizer = self._processor.tokenizer
+                said = tokenizer(answer.strip(), add_special_tokens=False)["input_ids"]
+                if said:
+                    rows.append((at, self._read(at, conversation).tokens, said))
+        rows.sort(key=lambda row: len(row[1].ids) + len(row[2]))
+        for start in range(0, len(rows), _SCORED):
+            some = rows[start : start + _SCORED]
+            with self._working():
+                likely = self._live(Sampling()).likelihoods([row[1:] for row in some])
+            for (at, _, _), values in zip(some, likely, strict=True):
+                mean = float(values.mean())
+                found[at] = mean if math.isfinite(mean) else None
+        return found
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
