@@ -2,40 +2,22 @@
 
 The arms take turns, each repeat in another order, and every arm starts with nothing kept from
 another. A gain is the ratio of two arms' seconds within one repeat; the median over repeats is
-shown with the least and the greatest. Answers are compared with the reference schedule's.
+shown with its interval (`median_interval`). Answers are compared with the reference schedule's.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from speceyes.errors import ConfigError
-from speceyes.values import Query, Result
-
-if TYPE_CHECKING:
-    from speceyes.gate import SeparabilityGate
-    from speceyes.models.hf import HFModel
-
-REFERENCE, AGENT, FUNNEL = "reference schedule", "agent, batched", "speceyes"
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """One way of running.
-
-    Args:
-        name: Shown in the table.
-        run: Answers all queries.
-        models: What it runs on; each counts what it computes.
-    """
-
-    name: str
-    run: Callable[[Sequence[Query]], Sequence[Result]]
-    models: tuple[HFModel, ...]
+from speceyes.evaluation.bench_arms import AGENT, REFERENCE, Arm
+from speceyes.evaluation.bench_memory import Peak
+from speceyes.values import Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +31,12 @@ class Measured:
         reused: Prompt tokens known from before.
         decoded: Tokens decoded.
         padding: Tokens computed for nothing.
-        answers: Answer and route by query.
+        answers: Answer and route of each query, in the order of their ids.
+        peak: Most bytes in use (see `bench_memory.Peak`); None where the system doesn't tell.
+        grew: Of these, bytes that were not in use before.
+        cpu_s: Seconds of the CPU, of all threads together: hardly disturbed by other processes.
+        phases_s: Seconds of all phases by the results' own timings, which the cost model of
+            `speceyes.efficiency` predicts from.
     """
 
     seconds: float
@@ -59,61 +46,10 @@ class Measured:
     decoded: int
     padding: int
     answers: tuple[tuple[str | None, str], ...]
-
-
-def arms(
-    large: HFModel, small: HFModel, gate: SeparabilityGate, *, tools: Sequence[str], batch: int
-) -> list[Arm]:
-    """The arms: the paper's ways, ours, and ours with one thing switched off each.
-
-    Args:
-        large: The agent.
-        small: The drafter.
-        gate: The gate.
-        tools: The agent's tools.
-        batch: Queries judged and drafted together, and trajectories alive at once.
-    """
-    from speceyes.answerer import SpeculativeAnswerer
-    from speceyes.fallback import AgenticFallback
-    from speceyes.judge import ToolJudge
-    from speceyes.ordering import Order
-    from speceyes.pipeline import Schedule, SpecPipeline
-
-    def funnel(
-        name: str,
-        strong: HFModel,
-        quick: HFModel,
-        *,
-        alive: int = batch,
-        schedule: Schedule = "auto",
-        order: Order = "judge_first",
-    ) -> Arm:
-        pipe = SpecPipeline(
-            judge=ToolJudge(strong, tools=tools),
-            answerer=SpeculativeAnswerer(quick, top_k=gate.top_k),
-            gate=gate,
-            fallback=AgenticFallback(strong, tools=tools, max_batch=alive),
-            batch_size=batch,
-            order=order,
-            schedule=schedule,
-        )
-        return Arm(name, pipe, (strong, quick))
-
-    def agent(name: str, model: HFModel, alive: int) -> Arm:
-        fallback = AgenticFallback(model, tools=tools, max_batch=alive)
-        return Arm(name, SpecPipeline(fallback=fallback, batch_size=batch), (model,))
-
-    return [
-        agent("agent, one by one, as published", large.reference(), 1),
-        agent("agent, one by one", large.sharing(), 1),
-        agent(AGENT, large.sharing(), batch),
-        funnel(REFERENCE, large.sharing(), small.sharing(), schedule="sequential"),
-        funnel(FUNNEL, large.sharing(), small.sharing()),
-        funnel("... nothing kept", large.sharing(cache_bytes=0), small.sharing(cache_bytes=0)),
-        funnel("... fallback one by one", large.sharing(), small.sharing(), alive=1),
-        funnel("... loading overlapped", large.sharing(), small.sharing(), schedule="overlapped"),
-        funnel("... drafting first", large.sharing(), small.sharing(), order="draft_first"),
-    ]
+    peak: int | None = None
+    grew: int | None = None
+    cpu_s: float | None = None
+    phases_s: float | None = None
 
 
 def measure(
@@ -140,24 +76,42 @@ def measure(
         raise ConfigError(f"repeats={repeats}, {len(queries)} queries; both must be at least 1")
     found: dict[str, list[Measured]] = {way.name: [] for way in ways}
     for way in ways:
-        way.run(queries[:warm_up])
+        once(way, queries[:warm_up])
     for repeat in range(repeats):
         turn = repeat * (1 + len(ways) // max(repeats, 2)) % len(ways)
         for way in (*ways[turn:], *ways[:turn]):
-            found[way.name].append(_once(way, queries))
+            found[way.name].append(once(way, queries))
             if step is not None:
                 step(way.name)
     return found
 
 
-def _once(way: Arm, queries: Sequence[Query]) -> Measured:
+def once(way: Arm, queries: Iterable[Query]) -> Measured:
+    """One run of an arm, which starts with nothing kept and keeps nothing afterwards.
+
+    Args:
+        way: The arm.
+        queries: What it answers; pulled as it goes on, so that they need not all be held.
+    """
     for model in way.models:
         model.forget()
     before = [model.spent for model in way.models]
-    start = time.perf_counter()
-    results = way.run(queries)
-    seconds = time.perf_counter() - start
+    with Peak(way.models[0].device) as peak:
+        start, cpu = time.perf_counter(), time.process_time()
+        results = []
+        phases_s = 0.0
+        for one in way.run(queries):
+            results.append((one.query_id, one.answer, one.route))
+            spent = one.timings
+            phases_s += sum(
+                s or 0.0 for s in (spent.judge, spent.draft, spent.gate, spent.fallback)
+            )
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     after = [model.spent for model in way.models]
+    for model in way.models:
+        model.forget()  # what one arm keeps must not take the memory of another
+    results.sort(key=lambda one: one[0])
+    grew_by = None if peak.most is None or peak.before is None else peak.most - peak.before
 
     def grew(name: str) -> Any:
         pairs = zip(before, after, strict=True)
@@ -170,26 +124,78 @@ def _once(way: Arm, queries: Sequence[Query]) -> Measured:
         reused=grew("reused"),
         decoded=grew("decoded"),
         padding=grew("padding"),
-        answers=tuple((result.answer, result.route) for result in results),
+        answers=tuple((answer, route) for _, answer, route in results),
+        peak=peak.most,
+        grew=grew_by,
+        cpu_s=cpu,
+        phases_s=phases_s,
     )
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """An interval of the median that assumes nothing of how the values are spread.
+
+    Between the k-th smallest and the k-th largest of n values the median lies with probability
+    1 - 2 P(fewer than k heads in n tosses). k is the largest for which that is at least 95 %.
+    Below six values there is none, and the least and the greatest are given.
+
+    Returns:
+        (low, high, coverage); coverage from 0 to 1.
+
+    Example:
+        >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+        (1.0, 6.0, 0.96875)
+        >>> median_interval([1.0, 2.0, 3.0])
+        (1.0, 3.0, 0.75)
+    """
+    ordered, n = sorted(values), len(values)
+    k, outside = 1, 1.0
+    while k <= n // 2 and 2 * (outside + math.comb(n, k)) / 2**n <= 0.05:
+        outside += math.comb(n, k)
+        k += 1
+    return ordered[k - 1], ordered[n - k], max(0.0, 1 - 2 * outside / 2**n)
+
+
+def interval_note(repeats: int) -> str:
+    """What the numbers in parentheses are."""
+    _, _, coverage = median_interval(range(repeats))
+    if coverage >= 0.95:
+        return f"medians over {repeats} repeats, with an interval of {coverage:.0%} for each"
+    few = "least and greatest in parentheses: too few for an interval of 95 %"
+    return f"medians over {repeats} repeats, {few}" if repeats > 1 else "one run each"
 
 
 def summarise(found: Mapping[str, Sequence[Measured]], queries: int) -> dict[str, Any]:
     """The runs as figures, ready for JSON: a dictionary by arm.
 
-    `gain` and `against_agent` are [median, least, greatest] of the ratios within a repeat, of
+    `gain` and `against_agent` are [median, low, high] of the ratios within a repeat, of
     the reference schedule's seconds and the batched agent's to the arm's. `same` is the share
     of queries with the reference schedule's answer (for agents, of those that it sent there).
+    `predicted` is the gain over the batched agent that the costs of the first repeat predict: the
+    agent's seconds over judge, draft, gate and agent's, as `CostModel` has them; it is to be held
+    against the gain of the repeats after it (`later`), which it knows nothing of.
     """
 
     def ratios(base: str, name: str) -> list[float] | None:
         if base not in found:
             return None
         all_of = [b.seconds / o.seconds for b, o in zip(found[base], found[name], strict=True)]
-        return [statistics.median(all_of), min(all_of), max(all_of)]
+        low, high, _ = median_interval(all_of)
+        return [statistics.median(all_of), low, high]
+
+    def predicted(name: str) -> float | None:
+        agent = found[AGENT][0].phases_s if AGENT in found else None
+        mine = found[name][0].phases_s
+        return agent / mine if agent and mine else None
+
+    def later(name: str) -> float | None:
+        if AGENT not in found or len(found[name]) < 2:
+            return None
+        pairs = zip(found[AGENT][1:], found[name][1:], strict=True)
+        return statistics.median(a.seconds / b.seconds for a, b in pairs)
 
     table: dict[str, Any] = {}
-    wanted = found[REFERENCE][0].answers if REFERENCE in found else ()
+    wanted = found[REFERENCE][0].answers if REFERENCE in found else None
     for name, runs in found.items():
         seconds = statistics.median(run.seconds for run in runs)
         inside = [run.forward_s / run.seconds for run in runs if run.forward_s is not None]
@@ -197,21 +203,27 @@ def summarise(found: Mapping[str, Sequence[Measured]], queries: int) -> dict[str
         alone = all(route != "draft" for _, route in last.answers)
         same = [
             mine[0] == other[0]
-            for mine, other in zip(last.answers, wanted, strict=True)
+            for mine, other in zip(last.answers, wanted or last.answers, strict=True)
             if not alone or other[1] != "draft"
         ]
         read = last.read + last.padding
+        cpu = [run.cpu_s for run in runs if run.cpu_s is not None]
         table[name] = {
             "ms_per_query": 1e3 * seconds / queries,
+            "cpu_ms_per_query": 1e3 * statistics.median(cpu) / queries if cpu else None,
             "queries_per_s": queries / seconds,
             "gain": ratios(REFERENCE, name),
             "against_agent": ratios(AGENT, name),
-            "same": sum(same) / len(same) if same else None,
+            "predicted": predicted(name),
+            "later": later(name),
+            "same": sum(same) / len(same) if same and wanted is not None else None,
             "outside_forwards": 1 - statistics.median(inside) if inside else None,
             "tokens_read": last.read,
             "tokens_reused": last.reused,
             "tokens_decoded": last.decoded,
             "padding": last.padding / read if read else None,
+            "peak_bytes": max((run.peak for run in runs if run.peak is not None), default=None),
+            "grew_bytes": max((run.grew for run in runs if run.grew is not None), default=None),
         }
     return table
 
@@ -219,9 +231,9 @@ def summarise(found: Mapping[str, Sequence[Measured]], queries: int) -> dict[str
 def markdown(table: Mapping[str, Any]) -> str:
     """The figures as a Markdown table."""
     lines = [
-        "| way | ms a query | over reference | over batched agent | same answers "
-        "| outside forwards | tokens read + reused | padding |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| way | ms a query | over reference | over batched agent | predicted, then measured "
+        "| same answers | outside forwards | tokens read + reused | padding | peak memory |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, row in table.items():
         cells = [
@@ -229,10 +241,12 @@ def markdown(table: Mapping[str, Any]) -> str:
             f"{row['ms_per_query']:.1f}",
             _ratio(row["gain"]),
             _ratio(row["against_agent"]),
+            _forecast(row),
             _share(row["same"], 1),
             _share(row["outside_forwards"], 0),
             f"{row['tokens_read']} + {row['tokens_reused']}" if row["tokens_read"] else "",
             _share(row["padding"], 0),
+            _memory(row),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -242,5 +256,17 @@ def _ratio(found: Sequence[float] | None) -> str:
     return "" if found is None else f"{found[0]:.2f}x ({found[1]:.2f} to {found[2]:.2f})"
 
 
+def _forecast(row: Mapping[str, Any]) -> str:
+    if row["predicted"] is None or row["later"] is None:
+        return ""
+    return f"{row['predicted']:.2f}x, {row['later']:.2f}x"
+
+
 def _share(value: float | None, digits: int) -> str:
     return "" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def _memory(row: Mapping[str, Any]) -> str:
+    if row["peak_bytes"] is None:
+        return ""
+    return f"{row['peak_bytes'] / 2**20:,.0f} MiB (+{row['grew_bytes'] / 2**20:,.0f})"

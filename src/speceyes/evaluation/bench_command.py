@@ -10,10 +10,28 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speceyes.errors import ConfigError
-from speceyes.evaluation.bench import arms, markdown, measure, summarise
+from speceyes.evaluation import bench_plots as plots
+from speceyes.evaluation.bench import interval_note, markdown, measure, summarise
+from speceyes.evaluation.bench_arms import FUNNEL
+
+if TYPE_CHECKING:
+    from speceyes.evaluation.bench_models import Bundled, Shaped
+    from speceyes.evaluation.bench_sweep import Sweep
+
+ROUTED = ("depth", "accept-rate")
+"""Sweeps that need ways to be planned, which the bundled pair decides by itself."""
+STAND_IN = "tiny-small,tiny-large"
+
+ABOUT = """\
+Answers the same queries in every way: the agent, the schedule of the paper's code, speceyes, and
+speceyes with one thing switched off each. Prints a Markdown table of ratios within one run.
+
+By default the bundled pair answers held-out scenes. --shapes takes models of real sizes with
+random weights instead, and plans what becomes of each query, so that time is true to these sizes.
+--sweep changes one thing at a time and shows how cost grows."""
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -27,77 +45,216 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "bench",
         parents=[shared],
         help="measure the funnel, the agent, and the paper's schedule side by side",
-        description=(
-            "Answers the same held-out scenes with the bundled pair in every way: the agent, "
-            "the schedule of the paper's code, speceyes, and speceyes with one thing switched "
-            "off each. Prints a Markdown table of ratios within one run."
-        ),
+        description=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    bench.add_argument("--queries", type=int, default=96, metavar="N", help="default: %(default)s")
-    bench.add_argument("--repeats", type=int, default=3, metavar="N", help="default: %(default)s")
-    bench.add_argument(
-        "--batch-size", type=int, default=16, metavar="N", help="default: %(default)s"
-    )
+    for name, kind, default, what in (
+        ("queries", int, 96, "how many"),
+        ("repeats", int, 3, "how often; from six on there are intervals of 95 %%"),
+        ("batch-size", int, 16, "queries judged and drafted together, and trajectories alive"),
+    ):
+        bench.add_argument(
+            f"--{name}", type=kind, default=default, metavar="N", help=f"{what}; default: {default}"
+        )
     bench.add_argument(
         "--arms", metavar="TEXT", help="only arms with one of these comma-separated texts in them"
     )
-    bench.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON too")
+    bench.add_argument(
+        "--sweep",
+        metavar="LIST",
+        help="batch, queries, depth, accept-rate, vocabulary, or several with commas; values as "
+        'in "depth=0:2:4". By default two arms, the batched agent and speceyes',
+    )
+    bench.add_argument(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="a folder for JSON, Markdown, pictures and a page, or one file that ends in .json",
+    )
+    shapes = bench.add_argument_group("real sizes with random weights")
+    shapes.add_argument(
+        "--shapes",
+        metavar="SMALL,LARGE",
+        help="qwen3-vl-2b,qwen2.5-vl-7b, or, to try it, " + STAND_IN,
+    )
+    shapes.add_argument("--dtype", help="default: bfloat16 on a GPU, float32 on the CPU")
+    planned: tuple[tuple[str, type, float, str], ...] = (
+        ("beta", float, 0.8, "share of queries that the judge leaves to a draft"),
+        ("alpha", float, 0.71, "share of drafts that the gate accepts"),
+        ("depth", int, 2, "tool calls before the agent's answer"),
+        ("turn-tokens", int, 64, "tokens of a turn of the agent"),
+        ("draft-tokens", int, 8, "tokens of a draft"),
+    )
+    for name, real, preset, what in planned:
+        shapes.add_argument(
+            f"--{name}", type=real, default=preset, metavar="N", help=f"{what}; default: {preset}"
+        )
+    shapes.add_argument(
+        "--image",
+        default="2246x1582",
+        metavar="WxH",
+        help="size of the images in pixels; default: %(default)s, as V* has them",
+    )
     bench.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
-    from speceyes import tiny
-    from speceyes.gate import SeparabilityGate
-    from speceyes.models.hf import HFModel
-    from speceyes.tiny.scenes import questions
+    from speceyes.evaluation.bench_sweep import parse
 
     for name in ("queries", "repeats", "batch_size"):
         if getattr(options, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")
-    settings = tiny.settings()
-    top_k = int(settings["top_k"])
-    threshold = settings["threshold"] if options.threshold is None else options.threshold
-    gate = SeparabilityGate(float(threshold), top_k=top_k, aggregate=settings["aggregate"])
-    large, small = (
-        HFModel.from_pretrained(path, device=options.device) for path in (tiny.LARGE, tiny.SMALL)
-    )
-    ways = arms(large, small, gate, tools=["zoom"], batch=options.batch_size)
-    if options.arms:
-        wanted = [part.strip() for part in options.arms.split(",")]
-        ways = [way for way in ways if any(part in way.name for part in wanted)]
-        if not ways:
-            raise ConfigError(f"--arms {options.arms!r} names no arm")
-    print(f"drawing {options.queries} scenes ...", file=sys.stderr)
-    queries = [item.query for item in questions("heldout", options.queries)]
-
-    def told(name: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')}  {name}", file=sys.stderr)
-
-    found = measure(ways, queries, repeats=options.repeats, step=told)
-    table = summarise(found, len(queries))
-    print(markdown(table))
-    about = {
-        "queries": len(queries),
+    sweeps = parse(options.sweep) if options.sweep else []
+    if options.out is not None and options.out.suffix != ".json":
+        options.out.mkdir(parents=True, exist_ok=True)
+    about: dict[str, Any] = {
+        "queries": options.queries,
         "repeats": options.repeats,
         "batch_size": options.batch_size,
-        "device": str(large.device),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "peak_memory_mib": _peak_mib(),
         "versions": {n: metadata.version(n) for n in ("torch", "transformers", "pillow")},
     }
-    print("\n" + ", ".join(f"{k} {v}" for k, v in about.items() if k != "versions"))
+    report: dict[str, Any] = {"about": about}
+    sections = [_arms(options, report)] if not sweeps else []
+    sections += [_sweep(options, sweep, report) for sweep in sweeps]
+    said = ", ".join(f"{k} {v}" for k, v in about.items() if k != "versions")
+    print(f"\n{said}; {interval_note(options.repeats)}")
     if options.out is not None:
-        text = json.dumps({"about": about, "arms": table}, indent=2)
-        options.out.write_text(text + "\n", encoding="utf-8")
+        _write(options.out, report, said, sections)
     return 0
 
 
-def _peak_mib() -> int | None:
-    """The process's largest memory so far; None where the system doesn't tell."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
+def _arms(options: argparse.Namespace, report: dict[str, Any]) -> tuple[str, str, str]:
+    """The table of arms, as a section of the page."""
+    from speceyes.evaluation.bench_models import Bundled, chosen
+
+    ground = _shaped(options, options.shapes) if options.shapes else _bundled(options)
+    n = options.queries
+    ways = chosen(ground.ways(batch=options.batch_size, n=n), options.arms)
+    print(f"making {n} queries ...", file=sys.stderr)
+    queries = ground.scenes(n) if isinstance(ground, Bundled) else list(ground.queries(n)())
+    table = summarise(measure(ways, queries, repeats=options.repeats, step=_told), n)
+    text = markdown(table)
+    print(text)
+    report["arms"] = table
+    _note(report["about"], ground, options.shapes)
+    return "arms", plots.bars(table, FUNNEL), text
+
+
+def _sweep(
+    options: argparse.Namespace, sweep: Sweep, report: dict[str, Any]
+) -> tuple[str, str, str]:
+    """One sweep, as a section of the page."""
+    from speceyes.evaluation import bench_memory, bench_sweep
+    from speceyes.evaluation.bench_models import points
+
+    place = report.setdefault("sweeps", {})
+    across = bench_sweep.AXES[sweep.name]
+    logarithmic = sweep.name in bench_sweep.LOGARITHMIC
+    if sweep.name == "vocabulary":
+        scored = bench_memory.scoring([int(value) for value in sweep.values])
+        place[sweep.name] = {one.vocabulary: _plain(one) for one in scored}
+        text = bench_memory.scoring_table(scored)
+        heights = {
+            float(one.vocabulary): {
+                "speceyes": (one.peak or 0) / 2**20,
+                "all logits kept": (one.peak_keeping_all or 0) / 2**20,
+            }
+            for one in scored
+        }
+        up = "MiB more while drafting"
+    else:
+        shapes = options.shapes or (STAND_IN if sweep.name in ROUTED else None)
+        ground = _shaped(options, shapes) if shapes else _bundled(options)
+        made = points(ground, sweep, batch=options.batch_size, n=options.queries, only=options.arms)
+        found = bench_sweep.run(made, repeats=options.repeats, step=_told)
+        place[sweep.name] = {f"{value:g}": row for value, row in found.items()}
+        text = bench_sweep.table(sweep.name, found)
+        heights = {
+            value: {arm: figures["ms_per_query"] for arm, figures in row.items()}
+            for value, row in found.items()
+        }
+        up = "ms a query"
+        _note(report["about"], ground, shapes)
+    print(f"\n{text}")
+    drawn = plots.lines(heights, across=across, up=up, logarithmic=logarithmic)
+    return f"sweep-{sweep.name}", drawn, text
+
+
+def _bundled(options: argparse.Namespace) -> Bundled:
+    from speceyes import tiny
+    from speceyes.evaluation.bench_models import Bundled
+    from speceyes.gate import SeparabilityGate
+    from speceyes.models.hf import HFModel
+
+    settings = tiny.settings()
+    threshold = settings["threshold"] if options.threshold is None else options.threshold
+    gate = SeparabilityGate(
+        float(threshold), top_k=int(settings["top_k"]), aggregate=settings["aggregate"]
+    )
+    large, small = (
+        HFModel.from_pretrained(path, device=options.device) for path in (tiny.LARGE, tiny.SMALL)
+    )
+    return Bundled(large, small, gate)
+
+
+def _shaped(options: argparse.Namespace, names: str) -> Shaped:
+    from speceyes.evaluation.bench_models import shaped
+    from speceyes.evaluation.bench_routes import Routes
+
+    routes = Routes(
+        options.queries,
+        beta=options.beta,
+        alpha=options.alpha,
+        depth=options.depth,
+        turn_tokens=options.turn_tokens,
+        draft_tokens=options.draft_tokens,
+    )
+    return shaped(
+        names,
+        routes,
+        _size(options.image),
+        device=options.device,
+        dtype=options.dtype,
+        batch=options.batch_size,
+        tell=lambda line: print(line, file=sys.stderr),
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) >= 32 for part in parts):
+        raise ConfigError(f"--image {text!r}; it must be like 2246x1582, each side at least 32")
+    return int(parts[0]), int(parts[1])
+
+
+def _note(about: dict[str, Any], ground: Bundled | Shaped, shapes: str | None) -> None:
+    large, _ = ground.models
+    about["device"] = str(large.device)
+    about["models"] = f"random weights ({shapes}, {large.dtype})" if shapes else "bundled pair"
+
+
+def _told(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {what}", file=sys.stderr)
+
+
+def _plain(one: Any) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in type(one).__dataclass_fields__}
+
+
+def _write(
+    out: Path, report: dict[str, Any], said: str, sections: list[tuple[str, str, str]]
+) -> None:
+    whole = json.dumps(report, indent=2) + "\n"
+    if out.suffix == ".json":
+        out.write_text(whole, encoding="utf-8")
+        return
+    tables = "\n\n".join(f"## {name}\n\n{text}" for name, _, text in sections)
+    note = interval_note(report["about"]["repeats"])
+    page = plots.page("speceyes bench", f"{said}; {note}", sections)
+    files = {"bench.json": whole, "bench.md": f"{tables}\n\n{said}; {note}\n", "bench.html": page}
+    files |= {f"{name}.svg": svg + "\n" for name, svg, _ in sections}
+    for name, text in files.items():
+        (out / name).write_text(text, encoding="utf-8")
+    print(f"figures, tables and pictures: {out / 'bench.html'}")

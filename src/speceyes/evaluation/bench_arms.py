@@ -1,0 +1,147 @@
+"""The ways of running that `speceyes bench` compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from speceyes.values import Query, Result, VisionLanguageModel
+
+if TYPE_CHECKING:
+    from speceyes.gate import SeparabilityGate
+
+REFERENCE, AGENT, FUNNEL = "reference schedule", "agent, batched", "speceyes"
+DRAFTS = "drafts alone"
+TO_THE_END = "... drafts to their end"
+COMPILED = "... compiled steps"
+ASKED_FOR = (COMPILED,)
+"""Arms that run only where they are named: compiling takes minutes."""
+
+
+class Benched(VisionLanguageModel, Protocol):
+    """A model that the arms can be made of: `HFModel`, or `Routed` on top of one."""
+
+    @property
+    def device(self) -> Any:
+        """Where its weights are."""
+        ...
+
+    @property
+    def spent(self) -> Any:
+        """What was computed so far, as `HFModel.spent`."""
+        ...
+
+    def sharing(self, *, cache_bytes: int | None = None, compile: bool | None = None) -> Benched:
+        """Another one on the same weights, with nothing kept."""
+        ...
+
+    def reference(self) -> Benched:
+        """The same weights under the reference schedule."""
+        ...
+
+    def forget(self) -> None:
+        """Gives up what is kept."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way of running.
+
+    Args:
+        name: Shown in the table.
+        run: Answers all queries, and gives results as they finish.
+        models: What it runs on; each counts what it computes.
+    """
+
+    name: str
+    run: Callable[[Iterable[Query]], Iterable[Result]]
+    models: tuple[Benched, ...]
+
+
+def arms(
+    large: Benched,
+    small: Benched,
+    gate: SeparabilityGate,
+    *,
+    tools: Sequence[str],
+    batch: int,
+    max_steps: int = 6,
+) -> list[Arm]:
+    """The arms: the paper's ways, ours, and ours with one thing switched off each.
+
+    Args:
+        large: The agent.
+        small: The drafter.
+        gate: The gate.
+        tools: The agent's tools.
+        batch: Queries judged and drafted together, and trajectories alive at once.
+        max_steps: Most turns of the agent.
+    """
+    from speceyes.answerer import SpeculativeAnswerer
+    from speceyes.fallback import AgenticFallback
+    from speceyes.judge import ToolJudge
+    from speceyes.ordering import Order
+    from speceyes.pipeline import Schedule, SpecPipeline
+
+    def funnel(
+        name: str,
+        strong: Benched,
+        quick: Benched,
+        *,
+        alive: int = batch,
+        schedule: Schedule = "auto",
+        order: Order = "judge_first",
+        early: bool = True,
+    ) -> Arm:
+        pipe = SpecPipeline(
+            judge=ToolJudge(strong, tools=tools),
+            answerer=SpeculativeAnswerer(quick, top_k=gate.top_k),
+            gate=gate,
+            fallback=AgenticFallback(strong, tools=tools, max_batch=alive, max_steps=max_steps),
+            batch_size=batch,
+            order=order,
+            schedule=schedule,
+            early=early,
+        )
+        return Arm(name, pipe.stream, (strong, quick))
+
+    def agent(name: str, model: Benched, alive: int) -> Arm:
+        fallback = AgenticFallback(model, tools=tools, max_batch=alive, max_steps=max_steps)
+        return Arm(name, SpecPipeline(fallback=fallback, batch_size=batch).stream, (model,))
+
+    def shared() -> tuple[Benched, Benched]:
+        return large.sharing(), small.sharing()
+
+    return [
+        agent("agent, one by one, as published", large.reference(), 1),
+        agent("agent, one by one", large.sharing(), 1),
+        agent(AGENT, large.sharing(), batch),
+        funnel(REFERENCE, *shared(), schedule="sequential"),
+        funnel(FUNNEL, *shared()),
+        funnel("... nothing kept", large.sharing(cache_bytes=0), small.sharing(cache_bytes=0)),
+        funnel("... fallback one by one", *shared(), alive=1),
+        funnel("... overlapped by threads", *shared(), schedule="overlapped"),
+        funnel("... drafting first", *shared(), order="draft_first"),
+        funnel("... judge and draft at once", *shared(), order="concurrent"),
+        funnel(TO_THE_END, *shared(), early=False),
+        funnel(COMPILED, large.sharing(compile=True), small.sharing(compile=True)),
+    ]
+
+
+def drafts_alone(small: Benched, gate: SeparabilityGate, *, batch: int) -> Arm:
+    """Draft and gate without judge or agent: what a draft costs by itself.
+
+    Args:
+        small: The drafter.
+        gate: The gate.
+        batch: Queries drafted together.
+    """
+    from speceyes.answerer import SpeculativeAnswerer
+    from speceyes.pipeline import SpecPipeline
+
+    quick = small.sharing()
+    answerer = SpeculativeAnswerer(quick, top_k=gate.top_k)
+    pipe = SpecPipeline(answerer=answerer, gate=gate, batch_size=batch)
+    return Arm(DRAFTS, pipe.stream, (quick,))

@@ -1,0 +1,226 @@
+"""What `speceyes bench` runs on: the bundled pair on scenes, or real sizes with random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, final
+
+from speceyes.errors import ConfigError
+from speceyes.evaluation.bench_arms import (
+    AGENT,
+    ASKED_FOR,
+    FUNNEL,
+    TO_THE_END,
+    Arm,
+    arms,
+    drafts_alone,
+)
+from speceyes.evaluation.bench_routes import Routed, Routes
+from speceyes.evaluation.bench_shapes import Estimate, check_room, estimate, fresh, photos
+from speceyes.evaluation.bench_sweep import Point, Sweep
+from speceyes.values import Query
+
+if TYPE_CHECKING:
+    from speceyes.gate import SeparabilityGate
+    from speceyes.models.hf import HFModel
+
+POOL = 48
+"""Scenes that are drawn for a sweep; see `bench_shapes.fresh`."""
+TOP_K = 64
+THRESHOLD = 0.98
+
+
+class Ground(Protocol):
+    """Models with queries for them."""
+
+    @property
+    def models(self) -> tuple[HFModel, HFModel]:
+        """The agent and the drafter."""
+        ...
+
+    def ways(self, *, batch: int, n: int, **changed: Any) -> list[Arm]:
+        """The arms, for n queries; `changed` are fields of `Routes`."""
+        ...
+
+    def drafts(self, *, batch: int, n: int, **changed: Any) -> Arm:
+        """Draft and gate alone."""
+        ...
+
+    def queries(self, n: int) -> Callable[[], Iterable[Query]]:
+        """Makes n queries anew, each as it is asked for."""
+        ...
+
+
+@final
+class Bundled:
+    """The bundled trained pair on held-out scenes; its own decisions set the ways.
+
+    Args:
+        large: The agent.
+        small: The drafter.
+        gate: The gate.
+    """
+
+    def __init__(self, large: HFModel, small: HFModel, gate: SeparabilityGate) -> None:
+        self.models = large, small
+        self._gate = gate
+        self._pool: list[Query] = []
+
+    def ways(self, *, batch: int, n: int, **changed: Any) -> list[Arm]:
+        """The arms; nothing can be changed, for the pair decides."""
+        return arms(*self.models, self._gate, tools=["zoom"], batch=batch)
+
+    def drafts(self, *, batch: int, n: int, **changed: Any) -> Arm:
+        """Draft and gate alone."""
+        return drafts_alone(self.models[1], self._gate, batch=batch)
+
+    def scenes(self, n: int) -> list[Query]:
+        """N queries, each on a scene of its own."""
+        from speceyes.tiny.scenes import questions
+
+        return [item.query for item in questions("heldout", n)]
+
+    def queries(self, n: int) -> Callable[[], Iterable[Query]]:
+        """Makes n queries anew, on a few scenes, no two of them with the same image."""
+        if not self._pool:
+            self._pool = self.scenes(POOL)
+        return lambda: fresh(self._pool, n)
+
+
+@final
+class Shaped:
+    """Random weights of real sizes, and queries whose ways are planned.
+
+    Args:
+        large: The agent.
+        small: The drafter.
+        routes: The plan; `n` is set by each run.
+        size: Width and height of images in pixels.
+    """
+
+    def __init__(
+        self, large: HFModel, small: HFModel, routes: Routes, size: tuple[int, int]
+    ) -> None:
+        from speceyes.gate import SeparabilityGate
+
+        self.models = large, small
+        self._routes = routes
+        self._size = size
+        self._gate = SeparabilityGate(THRESHOLD, top_k=TOP_K)
+
+    def _routed(self, n: int, changed: dict[str, Any]) -> tuple[Routed, Routed, int]:
+        routes = dataclasses.replace(self._routes, n=n, **changed)
+        large, small = (Routed(model, routes) for model in self.models)
+        return large, small, max(6, routes.depth + 1)
+
+    def ways(self, *, batch: int, n: int, **changed: Any) -> list[Arm]:
+        """The arms, for n queries; `changed` are fields of `Routes`."""
+        large, small, steps = self._routed(n, changed)
+        ways = arms(large, small, self._gate, tools=["zoom"], batch=batch, max_steps=steps)
+        # Planned drafts always go on to their end.
+        return [way for way in ways if way.name != TO_THE_END]
+
+    def drafts(self, *, batch: int, n: int, **changed: Any) -> Arm:
+        """Draft and gate alone."""
+        _, small, _ = self._routed(n, changed)
+        return drafts_alone(small, self._gate, batch=batch)
+
+    def queries(self, n: int) -> Callable[[], Iterable[Query]]:
+        """Makes n queries anew."""
+        return lambda: photos(n, self._size)
+
+
+def shaped(
+    names: str,
+    routes: Routes,
+    size: tuple[int, int],
+    *,
+    device: str | None,
+    dtype: str | None,
+    batch: int,
+    tell: Callable[[str], None],
+) -> Shaped:
+    """Builds two models; says what memory they take before anything is allocated.
+
+    Args:
+        names: Of two shapes, "small,large"; both may be the same.
+        routes: The plan.
+        size: Width and height of images in pixels.
+        device: Where; None takes a GPU if there is one.
+        dtype: Of the weights; None takes bfloat16 on a GPU and float32 on the CPU.
+        batch: Queries at once.
+        tell: Told a line at a time.
+
+    Raises:
+        ConfigError: A shape, device or dtype that isn't there, or too little memory.
+    """
+    from speceyes.models import gauge
+    from speceyes.models.shapes import build, parameters, place
+    from speceyes.models.sizes import named
+
+    listed = [name.strip() for name in names.split(",")]
+    if len(listed) != 2:
+        raise ConfigError(f"--shapes {names!r} names {len(listed)}; name two: small,large")
+    where, width = place(device, dtype)
+    needs: list[Estimate] = []
+    for name in listed:
+        shape = named(name)
+        needs.append(estimate(name, shape, parameters(shape), routes, size, width))
+    for line in check_room(needs, gauge.free(where), batch):
+        tell(line)
+    small, large = (
+        build(name, device=where, dtype=dtype, seed=at) for at, name in enumerate(listed)
+    )
+    return Shaped(large, small, routes, size)
+
+
+def chosen(ways: Sequence[Arm], text: str | None) -> list[Arm]:
+    """The arms with one of the comma-separated texts in their names; all but those that must be
+    asked for (`bench_arms.ASKED_FOR`) where there is none.
+
+    Raises:
+        ConfigError: No arm has.
+    """
+    if text is None:
+        return [way for way in ways if way.name not in ASKED_FOR]
+    wanted = [part.strip() for part in text.split(",")]
+    found = [way for way in ways if any(part in way.name for part in wanted)]
+    if not found:
+        names = ", ".join(repr(way.name) for way in ways)
+        raise ConfigError(f"--arms {text!r} names no arm; there are {names}")
+    return found
+
+
+def points(ground: Ground, sweep: Sweep, *, batch: int, n: int, only: str | None) -> list[Point]:
+    """What a sweep runs: by default the batched agent and speceyes.
+
+    Args:
+        ground: The models.
+        sweep: What is changed.
+        batch: Queries at once, where that is not swept.
+        n: Queries, where they are not swept.
+        only: As for `chosen`; `DRAFTS` is there too.
+    """
+    made = []
+    for value in sweep.values:
+        at, count = batch, n
+        changed: dict[str, Any] = {}
+        if sweep.name == "batch":
+            at = int(value)
+        elif sweep.name == "queries":
+            count = int(value)
+        elif sweep.name == "depth":
+            changed = {"depth": int(value)}
+        else:
+            changed = {"alpha": value}
+        ways = ground.ways(batch=at, n=count, **changed)
+        if only is None:
+            ways = [way for way in ways if way.name in (AGENT, FUNNEL)]
+        else:
+            ways = chosen([*ways, ground.drafts(batch=at, n=count, **changed)], only)
+        made.append(Point(value, ways, ground.queries(count), count))
+    return made
+
+
+__all__ = ["Bundled", "Ground", "Shaped", "chosen", "points", "shaped"]
