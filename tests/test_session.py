@@ -659,3 +659,43 @@ print(resident() - early, threading.active_count())
     grown, threads = map(int, done.stdout.split())
     assert grown < 8 << 20, f"{grown / 2**20:.1f} MiB more after 100,000 queries than after 10,000"
     assert threads == 1
+
+
+@pytest.mark.parametrize("where", ["agent", "draft", "source"])
+def test_ctrl_c_ends_an_overlapped_run_and_its_threads(where: str) -> None:
+    """Raised in the caller's thread, wherever it is; a draft in its own thread is waited for."""
+
+    def says(conversation: Conversation, sampling: Sampling) -> str:
+        if where == "agent":
+            raise KeyboardInterrupt
+        return "<answer>blue</answer>"
+
+    class Stops(Shuffled):
+        """Scripted models turn what a script raises into a failed row, but not this."""
+
+        def generate(self, asked: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
+            return [Completion(says(one, sampling)) for one in asked]
+
+    def source() -> Iterator[Query]:
+        for i in range(60):
+            if where == "source" and i == 30:
+                raise KeyboardInterrupt
+            yield Query(f"number {i}", (DOT,), id=str(i))
+
+    pipe = SpecPipeline(
+        answerer=SpeculativeAnswerer(ScriptedModel("red", margin=2.0, delay_s=0.005)),
+        gate=SeparabilityGate(0.98),
+        fallback=AgenticFallback(Stops("", [1]), tools=["zoom"], max_batch=3),
+        batch_size=4,
+        schedule="overlapped",
+    )
+    before = threading.active_count()
+    stream = pipe.stream(source())
+    if where == "draft":  # as a signal would, between two steps of this thread
+        next(stream)
+        with pytest.raises(KeyboardInterrupt):
+            stream.throw(KeyboardInterrupt())
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            list(stream)
+    assert threading.active_count() == before
