@@ -43,7 +43,7 @@ FLOORS = {
     "auditing": 3.2,
     "rounds": 3.3,
     "pipeline": 3.5,
-    "strategies": 3.5,
+    "strategies": 3.7,
     # 4: what is measured, and on what
     "tiny": 4,
     "evaluation": 4.5,

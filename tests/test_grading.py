@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +98,36 @@ WRONG = [
     ("left", "right"),
 ]
 
+
+def _rows() -> list[tuple[bool, str, str, tuple[str, ...]]]:
+    """The table of answers graded by hand."""
+    rows = []
+    table = Path(__file__).with_name("data") / "grading.tsv"
+    for line in table.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        verdict, answer, gold, *more = line.split("\t")
+        options = {"": (), "4": ("red", "blue", "green", "yellow")}
+        written = more[0] if more else ""
+        choices = options.get(written, tuple(written.split("|")))
+        rows.append((verdict == "+", answer.replace("\\n", "\n"), gold, choices))
+    return rows
+
+
+TABLE = _rows()
+
+
+def test_the_table_is_long_and_has_no_row_twice() -> None:
+    assert len(TABLE) >= 150
+    assert len({row[1:] for row in TABLE}) == len(TABLE)
+    assert min(sum(row[0] for row in TABLE), sum(not row[0] for row in TABLE)) >= 75
+
+
+@pytest.mark.parametrize(("right", "answer", "gold", "choices"), TABLE)
+def test_graded_by_hand(right: bool, answer: str, gold: str, choices: tuple[str, ...]) -> None:
+    assert is_correct(answer, gold, choices) is right
+
+
 OPTIONS = ("red", "blue", "dark red", "A4 paper")
 
 CHOSEN = [
@@ -183,3 +215,16 @@ def test_no_text_breaks_the_grader(answer: str, gold: str, choices: list[str]) -
 def test_normalise_shows_its_rules() -> None:
     assert normalise("The answer is: Forty-Two Grey, *small* cats!") == "42 gray small cats"
     assert normalise("the") == "the"  # an article alone is all there is
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["\n", " ", "a ", "answer ", "answer is ", "(A) ", "{", "<think>", "not ", "1,", "'", "$"],
+)
+def test_long_answers_are_graded_in_reasonable_time(piece: str) -> None:
+    """Rules that look back for each character would take minutes over these."""
+    text = "x" + piece * (60_000 // len(piece)) + "y"
+    assert not is_correct(text, "red")
+    assert not is_correct(text, "red", ("red", "blue"))
+    assert not is_correct(text, "yes")
+    assert not is_correct(text, "3")

@@ -1,0 +1,129 @@
+"""A user's own questions: JSONL with pictures beside it.
+
+    {"image": "photos/1.jpg", "question": "...", "choices": ["a", "b"], "answer": "a",
+     "category": "colour", "id": "1"}
+
+`choices`, `category` and `id` may be left out; `image` may be a list of paths, relative to the
+file, inside its folder; `answer` may be an option's text or its letter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from speceyes.errors import InputError
+from speceyes.evaluation.benchmarks._gather import Draft
+from speceyes.evaluation.benchmarks.sample import BadRow, inside, text_of
+from speceyes.evaluation.row import Item
+
+
+def files_of(path: Path) -> list[Path]:
+    """The JSONL files that a path stands for: itself, or those in the folder.
+
+    Raises:
+        InputError: There is none.
+    """
+    found = [path] if path.is_file() else sorted(path.glob("*.jsonl")) if path.is_dir() else []
+    if not found:
+        raise InputError(f"{path} is no JSONL file, nor a folder with one")
+    return found
+
+
+def read(path: Path, only: str | None) -> Iterator[Draft | BadRow]:
+    """The rows of the file or of the folder's files, or those of one category.
+
+    Raises:
+        InputError: There is no such file, or it can't be read.
+    """
+    files = files_of(path)
+    for file in files:
+        try:
+            lines = file.read_bytes().split(b"\n")
+        except OSError as exc:
+            raise InputError(f"{file} can't be read ({exc.strerror})") from None
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            name = f"{file.name}, line {number}"
+            try:
+                data = json.loads(text_of(line))
+                row: Draft | BadRow = _row(name, data, file, number, len(files) > 1)
+            except InputError as exc:
+                row = BadRow(name, str(exc))
+            except (ValueError, RecursionError):
+                row = BadRow(name, "it can't be read as JSON")
+            if isinstance(row, BadRow) or only in (None, row.kind):
+                yield row
+
+
+def _row(name: str, data: Any, file: Path, number: int, several: bool) -> Draft:
+    if not isinstance(data, dict):
+        raise InputError('it is no object; {"image": ..., "question": ..., "answer": ...} is read')
+    images = data.get("image")
+    images = [images] if isinstance(images, str) else images
+    if not isinstance(images, list) or not images:
+        raise InputError("image must be a path, or a list of paths")
+    if not all(isinstance(image, str) for image in images):
+        raise InputError("image must be a path, or a list of paths")
+    question = data.get("question")
+    if not isinstance(question, str):
+        raise InputError("question must be a text")
+    choices = data.get("choices") or []
+    if not isinstance(choices, list):
+        raise InputError("choices must be a list of texts")
+    options = tuple(_text("choices", choice) for choice in choices)
+    answer = _text("answer", data.get("answer"))
+    letter = answer.strip("(). ").upper()
+    if options and answer not in options and len(letter) == 1 and "A" <= letter <= "Z":
+        place = ord(letter) - 65
+        answer = options[place] if place < len(options) else answer
+    own = data.get("id")
+    id = str(own) if isinstance(own, str | int) and own != "" else f"line-{number}"
+    if several:
+        id = f"{file.stem}/{id}"
+    category = data.get("category")
+    return Draft(
+        name,
+        id,
+        question,
+        options,
+        answer,
+        category if isinstance(category, str) and category else "all",
+        tuple(inside(file.parent, image) for image in images),
+    )
+
+
+def _text(what: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return str(value)
+    raise InputError(f"{what} holds {value!r}; texts and numbers are read")
+
+
+def write(items: Iterable[Item], path: Path) -> int:
+    """Writes the items as JSONL with PNG pictures in `images` beside it; how many they are."""
+    folder = path.parent / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for count, item in enumerate(items, 1):
+            names = []
+            for place, image in enumerate(item.query.images):
+                names.append(f"images/{count:05d}_{place}.png")
+                image.save(path.parent / names[-1], compress_level=1)
+            row = {
+                "id": item.query.id or f"item-{count}",
+                "image": names,
+                "question": item.query.question,
+                "choices": list(item.query.choices),
+                "answer": item.answer,
+                "category": item.kind,
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return count

@@ -1,0 +1,263 @@
+"""A benchmark's sample, a list of them that decodes images as they are asked for, and splits."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias, final, overload
+
+from speceyes._sources import check_bytes, read_file
+from speceyes.errors import ImageError, InputError
+from speceyes.images import DEFAULT_LIMITS, ImageLimits, load_image
+from speceyes.values import Image, Query
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A query with its right answer.
+
+    Args:
+        query: What is asked; its id is unique within the benchmark, its choices are in the order
+            in which they are shown.
+        answer: The right answer's text; where there are choices, the right choice's text.
+        kind: The benchmark's category, for breaking figures down.
+        image_key: Fingerprint (hex) of the first image's pixels; see `split`.
+        benchmark: The benchmark's name.
+        parity_prompt: The text that published evaluations send in place of the query's own;
+            None unless parity was asked for and there is one.
+    """
+
+    query: Query
+    answer: str
+    kind: str
+    image_key: str
+    benchmark: str
+    parity_prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that can't be used: where it stands, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """An image as base64 text inside a larger file.
+
+    Args:
+        path: The file.
+        offset: Where the text begins, in bytes.
+        length: How long it is, in bytes.
+    """
+
+    path: Path
+    offset: int
+    length: int
+
+
+class Drawn(Protocol):
+    """An image that is drawn anew each time."""
+
+    @property
+    def key(self) -> str:
+        """Fingerprint (hex) of what it shows."""
+        ...
+
+    def image(self) -> Image:
+        """The image."""
+        ...
+
+
+Stored: TypeAlias = "Path | bytes | Cell"
+"""Where an encoded image is: a file, memory, or a part of a file."""
+Source: TypeAlias = "Stored | Drawn"
+
+
+def open_image(source: Source, limits: ImageLimits) -> Image:
+    """The image, decoded or drawn.
+
+    Raises:
+        ImageError: It can't be read, or is outside the limits.
+    """
+    if isinstance(source, Path | bytes | Cell):
+        return load_image(read_bytes(source, limits), limits=limits)
+    return load_image(source.image(), limits=limits)
+
+
+def read_bytes(source: Stored, limits: ImageLimits) -> bytes:
+    """The encoded image.
+
+    Raises:
+        ImageError: It can't be read, isn't base64 where it should be, or is too long.
+    """
+    if isinstance(source, bytes):
+        check_bytes(len(source), "the image", limits.max_bytes)
+        return source
+    if isinstance(source, Path):
+        return read_file(source, limits.max_bytes)
+    check_bytes(source.length * 3 // 4, "the base64 image", limits.max_bytes)
+    try:
+        with source.path.open("rb") as file:
+            file.seek(source.offset)
+            text = file.read(source.length)
+    except OSError as exc:
+        raise ImageError(f"{source.path} can't be read ({exc.strerror})") from None
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise ImageError("the image is not valid base64; download the file again") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A sample before its images are decoded; fields as those of `Sample` and its query."""
+
+    id: str
+    question: str
+    choices: tuple[str, ...]
+    answer: str
+    kind: str
+    image_key: str
+    benchmark: str
+    sources: tuple[Source, ...]
+    parity_prompt: str | None = None
+
+
+@final
+class Samples(Sequence[Sample]):
+    """Samples that decode their images each time they are asked for: what is held are paths and
+    encoded bytes, never pixels. A slice is another such list.
+
+    Args:
+        entries: What is known of each sample.
+        limits: What its images may be.
+    """
+
+    def __init__(self, entries: Sequence[Entry], limits: ImageLimits = DEFAULT_LIMITS) -> None:
+        self._entries = tuple(entries)
+        self._limits = limits
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What is known of each sample without its images."""
+        return self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Samples: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | Samples:
+        if isinstance(index, slice):
+            return Samples(self._entries[index], self._limits)
+        entry = self._entries[index]
+        images = tuple(open_image(source, self._limits) for source in entry.sources)
+        return Sample(
+            Query(entry.question, images, entry.choices, id=entry.id),
+            entry.answer,
+            entry.kind,
+            entry.image_key,
+            entry.benchmark,
+            entry.parity_prompt,
+        )
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"Samples({len(self)} samples)"
+
+    def chosen(self, indices: Sequence[int]) -> Samples:
+        """The samples of these numbers, in this order."""
+        return Samples([self._entries[index] for index in indices], self._limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a benchmark's files gave.
+
+    Args:
+        samples: The samples that can be asked.
+        bad: The rows that can't, by name, with reasons. With a limit, images are looked at only
+            until so many samples are good.
+    """
+
+    samples: Samples
+    bad: tuple[BadRow, ...]
+
+
+def rank(*parts: object) -> str:
+    """A random-looking, repeatable place in an order, the same on every machine and version."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "replace")).hexdigest()
+
+
+def split(samples: Samples, calibration_share: float, seed: int = 0) -> tuple[Samples, Samples]:
+    """The samples in two parts, (calibration, test), with no image on both sides.
+
+    Images are taken in an order drawn from the seed until the calibration part has its share of
+    samples; the first image that would pass it by more than it lacks stays out. Both parts keep
+    the samples' order.
+
+    Args:
+        samples: What is split.
+        calibration_share: Share of the samples for calibration, between 0 and 1.
+        seed: Which split; the same seed gives the same one.
+
+    Raises:
+        InputError: The share isn't between 0 and 1.
+    """
+    if not 0 <= calibration_share <= 1:
+        raise InputError(f"calibration_share={calibration_share}; it must be between 0 and 1")
+    by_image: dict[str, list[int]] = defaultdict(list)
+    for index, entry in enumerate(samples.entries):
+        by_image[entry.image_key].append(index)
+    wanted = calibration_share * len(samples)
+    taken: set[int] = set()
+    for key in sorted(by_image, key=lambda key: rank("split", seed, key)):
+        group = by_image[key]
+        if abs(len(taken) + len(group) - wanted) < abs(len(taken) - wanted):
+            taken.update(group)
+        elif len(taken) >= wanted:
+            break
+    rest = [index for index in range(len(samples)) if index not in taken]
+    return samples.chosen(sorted(taken)), samples.chosen(rest)
+
+
+def text_of(data: bytes) -> str:
+    """The bytes as UTF-8, a byte-order mark left out.
+
+    Raises:
+        InputError: They aren't.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise InputError(f"not UTF-8 (byte {exc.start}); save it with that encoding") from None
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file that a row names, which may not lie outside the folder.
+
+    Raises:
+        InputError: It does.
+    """
+    if "\0" in name:
+        raise InputError("the image's path holds a zero byte")
+    root = os.path.normpath(folder.absolute())
+    path = Path(os.path.normpath(folder.absolute() / name))
+    if not path.is_relative_to(root):
+        raise InputError(f"image {name!r} lies outside {folder}: put it inside, and name it so")
+    return path
