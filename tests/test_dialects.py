@@ -868,3 +868,19 @@ def test_any_drawing_is_made_or_told(
             assert "outside the image" in seen.error
         else:
             assert seen.images[0].size == size and seen.images[0].mode == "RGB"
+
+
+def test_an_image_that_is_named_without_a_box_is_counted_from_zero_too() -> None:
+    from speceyes.dialects._space import locate
+
+    images = [Image.new("RGB", (64, 48)), Image.new("RGB", (32, 32))]
+    seen = [image.size for image in images]
+    call = ToolCall("flip", {"target_image": 2, "axis": "x"})
+    found = locate(call, images, seen, scale=None, key="target_image", first=1)
+    assert dict(found.arguments) == {"img_idx": 1, "axis": "x"}
+    for wrong in (0, 3, "one"):
+        call = ToolCall("flip", {"target_image": wrong})
+        with pytest.raises(ParseError, match="use 1 to 2"):
+            locate(call, images, seen, scale=None, key="target_image", first=1)
+    plain = ToolCall("flip", {"axis": "x"})
+    assert locate(plain, images, seen, scale=None, key="target_image", first=1) == plain

@@ -97,8 +97,8 @@ def locate(
     arguments = dict(call.arguments)
     box = next((name for name in BOXES if name in arguments), None)
     found = [*([box] if box else []), *(name for name in POINTS if name in arguments)]
-    if not found:
-        return call
+    if not found and (key not in arguments or (key, first) == ("img_idx", 0)):
+        return call  # tools check an index that needs no translation themselves
     index = image_index(arguments, key, len(images), first=first)
     if arguments.pop(key, None) is not None or key != "img_idx":
         arguments["img_idx"] = index

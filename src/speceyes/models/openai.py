@@ -14,9 +14,10 @@ from speceyes.models._engine_ask import HABITS, ImageLinks, body_of
 from speceyes.models._engine_http import Cancel, Endpoint, Refused
 from speceyes.models._engine_meet import HOSTED, Engine, capped, headers_of, meet, said
 from speceyes.models._engine_read import read
+from speceyes.models._engine_session import EngineSession
 from speceyes.models._engine_sight import QwenSight, own_size, sight_of
 from speceyes.models._seed import row_seed
-from speceyes.values import Completion, Conversation, Image, Message, Sampling
+from speceyes.values import Completion, Conversation, Image, Message, Sampling, Session
 
 __all__ = ["OpenAIModel", "QwenSight", "own_size"]
 
@@ -210,8 +211,7 @@ class OpenAIModel:
         Raises:
             ConfigError: A stop string is empty.
         """
-        if "" in sampling.stop:
-            raise ConfigError("stop holds an empty string, which would stop every answer at once")
+        _check_stop(sampling)
         cancel = Cancel()
         if len(conversations) < 2:
             return [self._row(i, c, sampling, cancel) for i, c in enumerate(conversations)]
@@ -227,6 +227,21 @@ class OpenAIModel:
                 cancel.now()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def session(self, sampling: Sampling) -> Session | None:
+        """Conversations that are sent as they are added and come back as they finish, or None
+        where rows are drawn: draws depend on a row's place in a call.
+
+        Raises:
+            ConfigError: A stop string is empty.
+        """
+        _check_stop(sampling)
+        if sampling.temperature > 0:
+            return None
+        return EngineSession(
+            lambda conversation, cancel: self._row(0, conversation, sampling, cancel),
+            self._threads,
+        )
 
     def _row(
         self, index: int, conversation: Conversation, sampling: Sampling, cancel: Cancel
@@ -271,3 +286,8 @@ class OpenAIModel:
                     raise ModelError(capped(asked, sampling, exc)) from exc
                 raise
             return read(reply, sampling, self._habits)
+
+
+def _check_stop(sampling: Sampling) -> None:
+    if "" in sampling.stop:
+        raise ConfigError("stop holds an empty string, which would stop every answer at once")
