@@ -1,64 +1,165 @@
-"""The whole funnel on random-weight models of both Qwen-VL families, loaded from disk."""
+"""The whole funnel on random-weight models of every family, from real classes and from disk."""
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from random_models import FAMILIES, Family, save
-from speceyes import Query, SpecPipeline
+from families import KINDS
+from family_models import Chat, Kind, build_kind
+from speceyes.errors import ConfigError
 from speceyes.models.hf import HFModel
+from speceyes.values import Conversation, Message, Sampling
+from support_table import ONE, documented, examine, row_of
+
+FAST = ("qwen2_5_vl", "qwen3_vl", "mistral3", "mllama", "ovis2", "paligemma")
+"""One of each way: driven by tokens, by the processor, cross-attention, visual words, no chat."""
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    family: Family = request.param
-    return save(family, tmp_path_factory.mktemp(family))
-
-
-def _queries(n: int) -> list[Query]:
-    rng = np.random.default_rng(4)
-    sizes = [(96, 64), (200, 200), (57, 143)]
-    return [
-        Query(
-            f"Is there a yellow triangle above the cup? {i}",
-            tuple(
-                Image.fromarray(rng.integers(0, 255, (h, w, 3), dtype=np.uint8))
-                for w, h in sizes[: 1 + i % 2]
-            ),
-            id=f"q{i}",
-        )
-        for i in range(n)
-    ]
-
-
-def test_every_query_comes_back_and_batches_change_nothing(checkpoint: Path) -> None:
-    """Random models babble; the funnel still gives each query one result, the same alone."""
-    model = HFModel.from_pretrained(checkpoint, device="cpu")
-    pipe = SpecPipeline.from_pretrained(
-        model, model, threshold=0.9, top_k=16, max_steps=2, max_tokens=12, judge_threshold=0.5
+# PaliGemma's processor, of transformers 5.23, copies a tensor as numpy 2 would rather not.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in KINDS]
+)
+def test_the_family_does_what_the_table_says(name: str, tmp_path: Path) -> None:
+    kind = KINDS[name]
+    if kind.missing:
+        pytest.skip(f"the installed transformers has no {', '.join(kind.missing)}")
+    if name == "smolvlm" and importlib.util.find_spec("num2words") is None:
+        pytest.skip("num2words, which SmolVLM's processor needs, is not installed")
+    found = examine(kind, tmp_path)
+    assert found.forward < 1e-4
+    assert found.saved
+    assert row_of(name, kind, found) == documented().get(name), (
+        "docs/backbones.md is out of date: run python tests/support_table.py"
     )
-    queries = _queries(6)
-    together = pipe(queries)
-    assert [r.query_id for r in together] == [q.id for q in queries]
-    for query, result in zip(queries, together, strict=True):
-        alone = pipe(query)
-        assert (alone.answer, alone.route) == (result.answer, result.route)
-        assert result.judgement is not None
-        assert result.judgement.p_tools is not None or result.judgement.needs_tools
 
 
-def test_a_loose_gate_lets_drafts_through(checkpoint: Path) -> None:
-    """With a judge that never asks for tools and a gate that takes all, drafts are answers."""
-    pipe = SpecPipeline.from_pretrained(
-        None, checkpoint, judge=None, threshold=0.0, top_k=16, draft_tokens=24, device="cpu"
-    )
-    for result in pipe(_queries(4)):
-        assert result.draft is not None
-        if result.route == "draft":
-            assert result.answer == result.draft.text.strip()
-        else:
-            assert result.verdict is not None and result.verdict.reason
+def test_the_table_lists_every_family() -> None:
+    assert list(documented()) == list(KINDS)
+
+
+# --- templates ------------------------------------------------------------------------------
+
+CHAT = "{%- for m in messages %}<{{ m.role }}>{%- for p in m.content %}{%- if p.type == 'image' %}"
+CHAT += "<image>{%- else %}{{ p.text }}{%- endif %}{%- endfor %}{%- endfor %}"
+STRINGS = "{%- for m in messages %}{{ '<' + m.role + '>' + m.content }}{%- endfor %}"
+REPR = "{%- for m in messages %}<{{ m.role }}>{{ m.content }}{%- endfor %}"
+NO_SYSTEM = "{%- if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+DROPS_SYSTEM = CHAT.replace(
+    "for m in messages", "for m in messages | rejectattr('role', 'equalto', 'system')"
+)
+PHOTO = Image.new("RGB", (60, 60), "teal")
+SHORT = Sampling(max_tokens=2, top_k=4)
+
+
+@pytest.fixture(scope="module")
+def parts() -> tuple[Any, Any]:
+    return build_kind(KINDS["llava"])
+
+
+def _model(parts: tuple[Any, Any], template: str | None) -> HFModel:
+    net, processor = parts
+    processor.chat_template = template
+    return HFModel(net, processor)
+
+
+def _written(model: HFModel, *messages: Message, **more: Any) -> str:
+    return model._prompter.prompt(0, Conversation(messages, **more)).text
+
+
+SYSTEM = Message("system", ("Be brief.",))
+USER = Message("user", (PHOTO, "What is it?"))
+
+
+@pytest.mark.parametrize("template", [NO_SYSTEM + CHAT, DROPS_SYSTEM])
+def test_a_system_message_without_a_place_begins_the_users_turn(
+    parts: tuple[Any, Any], template: str
+) -> None:
+    model = _model(parts, template)
+    assert _written(model, SYSTEM, USER) == "<user>Be brief.\n\n<image>What is it?"
+    assert _written(model, USER) == "<user><image>What is it?"
+
+
+def test_a_system_message_with_a_place_stays_there(parts: tuple[Any, Any]) -> None:
+    assert _written(_model(parts, CHAT), SYSTEM, USER).startswith("<system>Be brief.<user>")
+
+
+def test_turns_of_one_role_become_one_where_they_must_alternate(parts: tuple[Any, Any]) -> None:
+    turns = {"user": "<user>{content}", "assistant": "<assistant>{content}"}
+    model = _model(parts, Chat(turns, "<image>", "", alternate=True).jinja())
+    again = Message("user", ("And now?",))
+    assert _written(model, USER, again) == "<user><image>What is it?\n\nAnd now?"
+    said = Message("assistant", ("A cup.",))
+    assert _written(model, USER, said, again).endswith("<assistant>A cup.<user>And now?")
+
+
+@pytest.mark.parametrize("template", [STRINGS, REPR])
+def test_a_template_that_takes_strings_gets_them(parts: tuple[Any, Any], template: str) -> None:
+    model = _model(parts, template)
+    assert _written(model, SYSTEM, USER) == "<system>Be brief.<user><image>What is it?"
+
+
+def test_a_template_that_takes_nothing_says_why_and_neighbours_go_on(
+    parts: tuple[Any, Any],
+) -> None:
+    template = "{%- if messages | length > 1 %}{{ raise_exception('one turn only') }}{% endif %}"
+    model = _model(parts, template + CHAT)
+    long = Conversation((USER, Message("assistant", ("A cup.",)), USER))
+    bad, good = model.generate([long, Conversation((USER,))], SHORT)
+    assert "one turn only" in (bad.error or "")
+    assert good.error is None and len(good.token_ids) > 0
+
+
+def test_tools_that_the_template_leaves_out_are_an_error(parts: tuple[Any, Any]) -> None:
+    tool = {"type": "function", "function": {"name": "zoom_in", "parameters": {}}}
+    conversation = Conversation((USER,), tools=(tool,))
+    [completion] = _model(parts, CHAT).generate([conversation], SHORT)
+    assert "zoom_in left out" in (completion.error or "")
+    assert 'dialect="deepeyes"' in (completion.error or "")
+    told = _model(parts, CHAT + "{%- for t in tools %}{{ t | tojson }}{%- endfor %}")
+    assert "zoom_in" in _written(told, USER, tools=(tool,))
+
+
+def test_a_placeholder_in_a_text_ends_its_own_row_only(parts: tuple[Any, Any]) -> None:
+    model = _model(parts, CHAT)
+    fine = Conversation((USER,))
+    [expected] = model.generate([fine], SHORT)
+    # One image too many in the text, one too few: together they would count right.
+    sly = Conversation((Message("user", ("<image> What is it?",)),))
+    bad, good = model.generate([sly, fine], SHORT)
+    assert "<image> must not be written" in (bad.error or "")
+    assert (good.error, good.text) == (None, expected.text)
+
+
+def test_no_chat_template_is_refused_but_for_paligemma(parts: tuple[Any, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"no chat template: set processor\.chat_template"):
+        _model(parts, None)
+    net, processor = build_kind(KINDS["paligemma"])
+    two = Message("user", (PHOTO, "Left?", PHOTO, "Right?"))
+    text = _written(HFModel(net, processor), SYSTEM, two)
+    assert text == "<image><image><bos>Be brief.\nLeft?Right?\n"
+
+
+def test_a_tokenizer_that_names_no_padding_pads_with_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind: Kind = KINDS["mistral3"]
+    net, processor = build_kind(kind)
+    padded = HFModel(net, processor).generate([ONE, Conversation((USER,))], SHORT)
+    processor.tokenizer.pad_token = None
+    with pytest.raises(ConfigError, match=r"no padding token.*eos_token"):
+        HFModel(net, processor)
+    net.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    with caplog.at_level(logging.INFO, logger="speceyes"):
+        model = HFModel.from_pretrained(tmp_path, device="cpu")
+    assert "it is padded with </s>" in caplog.text
+    done = model.generate([ONE, Conversation((USER,))], SHORT)
+    assert [c.error for c in done] == [None, None]
+    assert [c.text for c in done] == [c.text for c in padded]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from speceyes.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_UNLISTED = "Unrecognized configuration class"
 
 
 def load(
@@ -23,12 +29,13 @@ def load(
 ) -> tuple[Any, Any]:
     """(model, processor), the model on its device and in evaluation mode.
 
+    A tokenizer without a padding token pads with its end-of-sequence token; padding is never
+    looked at, so any token does.
+
     Raises:
         ConfigError: The checkpoint can't be loaded, or not onto this device.
     """
-    # transformers' factories carry no types.
-    processors: Any = AutoProcessor
-    models: Any = AutoModelForImageTextToText
+    processors: Any = AutoProcessor  # transformers' factories carry no types
     where = choose_device(device)
     kind = choose_dtype(dtype, where)
     common: dict[str, Any] = {
@@ -39,7 +46,7 @@ def load(
         common["revision"] = revision
     try:
         processor = processors.from_pretrained(source, **common)
-        model = models.from_pretrained(source, dtype=kind, **common, **model_kwargs)
+        model = _weights(source, dtype=kind, **common, **model_kwargs)
         if "device_map" not in model_kwargs and "quantization_config" not in model_kwargs:
             model = model.to(where)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as exc:
@@ -47,7 +54,25 @@ def load(
             f"{source!r} could not be loaded ({reason(exc)}): pass a Hugging Face id or a "
             "directory that holds a vision-language checkpoint with its processor"
         ) from exc
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is not None and tokenizer.pad_token is None and tokenizer.eos_token:
+        tokenizer.pad_token = tokenizer.eos_token
+        logger.info("%s names no padding token: it is padded with %s", source, tokenizer.pad_token)
     return model.eval(), processor
+
+
+def _weights(source: str, **options: Any) -> Any:
+    """The model. What reads images and more besides, such as Phi-4-multimodal, is listed by
+    transformers among the multimodal models only.
+    """
+    models: Any = AutoModelForImageTextToText
+    try:
+        return models.from_pretrained(source, **options)
+    except ValueError as exc:
+        wider: Any = getattr(transformers, "AutoModelForMultimodalLM", None)
+        if wider is None or _UNLISTED not in str(exc):
+            raise
+    return wider.from_pretrained(source, **options)
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:

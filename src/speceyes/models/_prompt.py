@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
+
+from jinja2 import TemplateError
 
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models._pixels import Pixels
 from speceyes.models._rgb import checked
 from speceyes.values import Conversation, Image, Message
+
+logger = logging.getLogger(__name__)
+
+_WITHOUT_CHAT = {
+    # Trained on tasks in one line after the image, "answer en where is the cup?", not on chats.
+    "PaliGemmaProcessor": (
+        "{%- for m in messages %}{%- for p in m.content if p.type == 'image' %}{{- '<image>' }}"
+        "{%- endfor %}{%- endfor %}{{- bos_token }}"
+        "{%- for m in messages %}{%- if not loop.first %}{{- '\\n' }}{%- endif %}"
+        "{%- for p in m.content if p.type == 'text' %}{{- p.text }}{%- endfor %}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '\\n' }}{%- endif %}"
+    ),
+}
+"""How processors are prompted that come without a chat template, by class."""
+
+_Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +45,11 @@ class Prompt:
 class Prompter:
     """Renders chat templates and makes batches. The processor is used and never changed.
 
+    What a template has no place for is moved, never lost: a system message that it refuses or
+    leaves out goes to the beginning of the user's first turn; turns of one role in a row, where
+    it wants them to alternate, become one; content in parts, where it wants a string, is joined,
+    images marked by the processor's image token.
+
     Args:
         processor: A Hugging Face processor with image processor, tokenizer and chat template.
         pixels: How its images are made ready.
@@ -39,10 +63,16 @@ class Prompter:
 
     def __post_init__(self) -> None:
         tokenizer = self.processor.tokenizer
-        if not (getattr(self.processor, "chat_template", None) or tokenizer.chat_template):
-            raise ConfigError("the processor has no chat template: set processor.chat_template")
+        if self._template() is None:
+            raise ConfigError(
+                "the processor has no chat template: set processor.chat_template to the one of "
+                "the checkpoint that was trained on chats"
+            )
         if tokenizer.pad_token_id is None:
-            raise ConfigError("the tokenizer has no padding token: set its pad_token")
+            raise ConfigError(
+                "the tokenizer has no padding token: set its pad_token, to its eos_token for "
+                "instance; HFModel.from_pretrained does that by itself"
+            )
 
     def prompt(self, index: int, conversation: Conversation, *, ready: bool = True) -> Prompt:
         """The conversation as the chat template writes it, the assistant's turn begun.
@@ -53,15 +83,12 @@ class Prompter:
             ready: Make its images ready for the processor too.
 
         Raises:
-            ModelError: Places for images and images differ in number.
+            ModelError: Places for images and images differ in number, or the template can't
+                write this conversation.
             Exception: Whatever the template or an image raises; ends this row only.
         """
-        text: str = self.processor.apply_chat_template(
-            [_plain(message) for message in conversation.messages],
-            tools=[dict(tool) for tool in conversation.tools] or None,
-            add_generation_prompt=True,
-            tokenize=False,
-        )
+        self._check_words(conversation)
+        text = self._written(conversation)
         text += self._begun(conversation)
         images = tuple(
             self.pixels.ready(image) if ready else checked(image) for image in conversation.images
@@ -76,6 +103,87 @@ class Prompter:
             )
         return Prompt(index, text, images)
 
+    def _template(self) -> Any:
+        """The processor's template, or its tokenizer's, or what stands in for one."""
+        own = getattr(self.processor, "chat_template", None)
+        if own is None:
+            own = self.processor.tokenizer.chat_template
+            if isinstance(own, dict):
+                own = own.get("default")
+        return own or _WITHOUT_CHAT.get(type(self.processor).__name__)
+
+    def _rendered(self, rows: Sequence[_Row], **options: Any) -> str:
+        if getattr(self.processor, "chat_template", None) is None:
+            start = self.processor.tokenizer.bos_token or ""
+            options |= {"chat_template": self._template(), "bos_token": start}
+        text: str = self.processor.apply_chat_template(list(rows), tokenize=False, **options)
+        return text
+
+    def _written(self, conversation: Conversation) -> str:
+        """The conversation, in the first of the forms that the template takes as a whole.
+
+        Raises:
+            ModelError: It takes none of them, or has no place for the tools.
+        """
+        options: dict[str, Any] = {"add_generation_prompt": True}
+        if conversation.tools:
+            options["tools"] = [dict(tool) for tool in conversation.tools]
+        refused: list[str] = []
+        for rows in self._forms(conversation):
+            try:
+                text = self._rendered(rows, **options)
+            except (TemplateError, TypeError) as exc:
+                refused.append(f"{type(exc).__name__}: {exc}")
+                continue
+            lost = _lost(rows, text)
+            if lost:
+                refused.append(lost)
+                continue
+            if refused:
+                logger.debug("written otherwise, since the chat template said: %s", refused[0])
+            untold = [name for name in _names(conversation.tools) if name not in text]
+            if untold:
+                raise ModelError(
+                    f"the chat template doesn't write tools ({', '.join(untold)} left out): use a "
+                    'dialect that describes them in the text, such as dialect="deepeyes"'
+                )
+            return text
+        raise ModelError(
+            f"the chat template can't write this conversation ({refused[0]}): set "
+            "processor.chat_template to one that takes user and assistant turns with images"
+        )
+
+    def _forms(self, conversation: Conversation) -> Iterable[Sequence[_Row]]:
+        """The conversation as it is, then with what templates may not take moved or joined."""
+        plain = [_plain(message) for message in conversation.messages]
+        merged = _merged(plain)
+        yield plain
+        if merged != plain:
+            yield merged
+        mark = getattr(self.processor, "image_token", None)
+        if mark or not conversation.images:
+            yield [_joined(row, mark or "") for row in plain]
+            if merged != plain:
+                yield [_joined(row, mark or "") for row in merged]
+
+    def _check_words(self, conversation: Conversation) -> None:
+        """Words that stand for images and videos must not come from a message's text.
+
+        Raises:
+            ModelError: One does.
+        """
+        names = ("image_token", "video_token", "audio_token")
+        sources = (self.processor, self.processor.tokenizer)
+        marks = {getattr(source, name, None) for source in sources for name in names}
+        said = [message.text for message in conversation.messages]
+        said += [part for part in conversation.begun if isinstance(part, str)]
+        for mark in sorted(m for m in marks if isinstance(m, str) and m):
+            if any(mark in text for text in said):
+                raise ModelError(
+                    f"{mark} must not be written in a message's text: it stands for an image, a "
+                    "video or a sound; write it otherwise, or leave it out"
+                )
+
     def _begun(self, conversation: Conversation) -> str:
         """The prefill as text, with the template's own marks where its images stand.
 
@@ -87,9 +195,7 @@ class Prompter:
             return "".join(part for part in parts if isinstance(part, str))
         # How the template marks an image is seen between two words of a turn made for it.
         before, after = ({"type": "text", "text": word} for word in ("FORE", "AFT"))
-        shown: str = self.processor.apply_chat_template(
-            [{"role": "user", "content": [before, {"type": "image"}, after]}], tokenize=False
-        )
+        shown = self._rendered([{"role": "user", "content": [before, {"type": "image"}, after]}])
         mark = shown.partition("FORE")[2].partition("AFT")[0]
         if not mark.strip():
             raise ModelError(
@@ -127,13 +233,58 @@ class Prompter:
             return_tensors="pt",
             **options,
         )
+        inputs.pop("labels", None)  # for training; PaliGemma's processor always makes them
         return inputs, [int(n) for n in inputs["attention_mask"].sum(dim=1)]
 
 
-def _plain(message: Message) -> dict[str, Any]:
+def _plain(message: Message) -> _Row:
     """A message as chat templates read it. Images are only marked; none is handed over."""
     content = [
         {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
         for part in message.content
     ]
     return {"role": message.role, "content": content}
+
+
+def _merged(rows: Sequence[_Row]) -> list[_Row]:
+    """The system's words at the beginning of the user's first turn, and turns of one role in a
+    row made one.
+    """
+    out: list[_Row] = []
+    for row in rows:
+        role = "user" if row["role"] == "system" else row["role"]
+        if out and out[-1]["role"] == role:
+            between = [{"type": "text", "text": "\n\n"}]
+            out[-1] = {"role": role, "content": [*out[-1]["content"], *between, *row["content"]]}
+        else:
+            out.append({"role": role, "content": row["content"]})
+    return out
+
+
+def _joined(row: _Row, mark: str) -> _Row:
+    """The turn with its content as a string."""
+    parts = (part["text"] if part["type"] == "text" else mark for part in row["content"])
+    return {"role": row["role"], "content": "".join(parts)}
+
+
+def _lost(rows: Sequence[_Row], text: str) -> str:
+    """What a template has left out, or wrote as Python would; "" where all is well."""
+    if "{'type':" in text and not any("{'type':" in str(row["content"]) for row in _spoken(rows)):
+        return "content in parts is written as Python's repr"
+    for row in rows:
+        if row["role"] == "system" and isinstance(row["content"], list):
+            said = [part["text"].strip() for part in row["content"] if part["type"] == "text"]
+            if any(words not in text for words in said):
+                return "the system message is left out"
+    return ""
+
+
+def _spoken(rows: Sequence[_Row]) -> list[_Row]:
+    """The turns with their texts alone."""
+    return [_joined(row, "") if isinstance(row["content"], list) else row for row in rows]
+
+
+def _names(tools: Iterable[Any]) -> list[str]:
+    """The tools' names, of those schemas that have one."""
+    inner = (tool.get("function", tool) for tool in tools)
+    return [str(one["name"]) for one in inner if "name" in one]
