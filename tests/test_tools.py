@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import sys
 import threading
@@ -19,6 +20,7 @@ from PIL.Image import Image
 
 from speceyes.errors import ConfigError, ToolError
 from speceyes.tools import MAX_OVERDUE, FunctionTool, Rotate, Tools, Zoom, tool
+from speceyes.tools._cache import ObservationCache
 from speceyes.tools._schema import check
 from speceyes.values import Observation, Tool, ToolCall
 
@@ -400,6 +402,230 @@ def test_a_tool_sees_the_callers_context() -> None:
     assert tools.run(call("plain"), [GREY]).content == ("the caller",)
 
 
+# --- async tools ------------------------------------------------------------------------------
+
+
+@tool
+async def waits(seconds: float, word: str = "there") -> str:
+    """Waits."""
+    await asyncio.sleep(seconds)
+    return word
+
+
+@pytest.mark.parametrize("timeout_s", [None, 30.0])
+def test_an_async_function_is_a_tool(timeout_s: float | None) -> None:
+    tools = Tools([waits], timeout_s=timeout_s)
+    assert tools.run(call("waits", seconds=0), [GREY]).content == ("there",)
+
+    async def within_a_loop() -> Observation:
+        return tools.run(call("waits", seconds=0.01, word="inside"), [GREY])
+
+    assert asyncio.run(within_a_loop()).content == ("inside",)
+    seen = tools.run(call("waits", seconds="long"), [GREY])
+    assert seen.error is not None and "a number is needed" in seen.error
+
+
+def test_an_async_class_is_a_tool() -> None:
+    async def work(images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
+        await asyncio.sleep(0)
+        return Observation((str(images[0].size),))
+
+    assert Tools([Plain(work)]).run(call("plain"), [GREY]).content == ("(100, 80)",)
+
+    async def none(images: Sequence[Image], arguments: Mapping[str, Any]) -> None:
+        return None
+
+    assert "not an Observation" in str(Tools([Plain(none)]).run(call("plain"), [GREY]).error)
+
+
+def test_an_async_call_is_cancelled_when_its_time_is_over() -> None:
+    ended: list[str] = []
+    finished = threading.Event()
+
+    @tool
+    async def endless() -> str:
+        """Never ends by itself."""
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.append(threading.current_thread().name)
+            raise
+        finally:
+            finished.set()
+        return ""
+
+    tools = Tools([endless], timeout_s=0.1)
+    for times in range(1, MAX_OVERDUE + 3):  # more often than a call may be left behind
+        finished.clear()
+        seen = tools.run(call("endless"), [GREY])
+        assert seen.error == "endless took longer than 0.1 s"
+        assert finished.wait(20) and len(ended) == times
+        for thread in threading.enumerate():
+            if thread.name == "tool endless":
+                thread.join(20)
+
+
+@pytest.mark.parametrize("timeout_s", [None, 30.0])
+@pytest.mark.parametrize("error", [ValueError("no"), asyncio.CancelledError(), SystemExit(2)])
+def test_what_an_async_tool_raises_is_an_observation(
+    error: BaseException, timeout_s: float | None
+) -> None:
+    async def work(*_: Any) -> Observation:
+        raise error
+
+    def plainly(*_: Any) -> Observation:
+        raise error
+
+    for one in (work, plainly):
+        seen = Tools([Plain(one)], timeout_s=timeout_s).run(call("plain"), [GREY])
+        assert seen.error is not None and seen.content == ()
+
+
+def test_an_async_tool_sees_the_callers_context() -> None:
+    who = contextvars.ContextVar("who", default="nobody")
+
+    @tool
+    async def asks() -> str:
+        """Asks."""
+        return who.get()
+
+    who.set("the caller")
+    assert Tools([asks]).run(call("asks"), [GREY]).content == ("the caller",)
+    assert Tools([asks], timeout_s=None).run(call("asks"), [GREY]).content == ("the caller",)
+
+
+# --- what is kept -----------------------------------------------------------------------------
+
+
+def counting(**options: Any) -> tuple[list[Any], FunctionTool]:
+    calls: list[Any] = []
+
+    @tool(stateless=True, **options)
+    def shade(image: Image, part: float = 1.0) -> tuple[str, Image]:
+        """Doc."""
+        calls.append(part)
+        return f"{part}", image.reduce(2)
+
+    return calls, shade
+
+
+def test_a_stateless_tool_is_asked_once_for_the_same_pixels() -> None:
+    calls, shade = counting()
+    tools = Tools([shade])
+    first = tools.run(call("shade", part=2.0), [GREY])
+    second = tools.run(call("shade", part=2.0), [GREY.copy(), GREY.rotate(5)])
+    assert len(calls) == 1 and second.content[0] == first.content[0] == "2.0"
+    assert second.images[0].tobytes() == first.images[0].tobytes()
+    tools.run(call("shade", part=3), [GREY])
+    tools.run(call("shade", part=2.0), [PILImage.new("RGB", GREY.size, "white")])
+    assert len(calls) == 3
+    changed = GREY.copy()
+    changed.putpixel((0, 0), (1, 2, 3))
+    tools.run(call("shade", part=2.0), [changed])
+    assert len(calls) == 4
+
+
+def test_whoever_draws_on_what_was_kept_draws_on_his_own() -> None:
+    _, shade = counting()
+    tools = Tools([shade])
+    first = tools.run(call("shade"), [GREY])
+    first.images[0].paste("red", (0, 0, 50, 40))
+    second = tools.run(call("shade"), [GREY])
+    assert second.images[0].getpixel((0, 0)) == GREY.getpixel((0, 0))
+    second.images[0].paste("red", (0, 0, 50, 40))
+    assert tools.run(call("shade"), [GREY]).images[0].getpixel((0, 0)) == GREY.getpixel((0, 0))
+
+
+def test_nothing_is_kept_where_it_is_not_wanted() -> None:
+    calls, shade = counting()
+    tools = Tools([shade], cache_bytes=0)
+    small = Tools([shade], cache_bytes=500)  # too few for any result
+    for registry in (tools, small):
+        before = len(calls)
+        registry.run(call("shade"), [GREY])
+        registry.run(call("shade"), [GREY])
+        assert len(calls) == before + 2
+    ticks: list[int] = []
+    tools = Tools([Plain(lambda *_: (ticks.append(1), Observation(("x",)))[1])])
+    tools.run(call("plain"), [GREY])
+    tools.run(call("plain"), [GREY])
+    assert len(ticks) == 2  # says nothing of being stateless
+    with pytest.raises(ConfigError, match="cache_bytes=-1"):
+        Tools([], cache_bytes=-1)
+
+
+def test_errors_are_not_kept() -> None:
+    fails = [True]
+
+    @tool(stateless=True)
+    def moody(word: str) -> str:
+        """Doc."""
+        if fails:
+            fails.clear()
+            raise ToolError("not now")
+        return word
+
+    tools = Tools([moody])
+    assert tools.run(call("moody", word="a"), [GREY]).error == "not now"
+    assert tools.run(call("moody", word="a"), [GREY]).content == ("a",)
+
+
+def test_a_class_that_reads_all_images_is_asked_again_when_one_is_new() -> None:
+    ticks: list[int] = []
+
+    class Counted:
+        name, description = "counted", "Doc."
+        parameters: Mapping[str, Any] = {"type": "object", "properties": {}}
+        stateless = True
+
+        def __call__(self, images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
+            ticks.append(len(images))
+            return Observation((str(len(images)),))
+
+    tools = Tools([Counted])
+    for images in ([GREY], [GREY], [GREY, GREY], [GREY]):
+        assert tools.run(call("counted"), images).content == (str(len(images)),)
+    assert ticks == [1, 2]
+
+
+@given(st.lists(st.integers(0, 9), max_size=60), st.integers(1_000, 60_000))
+def test_what_is_kept_stays_within_its_bytes(asked: list[int], most: int) -> None:
+    cache = ObservationCache(most)
+    for at in asked:
+        key = ("tool", str(at), ())
+        size = 10 * at
+        seen = cache.get(key)
+        if seen is None:
+            cache.put(key, Observation((PILImage.new("L", (size + 1, size + 1), at), "word")))
+        else:
+            assert seen.images[0].size == (size + 1, size + 1)
+            assert seen.images[0].getpixel((0, 0)) == at
+        assert cache.bytes <= most
+    largest = 1_000 + 4 * 91 * 91 + 16
+    if most >= 10 * largest:
+        assert all(cache.get(("tool", str(at), ())) for at in asked)
+
+
+def test_many_threads_share_what_is_kept() -> None:
+    calls, shade = counting()
+    tools = Tools([shade], cache_bytes=40_000)
+    wrong: list[Any] = []
+
+    def work(seed: int) -> None:
+        for at in range(40):
+            part = float((at * seed) % 7)
+            seen = tools.run(call("shade", part=part), [GREY])
+            if seen.content[0] != f"{part}" or seen.images[0].size != (50, 40):
+                wrong.append(seen)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong and 7 <= len(calls) < 160
+
+
 def test_many_threads_share_a_registry() -> None:
     @tool
     def double(n: int) -> str:
@@ -756,9 +982,9 @@ def gives_nothing() -> None:
     """Doc."""
 
 
-async def later() -> str:
+async def piecemeal() -> Any:
     """Doc."""
-    return ""
+    yield ""
 
 
 @pytest.mark.parametrize(
@@ -783,7 +1009,7 @@ async def later() -> str:
         (only_arguments, "only_arguments has no docstring"),
         (gives_number, "gives_number returns <class 'int'>"),
         (gives_nothing, "gives_nothing returns"),
-        (later, "later is async"),
+        (piecemeal, "piecemeal yields"),
     ],
 )
 def test_functions_that_make_no_tool(function: Any, told: str) -> None:

@@ -293,19 +293,20 @@ class AgentRun:
         if problem is not None:
             seen: tuple[Observation, ...] = (Observation(error=problem),)
         else:
-            seen = self._run_tools(one.conversation, turn.calls)
+            seen = self._run_tools(one, turn.calls)
         one.steps.append(_step(completion, turn.calls, seen, problem))
         one.conversation = agent.dialect.observe(
             one.conversation, completion.text, seen, last=len(one.steps) + 1 >= agent.max_steps
         )
         return None
 
-    def _run_tools(
-        self, conversation: Conversation, calls: Sequence[ToolCall]
-    ) -> tuple[Observation, ...]:
+    def _run_tools(self, one: _Live, calls: Sequence[ToolCall]) -> tuple[Observation, ...]:
         """One observation a call; all calls of a turn see the same images."""
         agent = self._agent
-        images = conversation.images
+        images = one.conversation.images
+        earlier = [
+            pair for step in one.steps for pair in zip(step.calls, step.observations, strict=False)
+        ]
         sizes = [agent.model.seen_size(image) for image in images]
         seen = []
         for call in calls:
@@ -314,7 +315,13 @@ class AgentRun:
             except ParseError as exc:
                 seen.append(Observation(error=str(exc)))
             else:
+                # A tool that keeps state is told what it was called with before.
+                carry = getattr(agent.tools.get(located.name), "carry", None)
+                if callable(carry):
+                    arguments = carry(located.arguments, earlier)
+                    located = dataclasses.replace(located, arguments=arguments)
                 seen.append(agent.tools.run(located, images))
+            earlier.append((call, seen[-1]))
         return tuple(seen)
 
 

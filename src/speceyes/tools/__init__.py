@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import inspect
 import logging
@@ -12,18 +13,51 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 from speceyes.errors import ConfigError, ToolError
+from speceyes.tools._cache import ObservationCache, key_of
 from speceyes.tools._schema import check, check_schema
+from speceyes.tools._waiting import STOP, Stop, finish
+from speceyes.tools.adjust import Adjust
+from speceyes.tools.colour import PixelColour
+from speceyes.tools.flip import Flip
 from speceyes.tools.function import FunctionTool, tool
+from speceyes.tools.grid import CropGrid
+from speceyes.tools.ocr import Ocr
+from speceyes.tools.python import PythonTool
 from speceyes.tools.rotate import Rotate
+from speceyes.tools.search import ImageSearch
 from speceyes.tools.zoom import Zoom
 from speceyes.values import Image, Observation, Tool, ToolCall
 
-__all__ = ["BUILT_IN", "MAX_OVERDUE", "FunctionTool", "Rotate", "Tools", "Zoom", "tool"]
+__all__ = [
+    "BUILT_IN",
+    "MAX_OVERDUE",
+    "Adjust",
+    "CropGrid",
+    "Flip",
+    "FunctionTool",
+    "ImageSearch",
+    "Ocr",
+    "PixelColour",
+    "PythonTool",
+    "Rotate",
+    "Tools",
+    "Zoom",
+    "tool",
+]
 
 logger = logging.getLogger(__name__)
 
-BUILT_IN: Mapping[str, type[Zoom] | type[Rotate]] = {"zoom": Zoom, "rotate": Rotate}
-"""Tools that go by a name; each bounds its own work, and so runs without a time limit."""
+BUILT_IN: Mapping[str, Callable[[], Tool]] = {
+    "zoom": Zoom,
+    "rotate": Rotate,
+    "grid": CropGrid,
+    "flip": Flip,
+    "adjust": Adjust,
+    "colour": PixelColour,
+    "ocr": Ocr,
+    "python": PythonTool,
+}
+"""Tools that go by a name, and what makes them."""
 
 MAX_OVERDUE = 4
 """How many calls of one tool may be running past their time before it isn't called again."""
@@ -35,18 +69,22 @@ class Tools:
 
     Args:
         tools: `Tool` objects, classes of them (called without arguments), functions (with or
-            without `@tool`), or names of built-in tools: "zoom", "rotate". One name may stand
-            alone.
-        timeout_s: Seconds that a call may take; None for no limit. Tools other than the built-in
-            ones run in a daemon thread of their own for it. Python can't end a thread: a call
-            that takes too long is left behind and its result dropped, and a tool that has
-            `MAX_OVERDUE` such calls still running is refused until one ends.
+            without `@tool`), or names of built-in tools, the keys of `BUILT_IN`. One name may
+            stand alone.
+        timeout_s: Seconds that a call may take; None for no limit. Tools run in a daemon thread
+            of their own for it, but for those that say by `bounded = True` that they bound
+            their own work. An async call is cancelled when its time is over. Python can't end a
+            thread: a plain call that takes too long is left behind and its result dropped, and
+            a tool that has `MAX_OVERDUE` such calls still running is refused until one ends.
+        cache_bytes: How much to keep of what stateless tools gave back; 0 keeps nothing. The
+            same arguments on the same pixels are then answered without a call. Errors aren't
+            kept.
 
     Functions under `@tool` get copies of the images. Other tools get the images themselves, and
     must not draw on them.
 
     Raises:
-        ConfigError: Something isn't a tool, two have the same name, or the limit isn't positive.
+        ConfigError: Something isn't a tool, two have the same name, or a limit is out of range.
 
     Example:
         >>> from PIL import Image
@@ -56,16 +94,19 @@ class Tools:
         (40, 40)
     """
 
-    __slots__ = ("_by_name", "_overdue", "_timeout_s")
+    __slots__ = ("_by_name", "_cache", "_overdue", "_timeout_s")
 
     def __init__(
         self,
         tools: str | Iterable[Tool | type | Callable[..., Any] | str] = (),
         *,
         timeout_s: float | None = 30.0,
+        cache_bytes: int = 1 << 26,
     ) -> None:
         if timeout_s is not None and not 0 < timeout_s < math.inf:
             raise ConfigError(f"timeout_s={timeout_s}; a positive number of seconds, or None")
+        if cache_bytes < 0:
+            raise ConfigError(f"cache_bytes={cache_bytes}; 0 (keep nothing) or more")
         if not isinstance(tools, Iterable):
             raise ConfigError(f"tools is a {type(tools).__name__}; pass a list of tools")
         by_name: dict[str, Tool] = {}
@@ -75,6 +116,7 @@ class Tools:
                 raise ConfigError(f"two tools are named {made.name!r}; rename one")
             by_name[made.name] = made
         self._by_name: Mapping[str, Tool] = by_name
+        self._cache = ObservationCache(cache_bytes) if cache_bytes else None
         self._overdue = _Overdue()
         self._timeout_s = timeout_s
 
@@ -112,14 +154,31 @@ class Tools:
             return Observation(error=f"there is no tool {_cut(repr(call.name), 80)}; {there}")
         try:
             arguments = check(call.arguments, found.parameters)
-            if self._timeout_s is None or type(found) in BUILT_IN.values():
-                return _observation(found, tuple(images), arguments)
-            return self._in_time(found, tuple(images), arguments, self._timeout_s)
+            images = tuple(images)
+            key = None if self._cache is None else key_of(found, images, arguments)
+            if self._cache is None or key is None:
+                return self._run(found, images, arguments)
+            seen = self._cache.get(key)
+            if seen is None:
+                seen = self._run(found, images, arguments)
+                self._cache.put(key, seen)
+            return seen
         except ToolError as exc:
             return Observation(error=_cut(str(exc)) or f"{found.name} failed")
-        except (Exception, SystemExit) as exc:  # a tool's failure is the model's to answer to
+        except (
+            Exception,
+            SystemExit,
+            asyncio.CancelledError,
+        ) as exc:  # a tool's failure is the model's to answer to
             logger.warning("%s failed", found.name, exc_info=True)
             return Observation(error=_cut(f"{found.name} failed: {_described(exc)}"))
+
+    def _run(
+        self, found: Tool, images: Sequence[Image], arguments: Mapping[str, Any]
+    ) -> Observation:
+        if self._timeout_s is None or getattr(found, "bounded", False) is True:
+            return _observation(found, images, arguments)
+        return self._in_time(found, images, arguments, self._timeout_s)
 
     def _in_time(
         self,
@@ -133,7 +192,8 @@ class Tools:
             raise ToolError(f"{found.name} is not available: {late} earlier calls don't end")
         returned: list[Observation] = []
         raised: list[BaseException] = []
-        context = contextvars.copy_context()
+        context, stop = contextvars.copy_context(), Stop()
+        context.run(STOP.set, stop)
 
         def work() -> None:
             try:
@@ -149,6 +209,7 @@ class Tools:
         if returned:
             return returned[0]
         self._overdue.add(found.name, thread)
+        stop.stop()
         logger.warning("%s is left behind after %g s", found.name, timeout_s)
         raise ToolError(f"{found.name} took longer than {timeout_s:g} s")
 
@@ -174,6 +235,8 @@ class _Overdue:
 
 def _observation(found: Tool, images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
     seen: object = found(images, arguments)
+    if inspect.isawaitable(seen):
+        seen = finish(seen)
     if not isinstance(seen, Observation):
         raise ToolError(f"{found.name} returned a {type(seen).__name__}, not an Observation")
     return seen

@@ -7,7 +7,6 @@ schema that the model is shown. Images are handed in; they are not the model's t
 from __future__ import annotations
 
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,8 @@ from typing import Any, Literal, TypeAlias, Union, overload
 from PIL import Image as PILImage
 
 from speceyes.errors import ConfigError, ToolError
+from speceyes.tools._docstring import read_docstring
+from speceyes.tools._waiting import finish
 from speceyes.values import Image, Observation
 
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
@@ -25,8 +26,6 @@ _INDEX = {
     "minimum": 0,
     "description": "Which image, 0 being the first; crops count on. Default 0.",
 }
-_SECTION = re.compile(r"(Args|Arguments|Parameters|Returns|Yields|Raises|Examples?|Notes?):\s*$")
-_ENTRY = re.compile(r"\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
 
 Adapt: TypeAlias = Callable[[Any], Any]
 
@@ -40,18 +39,27 @@ class FunctionTool:
         name: Its name for the model.
         description: What it does, for the model.
         parameters: JSON schema of its arguments.
+        stateless: The same arguments and images give the same result, so that it may be kept.
     """
 
     function: Callable[..., Any]
     name: str
     description: str
     parameters: Mapping[str, Any]
+    stateless: bool = False
     _adapt: Mapping[str, Adapt] = field(default_factory=dict, repr=False)
     _image: str | None = None
     _images: str | None = None
 
+    @property
+    def reads(self) -> Literal["none", "image", "images"]:
+        """Which images a result depends on."""
+        if self._images is not None:
+            return "images"
+        return "none" if self._image is None else "image"
+
     def __call__(self, images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
-        """What the function returns, as an observation.
+        """What the function returns, as an observation; an async one is waited for.
 
         Args:
             images: Every image so far. The function gets copies, so that it may draw on them.
@@ -75,6 +83,8 @@ class FunctionTool:
         if self._images is not None:
             given[self._images] = tuple(image.copy() for image in images)
         returned = self.function(**given)
+        if inspect.isawaitable(returned):
+            returned = finish(returned)
         if isinstance(returned, Observation):
             return returned
         parts = returned if isinstance(returned, tuple) else (returned,)
@@ -99,7 +109,7 @@ class FunctionTool:
 def tool(function: Callable[..., Any], /) -> FunctionTool: ...
 @overload
 def tool(
-    *, name: str | None = None, description: str | None = None
+    *, name: str | None = None, description: str | None = None, stateless: bool = False
 ) -> Callable[[Callable[..., Any]], FunctionTool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -107,6 +117,7 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
+    stateless: bool = False,
 ) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
     """Makes a tool of a function; used as `@tool` or `@tool(name=...)`.
 
@@ -115,12 +126,15 @@ def tool(
     `Sequence[Image]` gets every image so far; one of type `Image` gets the one that the model
     names by `img_idx` (default 0), which is added to the schema. The function returns text, an
     image, an `Observation`, or a tuple of these, and raises `ToolError` to tell the model what
-    it did wrong.
+    it did wrong. It may be async: each call then has an event loop of its own, and is cancelled
+    when its time is over.
 
     Args:
         function: The function; its docstring (Google style) describes it and its parameters.
         name: Another name than the function's.
         description: Another description than the docstring's.
+        stateless: The same arguments and images give the same result, so that `Tools` may keep
+            results instead of calling again.
 
     Returns:
         The tool; the function itself is its `function`.
@@ -144,18 +158,20 @@ def tool(
     """
 
     def make(inner: Callable[..., Any]) -> FunctionTool:
-        return _make(inner, name, description)
+        return _make(inner, name, description, stateless)
 
     return make if function is None else make(function)
 
 
-def _make(function: Callable[..., Any], name: str | None, description: str | None) -> FunctionTool:
+def _make(
+    function: Callable[..., Any], name: str | None, description: str | None, stateless: bool
+) -> FunctionTool:
     called = str(name or getattr(function, "__name__", ""))
     if not called.isidentifier():
         raise ConfigError(f"a tool of name {called!r}; pass @tool(name=...) with a plain name")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise ConfigError(f"{called} is async; a tool is a plain function")
-    about, texts = _docstring(inspect.getdoc(function) or "")
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigError(f"{called} yields; a tool returns what it has, all at once")
+    about, texts = read_docstring(inspect.getdoc(function) or "")
     about = description or about
     if not about:
         raise ConfigError(f"{called} has no docstring; models are told by it what a tool does")
@@ -198,7 +214,14 @@ def _make(function: Callable[..., Any], name: str | None, description: str | Non
         "additionalProperties": False,
     }
     return FunctionTool(
-        function, called, about, parameters, adapt, injected.get("image"), injected.get("images")
+        function,
+        called,
+        about,
+        parameters,
+        stateless,
+        adapt,
+        injected.get("image"),
+        injected.get("images"),
     )
 
 
@@ -260,26 +283,3 @@ def _check_return(hint: Any, called: str) -> None:
     raise ConfigError(
         f"{called} returns {hint}; text, an image, an Observation or a tuple of them are allowed"
     )
-
-
-def _docstring(text: str) -> tuple[str, dict[str, str]]:
-    """What stands before the first section of a Google-style docstring, and its Args."""
-    about: list[str] = []
-    entries: dict[str, str] = {}
-    section, current, indent = "", "", None
-    for line in text.splitlines():
-        bare = line.strip()
-        depth = len(line) - len(line.lstrip())
-        if depth == 0 and (header := _SECTION.match(line)):
-            section, current, indent = header[1], "", None
-        elif not section:
-            about.append(bare)
-        elif section in ("Args", "Arguments", "Parameters") and bare:
-            indent = depth if indent is None else indent
-            if depth <= indent and (entry := _ENTRY.match(bare)):
-                current = entry[1]
-                entries[current] = entry[2]
-            elif current:
-                entries[current] = f"{entries[current]} {bare}".strip()
-    paragraphs = "\n".join(about).strip().split("\n\n")
-    return "\n".join(" ".join(p.split("\n")) for p in paragraphs), entries

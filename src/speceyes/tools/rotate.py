@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from PIL import Image as PILImage
 
@@ -53,6 +53,10 @@ class Rotate:
         >>> Rotate()([Image.new("RGB", (40, 20))], {"angle": 90}).images[0].size
         (20, 40)
     """
+
+    stateless: ClassVar[bool] = True
+    bounded: ClassVar[bool] = True
+    reads: ClassVar[Literal["image"]] = "image"
 
     max_pixels: int = 89_478_485
     name: str = "image_rotate_tool"

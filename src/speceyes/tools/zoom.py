@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from speceyes.errors import ConfigError, ToolError
 from speceyes.values import Image, Observation
@@ -50,6 +50,10 @@ class Zoom:
         >>> Zoom()([Image.new("RGB", (200, 100))], {"bbox_2d": [190, 50, 260, 52]}).box
         (172, 37, 200, 65)
     """
+
+    stateless: ClassVar[bool] = True
+    bounded: ClassVar[bool] = True
+    reads: ClassVar[Literal["image"]] = "image"
 
     min_side: int = 28
     name: str = "image_zoom_in_tool"

@@ -1,0 +1,117 @@
+"""What stateless tools have given back, found again by what they were asked.
+
+The key is the tool's name, its arguments, and the fingerprints of the images that it reads. What
+is kept is bounded in bytes; what was asked for longest ago goes first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from PIL import Image as PILImage
+
+from speceyes.fingerprint import fingerprint
+from speceyes.values import Image, Observation, Tool
+
+_OVERHEAD: Final = 1_000
+"""Bytes that an entry takes besides its content, roughly: key, objects, places in tables."""
+
+Key = tuple[str, str, tuple[bytes, ...]]
+
+
+def key_of(tool: Tool, images: Sequence[Image], arguments: Mapping[str, Any]) -> Key | None:
+    """What a call's result depends on; None where the tool isn't stateless or it can't be told.
+
+    Args:
+        tool: Says by `stateless = True` that the same call gives the same result, and by `reads`
+            which images that depends on: "none", "image" (the one that `img_idx` names, by
+            default the first) or "images" (all, which is so where it says nothing).
+        images: Every image so far.
+        arguments: As checked.
+    """
+    if getattr(tool, "stateless", False) is not True:
+        return None
+    reads = getattr(tool, "reads", "images")
+    read: Sequence[Image] = images
+    if reads == "none":
+        read = ()
+    elif reads == "image":
+        index = arguments.get("img_idx", 0)
+        if not isinstance(index, int) or not 0 <= index < len(images):
+            return None  # an error, which the tool words
+        read = (images[index],)
+    try:
+        written = json.dumps(arguments, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return None  # arguments that a user's own parser made, and that are no JSON
+    return tool.name, written, tuple(map(fingerprint, read))
+
+
+class ObservationCache:
+    """Observations by key, at most so many bytes of them; for any number of threads.
+
+    Images are copied in and out, so that whoever draws on a result draws on his own.
+
+    Args:
+        most: Bytes; what is larger on its own isn't kept.
+    """
+
+    __slots__ = ("_bytes", "_kept", "_lock", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._bytes = 0
+        self._kept: OrderedDict[Key, tuple[Observation, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Key) -> Observation | None:
+        """What was put under the key, if it is still there."""
+        with self._lock:
+            entry = self._kept.get(key)
+            if entry is None:
+                return None
+            self._kept.move_to_end(key)
+        return _copied(entry[0])
+
+    def put(self, key: Key, seen: Observation) -> None:
+        """Keeps it, unless it is an error or too large."""
+        size = _size(seen)
+        if seen.error is not None or size > self._most:
+            return
+        kept = _copied(seen)
+        with self._lock:
+            if (before := self._kept.pop(key, None)) is not None:
+                self._bytes -= before[1]
+            self._kept[key] = (kept, size)
+            self._bytes += size
+            while self._bytes > self._most:
+                _, (_, freed) = self._kept.popitem(last=False)
+                self._bytes -= freed
+
+    @property
+    def bytes(self) -> int:
+        """How much is held now."""
+        return self._bytes
+
+
+def _copied(seen: Observation) -> Observation:
+    content = tuple(
+        part.copy() if isinstance(part, PILImage.Image) else part for part in seen.content
+    )
+    return dataclasses.replace(seen, content=content)
+
+
+def _size(seen: Observation) -> int:
+    size = _OVERHEAD
+    for part in seen.content:
+        if isinstance(part, PILImage.Image):
+            # Pillow holds RGB in four bytes a pixel, and other modes in no more.
+            size += 4 * part.width * part.height
+        elif isinstance(part, str):
+            size += 4 * len(part)
+    return size

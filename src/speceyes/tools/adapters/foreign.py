@@ -1,0 +1,222 @@
+"""A tool that another library runs: how images reach it, and what its results become.
+
+A model can't write an image down, it can only say which one it means. So an argument that is an
+image to the foreign tool is a number to the model: the place of the image in the conversation.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from PIL import Image as PILImage
+
+from speceyes.errors import ConfigError, ImageError, ToolError
+from speceyes.images import load_image
+from speceyes.tools._waiting import finish
+from speceyes.values import Image, Observation
+
+ImageForm = Literal["pil", "base64", "data_url"]
+"""How a foreign tool takes an image: a PIL image, base64 of a PNG file, or a data URL of it."""
+
+_WHICH = "Which image, by its number: 0 is the first; crops count on."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForeignTool:
+    """A tool of another library; made by `from_smolagents`, `from_langchain` and `mcp_tools`.
+
+    Args:
+        call: Called with the arguments, images in the tool's form; gives the result, or something
+            to await.
+        name: The tool's name for the model.
+        description: What it does.
+        parameters: JSON schema of the arguments, image arguments as numbers.
+        images: Which argument for the model is which image argument of the tool.
+        form: How the tool takes images.
+        stateless: The same arguments and images give the same result.
+    """
+
+    call: Callable[[dict[str, Any]], Any]
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    images: Mapping[str, str] = field(default_factory=dict)
+    form: ImageForm = "pil"
+    stateless: bool = False
+
+    @property
+    def reads(self) -> Literal["none", "image", "images"]:
+        """Which images a result depends on."""
+        if not self.images:
+            return "none"
+        return "image" if set(self.images) == {"img_idx"} else "images"
+
+    def __call__(self, images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
+        """What the foreign tool returns: text and images as they are, other values as JSON.
+
+        Args:
+            images: Every image so far; the tool gets copies.
+            arguments: Fitting the schema, as `Tools.run` has checked.
+
+        Raises:
+            ToolError: An image isn't there, or the result holds an image that can't be read.
+                The foreign tool's own errors pass.
+        """
+        given = dict(arguments)
+        source: int | None = None
+        for ours, theirs in self.images.items():
+            index = given.pop(ours, None)
+            if index is None and ours in self.parameters.get("required", ()):
+                raise ToolError(f"{ours} must be given: the number of an image")
+            if index is None:
+                if ours != "img_idx":
+                    continue  # left out, or null; the tool has a default for it
+                index = 0
+            if isinstance(index, bool) or not isinstance(index, int):
+                raise ToolError(f"{ours}={index!r} is not the number of an image")
+            if not 0 <= index < len(images):
+                raise ToolError(f"{ours}={index} is not an image; use 0 to {len(images) - 1}")
+            source = index if source is None else source
+            given[theirs] = _formed(images[index], self.form)
+        returned = self.call(given)
+        if hasattr(returned, "__await__"):
+            returned = finish(returned)
+        if isinstance(returned, Observation):
+            return replace(returned, source=source)
+        return Observation(contents(returned), source=source)
+
+
+def for_model(
+    schema: Mapping[str, Any], taking: Sequence[str], name: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The schema as the model is shown it, and where its image arguments went.
+
+    The first image argument becomes `img_idx`, by which every dialect says what a box refers to;
+    further ones keep their names.
+
+    Args:
+        schema: JSON schema of the foreign tool's arguments.
+        taking: Names of the arguments that are images.
+        name: The tool's, for errors.
+
+    Raises:
+        ConfigError: There is no argument of one of these names.
+    """
+    properties = dict(schema.get("properties", {}))
+    required = list(schema.get("required", ()))
+    went: dict[str, str] = {}
+    for theirs in taking:
+        if theirs not in properties:
+            known = ", ".join(properties) or "none"
+            raise ConfigError(f"{name} has no argument {theirs!r}; there are: {known}")
+        about = properties.pop(theirs)
+        about = about.get("description", "") if isinstance(about, Mapping) else ""
+        ours = "img_idx" if not went and "img_idx" not in properties else theirs
+        went[ours] = theirs
+        needed = theirs in required
+        required = [key for key in required if key != theirs]
+        text = f"{_WHICH} {about}".strip()
+        if ours == "img_idx":
+            text = f"{text} Default 0."
+        elif needed:
+            required.append(ours)
+        properties[ours] = {"type": "integer", "minimum": 0, "description": text}
+    kept = {key: value for key, value in schema.items() if key in ("additionalProperties", "$defs")}
+    tidy = {key: {} if value is True else value for key, value in properties.items()}
+    return {"type": "object", "properties": tidy, "required": required, **kept}, went
+
+
+def contents(returned: Any) -> tuple[str | Image, ...]:
+    """A foreign result as an observation's content.
+
+    Args:
+        returned: Text, a PIL image, a list or tuple of results and of content blocks as LangChain
+            writes them, or any value, which is written as JSON.
+
+    Raises:
+        ToolError: An image that can't be read.
+    """
+    if returned is None:
+        return ("(no result)",)
+    if isinstance(returned, str):
+        return (returned,)
+    if isinstance(returned, PILImage.Image):
+        return (_safe(returned),)
+    if isinstance(returned, list | tuple) and any(
+        isinstance(part, PILImage.Image) or _is_block(part) for part in returned
+    ):
+        return tuple(item for part in returned for item in contents(part))
+    if _is_block(returned):
+        return (_block(returned),)
+    try:
+        return (json.dumps(returned, ensure_ascii=False),)
+    except (TypeError, ValueError, RecursionError):
+        return (str(returned),)
+
+
+def image_from_base64(data: str) -> Image:
+    """An image out of base64 of its file, within the usual limits.
+
+    Raises:
+        ToolError: It can't be read.
+    """
+    return _safe(f"data:image/png;base64,{data}")  # the file's own head says what it is
+
+
+def extra(module: str, name: str) -> Any:
+    """A module of another library.
+
+    Args:
+        module: The module.
+        name: The extra that brings it.
+
+    Raises:
+        ConfigError: It isn't installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as exc:
+        raise ConfigError(
+            f'{module} is needed ({exc}): install it by pip install "speceyes[{name}]"'
+        ) from exc
+
+
+def _is_block(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in ("text", "image", "image_url")
+
+
+def _block(block: Mapping[str, Any]) -> str | Image:
+    """A content block; an image that would have to be fetched stays the text of its address."""
+    if block["type"] == "text":
+        return str(block.get("text", ""))
+    inner = block.get("image_url")
+    url = inner.get("url") if isinstance(inner, Mapping) else inner or block.get("url")
+    data = block.get("base64") or block.get("data")
+    if isinstance(data, str):
+        return image_from_base64(data)
+    if isinstance(url, str):
+        return _safe(url) if url[:5].lower() == "data:" else url
+    raise ToolError("the tool gave an image without its data")
+
+
+def _safe(source: Image | str) -> Image:
+    try:
+        image = load_image(source)
+    except ImageError as exc:
+        raise ToolError(f"the tool gave an image that can't be used: {exc}") from exc
+    return image
+
+
+def _formed(image: Image, form: ImageForm) -> Any:
+    if form == "pil":
+        return image.copy()
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    return data if form == "base64" else f"data:image/png;base64,{data}"

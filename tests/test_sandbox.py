@@ -1,0 +1,429 @@
+"""The Python tool: what programs are given, what comes back, state, errors, and other places."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as PILImage
+from PIL import ImageDraw
+from PIL.Image import Image
+
+from sandbox_host import any_executor
+from speceyes import AgenticFallback, Query, ScriptedModel
+from speceyes.errors import ConfigError, ToolError
+from speceyes.tools import Tools
+from speceyes.tools._sandbox_run import _outcome
+from speceyes.tools.python import (
+    CommandExecutor,
+    Limits,
+    NamespaceExecutor,
+    Outcome,
+    PlainExecutor,
+    Produced,
+    Program,
+    PythonTool,
+    _cut,
+    holes,
+    prove,
+)
+from speceyes.values import Observation, ToolCall
+
+ROOMY = Limits(time_s=25)
+
+
+def photo() -> Image:
+    image = PILImage.new("RGB", (200, 100), (120, 140, 160))
+    ImageDraw.Draw(image).rectangle((150, 20, 169, 39), fill="red")
+    return image
+
+
+def run(code: str, *images: Image, **more: Any) -> Observation:
+    return PythonTool(executor=any_executor(), limits=ROOMY)(images, {"code": code, **more})
+
+
+# --- what goes in and what comes out -------------------------------------------------------
+
+
+def test_images_are_files_and_variables_pixel_by_pixel() -> None:
+    code = (
+        "from PIL import Image\nimport os\n"
+        "print(image_1.size, image_2.mode, Image.open('image_1.png').getpixel((155, 25)))\n"
+        "print(sorted(f for f in os.listdir() if f[0] != '.'))\nimage_1.show()"
+    )
+    seen = run(code, photo(), PILImage.new("L", (9, 8), 3))
+    assert seen.content[0] == "(200, 100) L (255, 0, 0)\n['image_1.png', 'image_2.png']"
+    assert seen.error is None and seen.images[0].tobytes() == photo().tobytes()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F", "HSV"])
+def test_images_of_any_mode_are_handed_in(mode: str) -> None:
+    seen = PythonTool(executor=PlainExecutor())(
+        [PILImage.new(mode, (6, 5))], {"code": "print(image_1.size)"}
+    )
+    assert seen.content == ("(6, 5)",)
+
+
+@pytest.mark.parametrize("path", ["crop.png", "/tmp/crop.jpg", "/mnt/data/new/crop.png", "a b.png"])
+def test_an_image_comes_back_whose_path_is_printed(path: str) -> None:
+    code = (
+        f"import os\npath = {path!r}\nos.makedirs(os.path.dirname(path) or '.', exist_ok=True)\n"
+        "image_1.save('other.png')\nimage_1.crop((150, 20, 170, 40)).save(path)\nprint(path)"
+    )
+    seen = run(code, photo())
+    assert seen.error is None and seen.content[0] == path
+    assert [image.size for image in seen.images] == [(20, 20)]
+    red, green, _ = seen.images[0].getpixel((10, 10))  # type: ignore[misc]
+    assert red > 240 and green < 15
+
+
+def test_saved_images_come_back_where_nothing_was_named_or_shown() -> None:
+    assert len(run("image_1.save('a.png'); image_1.save('b.webp')", photo()).images) == 2
+    assert len(run("image_1.save('a.png'); image_1.show()", photo()).images) == 1
+    assert run("print('image_1.png')", photo()).images == ()
+    assert run("x = 1", photo()).content == ("(the program printed nothing and showed no image)",)
+
+
+def test_figures_come_back_by_show() -> None:
+    pytest.importorskip("matplotlib")
+    code = "plt.imshow(image_1); plt.show(); plt.plot([1, 2]); plt.show(); print(plt.get_fignums())"
+    seen = run(code, photo())
+    assert seen.error is None and len(seen.images) == 2 and "[]" in str(seen.content[0])
+    assert len(seen.images[0].getcolors(1 << 20) or ()) > 2  # not an empty page
+
+
+def test_without_a_package_its_import_fails_as_it_does() -> None:
+    tool = PythonTool(executor=NamespaceExecutor(("pillow",)), limits=ROOMY)
+    any_executor()
+    try:
+        seen = tool([photo()], {"code": "print(image_1.size)\nimport numpy"})
+    except ToolError as exc:
+        pytest.skip(str(exc))
+    assert seen.error and "No module named 'numpy'" in seen.error
+    assert seen.content == ("(200, 100)",)
+
+
+def test_numpy_and_opencv_work_there() -> None:
+    pytest.importorskip("cv2")
+    code = (
+        "import cv2, numpy as np\na = cv2.imread('image_1.png')\n"
+        "cv2.imwrite('x.png', cv2.resize(a, None, fx=2, fy=2))\n"
+        "print(np.linalg.norm(np.eye(4)), a.shape)"
+    )
+    seen = run(code, photo())
+    assert seen.error is None and seen.content[0] == "2.0 (100, 200, 3)"
+    assert seen.images[0].size == (400, 200)
+
+
+# --- errors ---------------------------------------------------------------------------------
+
+
+def test_an_error_is_told_with_the_programs_own_lines_and_what_was_printed_stays() -> None:
+    seen = run("print('so far')\ndef half(x):\n    return x / 0\nhalf(3)", photo())
+    assert seen.content == ("so far",) and seen.error is not None
+    assert "line 4, in <module>: half(3)" in seen.error
+    assert "line 3, in half: return x / 0" in seen.error
+    assert seen.error.rstrip().endswith("ZeroDivisionError: division by zero")
+    assert "speceyes" not in seen.error
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("print('a", "SyntaxError"),
+        ("raise SystemExit('no cup here')", "SystemExit: no cup here"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("class E(Exception):\n    def __str__(self): raise E\nraise E", "E: <exception str"),
+        ("input()", "EOFError"),
+        ("import sys; sys.stdout = None; 1 / 0", "ZeroDivisionError"),
+        ("from __future__ import nothing", "not defined"),
+    ],
+)
+def test_ways_to_fail(code: str, told: str) -> None:
+    seen = PythonTool(executor=PlainExecutor())([], {"code": code})
+    assert seen.error is not None and told in seen.error
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit", "import sys; sys.exit(0)", "pass\n\n#"])
+def test_ends_that_are_no_failure(code: str) -> None:
+    assert PythonTool(executor=PlainExecutor())([], {"code": code}).error is None
+
+
+def test_what_is_no_program_is_refused() -> None:
+    tool = PythonTool(executor=PlainExecutor())
+    for arguments in ({}, {"code": ""}, {"code": 3}, {"code": "a\0b"}, {"code": "1", "before": 3}):
+        with pytest.raises(ToolError, match=r"program|code"):
+            tool([], arguments)
+
+
+def test_long_output_is_shown_by_its_ends() -> None:
+    code = "print('first'); print('x' * 50_000); print('last')"
+    text = PythonTool(executor=PlainExecutor(), max_chars=400)([], {"code": code}).content[0]
+    assert isinstance(text, str) and len(text) < 450
+    assert text.startswith("first") and text.endswith("last") and "characters left out" in text
+
+
+@given(st.text(max_size=80), st.integers(1, 40))
+def test_a_cut_keeps_both_ends(text: str, most: int) -> None:
+    cut = _cut(text, most)
+    if len(text) <= most:
+        assert cut == text
+    else:
+        assert cut.startswith(text[: most // 2]) and cut.endswith(text[len(text) - most // 2 :])
+
+
+@given(st.binary(max_size=200), st.binary(max_size=60))
+def test_whatever_comes_back_is_an_outcome(before: bytes, tail: bytes) -> None:
+    boundary = b"\n--boundary--\n"
+    seen = _outcome(before + boundary + tail, b"", boundary, None, Limits())
+    assert isinstance(seen, Outcome) and (seen.error is not None or seen.stdout is not None)
+    if before.isascii():
+        assert seen.stdout == before.decode()
+    assert _outcome(before, b"", boundary, None, Limits()).ended
+
+
+# --- state ----------------------------------------------------------------------------------
+
+
+def test_state_is_carried_on_by_running_what_was_before_silently() -> None:
+    tool = PythonTool(executor=any_executor(), limits=ROOMY)
+    earlier: list[tuple[ToolCall, Observation]] = []
+    said = []
+    for code in (
+        "x = 20; print('once'); image_1.save('kept.png')",
+        "x += 1; 1 / 0",
+        "import os; os._exit(1)",  # killed: left out of what is run again
+        "print(x * 2); print('kept.png')",
+        "print(x)",
+    ):
+        seen = tool([photo()], tool.carry({"code": code}, earlier))
+        earlier.append((ToolCall("python", {"code": code}), seen))
+        said.append(seen)
+    assert said[3].error is None and said[3].content[0] == "42\nkept.png"
+    assert len(said[3].images) == 1
+    assert said[4].content == ("21",)  # and kept.png isn't shown again
+
+
+def test_two_trajectories_share_nothing() -> None:
+    tool = PythonTool(executor=any_executor(), limits=ROOMY)
+    image = photo()
+    tool([image], {"code": "x = 5; open('left.txt', 'w').write('x')"})
+    seen = tool([image], {"code": "import os; print(os.path.exists('left.txt')); print(x)"})
+    assert seen.content == ("False",) and "NameError" in (seen.error or "")
+
+
+def test_state_is_not_carried_where_it_is_not_wanted() -> None:
+    arguments = {"code": "print(x)"}
+    earlier = [(ToolCall("python", {"code": "x = 1"}), Observation())]
+    assert PythonTool(executor=PlainExecutor()).carry(arguments, earlier)["before"] == ["x = 1"]
+    plain = PythonTool(executor=PlainExecutor(), keep_state=False)
+    assert plain.carry(arguments, earlier) == arguments
+    others = [(ToolCall("zoom", {"code": "x"}), Observation()), (ToolCall("python", {}), earlier)]
+    assert PythonTool(executor=PlainExecutor()).carry(arguments, others) == arguments  # type: ignore[arg-type]
+
+
+# --- isolation ------------------------------------------------------------------------------
+
+
+def test_a_place_that_does_not_hold_is_found_out() -> None:
+    found = holes(PlainExecutor())
+    assert {"read", "write", "connect", "start", "signal", "execute"} <= set(found)
+    with pytest.raises(ConfigError, match="does not hold: a trial program could read, write"):
+        prove(PlainExecutor())
+
+
+def test_none_must_be_asked_for_and_is_said_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        assert PythonTool(isolation="none").executor == PlainExecutor()
+    assert "without isolation" in caplog.text
+
+
+def test_where_there_is_no_isolation_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("speceyes.tools._sandbox_executors._python", lambda: ["/bin/false"])
+    prove.cache_clear()
+    with pytest.raises(ConfigError, match=r"can't be isolated.*bubblewrap.*namespaces.*landlock"):
+        PythonTool()
+    prove.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"isolation": "docker"}, "there are: auto, bubblewrap"),
+        ({"max_pixels": 0}, "max_pixels=0"),
+        ({"packages": "numpy"}, "tuple of names"),
+    ],
+)
+def test_tools_that_can_not_work(arguments: Mapping[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        PythonTool(**arguments)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"time_s": 0}, {"memory": -1}, {"images": True}, {"time_s": 1e9}]
+)
+def test_limits_that_can_not_work(limits: Mapping[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        Limits(**limits)
+
+
+def test_a_normal_user_has_the_same_sandbox(tmp_path: Path) -> None:
+    """As root, this becomes another user; the interpreter, which may lie in root's home, is shown
+    to it in a mount namespace of the test's own."""
+    if os.geteuid() != 0 or not sys.platform.startswith("linux") or not shutil.which("unshare"):
+        pytest.skip("needs root, to become someone else")
+    any_executor()
+    source = str(Path(sys.modules["speceyes"].__file__ or "").parents[1])
+    code = textwrap.dedent(f"""
+        import os
+        os.setgroups([]); os.setgid(12345); os.setuid(12345)
+        os.environ["HOME"] = "/nowhere"
+        import sys; sys.path.insert(0, {source!r})
+        from speceyes.tools.python import *
+        for make in (NamespaceExecutor, LandlockExecutor):
+            print(make().name, holes(make()))
+        print(PythonTool()([], {{"code": "import os; print(os.getuid())"}}).content)
+    """)
+    base = Path(sys.base_prefix)
+    hidden = [p for p in base.parents if p != Path("/") and not p.stat().st_mode & 0o005]
+    shown = f"mkdir {tmp_path}/b && mount --bind {base} {tmp_path}/b"
+    for folder in hidden[-1:]:
+        shown += f" && mount -t tmpfs -o mode=755 none {folder} && mkdir -p {base}"
+    shown += f" && mount --move {tmp_path}/b {base} && exec {sys.executable} -c '$CODE'"
+    tmp_path.chmod(0o755)
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c",
+         shown.replace("'$CODE'", '"$CODE"')],
+        env={**os.environ, "CODE": code}, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    if done.returncode and "mount" in done.stderr:
+        pytest.skip(f"mounts can't be made here: {done.stderr[-200:]}")
+    assert done.returncode == 0, done.stderr[-800:]
+    assert done.stdout.splitlines() == ["namespaces []", "landlock []", "('65534',)"]
+
+
+# --- elsewhere ------------------------------------------------------------------------------
+
+
+def test_a_command_of_ones_own_runs_programs_elsewhere(tmp_path: Path) -> None:
+    """What Docker or ssh would be given is given to `env`, which starts Python here."""
+    cwd = tmp_path / "cwd"
+    cwd.mkdir()
+    path = [p for p in sys.path if p and "speceyes" not in p]
+    elsewhere = CommandExecutor(
+        ["env", sys.executable], path, cwd=str(cwd), inputs=str(tmp_path / "inputs")
+    )
+    tool = PythonTool(executor=elsewhere)
+    seen = tool([photo()], {"code": "image_1.crop((0, 0, 30, 20)).show(); print(1 + 1)"})
+    assert seen.content[0] == "2" and seen.images[0].size == (30, 20)
+    assert not tool.bounded
+    with pytest.raises(ConfigError, match="command and path"):
+        CommandExecutor((), ())
+    broken = PythonTool(executor=CommandExecutor(["/no/such/thing"], path))
+    with pytest.raises(ToolError, match="can't be started"):
+        broken([], {"code": "1"})
+
+
+def test_an_executor_is_any_callable_with_a_name() -> None:
+    class Canned:
+        name = "canned"
+
+        def __call__(self, program: Program) -> Outcome:
+            assert program.files.keys() == {"image_1.png"}
+            return Outcome("said", images=(Produced("", True, None),))
+
+    seen = PythonTool(executor=Canned())([photo()], {"code": "1"})
+    assert seen.images == () and str(seen.content[0]).startswith("said\nan image is not shown")
+
+
+# --- end to end -----------------------------------------------------------------------------
+
+
+def agent(script: list[str], dialect: str) -> AgenticFallback:
+    tool = PythonTool(executor=any_executor(), limits=ROOMY)
+    return AgenticFallback(ScriptedModel(script), tools=Tools([tool]), dialect=dialect)
+
+
+def test_thyme_crops_by_code() -> None:
+    code = (
+        "from PIL import Image\nimage = Image.open('image_1.png')\n"
+        "image.crop((150, 20, 170, 40)).save('crop.png')\nprint('crop.png')"
+    )
+    turns = [
+        f"<think>Closer. <code>\n```python\n{code}\n```\n</code>",
+        "It is red.</think><answer>red</answer>",
+    ]
+
+    def say(conversation: Any, _: Any) -> str:
+        return turns[1] if "<sandbox_output>" in str(conversation.begun) else turns[0]
+
+    tool = PythonTool(executor=any_executor(), limits=ROOMY)
+    thyme = AgenticFallback(ScriptedModel(say), tools=[tool], dialect="thyme")
+    way = thyme([Query("Which colour is the square?", (photo(),))])[0]
+    assert way.answer == "red" and way.depth == 1
+    seen = way.steps[0].observations[0]
+    assert seen.error is None and seen.content[0] == "crop.png"
+    assert seen.images[0].size == (20, 20) and seen.images[0].getpixel((9, 9)) == (255, 0, 0)
+
+
+def test_deepeyesv2_crops_by_code_and_looks_at_the_crop() -> None:
+    first = "crop = image_1.crop((150, 20, 170, 40))\ncrop.show()\nprint(crop.size)"
+    second = "print(image_2.size, image_2.getpixel((3, 3)))"
+    turns = [f"<think>Look.</think><code>```python\n{code}\n```</code>" for code in (first, second)]
+    deepeyes = agent([*turns, "<answer>red</answer>"], "deepeyesv2")
+    way = deepeyes([Query("Which colour is the square?", (photo(),))])[0]
+    assert way.answer == "red" and way.depth == 2
+    one, two = (step.observations[0] for step in way.steps[:2])
+    assert one.content[0] == "(20, 20)" and one.images[0].getpixel((9, 9)) == (255, 0, 0)
+    assert two.content == ("(20, 20) (255, 0, 0)",)
+
+
+def test_a_program_that_fails_goes_back_to_the_agent_and_hurts_no_other() -> None:
+    def say(conversation: Any, _: Any) -> str:
+        said = "".join(message.text for message in conversation.messages)
+        if "ZeroDivisionError" in said or "took longer" in said:
+            return "<answer>told</answer>"
+        if "(200, 100)" in said:
+            return "<answer>fine</answer>"
+        code = "1 / 0" if "bad" in said else "while True: pass" if "endless" in said else ""
+        return f"<code>{code or 'print(image_1.size)'}</code>"
+
+    tool = PythonTool(executor=any_executor(), limits=Limits(time_s=2))
+    deepeyes = AgenticFallback(ScriptedModel(say), tools=[tool], dialect="deepeyesv2")
+    ways = deepeyes([Query(word, (photo(),)) for word in ("good", "bad", "endless", "good")])
+    assert [way.answer for way in ways] == ["fine", "told", "told", "fine"]
+
+
+def test_the_tool_goes_by_its_name() -> None:
+    any_executor()
+    assert [one.name for one in Tools("python")] == ["python"]
+
+
+def test_state_lasts_within_a_trajectory_and_never_reaches_another() -> None:
+    """Two trajectories on one image, in one batch: each goes on from its own variables."""
+
+    def code(text: str) -> str:
+        return f"<code>\n```python\n{text}\n```\n</code>"
+
+    def turns(start: int) -> list[str]:
+        first = code(f"total = {start}\nprint('set')")
+        return [first, code("total += 2; print('total', total)"), "<answer>done</answer>"]
+
+    model = ScriptedModel({"from forty": turns(40), "from seven": turns(7)})
+    agent = AgenticFallback(model, tools=[PythonTool()], dialect="deepeyesv2", max_batch=2)
+    image = PILImage.new("RGB", (64, 48), "red")
+    ways = agent([Query("count from forty", (image,)), Query("count from seven", (image,))])
+    said = [str(way.steps[1].observations[0].content[0]) for way in ways]
+    assert [way.answer for way in ways] == ["done", "done"]
+    assert "total 42" in said[0] and "total 9" in said[1]
+    assert "set" not in said[0], "what ran before runs silently"
