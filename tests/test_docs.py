@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 import speceyes
+from engine_server import serving
 from speceyes import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +60,25 @@ def test_python_on_the_page_runs(
     ImageDraw.Draw(photo).ellipse((150, 100, 230, 180), fill="red")
     photo.save("photo.jpg")
     names: dict[str, Any] = {"__name__": "page"}
+    with _engine(text) as address:
+        _run(page, text.replace("http://localhost:8000/v1", address), names)
+
+
+@contextmanager
+def _engine(text: str) -> Iterator[str]:
+    """An engine that serves the bundled pair where the page's code asks one; its address."""
+    asked = "http://localhost:8000/v1"
+    if not any(asked in block["code"] for block in _BLOCK.finditer(text) if not block["why"]):
+        yield asked
+        return
+    from speceyes.models import HFModel
+
+    pair = {"large": HFModel.from_pretrained(tiny.LARGE)}
+    with serving(pair) as (address, _):
+        yield address
+
+
+def _run(page: Path, text: str, names: dict[str, Any]) -> None:
     for block in _BLOCK.finditer(text):
         line = text.count("\n", 0, block.start("code"))
         where = f"{page.name}, block from line {line + 1}"
