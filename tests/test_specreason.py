@@ -68,10 +68,13 @@ def test_a_query_that_fails_is_its_own() -> None:
     assert [r.route for r in results] == ["agent", "error", "agent"]
 
 
-def test_models_that_see_other_sizes_are_refused_where_boxes_would_be_misread() -> None:
+def test_a_call_is_replaced_where_its_boxes_would_be_misread() -> None:
     small = ScriptedModel([CALL, RED], seen=lambda image: (32, 32))
-    [result] = SpecReason(large("9"), small)([Query("Which?", (DOT,))])
-    assert result.error is not None and "sees an image of (64, 64) at (32, 32)" in result.error
+    run = SpecReason(large("9", [CALL, BLUE]), small)
+    [result] = run([Query("Which?", (DOT,))])
+    assert result.answer == "red" and result.trajectory is not None
+    assert result.trajectory.steps[0].observations[0].box == (0.0, 0.0, 32.0, 32.0)
+    assert (run.steps.unplaced, run.steps.accepted) == (1, 1), "an answer has no box"
 
 
 def test_a_scale_that_is_none() -> None:

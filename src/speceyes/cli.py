@@ -1,4 +1,4 @@
-"""The command line: `speceyes demo`, `speceyes ask` and `speceyes bench`."""
+"""The command line: `speceyes demo`, `ask`, `bench`, `eval`, `report`, `calibrate` and others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from speceyes import __version__, tiny
 from speceyes.errors import ConfigError, InputError, SpecEyesError
-from speceyes.evaluation import bench_command
+from speceyes.evaluation import bench_command, calibrate_command, eval_command, report_command
 
 if TYPE_CHECKING:
     from speceyes.answerer import SpeculativeAnswerer
@@ -36,6 +36,7 @@ examples:
   speceyes demo                                 the funnel against the agent alone
   speceyes demo --queries 50 --out /tmp/demo    a shorter run
   speceyes bench                                what each way of running costs here
+  speceyes eval scenes --limit 120 --out run    all arms on a benchmark; then report, calibrate
   speceyes ask scene.png "What shape is the small red object?"
   speceyes ask photo.jpg "Which colour is the collar?" \\
       --large ChenShawn/DeepEyes-7B --small Qwen/Qwen3-VL-2B-Instruct
@@ -166,6 +167,8 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--json", action="store_true", help="print the whole result as one line")
     ask.set_defaults(run=_ask)
     bench_command.add(commands, shared)
+    for command in (eval_command, report_command, calibrate_command):
+        command.add(commands, shared)
     return top
 
 

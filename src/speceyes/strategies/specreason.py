@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from speceyes import prompts
-from speceyes.errors import ConfigError
+from speceyes.errors import ConfigError, ParseError
 from speceyes.fallback import AgenticFallback
 from speceyes.isolation import generate_isolated
 from speceyes.pipeline import SpecPipeline
@@ -78,6 +78,8 @@ class Steps:
         proposed: Turns that the small model wrote.
         accepted: Of these, how many the large one let stand.
         unread: Of these, how many got no score that could be read, and were replaced.
+        unplaced: Of these, how many called tools while the two models see images at other sizes,
+            so that their boxes would be misread, and were replaced.
         small_tokens: Tokens that the small model decoded, in vain or not.
         large_tokens: Tokens that the large model decoded, a score's included.
     """
@@ -85,6 +87,7 @@ class Steps:
     proposed: int = 0
     accepted: int = 0
     unread: int = 0
+    unplaced: int = 0
     small_tokens: int = 0
     large_tokens: int = 0
 
@@ -106,8 +109,7 @@ class SpecReason:
         max_batch: Most trajectories alive at once.
 
     Raises:
-        ConfigError: accept is not within 0 to 9, or the two models see images at other sizes, so
-            that one's boxes would be misread in the other's turn.
+        ConfigError: accept is not within 0 to 9.
 
     Example:
         >>> from PIL import Image
@@ -142,6 +144,7 @@ class SpecReason:
             max_tokens=max_tokens,
             max_batch=max_batch,
         )
+        self._model.dialect = self.fallback.dialect
         self._pipe = SpecPipeline(fallback=self.fallback, batch_size=max_batch, schedule="batched")
 
     def __call__(self, queries: Iterable[Any]) -> list[Result]:
@@ -167,6 +170,7 @@ class _Proposing:
     ) -> None:
         self._large, self._small = large, small
         self._accept, self._parity = accept, parity
+        self.dialect: Dialect | None = None
         self.steps = Steps()
         self._lock = threading.Lock()
 
@@ -179,19 +183,18 @@ class _Proposing:
         return getattr(self._large, "config", None)
 
     def seen_size(self, image: Image) -> tuple[int, int]:
-        """As both see it.
+        """As the large one sees it; see `_placed`."""
+        return self._large.seen_size(image)
 
-        Raises:
-            ConfigError: They don't see it alike.
-        """
-        large, small = self._large.seen_size(image), self._small.seen_size(image)
-        if large != small:
-            raise ConfigError(
-                f"{self._small.name} sees an image of {image.size} at {small}, "
-                f"{self._large.name} at {large}, so boxes of one mean something else to the "
-                "other: give both processors the same limits on pixels"
-            )
-        return large
+    def _placed(self, conversation: Conversation, turn: str) -> bool:
+        """Whether the small model's boxes, if the turn has any, mean what the large one's would."""
+        if all(self._large.seen_size(i) == self._small.seen_size(i) for i in conversation.images):
+            return True
+        assert self.dialect is not None
+        try:
+            return not self.dialect.parse(turn).calls
+        except ParseError:
+            return True  # no call that could be misread
 
     def generate(
         self, conversations: Sequence[Conversation], sampling: Sampling
@@ -199,7 +202,8 @@ class _Proposing:
         """The turn of each conversation."""
         drafts = generate_isolated(self._small, conversations, sampling)
         # A turn that failed or was cut off is the large one's from the beginning.
-        whole = [i for i, draft in enumerate(drafts) if draft.finish == "stop" and draft.text]
+        spoken = [i for i, draft in enumerate(drafts) if draft.finish == "stop" and draft.text]
+        whole = [i for i in spoken if self._placed(conversations[i], drafts[i].text)]
         asked = [_scoring(conversations[i], drafts[i].text) for i in whole]
         ask = (
             Sampling(max_tokens=_PARITY_TOKENS)
@@ -217,6 +221,7 @@ class _Proposing:
                 proposed=before.proposed + len(conversations),
                 accepted=before.accepted + len(stand),
                 unread=before.unread + sum(score is None for score in scores.values()),
+                unplaced=before.unplaced + len(spoken) - len(whole),
                 small_tokens=before.small_tokens + sum(len(d.token_ids) for d in drafts),
                 large_tokens=before.large_tokens + sum(len(c.token_ids) for c in (*said, *turns)),
             )

@@ -1,0 +1,292 @@
+"""Every figure of a run, from its records alone.
+
+Figures that depend on the clock stand under "time", so that those of a resumed run can be held
+against those of an unbroken one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from speceyes.errors import InputError
+from speceyes.evaluation import arms as known
+from speceyes.evaluation.arms import BASELINE, DRAFT, FUNNEL
+from speceyes.evaluation.intervals import (
+    aurc_interval,
+    auroc_interval,
+    mean_interval,
+    quantile_interval,
+    ratio_interval,
+    risk_coverage,
+)
+from speceyes.evaluation.runs import CALIBRATION, TEST, Record, Run
+from speceyes.evaluation.statistics import mcnemar_exact, wilson_interval
+from speceyes.evaluation.sweep import Recorded, chosen_thresholds, costs, recorded, sweeps
+from speceyes.scores import AGGREGATES
+
+_BY_KIND: Final = ("vstar", "pope")
+"""Benchmarks whose kinds are columns of their own in the paper's Table 1."""
+_CURVE: Final = 200
+_MOST_FAILED: Final = 1000
+
+
+def figures(run: Run) -> dict[str, Any]:
+    """All figures of a run.
+
+    Returns:
+        `arms` (accuracy, failures, tokens, tool calls, depth; under "time" latency and gain),
+        `columns` (the same by column of Table 1), `kinds`, `tests` (exact McNemar against the
+        agent), `failed`, `thresholds`, `scores` (AUROC, AURC, curve of each aggregate), `sweeps`,
+        `rolling`, `depths`, `routes`, and under "time" the phases' shares and batch sizes.
+
+    Raises:
+        InputError: The run has no whole round of all its arms yet.
+    """
+    names = tuple(run.fixed["plan"]["arms"])
+    whole = _whole_rounds(run, names)
+    by_arm = {a: [r for r in run.of(TEST, a) if r.round in whole] for a in names}
+    if not by_arm[BASELINE]:
+        raise InputError(
+            f"{run.folder} has no round that all its arms are through with yet: give the same "
+            "speceyes eval command again to go on"
+        )
+    spent = {a: costs(rows, run.blocks) for a, rows in by_arm.items()}
+    thresholds = chosen_thresholds(run)
+    found = recorded(run, TEST)
+    top_k = int(run.fixed["ground"]["top_k"])
+    judge_s, draft_s = _phase_costs(by_arm.get(FUNNEL, ()))
+    calibration = [b for b in run.blocks if (b.phase, b.arm) == (CALIBRATION, BASELINE)]
+    swept = sweeps(found, thresholds, top_k, judge_s=judge_s, draft_s=draft_s)
+    gains = {
+        axis: [{k: row.pop(k) for k in ("gain",)} for row in rows] for axis, rows in swept.items()
+    }
+    return {
+        "n": len(by_arm[BASELINE]),
+        "calibration_n": sum(block.n for block in calibration),
+        "arms": {a: _arm(rows) for a, rows in by_arm.items()},
+        "columns": {
+            column: {
+                a: _accuracy([r for r in rows if _column(r) == column])
+                for a, rows in by_arm.items()
+            }
+            for column in dict.fromkeys(_column(r) for r in by_arm[BASELINE])
+        },
+        "kinds": {
+            kind: {a: _accuracy([r for r in rows if r.kind == kind]) for a, rows in by_arm.items()}
+            for kind in sorted({r.kind for r in by_arm[BASELINE]})
+        },
+        "tests": {
+            a: _against(by_arm[BASELINE], rows) for a, rows in by_arm.items() if a != BASELINE
+        },
+        "failed": [
+            [r.result.query_id, a, r.result.error or "no answer"]
+            for a, rows in by_arm.items()
+            for r in rows
+            if r.result.answer is None
+        ][:_MOST_FAILED],
+        "thresholds": thresholds,
+        "routes": {a: _routes(rows) for a, rows in by_arm.items() if known.arm(a).aggregate},
+        "regated": {
+            a: _regated(found, rows, thresholds, top_k)
+            for a, rows in by_arm.items()
+            if known.arm(a).aggregate and known.arm(a).judge in found.through
+        },
+        "scores": {a: _score(found, a, top_k) for a in AGGREGATES},
+        "sweeps": swept,
+        "rolling": {a: _rolling(rows) for a, rows in by_arm.items()},
+        "depths": _depths(by_arm[BASELINE]),
+        "time": {
+            "arms": {a: _timing(by_arm, a, spent) for a in names},
+            "columns": {
+                column: {
+                    a: _gain([r for r in by_arm[BASELINE] if _column(r) == column], spent, a)
+                    for a in names
+                }
+                for column in dict.fromkeys(_column(r) for r in by_arm[BASELINE])
+            },
+            "sweeps": gains,
+            "phases": {a: _phases(rows, spent[a]) for a, rows in by_arm.items()},
+            "batches": _batches(run),
+        },
+    }
+
+
+def _whole_rounds(run: Run, names: Sequence[str]) -> set[int]:
+    done = {b.key for b in run.blocks}
+    rounds = {b.round for b in run.blocks if b.phase == TEST}
+    return {r for r in rounds if all((TEST, r, a) in done for a in names)}
+
+
+def _column(record: Record) -> str:
+    name = record.benchmark or "questions"
+    return f"{name}/{record.kind}" if name in _BY_KIND else name
+
+
+def _accuracy(rows: Sequence[Record]) -> dict[str, Any]:
+    right = sum(r.correct for r in rows)
+    low, high = wilson_interval(right, len(rows))
+    share = right / len(rows) if rows else 0.0
+    return {"n": len(rows), "correct": right, "accuracy": share, "low": low, "high": high}
+
+
+def _tokens(record: Record) -> int:
+    """Decoded tokens: of the draft, and of every turn of the agent."""
+    draft, way = record.result.draft, record.result.trajectory
+    return (len(draft.token_ids) if draft else 0) + (way.tokens if way else 0)
+
+
+def _arm(rows: Sequence[Record]) -> dict[str, Any]:
+    ways = [r.result.trajectory for r in rows]
+    return {
+        **_accuracy(rows),
+        "failed": sum(r.result.answer is None for r in rows),
+        "tokens": mean_interval([float(_tokens(r)) for r in rows]),
+        "calls": mean_interval([float(w.depth) if w else 0.0 for w in ways]),
+        "turns": mean_interval([float(len(w.steps)) if w else 0.0 for w in ways]),
+    }
+
+
+def _against(agent: Sequence[Record], rows: Sequence[Record]) -> dict[str, Any]:
+    alone = {r.result.query_id: r.correct for r in agent}
+    only_agent = sum(alone[r.result.query_id] and not r.correct for r in rows)
+    only_arm = sum(r.correct and not alone[r.result.query_id] for r in rows)
+    p = mcnemar_exact(only_agent, only_arm)
+    return {"only_agent": only_agent, "only_arm": only_arm, "p": p}
+
+
+def _routes(rows: Sequence[Record]) -> dict[str, int]:
+    """Where queries went; the judge's "tools" and the gate's "rejected" both went to the agent."""
+    found = dict.fromkeys(("accepted", "rejected", "tools", "error"), 0)
+    for row in rows:
+        found[route(row)] += 1
+    return found
+
+
+def route(record: Record) -> str:
+    """Where a query went: "accepted", "rejected", "tools", "agent" (no gate) or "error"."""
+    result = record.result
+    if result.route == "error":
+        return "error"
+    if result.route == "draft":
+        return "accepted"
+    if result.judgement is not None and result.judgement.needs_tools:
+        return "tools"
+    return "rejected" if result.draft is not None else "agent"
+
+
+def _regated(
+    found: Recorded, rows: Sequence[Record], thresholds: Mapping[Any, float], top_k: int
+) -> dict[str, Any]:
+    """How often a recorded draft, gated again, takes the route that the arm took."""
+    arm = known.arm(rows[0].arm)
+    assert arm.aggregate is not None
+    again = found.accepted(arm.aggregate, top_k, thresholds[arm.aggregate], arm.judge)
+    by_id = dict(zip(found.ids, again.tolist(), strict=True))
+    same = sum(
+        by_id[r.result.query_id] == (r.result.route == "draft")
+        for r in rows
+        if r.result.query_id in by_id
+    )
+    return {"same": same, "n": len(rows)}
+
+
+def _score(found: Recorded, aggregate: Any, top_k: int) -> dict[str, Any]:
+    raw = found.scores(aggregate, top_k)
+    filled = np.where(np.isnan(raw), -np.inf, raw)
+    coverage, risk = risk_coverage(filled, found.right)
+    at = np.unique(np.linspace(0, len(raw) - 1, min(len(raw), _CURVE)).astype(int))
+    try:
+        area: Any = auroc_interval(filled, found.right)
+    except InputError:  # all right, or all wrong: there is nothing to tell apart
+        area = None
+    there = ~np.isnan(raw)
+    return {
+        "auroc": area,
+        "aurc": aurc_interval(filled, found.right),
+        "curve": [[round(float(coverage[i]), 5), round(float(risk[i]), 5)] for i in at],
+        "right": [round(x, 4) for x in raw[there & found.right].tolist()],
+        "wrong": [round(x, 4) for x in raw[there & ~found.right].tolist()],
+        "unscored": int((~there).sum()),
+    }
+
+
+def _rolling(rows: Sequence[Record], window: int = 50) -> list[list[float]]:
+    """(queries so far, accuracy of the last `window`), at most 200 points."""
+    right = np.cumsum([0, *(r.correct for r in rows)])
+    at = np.unique(np.linspace(1, len(rows), min(len(rows), _CURVE)).astype(int))
+    return [[int(i), float((right[i] - right[max(0, i - window)]) / min(i, window))] for i in at]
+
+
+def _depths(rows: Sequence[Record]) -> dict[str, int]:
+    counts: dict[int, int] = {}
+    for row in rows:
+        if row.result.trajectory is not None:
+            depth = row.result.trajectory.depth
+            counts[depth] = counts.get(depth, 0) + 1
+    return {str(depth): counts[depth] for depth in sorted(counts)}
+
+
+def _gain(rows: Sequence[Record], spent: Mapping[str, Mapping[str, float]], arm: str) -> Any:
+    ids = [r.result.query_id for r in rows]
+    try:
+        return ratio_interval([spent[BASELINE][i] for i in ids], [spent[arm][i] for i in ids])
+    except InputError:  # nothing took any time
+        return None
+
+
+def _timing(
+    by_arm: Mapping[str, Sequence[Record]], arm: str, spent: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    latencies = [r.seconds for r in by_arm[arm]]
+    return {
+        **{f"p{q}": quantile_interval(latencies, q) for q in (50, 95, 99)},
+        "per_query_s": mean_interval(list(spent[arm].values())),
+        "gain": _gain(by_arm[BASELINE], spent, arm),
+    }
+
+
+def _phases(rows: Sequence[Record], spent: Mapping[str, float]) -> dict[str, float]:
+    """Mean seconds a query that each phase took; "else" is what no phase was charged for."""
+    parts = {
+        name: float(np.mean([getattr(r.result.timings, name) or 0.0 for r in rows]))
+        for name in ("judge", "draft", "gate", "fallback")
+    }
+    if rows[0].arm == DRAFT:
+        return {"draft": float(np.mean(list(spent.values())))}
+    total = float(np.mean(list(spent.values())))
+    return {**parts, "else": max(0.0, total - sum(parts.values()))}
+
+
+def _phase_costs(rows: Sequence[Record]) -> tuple[float, float]:
+    """Seconds a judged query, and a drafted one, of the funnel."""
+    judged = [r.result.timings.judge for r in rows if r.result.timings.judge is not None]
+    drafted = [
+        (t.draft or 0.0) + (t.gate or 0.0)
+        for t in (r.result.timings for r in rows)
+        if t.draft is not None
+    ]
+    return (float(np.mean(judged)) if judged else 0.0, float(np.mean(drafted)) if drafted else 0.0)
+
+
+def _batches(run: Run) -> list[dict[str, Any]]:
+    found = []
+    for size in run.fixed["plan"]["sweep_batch"]:
+        agent, funnel = (run.of(f"batch-{size}", a) for a in (BASELINE, FUNNEL))
+        if not agent or len(agent) != len(funnel):
+            continue
+        spent = {BASELINE: costs(agent, run.blocks), FUNNEL: costs(funnel, run.blocks)}
+        walls = {a: sum(spent[a].values()) for a in spent}
+        found.append(
+            {
+                "batch_size": size,
+                "n": len(agent),
+                "agent_per_s": len(agent) / walls[BASELINE],
+                "funnel_per_s": len(funnel) / walls[FUNNEL],
+                "gain": _gain(agent, spent, FUNNEL),
+                "accuracy": _accuracy(funnel),
+            }
+        )
+    return found

@@ -1,0 +1,224 @@
+"""The evaluation's page: one HTML file that needs nothing but itself.
+
+Pictures are drawn here; queries travel as JSON, and the page draws only those in sight, so that
+thousands of them open at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, Final
+
+from speceyes.evaluation import arms as known
+from speceyes.evaluation import eval_plots as plots
+from speceyes.evaluation.analysis import route
+from speceyes.evaluation.arms import BASELINE, FUNNEL
+from speceyes.evaluation.eval_report import Made, share, times
+from speceyes.evaluation.runs import TEST, Record, Run
+from speceyes.scales import to_raw
+from speceyes.scores import AGGREGATES
+
+TEMPLATE: Final = Path(__file__).with_name("eval_page.html")
+MOST_PICTURES: Final = 20 << 20
+"""Bytes of pictures on a page, as base64; queries after that are shown without."""
+_LONGEST: Final = 700
+"""Characters shown of a turn."""
+
+
+def page(made: Sequence[Made]) -> str:
+    """The whole page.
+
+    Args:
+        made: Runs with their figures.
+    """
+    queries: list[dict[str, Any]] = []
+    left = MOST_PICTURES
+    for number, (run, _) in enumerate(made):
+        found = _queries(run, number)
+        for picture in run.pictures():
+            query = found.get(picture["query_id"])
+            size = sum(map(len, picture["images"])) + sum(len(c["jpeg"]) for c in picture["crops"])
+            if query is None or size > left:
+                continue
+            left -= size
+            query["pictures"] = picture["images"]
+            query["crops"] = [[c["jpeg"], c["of"], c["box"]] for c in picture["crops"]]
+        queries += found.values()
+    data = {
+        "runs": [run.folder.name for run, _ in made],
+        "titles": {a: known.arm(a).title for _, f in made for a in f["arms"]},
+        "queries": queries,
+    }
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # Nothing in the data may end the element that holds it.
+    text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    sections = "\n".join(_section(run, found) for run, found in made)
+    template = TEMPLATE.read_text(encoding="utf-8")
+    head, middle, foot = template.split("<!-- here -->")
+    return f"{head}{sections}{middle}{text}{foot}"
+
+
+def _queries(run: Run, number: int) -> dict[str, dict[str, Any]]:
+    """What the browser shows of each query, by id."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in run.records:
+        if record.phase != TEST:
+            continue
+        name = record.result.query_id
+        one = found.setdefault(
+            name,
+            {
+                "id": name,
+                "run": number,
+                "kind": record.kind,
+                "question": record.question,
+                "gold": record.gold,
+                "arms": {},
+            },
+        )
+        one["arms"][record.arm] = _arm(record)
+        way = record.result.trajectory
+        if record.arm == BASELINE and way is not None:
+            one["turns"] = [_turn(step) for step in way.steps]
+    return found
+
+
+def _turn(step: Any) -> str:
+    said = step.text.strip()
+    said = said if len(said) <= _LONGEST else said[:_LONGEST] + " ..."
+    wrong = [f"[{o.error}]" for o in step.observations if o.error]
+    return "\n".join([said, *wrong])
+
+
+def _arm(record: Record) -> dict[str, Any]:
+    result = record.result
+    found: dict[str, Any] = {
+        "ok": int(record.correct),
+        "route": route(record),
+        "answer": result.answer,
+        "ms": round(1e3 * record.seconds, 1),
+    }
+    if result.verdict is not None and result.verdict.score is not None:
+        found["score"] = round(result.verdict.score, 5)
+        found["threshold"] = round(result.verdict.threshold, 5)
+    if result.draft is not None and result.route == "agent":
+        found["draft"] = result.draft.text.strip()[:_LONGEST]
+    if result.trajectory is not None:
+        found["calls"] = result.trajectory.depth
+    if result.error is not None:
+        found["error"] = result.error[:_LONGEST]
+    return found
+
+
+def _section(run: Run, found: Mapping[str, Any]) -> str:
+    """A run's figures: a table and all pictures."""
+    fixed, time = run.fixed, found["time"]
+    titles = {a: known.arm(a).title for a in found["arms"]}
+    rows = "".join(
+        f"<tr><th>{escape(titles[a])}</th><td>{share(arm)}</td>"
+        f"<td>{times(time['arms'][a]['gain'])}</td><td>{arm['failed']}</td>"
+        f"<td>{1e3 * time['arms'][a]['p50'][0]:.0f} / {1e3 * time['arms'][a]['p95'][0]:.0f}</td>"
+        f"<td>{arm['calls'][0]:.2f}</td></tr>"
+        for a, arm in found["arms"].items()
+    )
+    panels = [
+        ("Accuracy against speed", _trade(found, titles)),
+        ("Risk against coverage", _risk(found)),
+        *((f"Scores of drafts: {a}", _density(found, a)) for a in AGGREGATES),
+        *_sweeps(found),
+        ("Accuracy of the last 50 queries", _rolling(found, titles)),
+        (
+            "Where the time goes",
+            plots.waterfall({titles[a]: parts for a, parts in time["phases"].items()}),
+        ),
+        (
+            "Depth of the agent alone",
+            plots.bars(found["depths"], "tool calls before the answer", "queries"),
+        ),
+    ]
+    drawn = "".join(
+        f"<figure><figcaption>{escape(name)}</figcaption>{svg}</figure>"
+        for name, svg in panels
+        if svg
+    )
+    models = fixed["models"]
+    about = (
+        f"{fixed['benchmark']['name']}, {found['n']} test queries, {found['calibration_n']} for "
+        f"calibration; agent {models['large']['name']}, drafts {models['small']['name']}"
+    )
+    parity = (
+        "<p><b>Parity</b>: published order of options, published prompts.</p>"
+        if fixed["benchmark"]["parity"]
+        else ""
+    )
+    return (
+        f"<section><h2>{escape(run.folder.name)}</h2><p>{escape(about)}</p>{parity}"
+        "<div class='wide'><table><thead><tr><th></th><th>accuracy, % (95 %)</th>"
+        "<th>speed over the agent (95 %)</th><th>failed</th><th>p50 / p95, ms</th>"
+        f"<th>tool calls</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<div class='grid'>{drawn}</div></section>"
+    )
+
+
+def _trade(found: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    points = {
+        titles[a]: (
+            found["time"]["arms"][a]["gain"] or (0.0, 0.0, 0.0),
+            (arm["accuracy"], arm["low"], arm["high"]),
+        )
+        for a, arm in found["arms"].items()
+    }
+    return plots.scatter(points, "speed over the agent alone", "accuracy")
+
+
+def _risk(found: Mapping[str, Any]) -> str:
+    curves = {a: [(x, y) for x, y in s["curve"]] for a, s in found["scores"].items()}
+    return plots.lines(curves, "share of drafts accepted", "wrong among them", share=True)
+
+
+def _density(found: Mapping[str, Any], aggregate: Any) -> str:
+    scores = found["scores"][aggregate]
+    mark = to_raw(found["thresholds"][aggregate], log=aggregate == "log")
+    unit = "mean log-probability, nats" if aggregate == "log" else "separability S"
+    return plots.density(scores["right"], scores["wrong"], mark, unit)
+
+
+def _sweeps(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Accuracy and speed over thresholds and K, from recorded drafts; over batches, as run."""
+    swept, gains = found["sweeps"], found["time"]["sweeps"]
+    panels = []
+    for axis, across in (("threshold", "threshold"), ("top_k", "K")):
+        pairs = list(zip(swept[axis], gains[axis], strict=True))
+        names = dict.fromkeys(r["aggregate"] for r, _ in pairs)
+        for what, up in (("accuracy", "accuracy"), ("gain", "speed by the cost model")):
+            curves = {
+                a: [
+                    (float(r[axis]), float({**r, **g}[what] or 0.0))
+                    for r, g in pairs
+                    if r["aggregate"] == a
+                ]
+                for a in names
+            }
+            svg = plots.lines(curves, across, up, share=what == "accuracy", dots=True)
+            panels.append((f"{up[0].upper()}{up[1:]} over {across}", svg if pairs else ""))
+    batches = found["time"]["batches"]
+    if batches:
+        curves = {
+            name: [(float(b["batch_size"]), b[key]) for b in batches]
+            for name, key in (
+                (known.arm(BASELINE).title, "agent_per_s"),
+                (known.arm(FUNNEL).title, "funnel_per_s"),
+            )
+        }
+        panels.append(
+            ("Over batch size", plots.lines(curves, "batch size", "queries a second", dots=True))
+        )
+    return panels
+
+
+def _rolling(found: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    curves = {titles[a]: [(x, y) for x, y in rows] for a, rows in found["rolling"].items()}
+    return plots.lines(curves, "queries", "accuracy", share=True)

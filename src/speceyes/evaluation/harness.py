@@ -1,0 +1,302 @@
+"""Runs arms side by side over a benchmark's samples and writes what each did.
+
+The arms take turns, a round of queries at a time and each round in another order, so that drift
+of the machine hits all alike. Before each turn the models forget what they have kept, or an arm
+would find read what another has read. Decoding, grading and writing happen off the clock.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, final
+
+import numpy as np
+
+from speceyes.ahead import offered
+from speceyes.errors import InputError
+from speceyes.evaluation import arms as known
+from speceyes.evaluation.arms import BASELINE, DRAFT, Ground
+from speceyes.evaluation.demo import Stream
+from speceyes.evaluation.eval_progress import Progress
+from speceyes.evaluation.grading import is_correct
+from speceyes.evaluation.report import zoomed
+from speceyes.evaluation.row import Item
+from speceyes.evaluation.runs import Block, Record, Writer
+from speceyes.isolation import describe, isolated
+from speceyes.values import Image, Judgement, Query, Result
+
+_log = logging.getLogger(__name__)
+
+_MOST_PIXELS: Final = 1 << 29
+"""Pixels that a round may hold decoded, 1.5 GiB; rounds of huge images are shorter."""
+_SCENE, _CROP, _MOST_CROPS = 200, 112, 6
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Some samples, and who answers them.
+
+    Args:
+        name: "calibration", "test" or "batch-N".
+        samples: Items by number; each may carry `benchmark` and `parity_prompt` too. One whose
+            image can't be decoded when it is asked for raises, and counts as wrong in every arm.
+        arms: Names, see `arms`.
+        ground: What the arms are built from.
+        judges: Judges whose word on every query is recorded beside the drafts, off the clock.
+        pictures: Whether small pictures are kept for the page.
+    """
+
+    name: str
+    samples: Sequence[Item]
+    arms: tuple[str, ...]
+    ground: Ground
+    judges: tuple[str, ...] = ()
+    pictures: bool = False
+
+    def __len__(self) -> int:
+        return len(self.samples) * len(self.arms)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A sample as it is asked, or why it can't be."""
+
+    query: Query | None
+    id: str
+    gold: str = ""
+    kind: str = ""
+    benchmark: str = ""
+    choices: tuple[str, ...] = ()
+    text: str = ""
+    error: str = ""
+
+
+def run_phase(writer: Writer, phase: Phase, progress: Progress) -> None:
+    """Runs what is missing of a phase.
+
+    Args:
+        writer: Of the run's folder, which knows what is there.
+        phase: The samples and arms.
+        progress: Told of each answer.
+
+    Raises:
+        InputError: The phase has no samples, or the samples are not those that the run began with.
+    """
+    n = len(phase.samples)
+    if n == 0:
+        raise InputError(
+            f"phase {phase.name!r} has no samples: raise --limit, or choose another "
+            "share for calibration"
+        )
+    size = _round(phase)
+    rounds = range(-(-n // size))
+    missing = {
+        r: [a for a in _order(phase.arms, r) if (phase.name, r, a) not in writer.blocks]
+        for r in rounds
+    }
+    progress.skip(sum(b.n for key, b in writer.blocks.items() if key[0] == phase.name))
+    if not any(missing.values()):
+        return
+    turns = _Turns(phase, progress)
+    turns.warm_up([one.query for one in map(_ask(phase), range(min(n, 4))) if one.query])
+    for number in rounds:
+        if not missing[number]:
+            continue
+        asked = [_ask(phase)(at) for at in range(number * size, min(n, (number + 1) * size))]
+        _check(asked, writer, phase.name, number)
+        for arm in missing[number]:
+            wall, records, pictures = turns.take(arm, asked, number)
+            writer.block(Block(phase.name, number, arm, wall, len(asked)), records, pictures)
+            progress.block(phase.name, arm, sum(r.correct for r in records), len(records), wall)
+
+
+def _order(arms: Sequence[str], number: int) -> tuple[str, ...]:
+    turn = number % len(arms)
+    return (*arms[turn:], *arms[:turn])
+
+
+def _round(phase: Phase) -> int:
+    """Queries a round: four batches, fewer where their images are huge."""
+    batch = phase.ground.batch_size
+    first = _ask(phase)(0).query
+    pixels = sum(i.width * i.height for i in first.images) if first is not None else 1
+    return max(batch, min(4 * batch, _MOST_PIXELS // max(pixels, 1)))
+
+
+def _ask(phase: Phase) -> Callable[[int], _Asked]:
+    """Decodes the sample of a number."""
+    entries = getattr(phase.samples, "entries", None)
+
+    def asked(at: int) -> _Asked:
+        entry: Any = entries[at] if entries is not None else None
+        try:
+            item: Any = phase.samples[at]
+            query = item.query
+        except Exception as exc:  # noqa: BLE001 - a sample's failure is its own
+            name = getattr(entry, "id", "") or f"{phase.name}-{at}"
+            return _Asked(
+                None,
+                name,
+                getattr(entry, "answer", ""),
+                getattr(entry, "kind", ""),
+                getattr(entry, "benchmark", ""),
+                tuple(getattr(entry, "choices", ())),
+                getattr(entry, "question", ""),
+                f"can't be decoded: {describe(exc)}",
+            )
+        prompt = getattr(item, "parity_prompt", None)
+        sent = query if prompt is None else Query(prompt, query.images, id=query.id)
+        benchmark = getattr(item, "benchmark", "")
+        return _Asked(sent, query.id, item.answer, item.kind, benchmark, query.choices, sent.text)
+
+    return asked
+
+
+def _check(asked: Sequence[_Asked], writer: Writer, phase: str, number: int) -> None:
+    ids = [one.id for one in asked]
+    if len(set(ids)) < len(ids) or not all(ids):
+        raise InputError(f"round {number} of {phase} has a blank or repeated query id: {ids}")
+    for key in writer.blocks:
+        if key[:2] == (phase, number):
+            before = {r.result.query_id for r in writer.records if (r.phase, r.round, r.arm) == key}
+            if before != set(ids):
+                raise InputError(
+                    f"round {number} of {phase} had other queries when the run began: the "
+                    "benchmark's files have changed; start a run in another folder"
+                )
+            return
+
+
+@final
+class _Turns:
+    """The arms of a phase, built and ready."""
+
+    def __init__(self, phase: Phase, progress: Progress) -> None:
+        self._phase, self._progress = phase, progress
+        ground = phase.ground
+        self._streams: dict[str, Stream] = {
+            name: known.arm(name).build(ground) for name in phase.arms
+        }
+        self._judges = {name: ground.judge(name) for name in phase.judges}
+        self._gate = ground.gate(known.FUNNEL) if known.FUNNEL in ground.thresholds else None
+        parts = (ground.answerer(ground.top_k), ground.agent())
+        self._forgets = offered(parts, "forget")
+
+    def _forget(self) -> None:
+        for forget in self._forgets:
+            forget()
+
+    def warm_up(self, queries: Sequence[Query]) -> None:
+        """Every arm answers these before a clock runs."""
+        for stream in self._streams.values():
+            for _ in stream(queries):
+                pass
+        self._forget()
+
+    def take(
+        self, arm: str, asked: Sequence[_Asked], number: int
+    ) -> tuple[float, list[Record], list[dict[str, Any]]]:
+        """One arm on one round: seconds it ran, its records in the order asked, pictures."""
+        taken: dict[str, float] = {}
+        results: dict[str, tuple[Result, float]] = {}
+
+        def queries() -> Iterator[Query]:
+            for one in asked:
+                if one.query is not None:
+                    taken[one.id] = time.perf_counter()
+                    yield one.query
+
+        self._forget()
+        start = time.perf_counter()
+        for result in self._streams[arm](queries()):
+            results[result.query_id] = result, time.perf_counter() - taken[result.query_id]
+            self._progress.step()
+        wall = time.perf_counter() - start
+        judged = self._judged(asked) if arm == DRAFT else {}
+        records, pictures = [], []
+        for one in asked:
+            why = one.error or "the arm gave no result"
+            result, seconds = results.get(one.id, (Result(one.id, None, "error", error=why), 0.0))
+            correct = is_correct(result.answer, one.gold, one.choices)
+            if self._phase.pictures and arm == BASELINE and one.query is not None:
+                pictures.append(_pictures(one.id, one.query.images, result))
+            if arm == DRAFT and self._gate is not None and result.draft is not None:
+                result = replace(result, verdict=self._gate(result.draft))
+            records.append(
+                Record(
+                    self._phase.name,
+                    number,
+                    arm,
+                    one.benchmark,
+                    one.kind,
+                    one.text,
+                    one.choices,
+                    one.gold,
+                    correct,
+                    seconds,
+                    result if arm == DRAFT else _slim(result),
+                    judged.get(one.id, {}),
+                )
+            )
+        return wall, records, pictures
+
+    def _judged(self, asked: Sequence[_Asked]) -> Mapping[str, dict[str, bool]]:
+        queries = [one.query for one in asked if one.query is not None]
+        found: dict[str, dict[str, bool]] = {query.id: {} for query in queries}
+        size = self._phase.ground.batch_size
+        for name, judge in self._judges.items():
+            if judge is None:
+                continue
+            self._forget()
+            for at in range(0, len(queries), size):
+                batch = queries[at : at + size]
+                said = isolated(judge, batch, lambda why: Judgement(True, reason=why))
+                for query, judgement in zip(batch, said, strict=True):
+                    found[query.id][name] = judgement.needs_tools
+        return found
+
+
+def _slim(result: Result) -> Result:
+    """Without log-probabilities, which the draft arm records once and in full, and without the
+    rest of the judge's first-token probabilities, whose sum for "yes" is `p_tools`.
+    """
+    judged = result.judgement
+    if judged is not None and judged.completion is not None:
+        judged = replace(judged, completion=replace(judged.completion, first_token={}))
+    draft = result.draft
+    if draft is not None:
+        draft = replace(draft, top_logprobs=np.zeros((0, 0), np.float32))
+    return replace(result, judgement=judged, draft=draft)
+
+
+def _pictures(query_id: str, images: Sequence[Image], result: Result) -> dict[str, Any]:
+    """The images and the agent's crops, small, with the crops' boxes as fractions."""
+    crops = zoomed(images, result.trajectory)[:_MOST_CROPS]
+    return {
+        "query_id": query_id,
+        "images": [_jpeg(image, _SCENE) for image in images[:2]],
+        "sizes": [[image.width, image.height] for image in images[:2]],
+        "crops": [
+            {
+                "jpeg": _jpeg(crop, _CROP),
+                "of": root,
+                "box": None if box is None else [round(x, 4) for x in box],
+            }
+            for crop, root, box in crops
+        ],
+    }
+
+
+def _jpeg(image: Image, side: int) -> str:
+    small = image.convert("RGB")
+    small.thumbnail((side, side))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=70, optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

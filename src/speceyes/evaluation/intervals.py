@@ -1,0 +1,162 @@
+"""Intervals of 95 % beyond those of `statistics`: quantiles, means, ranks and risk-coverage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from speceyes.errors import InputError
+from speceyes.evaluation.statistics import auroc, paired_bootstrap_ratio, percentile
+
+Floats = npt.NDArray[np.float64]
+_Z = 1.959963984540054
+
+
+def quantile_interval(
+    values: Sequence[float], q: float
+) -> tuple[float, float | None, float | None]:
+    """The q-th percentile with an interval that holds whatever the distribution.
+
+    The ends are order statistics: of n draws the number below the true quantile is binomial.
+
+    Returns:
+        (percentile, low, high); an end is None where n is too small to bound it on that side.
+
+    Raises:
+        InputError: There are no values.
+
+    Example:
+        >>> quantile_interval([float(i) for i in range(1, 101)], 50)
+        (50.5, 40.0, 61.0)
+        >>> quantile_interval([1.0, 2.0, 3.0], 99)
+        (2.98, 2.0, None)
+    """
+    middle = percentile(values, q)
+    ordered, n, share = sorted(values), len(values), q / 100
+    below = _binomial(n, share)
+    # Counted from 1: at most 2.5 % that fewer than `low` lie below the quantile, or `high` or more.
+    low = int(np.searchsorted(below, 0.025, side="right"))
+    high = int(np.searchsorted(below, 0.975, side="left")) + 1
+    return (
+        middle,
+        ordered[low - 1] if low else None,
+        ordered[high - 1] if high <= n else None,
+    )
+
+
+def _binomial(n: int, share: float) -> Floats:
+    """float64[n + 1]: P(X <= i) of Binomial(n, share)."""
+    if share in (0.0, 1.0):
+        return np.array([1.0 if share == 0.0 or i == n else 0.0 for i in range(n + 1)])
+    logs = [
+        math.lgamma(n + 1)
+        - math.lgamma(i + 1)
+        - math.lgamma(n - i + 1)
+        + i * math.log(share)
+        + (n - i) * math.log1p(-share)
+        for i in range(n + 1)
+    ]
+    found: Floats = np.minimum(np.cumsum(np.exp(logs)), 1.0)
+    return found
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean of values that aren't negative, with its bootstrap interval (see `ratio_interval`).
+
+    Example:
+        >>> mean_interval([2.0, 2.0])
+        (2.0, 2.0, 2.0)
+    """
+    return ratio_interval(values, [1.0] * len(values))
+
+
+def ratio_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
+    """`paired_bootstrap_ratio` with 2,000 draws up to 1,000 pairs, and 400 at least above.
+
+    Example:
+        >>> ratio_interval([2.0, 4.0], [1.0, 2.0])
+        (2.0, 2.0, 2.0)
+    """
+    draws = max(400, min(2000, 2_000_000 // max(len(a), 1)))
+    return paired_bootstrap_ratio(a, b, resamples=draws)
+
+
+def auroc_interval(
+    scores: Sequence[float] | Floats, right: Sequence[bool] | npt.NDArray[np.bool_]
+) -> tuple[float, float, float]:
+    """AUROC with DeLong's interval (Biometrics 44, 1988), cut to [0, 1].
+
+    Raises:
+        InputError: See `auroc`.
+
+    Example:
+        >>> scores, right = [0.1, 0.4, 0.35, 0.8] * 9, [False, False, True, True] * 9
+        >>> value, low, high = auroc_interval(scores, right)
+        >>> round(value, 3), round(low, 3), round(high, 3)
+        (0.75, 0.582, 0.918)
+    """
+    value = auroc(scores, right)
+    all_scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(right, dtype=bool)
+    above, below = all_scores[labels], np.sort(all_scores[~labels])
+    won = _wins(above, below) / below.size
+    lost = 1 - _wins(below, np.sort(above)) / above.size
+    spread = _variance(won) / above.size + _variance(lost) / below.size
+    half = _Z * math.sqrt(spread)
+    return value, max(0.0, value - half), min(1.0, value + half)
+
+
+def _wins(values: Floats, against: Floats) -> Floats:
+    """How many of the sorted `against` each value beats, ties half."""
+    left = np.searchsorted(against, values, side="left")
+    won: Floats = (left + np.searchsorted(against, values, side="right")) / 2
+    return won
+
+
+def _variance(values: Floats) -> float:
+    return float(values.var(ddof=1)) if values.size > 1 else 0.0
+
+
+def risk_coverage(
+    scores: Sequence[float] | Floats, right: Sequence[bool] | npt.NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
+    """(coverage, risk) float64[n] each: the share of wrong answers among the best-scored i of n.
+
+    Equal scores can't be told apart, so that within a tie errors are spread evenly.
+
+    Raises:
+        InputError: There are no answers, lengths differ, or a score is NaN.
+
+    Example:
+        >>> coverage, risk = risk_coverage([3.0, 2.0, 1.0, 0.0], [True, True, False, True])
+        >>> risk.round(3).tolist()
+        [0.0, 0.0, 0.333, 0.25]
+    """
+    values, labels = np.asarray(scores, dtype=np.float64), np.asarray(right, dtype=bool)
+    if values.ndim != 1 or values.size == 0 or values.shape != labels.shape:
+        raise InputError(f"scores {values.shape} and labels {labels.shape} must pair up, one each")
+    if np.isnan(values).any():
+        raise InputError("scores holds NaN; give answers without a score -inf")
+    _, tie, counts = np.unique(-values, return_inverse=True, return_counts=True)
+    errors = np.bincount(tie, weights=~labels) / counts
+    risk: Floats = np.cumsum(np.repeat(errors, counts)) / np.arange(1, values.size + 1)
+    return np.arange(1, values.size + 1) / values.size, risk
+
+
+def aurc_interval(
+    scores: Floats, right: npt.NDArray[np.bool_], *, resamples: int = 400, seed: int = 0
+) -> tuple[float, float, float]:
+    """The area under the risk-coverage curve with its bootstrap interval over queries.
+
+    Example:
+        >>> aurc_interval(np.array([2.0, 1.0]), np.array([True, True]))
+        (0.0, 0.0, 0.0)
+    """
+    value = float(risk_coverage(scores, right)[1].mean())
+    random = np.random.default_rng(seed)
+    drawn = random.integers(0, len(scores), (resamples, len(scores)))
+    areas = [float(risk_coverage(scores[at], right[at])[1].mean()) for at in drawn]
+    low, high = np.percentile(areas, [2.5, 97.5])
+    return value, float(low), float(high)

@@ -1,0 +1,60 @@
+"""`speceyes report`: tables and a page of runs, from their records alone."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+ABOUT = """\
+Reads the folders of one or more runs and writes, without running a model,
+  report.md     in the layout of the paper's Table 1, a column a benchmark; where the models are
+                those of the paper, its rows stand below ours
+  report.csv    a line for each run, column and arm
+  report.html   one page that needs nothing but itself: pictures of all figures, and every query
+A run that is under way or was killed is reported up to its last whole round."""
+
+
+def add(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Adds the command to an argparse sub-parser set.
+
+    Args:
+        commands: The set.
+        shared: Options that all commands have.
+    """
+    del shared  # its device and threshold would have nothing to do here
+    one = commands.add_parser(
+        "report",
+        help="tables and a page of evaluation runs",
+        description=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    one.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a folder of speceyes eval")
+    one.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to; default: the first run's folder"
+    )
+    one.add_argument("--debug", action="store_true", help="show tracebacks, warnings and logs")
+    one.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs it; the exit code."""
+    from speceyes.evaluation.analysis import figures
+    from speceyes.evaluation.eval_page import page
+    from speceyes.evaluation.eval_report import markdown, to_csv
+    from speceyes.evaluation.runs import read
+
+    runs = [read(folder) for folder in dict.fromkeys(options.runs)]
+    made = [(found, figures(found)) for found in runs]
+    out = options.out or options.runs[0]
+    out.mkdir(parents=True, exist_ok=True)
+    text = markdown(made)
+    for name, content in (
+        ("report.md", text),
+        ("report.csv", to_csv(made)),
+        ("report.html", page(made)),
+    ):
+        (out / name).write_text(content, encoding="utf-8")
+    print(text.split("\n## ", 2)[1].partition("\n\n")[2].strip())
+    print(f"\n{out / 'report.md'}, report.csv and report.html")
+    return 0

@@ -1,0 +1,286 @@
+"""A run's folder: records that survive a kill, one writer at a time, and reading them back.
+
+Records are written a block at a time: what one arm did with one round of queries, a line each,
+and then a line that says the block is whole. What follows the last such line, a torn line
+included, is cut off when the run goes on, and that block runs anew, in the same company, so
+that batches, and with them answers, are those of an unbroken run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, final
+
+from speceyes.errors import ConfigError, InputError
+from speceyes.evaluation import manifest
+from speceyes.values import Result
+
+RECORDS: Final = "records.jsonl"
+PICTURES: Final = "pictures.jsonl"
+MANIFEST: Final = "manifest.json"
+LOCK: Final = "lock"
+
+CALIBRATION: Final = "calibration"
+"""The phase that thresholds are chosen on: the agent and the drafts, no gate."""
+TEST: Final = "test"
+"""The phase of all arms."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one arm did with one query, graded.
+
+    Args:
+        phase: "calibration", "test", or "batch-N" of a sweep over batch sizes.
+        round: Number of the round in its phase.
+        arm: The arm's name.
+        benchmark: Where the sample is from.
+        kind: The sample's kind.
+        question: The question as it was asked, options included.
+        choices: The options.
+        gold: The right answer.
+        correct: The grade; no answer is wrong.
+        seconds: From when the arm took the query to when it handed out the answer.
+        result: What the arm said and how it got there.
+        judged: What each judge said off the clock, True for tools needed; the draft arm's only.
+    """
+
+    phase: str
+    round: int
+    arm: str
+    benchmark: str
+    kind: str
+    question: str
+    choices: tuple[str, ...]
+    gold: str
+    correct: bool
+    seconds: float
+    result: Result
+    judged: Mapping[str, bool] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line of JSON, with the result under "result" as `Result.to_json` writes it."""
+        head = {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "result"}
+        head = {"query_id": self.result.query_id, **head, "judged": dict(self.judged)}
+        start = json.dumps(head, separators=(",", ":"))
+        return f'{start[:-1]},"result":{self.result.to_json()}}}'
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Record:
+        """The record that `to_json` wrote, out of parsed JSON.
+
+        Raises:
+            InputError: It is no such record.
+        """
+        try:
+            fields = {name: data[name] for name in cls.__dataclass_fields__ if name != "result"}
+            fields["choices"] = tuple(fields["choices"])
+            return cls(**fields, result=Result.from_json(json.dumps(data["result"])))
+        except (KeyError, TypeError) as exc:
+            raise InputError(f"not a record of a run: {exc!r} in {str(data)[:120]}") from exc
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Block:
+    """That an arm is through with a round.
+
+    Args:
+        phase: See `Record`.
+        round: See `Record`.
+        arm: See `Record`.
+        wall: Seconds that the arm ran.
+        n: Queries in it.
+    """
+
+    phase: str
+    round: int
+    arm: str
+    wall: float
+    n: int
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Which one it is: phase, round, arm."""
+        return self.phase, self.round, self.arm
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it was read back: its whole blocks and their records.
+
+    Args:
+        folder: Where it is.
+        manifest: See `manifest.begin`.
+        blocks: In the order in which they were written.
+        records: Likewise.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    blocks: tuple[Block, ...]
+    records: tuple[Record, ...]
+
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        """The manifest's part that may not change within a run."""
+        found: Mapping[str, Any] = self.manifest["fixed"]
+        return found
+
+    def of(self, phase: str, arm: str) -> tuple[Record, ...]:
+        """An arm's records of a phase, by round and then in the order of the queries."""
+        found = [r for r in self.records if r.phase == phase and r.arm == arm]
+        return tuple(sorted(found, key=lambda r: r.round))
+
+    def pictures(self) -> Iterator[dict[str, Any]]:
+        """What `Writer.block` was given as pictures, read as they are asked for."""
+        path = self.folder / PICTURES
+        if path.exists():
+            with path.open(encoding="utf-8") as file:
+                for line in file:
+                    if line.endswith("\n"):
+                        yield json.loads(line)
+
+
+def _scan(path: Path) -> tuple[list[Block], list[dict[str, Any]], int, int]:
+    """Whole blocks, the parsed records in them, and how many bytes of both files they take."""
+    blocks: list[Block] = []
+    whole: list[dict[str, Any]] = []
+    pending: list[dict[str, Any]] = []
+    end = at = pictures = 0
+    if not path.exists():
+        return blocks, whole, end, pictures
+    with path.open("rb") as file:
+        for line in file:
+            at += len(line)
+            try:
+                data = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                data = None
+            if not isinstance(data, dict):
+                break  # torn: what follows it can't belong to a whole block
+            if "done" in data:
+                block = Block(**data["done"])
+                if len(pending) != block.n:
+                    break
+                blocks.append(block)
+                whole += pending
+                pending, end, pictures = [], at, int(data["pictures"])
+            else:
+                pending.append(data)
+    return blocks, whole, end, pictures
+
+
+def read(folder: Path) -> Run:
+    """The whole blocks of a run, whether it has ended, was killed, or is under way.
+
+    Raises:
+        InputError: There is no run in the folder, or a record that can't be read.
+    """
+    about = manifest.read(folder / MANIFEST)
+    blocks, lines, _, _ = _scan(folder / RECORDS)
+    records = tuple(Record.from_dict(line) for line in lines)
+    return Run(folder.resolve(), about, tuple(blocks), records)
+
+
+@final
+class Writer:
+    """Writes a run's folder; a context manager, and only one at a time has a folder.
+
+    Args:
+        folder: Made where it isn't there.
+        fixed: See `manifest.begin`.
+
+    Raises:
+        ConfigError: Another process writes the folder, it holds a run made otherwise, or files
+            that no run wrote.
+    """
+
+    def __init__(self, folder: Path, fixed: Mapping[str, Any]) -> None:
+        self.folder = Path(folder).resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder / LOCK)
+        try:
+            strange = (self.folder / RECORDS).exists() and not (self.folder / MANIFEST).exists()
+            if strange:
+                raise ConfigError(
+                    f"{self.folder} has {RECORDS} without {MANIFEST}: choose another folder"
+                )
+            self.manifest, self.resumed = manifest.begin(self.folder / MANIFEST, fixed)
+            blocks, lines, end, pictures = _scan(self.folder / RECORDS)
+            self.blocks = {block.key: block for block in blocks}
+            self.records = [Record.from_dict(line) for line in lines]
+            self._records = _cut(self.folder / RECORDS, end)
+            self._pictures = _cut(self.folder / PICTURES, pictures)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._records.close()
+        self._pictures.close()
+        os.close(self._lock)
+
+    def block(
+        self, block: Block, records: Sequence[Record], pictures: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Appends a block; it counts once this returns, and survives the machine's fall."""
+        for picture in pictures:
+            self._pictures.write(json.dumps(picture, separators=(",", ":")).encode() + b"\n")
+        if pictures:
+            _settle(self._pictures)
+        for record in records:
+            self._records.write(record.to_json().encode() + b"\n")
+            self._records.flush()
+        done = {name: getattr(block, name) for name in block.__dataclass_fields__}
+        line = {"done": done, "pictures": self._pictures.tell()}
+        self._records.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        _settle(self._records)
+        self.blocks[block.key] = block
+        self.records += records
+
+    def run(self) -> Run:
+        """What is there by now."""
+        return Run(self.folder, self.manifest, tuple(self.blocks.values()), tuple(self.records))
+
+
+def _settle(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _cut(path: Path, length: int) -> Any:
+    """The file opened for appending, shortened to that length."""
+    file = path.open("ab")
+    file.truncate(length)
+    file.seek(0, os.SEEK_END)
+    return file
+
+
+def _locked(path: Path) -> int:
+    """A descriptor that holds the lock until it is closed; the system frees it at a kill."""
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover - not on this system
+        raise ConfigError("runs need flock to keep writers apart, which Windows lacks") from None
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise ConfigError(
+            f"another run writes {path.parent} now: wait for it, or choose another folder"
+        ) from None
+    os.truncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor

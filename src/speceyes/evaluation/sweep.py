@@ -1,0 +1,266 @@
+"""Recorded drafts, gated again without a model: thresholds, K, aggregates and judges."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import numpy as np
+import numpy.typing as npt
+
+from speceyes.errors import InputError
+from speceyes.evaluation.arms import BASELINE, DRAFT
+from speceyes.evaluation.grading import is_correct
+from speceyes.evaluation.runs import CALIBRATION, Block, Record, Run
+from speceyes.evaluation.statistics import wilson_interval
+from speceyes.scales import to_raw, to_unit
+from speceyes.scores import AGGREGATES, Aggregate, raw_scores
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+LOSS: Final = 0.005
+"""How much accuracy, as a share of all queries, the chosen threshold may lose on calibration."""
+GRID: Final = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
+"""Thresholds of sweeps; from 0.93 on those of the paper."""
+KS: Final = (4, 8, 16, 32, 48, 64, 80, 96, 128)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Recorded:
+    """n queries with everything that a gate's decision changes.
+
+    Args:
+        ids: The queries.
+        kinds: Their kinds.
+        logprobs: float32[n_i, K] of each draft; none where the draft failed, was cut or is blank.
+        right: bool[n], the drafts' grades.
+        agent_right: bool[n], the agent's.
+        differs: bool[n], the draft says something else than the agent.
+        through: bool[n] by judge: it wants no tools. "none" is always there.
+        agent_s: float64[n], seconds of the agent, which sum to its wall clock.
+    """
+
+    ids: tuple[str, ...]
+    kinds: tuple[str, ...]
+    logprobs: tuple[npt.NDArray[np.float32], ...]
+    right: Bools
+    agent_right: Bools
+    differs: Bools
+    through: Mapping[str, Bools]
+    agent_s: Floats
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def most_k(self) -> int:
+        """The largest K that all drafts can be scored with."""
+        return min((rows.shape[1] for rows in self.logprobs if len(rows)), default=0)
+
+    def scores(self, aggregate: Aggregate, top_k: int) -> Floats:
+        """float64[n], raw; NaN where the gate would reject the draft unscored."""
+        return raw_scores(self.logprobs, top_k, aggregate)
+
+    def accepted(
+        self, aggregate: Aggregate, top_k: int, threshold: float, judge: str = "large"
+    ) -> Bools:
+        """bool[n]: who would be answered by draft.
+
+        Raises:
+            InputError: That judge wasn't recorded.
+        """
+        if judge not in self.through:
+            raise InputError(
+                f"judge {judge!r} was not recorded; there are {', '.join(self.through)}"
+            )
+        raw = self.scores(aggregate, top_k)
+        passed = raw >= to_raw(threshold, log=aggregate == "log")  # NaN passes nothing
+        found: Bools = passed & self.through[judge]
+        return found
+
+
+def recorded(run: Run, phase: str) -> Recorded:
+    """The queries of a phase that both the agent and the draft arm have been through.
+
+    Raises:
+        InputError: There is none.
+    """
+    agent = {r.result.query_id: r for r in run.of(phase, BASELINE)}
+    drafts = [r for r in run.of(phase, DRAFT) if r.result.query_id in agent]
+    if not drafts:
+        raise InputError(f"{run.folder} has no recorded drafts of phase {phase!r} yet")
+    spent = costs(run.of(phase, BASELINE), run.blocks)
+    judges = sorted({name for r in drafts for name in r.judged})
+    return Recorded(
+        tuple(r.result.query_id for r in drafts),
+        tuple(r.kind for r in drafts),
+        tuple(_scorable(r) for r in drafts),
+        np.array([r.correct for r in drafts]),
+        np.array([agent[r.result.query_id].correct for r in drafts]),
+        np.array([_differs(r, agent[r.result.query_id]) for r in drafts]),
+        {
+            "none": np.ones(len(drafts), bool),
+            **{name: np.array([not r.judged.get(name, True) for r in drafts]) for name in judges},
+        },
+        np.array([spent[r.result.query_id] for r in drafts]),
+    )
+
+
+def _scorable(record: Record) -> npt.NDArray[np.float32]:
+    draft = record.result.draft
+    if draft is None or draft.error or draft.finish != "stop" or not draft.text.strip():
+        return np.zeros((0, 0), np.float32)
+    return draft.top_logprobs
+
+
+def _differs(draft: Record, agent: Record) -> bool:
+    """Whether the two say different things; a missing answer agrees with nothing."""
+    if agent.result.answer is None or draft.result.answer is None:
+        return True
+    return not is_correct(draft.result.answer, agent.result.answer, draft.choices)
+
+
+def costs(records: Sequence[Record], blocks: Sequence[Block]) -> dict[str, float]:
+    """Seconds that each query took of an arm, which sum to the arm's wall clock.
+
+    A block's wall clock is shared out by what its queries were charged while it ran (a batch's
+    time is split equally over its rows), equally where nothing was noted.
+    """
+    walls = {block.key: block.wall for block in blocks}
+    groups: dict[tuple[str, int, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.phase, record.round, record.arm), []).append(record)
+    spent: dict[str, float] = {}
+    for key, group in groups.items():
+        noted = [_noted(record) for record in group]
+        total = sum(noted)
+        for record, charged in zip(group, noted, strict=True):
+            share = charged / total if total > 0 else 1 / len(group)
+            spent[record.result.query_id] = share * walls[key]
+    return spent
+
+
+def _noted(record: Record) -> float:
+    t = record.result.timings
+    return sum(part or 0.0 for part in (t.judge, t.draft, t.gate, t.fallback))
+
+
+def choose(found: Recorded, aggregate: Aggregate, top_k: int, loss: float = LOSS) -> float:
+    """The loosest threshold that keeps the agent's accuracy but for `loss`; 1 where none does.
+
+    Raises:
+        InputError: The large model's judgements were not recorded.
+    """
+    if "large" not in found.through:
+        raise InputError("the judge of the large model was not recorded: nothing to choose by")
+    raw = found.scores(aggregate, top_k)
+    use = found.through["large"] & ~np.isnan(raw)
+    unit = np.array([to_unit(s, log=aggregate == "log") for s in raw[use].tolist()])
+    lost = found.agent_right[use].astype(float) - found.right[use]
+    levels, where = np.unique(unit, return_inverse=True)
+    by_level = np.bincount(where, weights=lost, minlength=len(levels))
+    falling = np.cumsum(by_level[::-1]) / len(found)  # strictest first; ties go together
+    good = np.flatnonzero(falling <= loss)
+    if not len(good):
+        return 1.0
+    strict = levels[::-1]
+    least = float(strict[good[-1]])
+    if good[-1] + 1 == len(strict):
+        return least
+    # Halfway to the first that is rejected, so that no rounding decides.
+    below = float(strict[good[-1] + 1])
+    middle = (least + below) / 2
+    return middle if below < middle < 1 else min(least, 1.0)
+
+
+def chosen_thresholds(run: Run) -> dict[Aggregate, float]:
+    """Each aggregate's threshold: the one given, or the one chosen on the calibration split."""
+    given = run.fixed["plan"]["threshold"]
+    if given is not None:
+        return dict.fromkeys(AGGREGATES, float(given))
+    found, top_k = recorded(run, CALIBRATION), int(run.fixed["ground"]["top_k"])
+    return {aggregate: choose(found, aggregate, top_k) for aggregate in AGGREGATES}
+
+
+def outcome(
+    found: Recorded,
+    aggregate: Aggregate,
+    top_k: int,
+    threshold: float,
+    judge: str = "large",
+    *,
+    judge_s: float = 0.0,
+    draft_s: float = 0.0,
+) -> dict[str, Any]:
+    """What the funnel would have done at these settings.
+
+    Args:
+        found: The recorded queries.
+        aggregate: Of the gate.
+        top_k: Of the gate.
+        threshold: Of the gate, 0 to 1.
+        judge: "large", "small" or "none".
+        judge_s: Seconds a judged query.
+        draft_s: Seconds a drafted query.
+
+    Returns:
+        `accuracy` with its interval, `accepted` (share of all queries), and `gain`, the speed
+        over the agent alone by the cost model: judged + drafted + the agent's own seconds of
+        those that fall back.
+    """
+    taken = found.accepted(aggregate, top_k, threshold, judge)
+    right = int(np.where(taken, found.right, found.agent_right).sum())
+    low, high = wilson_interval(right, len(found))
+    drafted = found.through[judge]
+    spent = (
+        (judge_s * len(found) if judge != "none" else 0.0)
+        + draft_s * int(drafted.sum())
+        + float(found.agent_s[~taken].sum())
+    )
+    return {
+        "aggregate": aggregate,
+        "top_k": top_k,
+        "threshold": threshold,
+        "judge": judge,
+        "accuracy": right / len(found),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "accepted": float(taken.mean()),
+        "gain": float(found.agent_s.sum()) / spent if spent > 0 else None,
+    }
+
+
+def sweeps(
+    found: Recorded,
+    thresholds: Mapping[Aggregate, float],
+    top_k: int,
+    *,
+    judge_s: float,
+    draft_s: float,
+) -> dict[str, list[dict[str, Any]]]:
+    """Outcomes over thresholds for each aggregate, over K, and over judges.
+
+    Args:
+        found: The recorded queries.
+        thresholds: Those that the run used.
+        top_k: K of the run.
+        judge_s: See `outcome`.
+        draft_s: See `outcome`.
+    """
+    at = functools.partial(outcome, found, judge_s=judge_s, draft_s=draft_s)
+    most = found.most_k
+    ks = sorted({k for k in (*KS, top_k) if 3 <= k <= most})
+    used = thresholds["min"]
+    return {
+        "threshold": [
+            at(a, top_k, t)
+            for a in AGGREGATES
+            for t in sorted({*GRID, *((thresholds[a],) if a in thresholds else ())})
+        ],
+        "top_k": [at("min", k, used) for k in ks],
+        "judge": [at("min", top_k, used, judge) for judge in found.through],
+    }

@@ -1,0 +1,119 @@
+"""A scripted evaluation: cards written as a benchmark, models that know them, a whole run.
+
+As a program, `python eval_models.py FOLDER DELAY` runs or resumes one, for tests that kill it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from demo_models import Card, cards
+from speceyes.evaluation import arms, benchmarks
+from speceyes.evaluation.arms import Ground
+from speceyes.evaluation.eval_command import Plan, evaluate
+from speceyes.evaluation.runs import Run
+from speceyes.fingerprint import fingerprint
+from speceyes.models.scripted import ScriptedModel
+from speceyes.values import Completion, Conversation, Sampling
+
+COUNT = 36
+
+
+class Steady:
+    """A scripted model whose log-probabilities don't depend on how many are asked for."""
+
+    def __init__(self, model: ScriptedModel) -> None:
+        self.name, self._model, self.seen_size = model.name, model, model.seen_size
+
+    def generate(
+        self, conversations: Sequence[Conversation], sampling: Sampling
+    ) -> list[Completion]:
+        """128 log-probabilities a token, cut to as many as are wanted."""
+        wide = replace(sampling, top_k=128 if sampling.top_k else 0, floor=None)
+        return [
+            replace(said, top_logprobs=said.top_logprobs[:, : sampling.top_k])
+            for said in self._model.generate(conversations, wide)
+        ]
+
+
+def ground_of(items: list[Card], *, delay_s: float = 0.0, batch_size: int = 2) -> Ground:
+    """The small model is wrong and unsure on small squares; the agent zooms, and fails on card 7
+    and is wrong on card 4.
+    """
+    known = {fingerprint(item.query.images[0]): at for at, item in enumerate(items)}
+
+    def at_of(conversation: Conversation) -> int:
+        return known[fingerprint(conversation.images[0])]
+
+    def small(conversation: Conversation, sampling: Sampling) -> str:
+        item = items[at_of(conversation)]
+        if sampling.first_token:
+            return "no"
+        return "pink" if item.kind == "small" else item.answer
+
+    def margin(conversation: Conversation) -> float:
+        at = at_of(conversation)
+        return 3.5 + at % 4 if items[at].kind == "small" else 9.0 + at % 7
+
+    def large(conversation: Conversation, sampling: Sampling) -> Any:
+        at = at_of(conversation)
+        if sampling.first_token:
+            return "yes" if items[at].kind == "small" and at % 5 else "no"
+        if at == 7:
+            return RuntimeError("out of memory")
+        if len(conversation.images) == 1:
+            box = list(items[at].box)
+            return (
+                '<think>closer</think><tool_call>{"name": "image_zoom_in_tool", "arguments": '
+                f'{{"bbox_2d": {box}}}}}</tool_call>'
+            )
+        return f"<answer>{'pink' if at == 4 else items[at].answer}</answer>"
+
+    return Ground(
+        ScriptedModel(large, name="large", delay_s=delay_s),
+        Steady(ScriptedModel(small, name="small", margin=margin, delay_s=delay_s)),
+        {},
+        top_k=64,
+        record_k=128,
+        batch_size=batch_size,
+    )
+
+
+def fixed_of(ground: Ground, plan: Plan, n: int) -> dict[str, Any]:
+    """What the command would put into the manifest."""
+    model = {"revision": None, "files": {}}
+    prompt_hash = ground.answerer(ground.top_k).prompt_hash
+    return {
+        "plan": {name: getattr(plan, name) for name in plan.__dataclass_fields__},
+        "benchmark": {"name": "jsonl", "parity": False, "n": n, "bad": []},
+        "models": {"large": {"name": "large", **model}, "small": {"name": "small", **model}},
+        "ground": {"top_k": ground.top_k, "prompt_hash": prompt_hash},
+    }
+
+
+def run_in(
+    folder: Path,
+    *,
+    delay_s: float = 0.0,
+    n: int = COUNT,
+    names: tuple[str, ...] = ("min", "log"),
+    **plan: Any,
+) -> Run:
+    """Runs or resumes the evaluation in a folder."""
+    items = cards(n)
+    data = folder.parent / f"cards-{n}"
+    if not data.exists():
+        benchmarks.write("jsonl", items, data)
+    samples = benchmarks.load(data).samples
+    asked = Plan(arms.chosen(names), **{"batch_size": 2, "sweep_batch": (1,), **plan})
+    asked_ground = ground_of(items, delay_s=delay_s, batch_size=asked.batch_size)
+    fixed = fixed_of(asked_ground, asked, n)
+    return evaluate(samples, asked_ground, asked, folder=folder, fixed=fixed)
+
+
+if __name__ == "__main__":
+    run_in(Path(sys.argv[1]), delay_s=float(sys.argv[2]))

@@ -1,0 +1,487 @@
+"""A whole evaluation on scripted models: what is written, what survives, and what is reported."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from demo_models import cards
+from eval_models import COUNT, fixed_of, ground_of, run_in
+from speceyes import SeparabilityGate
+from speceyes.calibration import Calibration
+from speceyes.errors import ConfigError, InputError
+from speceyes.evaluation import arms, benchmarks, manifest, paper_table
+from speceyes.evaluation.analysis import figures
+from speceyes.evaluation.calibrate_command import bad_drafts, measured, scoring_of
+from speceyes.evaluation.eval_command import Plan, evaluate
+from speceyes.evaluation.eval_progress import Progress
+from speceyes.evaluation.eval_report import brief, markdown, to_csv
+from speceyes.evaluation.harness import Phase, _ask
+from speceyes.evaluation.intervals import (
+    aurc_interval,
+    auroc_interval,
+    quantile_interval,
+    risk_coverage,
+)
+from speceyes.evaluation.runs import CALIBRATION, RECORDS, TEST, Record, Run, Writer, read
+from speceyes.evaluation.statistics import auroc, wilson_interval
+from speceyes.evaluation.sweep import LOSS, choose, chosen_thresholds, costs, recorded
+from speceyes.values import Query
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run_in(tmp_path_factory.mktemp("eval") / "run")
+
+
+@pytest.fixture(scope="module")
+def found(run: Run) -> dict[str, Any]:
+    return figures(run)
+
+
+def timeless(run: Run) -> list[Any]:
+    """The records without seconds, in the order in which they were written."""
+    kept = []
+    for record in run.records:
+        data = json.loads(record.to_json())
+        del data["seconds"], data["result"]["timings"]
+        kept.append(data)
+    return kept
+
+
+def without_time(run: Run) -> str:
+    """All figures that don't depend on the clock."""
+    found = {k: v for k, v in figures(run).items() if k != "time"}
+    return json.dumps(found, sort_keys=True)
+
+
+# What is written.
+
+
+def test_every_arm_answers_the_same_queries_and_no_image_is_in_both_splits(run: Run) -> None:
+    arms_run = ("agent", "draft", "min", "log")
+    ids = [{r.result.query_id for r in run.of(TEST, arm)} for arm in arms_run]
+    assert all(one == ids[0] for one in ids)
+    learnt = {r.result.query_id for r in run.of(CALIBRATION, "agent")}
+    assert not learnt & ids[0]
+    assert len(learnt) + len(ids[0]) == COUNT
+    assert len(run.records) == 2 * len(learnt) + 4 * len(ids[0]) + 2 * len(ids[0])
+
+
+def test_records_come_back_as_they_were_written(run: Run) -> None:
+    again = read(run.folder)
+    assert [r.to_json() for r in again.records] == [r.to_json() for r in run.records]
+    assert again.blocks == run.blocks
+
+
+def test_a_failed_query_is_wrong_in_the_agents_arm_and_listed(
+    run: Run, found: dict[str, Any]
+) -> None:
+    failed = [r for r in run.of(TEST, "agent") if r.result.answer is None]
+    n = len(run.of(TEST, "agent"))
+    assert found["arms"]["agent"]["n"] == n
+    assert found["arms"]["agent"]["failed"] == len(failed)
+    assert [f[0] for f in found["failed"] if f[1] == "agent"] == [r.result.query_id for r in failed]
+    assert not any(r.correct for r in failed)
+    everywhere = [*run.of(TEST, "agent"), *run.of(CALIBRATION, "agent")]
+    assert sum(r.result.answer is None for r in everywhere) == 1
+
+
+def test_drafts_are_recorded_with_128_columns_and_judged_off_the_clock(run: Run) -> None:
+    for record in run.of(TEST, "draft"):
+        assert record.result.draft is not None
+        assert record.result.draft.top_logprobs.shape[1] == 128
+        assert set(record.judged) == {"large"}
+    assert all(
+        r.result.draft is None or r.result.draft.top_logprobs.size == 0 for r in run.of(TEST, "min")
+    )
+
+
+def test_costs_of_an_arm_sum_to_its_wall_clock(run: Run) -> None:
+    walls = sum(b.wall for b in run.blocks if (b.phase, b.arm) == (TEST, "min"))
+    assert sum(costs(run.of(TEST, "min"), run.blocks).values()) == pytest.approx(walls)
+
+
+def test_arms_take_turns_in_another_order_each_round(run: Run) -> None:
+    orders = {}
+    for block in run.blocks:
+        if block.phase == TEST:
+            orders.setdefault(block.round, []).append(block.arm)
+    assert orders[0] == ["agent", "draft", "min", "log"]
+    assert orders[1] == ["draft", "min", "log", "agent"]
+
+
+def test_the_manifest_names_versions_hardware_code_and_arguments(run: Run) -> None:
+    about = manifest.read(run.folder / "manifest.json")
+    (session,) = about["sessions"]
+    assert {"torch", "numpy", "python"} <= set(session["versions"])
+    assert session["hardware"]["cpus"] == os.cpu_count()
+    assert len(session["code"]["source_sha256"]) == 16
+    assert about["fixed"]["plan"]["seed"] == 0
+
+
+def test_model_files_are_hashed(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "notes.md").write_text("left out")
+    assert manifest.model_files(str(tmp_path)) == {
+        "model.safetensors": hashlib.sha256(b"weights").hexdigest()
+    }
+
+
+def test_an_image_that_is_gone_when_its_turn_comes_is_wrong_in_every_arm(tmp_path: Path) -> None:
+    items = cards(12)
+    benchmarks.write("jsonl", items, tmp_path / "data")
+    samples = benchmarks.load(tmp_path / "data").samples
+    plan = Plan(arms.chosen(("min",)), batch_size=2, calibration_share=0.0, threshold=0.98)
+    ground = ground_of(items)
+    (path,) = samples.entries[5].sources
+    assert isinstance(path, Path)
+    path.unlink()
+    fixed = fixed_of(ground, plan, 12)
+    run = evaluate(samples, ground, plan, folder=tmp_path / "run", fixed=fixed)
+    found = figures(run)
+    for arm in ("agent", "draft", "min"):
+        assert len(run.of(TEST, arm)) == 12
+        (gone,) = [r for r in run.of(TEST, arm) if r.result.query_id == samples.entries[5].id]
+        assert not gone.correct
+        assert "can't be decoded" in (gone.result.error or "")
+        assert gone.gold == samples.entries[5].answer
+        assert [samples.entries[5].id, arm, gone.result.error] in found["failed"]
+    assert found["calibration_n"] == 0
+    assert "can't be decoded" in markdown([(run, found)])
+
+
+def test_parity_sends_the_published_prompt_and_grades_by_the_options() -> None:
+    query = Query("Which?", cards(1)[0].query.images, ("red", "blue"), id="q")
+    item = SimpleNamespace(
+        query=query, answer="red", kind="k", benchmark="vstar", parity_prompt="As published."
+    )
+    ground = replace(ground_of(cards(1)), bare=True)
+    asked = _ask(Phase(TEST, [item], ("agent",), ground))(0)
+    assert asked.query is not None
+    assert asked.query.text == "As published."
+    assert asked.choices == ("red", "blue")
+    assert ground.answerer(8).conversation(asked.query).messages[-1].text == "As published.\n"
+    assert ground.answerer(8).prompt_hash != ground_of(cards(1)).answerer(8).prompt_hash
+
+
+# What survives.
+
+
+def test_a_run_that_is_whole_runs_nothing_again(run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.folder, copy)
+    shutil.copytree(run.folder.parent / f"cards-{COUNT}", tmp_path / f"cards-{COUNT}")
+    before = (copy / RECORDS).read_bytes()
+    run_in(copy)
+    assert (copy / RECORDS).read_bytes() == before
+    assert len(manifest.read(copy / "manifest.json")["sessions"]) == 2
+
+
+def test_a_run_cut_anywhere_goes_on_to_the_same_records(run: Run, tmp_path: Path) -> None:
+    whole, rng = (run.folder / RECORDS).read_bytes(), random.Random(3)
+    expected = sorted(json.dumps(r) for r in timeless(run))
+    shutil.copytree(run.folder.parent / f"cards-{COUNT}", tmp_path / f"cards-{COUNT}")
+    for number in range(3):
+        folder = tmp_path / f"cut-{number}"
+        shutil.copytree(run.folder, folder)
+        end = rng.randrange(len(whole))
+        (folder / RECORDS).write_bytes(whole[:end] + b'{"torn' * (number % 2))
+        again = run_in(folder)
+        assert sorted(json.dumps(r) for r in timeless(again)) == expected
+        assert without_time(again) == without_time(run)
+        assert len(list(again.pictures())) == len(run.of(TEST, "agent"))
+
+
+def test_another_plan_is_refused_and_says_what_differs(run: Run) -> None:
+    with pytest.raises(ConfigError, match=r"plan\.seed was 0, is 1"):
+        run_in(run.folder, seed=1)
+    with pytest.raises(ConfigError, match=r"plan\.arms was .*'log'"):
+        run_in(run.folder, names=("min",))
+
+
+def test_two_writers_cannot_have_one_folder(run: Run, tmp_path: Path) -> None:
+    with Writer(tmp_path, {"a": 1}):
+        with pytest.raises(ConfigError, match="another run writes"):
+            Writer(tmp_path, {"a": 1})
+        code = (
+            "from speceyes.evaluation.runs import Writer; from pathlib import Path; import sys\n"
+            "try: Writer(Path(sys.argv[1]), {'a': 1})\n"
+            "except ValueError as e: print(e)"
+        )
+        said = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+        )
+        assert "another run writes" in said.stdout
+    with Writer(tmp_path, {"a": 1}) as writer:
+        assert writer.resumed
+
+
+def test_records_without_a_manifest_are_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / RECORDS).write_text("mine\n")
+    with pytest.raises(ConfigError, match="without manifest"):
+        Writer(tmp_path, {})
+    assert (tmp_path / RECORDS).read_text() == "mine\n"
+
+
+@pytest.mark.slow
+def test_twenty_kills_leave_the_report_of_an_unbroken_run(run: Run, tmp_path: Path) -> None:
+    folder, rng, kills = tmp_path / "killed", random.Random(11), 0
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(HERE / "eval_models.py"), str(folder), "0.02"]
+    records = folder / RECORDS
+    while kills < 20:
+        before = records.stat().st_size if records.exists() else 0
+        child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        grown = False
+        while child.poll() is None and not grown:
+            time.sleep(0.005)
+            grown = records.exists() and records.stat().st_size > before
+        time.sleep(rng.uniform(0, 0.12))
+        if child.poll() is None:
+            child.send_signal(signal.SIGKILL)
+            kills += 1
+        _, said = child.communicate()
+        assert child.returncode == -signal.SIGKILL, said.decode()[-2000:]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    again = read(folder)
+    assert timeless(again) == timeless(run)
+    assert without_time(again) == without_time(run)
+    assert len(again.manifest["sessions"]) == 21
+
+
+# What is reported.
+
+
+def test_the_threshold_is_chosen_on_the_calibration_split_alone(run: Run) -> None:
+    learnt = recorded(run, CALIBRATION)
+    assert chosen_thresholds(run)["min"] == choose(learnt, "min", 64)
+    accepted = learnt.accepted("min", 64, choose(learnt, "min", 64))
+    assert accepted.any()
+    lost = learnt.agent_right[accepted].sum() - learnt.right[accepted].sum()
+    assert lost <= LOSS * len(learnt)
+
+
+def test_regated_drafts_take_the_routes_that_the_arm_took(found: dict[str, Any]) -> None:
+    for again in found["regated"].values():
+        assert again["same"] == again["n"] > 0
+
+
+def test_choose_gives_one_where_no_threshold_keeps_the_accuracy(run: Run) -> None:
+    learnt = recorded(run, CALIBRATION)
+    worst = type(learnt)(
+        learnt.ids,
+        learnt.kinds,
+        learnt.logprobs,
+        ~np.ones(len(learnt), bool),
+        np.ones(len(learnt), bool),
+        learnt.differs,
+        learnt.through,
+        learnt.agent_s,
+    )
+    assert choose(worst, "min", 64) == 1.0
+    assert not worst.accepted("min", 64, 1.0).any()
+
+
+def test_markdown_csv_and_lines_carry_the_same_accuracy(run: Run, found: dict[str, Any]) -> None:
+    text = markdown([(run, found)])
+    arm = found["arms"]["min"]
+    assert f"| funnel, min | {100 * arm['accuracy']:.1f} (" in text
+    assert "out of memory" in text or not found["failed"]
+    rows = list(csv.DictReader(io.StringIO(to_csv([(run, found)]))))
+    assert [r["arm"] for r in rows] == ["agent", "draft", "min", "log"]
+    assert float(rows[2]["accuracy"]) == arm["accuracy"]
+    assert "as the paper has it" not in text
+    assert f"{arm['n']} test queries" in brief(run)
+
+
+def test_the_papers_row_stands_beside_ours_where_models_are_the_same(
+    run: Run, found: dict[str, Any]
+) -> None:
+    models = {"large": {"name": "ChenShawn/DeepEyes-7B"}, "small": {"name": "Qwen3-VL-2B-Instruct"}}
+    fixed = {**run.fixed, "models": models}
+    like = Run(run.folder, {**run.manifest, "fixed": fixed}, run.blocks, run.records)
+    column = {"vstar/direct_attributes": next(iter(found["columns"].values()))}
+    gains = {"vstar/direct_attributes": next(iter(found["time"]["columns"].values()))}
+    shown = {**found, "columns": column, "time": {**found["time"], "columns": gains}}
+    text = markdown([(like, shown)])
+    assert "| funnel, min, as the paper has it | 90.43 | 1.53x | 90.43 | 1.53x |" in text
+    assert "| draft alone, as the paper has it | 77.39 | 5.44x |" in text
+    assert paper_table.backbone("DeepEyesV2_7B", "Qwen3-VL-2B") is None
+
+
+def test_sweeps_agree_with_what_the_arm_did_at_its_own_settings(found: dict[str, Any]) -> None:
+    used = found["thresholds"]["min"]
+    (same,) = [
+        r
+        for r in found["sweeps"]["threshold"]
+        if r["aggregate"] == "min" and r["threshold"] == used
+    ]
+    assert same["accuracy"] == found["arms"]["min"]["accuracy"]
+    assert same["accepted"] == found["routes"]["min"]["accepted"] / found["n"]
+    assert {r["judge"] for r in found["sweeps"]["judge"]} == {"large", "none"}
+    assert max(r["top_k"] for r in found["sweeps"]["top_k"]) == 128
+    assert [b["batch_size"] for b in found["time"]["batches"]] == [1]
+
+
+def test_a_run_without_a_whole_round_says_how_to_go_on(tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "begun"
+    shutil.copytree(run.folder, folder)
+    text = (folder / RECORDS).read_text().splitlines(keepends=True)
+    (folder / RECORDS).write_text("".join(text[:5]))
+    with pytest.raises(InputError, match="again to go on"):
+        figures(read(folder))
+
+
+def test_a_calibration_from_a_run_makes_a_gate_for_its_drafter(run: Run, tmp_path: Path) -> None:
+    from speceyes import cli
+
+    out = tmp_path / "gate.json"
+    arguments = ["calibrate", str(run.folder), "--target", "0.3", "--delta", "0.2"]
+    hushed = cli._hush
+    cli._hush = lambda: None  # type: ignore[assignment]
+    try:
+        assert cli.main([*arguments, "--out", str(out)]) == 0
+        assert cli.main([*arguments, "--out", str(out), "--by-kind"]) == 0
+        assert cli.main([*arguments, "--k", "500"]) == 2
+    finally:
+        cli._hush = hushed
+    made = Calibration.load(out)
+    gate = SeparabilityGate.from_calibration(out)
+    assert made.scoring == scoring_of(run, "min")
+    gate.check(model="small", prompt_hash=made.scoring.prompt_hash, top_k=64)
+    held, threshold = recorded(run, TEST), made.threshold
+    assert threshold is not None
+    accepted, bad, n = measured(made, held)
+    assert (accepted, bad, n) == (
+        int(held.accepted("min", 64, threshold).sum()),
+        int((held.accepted("min", 64, threshold) & ~held.right).sum()),
+        len(held),
+    )
+    assert made.certified
+    assert accepted > 0
+    kinds = {path.name for path in tmp_path.glob("gate-*.json")}
+    assert kinds == {"gate-large.json", "gate-small.json"}
+
+
+def test_labels_need_no_human(run: Run) -> None:
+    held = recorded(run, TEST)
+    differs, wrong = bad_drafts(held, "differs_from_agent"), bad_drafts(held, "wrong")
+    worse = bad_drafts(held, "worse_than_agent")
+    assert not (worse & ~wrong).any()
+    # Drafts of large squares are right; they differ from the agent only where it failed or erred.
+    assert (differs[~wrong] == ~held.agent_right[~wrong]).all()
+
+
+def test_the_command_line_reports(run: Run, tmp_path: Path, capsys: Any) -> None:
+    from speceyes import cli
+
+    hushed = cli._hush
+    cli._hush = lambda: None  # type: ignore[assignment]
+    try:
+        assert cli.main(["report", str(run.folder), "--out", str(tmp_path)]) == 0
+        assert cli.main(["report", str(tmp_path)]) == 2
+        assert cli.main(["eval", "scenes", "--out", str(tmp_path), "--arms", "mim"]) == 2
+    finally:
+        cli._hush = hushed
+    said = capsys.readouterr()
+    assert "| agent alone |" in said.out
+    assert "did you mean 'min'?" in said.err
+    assert {p.name for p in tmp_path.iterdir()} == {"report.md", "report.csv", "report.html"}
+
+
+def test_arms_can_be_added_and_not_twice() -> None:
+    arm = arms.Arm("mine", "mine", lambda ground: ground.funnel("mean").stream)
+    arms.register(arm)
+    try:
+        assert arms.chosen(["mine"]) == ("agent", "draft", "mine")
+        with pytest.raises(ConfigError, match="there already"):
+            arms.register(arm)
+    finally:
+        del arms._ARMS["mine"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"calibration_share": 0}, {"calibration_share": 1}, {"threshold": 2}]
+)
+def test_a_plan_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        Plan(("agent", "draft"), **wrong)
+
+
+def test_progress_tells_accuracy_gain_and_time_left() -> None:
+    file = io.StringIO()
+    with Progress(file, 4) as progress:
+        progress.skip(2)
+        progress.block(TEST, "agent", 1, 2, 4.0)
+        progress.block(TEST, "min", 2, 2, 2.0)
+        progress.step()
+        assert progress.standing() == "agent 50.0% | min 100.0% 2.00x"
+    assert "left" in file.getvalue()
+
+
+# The statistics.
+
+
+@given(st.integers(1, 60), st.sampled_from([50, 95, 99]), st.integers(0, 2**32))
+def test_quantile_intervals_hold_their_value_and_grow_open(n: int, q: int, seed: int) -> None:
+    values = np.random.default_rng(seed).random(n).tolist()
+    value, low, high = quantile_interval(values, q)
+    assert min(values) <= value <= max(values)
+    assert low is None or low in values
+    assert high is None or high in values
+    assert low is None or high is None or low <= high
+
+
+def test_quantile_intervals_cover_the_true_quantile() -> None:
+    random_numbers = np.random.default_rng(5)
+    hits = 0
+    for _ in range(400):
+        _, low, high = quantile_interval(random_numbers.random(60).tolist(), 95)
+        hits += (0.0 if low is None else low) <= 0.95 <= (1.0 if high is None else high)
+    assert wilson_interval(hits, 400, 0.999)[1] >= 0.95
+
+
+def test_delongs_interval_covers_the_true_area() -> None:
+    random_numbers = np.random.default_rng(6)
+    hits = 0
+    truth = 0.7602499389  # P(N(1, 1) > N(0, 1)) = Phi(1 / sqrt(2))
+    for _ in range(300):
+        scores = np.concatenate([random_numbers.normal(1, 1, 60), random_numbers.normal(0, 1, 60)])
+        value, low, high = auroc_interval(scores, [True] * 60 + [False] * 60)
+        assert value == auroc(scores, [True] * 60 + [False] * 60)
+        hits += low <= truth <= high
+    assert wilson_interval(hits, 300, 0.999)[1] >= 0.95
+
+
+def test_risk_coverage_ends_at_the_error_rate_and_ties_share_their_errors() -> None:
+    _, risk = risk_coverage([1.0, 1.0, 1.0, 1.0], [True, False, True, False])
+    assert risk.tolist() == [0.5, 0.5, 0.5, 0.5]
+    area, low, high = aurc_interval(np.arange(50.0), np.arange(50) > 10)
+    assert low <= area <= high < 11 / 50
+
+
+def test_a_record_that_is_none_is_refused() -> None:
+    with pytest.raises(InputError, match="not a record"):
+        Record.from_dict({"phase": "test"})
