@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from speceyes.errors import ConfigError
+
 ABOUT = """\
 Reads the folders of one or more runs and writes, without running a model,
   report.md     in the layout of the paper's Table 1, a column a benchmark; where the models are
@@ -33,6 +35,15 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--out", type=Path, metavar="DIR", help="where to; default: the first run's folder"
     )
+    one.add_argument(
+        "--grader",
+        metavar="URL",
+        help="have a language model at this OpenAI-compatible address grade every answer once "
+        "more, and report how far it agrees with the rules; verdicts are kept in the run's folder",
+    )
+    one.add_argument(
+        "--grader-model", metavar="NAME", help="its name; default: the only one that is served"
+    )
     one.add_argument("--debug", action="store_true", help="show tracebacks, warnings and logs")
     one.set_defaults(run=run)
 
@@ -49,6 +60,14 @@ def run(options: argparse.Namespace) -> int:
     out = options.out or options.runs[0]
     out.mkdir(parents=True, exist_ok=True)
     text = markdown(made)
+    if options.grader:
+        from speceyes.evaluation.second_grade import second_grades
+        from speceyes.models.openai import OpenAIModel
+
+        grader = OpenAIModel(options.grader, options.grader_model)
+        text += "\n## A second grade\n\n" + "\n".join(second_grades(r, grader) for r in runs)
+    elif options.grader_model:
+        raise ConfigError("--grader-model needs --grader, the address that serves it")
     for name, content in (
         ("report.md", text),
         ("report.csv", to_csv(made)),
