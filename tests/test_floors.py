@@ -34,6 +34,7 @@ FLOORS = {
     "fallback": 2.5,
     "gate": 2.5,
     "judge": 2.5,
+    "gates": 2.6,
     # 3: the order of the phases
     "intake": 3,
     "journey": 3,
@@ -47,8 +48,9 @@ FLOORS = {
     # 4: what is measured, and on what
     "tiny": 4,
     "evaluation": 4.5,
+    "integrations": 4.8,
     # 5: what people start
-    "server": 5,
+    "server": 4.8,
     "cli": 5,
     # The package's own face: names only, imported late.
     "__main__": 6,
