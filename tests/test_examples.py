@@ -20,6 +20,7 @@ SAYS = {
     "ask_one_image.py": "route",
     "engine.py": "answer: ",
     "ray_offline.py": "results in",
+    "serve_client.py": "route: draft",
     "stream_many.py": "heldout-23",
     "swap_models.py": "agent alone",
     "your_own_tool.py": "mean_colour says: red, green, blue",

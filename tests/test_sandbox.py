@@ -294,12 +294,17 @@ def test_a_normal_user_has_the_same_sandbox(tmp_path: Path) -> None:
             print(make().name, holes(make()))
         print(PythonTool()([], {{"code": "import os; print(os.getuid())"}}).content)
     """)
-    base = Path(sys.base_prefix)
-    hidden = [p for p in base.parents if p != Path("/") and not p.stat().st_mode & 0o005]
-    shown = f"mkdir {tmp_path}/b && mount --bind {base} {tmp_path}/b"
-    for folder in hidden[-1:]:
-        shown += f" && mount -t tmpfs -o mode=755 none {folder} && mkdir -p {base}"
-    shown += f" && mount --move {tmp_path}/b {base} && exec {sys.executable} -c '$CODE'"
+    # What it runs from may lie in a folder that only root may enter.
+    needed = dict.fromkeys([Path(sys.base_prefix), Path(sys.prefix), Path(source)])
+    lie_in = {p: [q for q in (p, *p.parents) if not q.stat().st_mode & 0o005] for p in needed}
+    hidden = {at: above[-1] for at, above in lie_in.items() if above}
+    steps = ["true"]
+    for n, at in enumerate(hidden):
+        steps.append(f"mkdir {tmp_path}/{n} && mount --bind {at} {tmp_path}/{n}")
+    steps += [f"mount -t tmpfs -o mode=755 none {top}" for top in dict.fromkeys(hidden.values())]
+    for n, at in enumerate(hidden):
+        steps.append(f"mkdir -p {at} && mount --move {tmp_path}/{n} {at}")
+    shown = " && ".join([*steps, f"exec {sys.executable} -c '$CODE'"])
     tmp_path.chmod(0o755)
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c",

@@ -616,7 +616,8 @@ def test_no_schedule_loses_a_query_or_changes_a_route(
 
 @pytest.mark.slow
 def test_memory_stays_flat_over_a_hundred_thousand_queries() -> None:
-    """Run in a process of its own, where nothing else has taken memory before."""
+    """Run in a process of its own, where nothing else has taken memory before; by 30,000 queries
+    every cache that is bounded in bytes is full."""
     script = """
 import threading
 from PIL import Image
@@ -645,7 +646,7 @@ done, early, ids = 0, 0, 0
 for result in pipe.stream(queries()):
     assert result.error is None, result
     done, ids = done + 1, ids + int(result.query_id)
-    if done == 10_000:
+    if done == 30_000:
         early = resident()
 assert done == 100_000 and ids == sum(range(100_000))
 print(resident() - early, threading.active_count())
@@ -657,7 +658,7 @@ print(resident() - early, threading.active_count())
     )
     assert done.returncode == 0, done.stderr[-2000:]
     grown, threads = map(int, done.stdout.split())
-    assert grown < 8 << 20, f"{grown / 2**20:.1f} MiB more after 100,000 queries than after 10,000"
+    assert grown < 8 << 20, f"{grown / 2**20:.1f} MiB more after 100,000 queries than after 30,000"
     assert threads == 1
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from speceyes import __version__, tiny
 from speceyes.errors import ConfigError, InputError, SpecEyesError
 from speceyes.evaluation import bench_command, calibrate_command, eval_command, report_command
+from speceyes.server import command as serve_command
 
 if TYPE_CHECKING:
     from speceyes.answerer import SpeculativeAnswerer
@@ -169,6 +170,7 @@ def parser() -> argparse.ArgumentParser:
     bench_command.add(commands, shared)
     for command in (eval_command, report_command, calibrate_command):
         command.add(commands, shared)
+    serve_command.add(commands, shared)
     return top
 
 

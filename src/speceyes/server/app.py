@@ -1,0 +1,101 @@
+"""The routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+
+from speceyes.pipeline import SpecPipeline
+from speceyes.server.description import CHAT, describe_models
+from speceyes.server.keys import Keys
+from speceyes.server.limits import ServerLimits
+from speceyes.server.metrics import CONTENT_TYPE
+from speceyes.server.refusal import Refusal
+from speceyes.server.service import Service, refused
+
+
+def application(
+    pipe: SpecPipeline,
+    *,
+    name: str = "speceyes",
+    limits: ServerLimits | None = None,
+    keys: Keys | None = None,
+    open_metrics: bool = False,
+) -> FastAPI:
+    """The ASGI application; any ASGI server runs it, and its lifespan starts the models' thread.
+
+    Args:
+        pipe: The pipeline, which then belongs to this application alone.
+        name: The name under which it is served.
+        limits: What a request may do; None for `ServerLimits()`.
+        keys: Who is let in; None lets everybody in.
+        open_metrics: Whether `/metrics` needs no key.
+
+    Raises:
+        ConfigError: A pipeline that must not or can't be served so.
+    """
+    service = Service(
+        pipe, name=name, limits=limits or ServerLimits(), keys=keys, open_metrics=open_metrics
+    )
+    app = FastAPI(
+        title="speceyes",
+        version="1",
+        docs_url=None,  # they would load their scripts from another host
+        redoc_url=None,
+        lifespan=service.life,
+    )
+    app.state.service = service
+
+    @app.exception_handler(Refusal)
+    async def on_refusal(request: Request, exc: Refusal) -> Response:
+        return refused(exc)
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, exc: HTTPException) -> Response:
+        return refused(Refusal(exc.status_code, str(exc.detail), headers=exc.headers))
+
+    @app.post("/v1/chat/completions", openapi_extra=CHAT, response_class=JSONResponse)
+    async def chat(request: Request) -> Response:
+        """Answers one question about one or several images."""
+        return await service.chat(request)
+
+    @app.get("/v1/models", responses=describe_models(name))
+    async def models(request: Request) -> dict[str, Any]:
+        """What is served."""
+        service.client(request)
+        return {"object": "list", "data": [_model(name)]}
+
+    @app.get("/v1/models/{model}")
+    async def model(request: Request, model: str) -> dict[str, Any]:
+        """The same of one model."""
+        service.client(request)
+        if model != name:
+            raise Refusal(404, f"there is {name!r} only", code="model_not_found", param="model")
+        return _model(name)
+
+    @app.get("/healthz", response_class=PlainTextResponse)
+    async def healthz() -> str:
+        """Whether the process runs."""
+        return "ok\n"
+
+    @app.get("/readyz", response_class=PlainTextResponse)
+    async def readyz() -> Response:
+        """Whether it takes requests."""
+        ready = service.worker.alive and not service.draining
+        return PlainTextResponse("ready\n" if ready else "not ready\n", 200 if ready else 503)
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics(request: Request) -> Response:
+        """Counters for Prometheus."""
+        if not service.open_metrics:
+            service.client(request)
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+    return app
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "speceyes"}

@@ -1,0 +1,62 @@
+"""A request that gets no answer, in the words of OpenAI's protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, final
+
+from speceyes.errors import SpecEyesError
+
+_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+
+@final
+class Refusal(SpecEyesError):
+    """An error that is meant for the client.
+
+    Args:
+        status: The HTTP status.
+        message: What was got, what is allowed, what to do; never a prompt, an image or a key.
+        code: A word for programs, such as "queue_full".
+        param: The field it is about.
+        headers: Sent along.
+
+    Example:
+        >>> Refusal(400, "n=2; only 1 is served", param="n").body()["error"]["param"]
+        'n'
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """The response's JSON."""
+        return {
+            "error": {
+                "message": str(self),
+                "type": _KINDS.get(self.status, "server_error"),
+                "param": self.param,
+                "code": self.code,
+            }
+        }

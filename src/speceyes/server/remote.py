@@ -1,0 +1,139 @@
+"""Where a request's images come from: data URLs, and hosts that the operator has named."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from urllib.parse import urljoin, urlsplit
+
+from speceyes import _fetch
+from speceyes._sources import read_data_url
+from speceyes.errors import ImageError
+from speceyes.images import load_image
+from speceyes.server.limits import ServerLimits
+from speceyes.server.refusal import Refusal
+from speceyes.values import Image
+
+_log = logging.getLogger(__name__)
+
+_ADVICE = re.compile(r"; (?:shrink|save|pass|encode)|\. Convert|, or raise")
+
+FETCH_S = 10.0
+"""Seconds for one image from another host, redirects included."""
+
+
+def check_source(url: str, where: str, limits: ServerLimits) -> None:
+    """Refuses, before anything is read, what isn't an image inside the request or on a host that
+    is allowed. There is no way from here to a file.
+
+    Raises:
+        Refusal: 400, naming the field and what would be allowed.
+
+    Example:
+        >>> check_source("data:image/png;base64,AA==", "url", ServerLimits())
+    """
+    if url[:5].lower() == "data:":
+        return
+    scheme = url.partition(":")[0].lower()
+    if scheme not in ("http", "https"):
+        raise Refusal(
+            400,
+            f"{where} must be a data URL (data:image/png;base64,...); paths and other kinds of "
+            "URLs are never read",
+            code="image_source_refused",
+            param=where,
+        )
+    if not limits.domains:
+        raise Refusal(
+            400,
+            f"{where} is an http(s) URL, and this server fetches none; send the image itself as "
+            "data:image/png;base64,...",
+            code="image_source_refused",
+            param=where,
+        )
+    if not _allowed(url, limits):
+        raise _foreign(where)
+
+
+def _allowed(url: str, limits: ServerLimits) -> bool:
+    """Whether its host is named, as the parser that the connection uses reads it."""
+    try:
+        return (urlsplit(url).hostname or "") in limits.domains
+    except ValueError:
+        return False
+
+
+def _foreign(where: str) -> Refusal:
+    return Refusal(
+        400,
+        f"{where} points to a host that this server doesn't fetch from; send the image itself as "
+        "data:image/png;base64,...",
+        code="image_source_refused",
+        param=where,
+    )
+
+
+def load_images(
+    urls: Sequence[str],
+    wheres: Sequence[str],
+    limits: ServerLimits,
+    reserve: Callable[[int], None] = lambda pixels: None,
+) -> tuple[Image, ...]:
+    """The images behind checked URLs, decoded.
+
+    Args:
+        urls: Data URLs, or http(s) ones of allowed hosts.
+        wheres: The request's field of each.
+        limits: What they may be.
+        reserve: Told the pixels of each.
+
+    Raises:
+        Refusal: 400 for an image that can't be used. What a decoder said stays here.
+    """
+    images = []
+    for url, where in zip(urls, wheres, strict=True):
+        check_source(url, where, limits)
+        try:
+            if url[:5].lower() == "data:":
+                data = read_data_url(url, limits.image.max_bytes)
+            else:
+                data = _fetched(url, where, limits)
+            image = load_image(data, limits=limits.image)
+        except ImageError as exc:
+            inside = url[:5].lower() == "data:"
+            why = _for_client(str(exc)) if inside else "the image can't be fetched or used"
+            _log.info("an image was refused")
+            raise Refusal(400, f"{where}: {why}", code="bad_image", param=where) from None
+        reserve(image.width * image.height)
+        images.append(image)
+    return tuple(images)
+
+
+def _for_client(why: str) -> str:
+    """An `ImageError` without its advice to whoever writes Python, or what was sent."""
+    if why.startswith("the data URL begins"):
+        return "only data:image/...;base64,... is read"
+    return _ADVICE.split(why)[0].replace("the image given as bytes", "the image")
+
+
+def _fetched(url: str, where: str, limits: ServerLimits) -> bytes:
+    """The bytes, by way of allowed hosts only: a redirect may not lead to another one.
+
+    Each hop is checked and connected to by `speceyes._fetch`: one parser, the address resolved
+    once, public, and pinned; type, size and time capped.
+    """
+    deadline = time.monotonic() + FETCH_S
+    previous = ""
+    for _ in range(_fetch.MAX_REDIRECTS + 1):
+        if not _allowed(url, limits):
+            raise _foreign(where)
+        parts = _fetch._checked(url)
+        if previous == "https" and parts.scheme == "http":
+            raise ImageError("a redirect from https to http is refused")
+        got = _fetch._get(parts, limits.image.max_bytes, deadline, FETCH_S, frozenset())
+        if isinstance(got, bytes):
+            return got
+        previous, url = parts.scheme, urljoin(url, got)
+    raise ImageError("too many redirects")

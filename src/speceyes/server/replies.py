@@ -1,0 +1,240 @@
+"""Results in the words of OpenAI's protocol, with what speceyes knows besides."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from speceyes.server.asking import Asked
+from speceyes.server.refusal import Refusal
+from speceyes.values import Completion, Result
+
+_WORD = re.compile(r"\s*\S+")
+_KIND = re.compile(r"(?:the (?:agent|server) failed: )?([A-Z]\w*(?:Error|Exception))\b")
+
+Pieces = Callable[[Sequence[int]], Sequence[str]]
+"""The text of each token."""
+
+
+def refusal_of(result: Result) -> Refusal:
+    """What a client is told of a result without an answer. The reason itself stays here: it can
+    hold addresses of engines, or pieces of a prompt.
+
+    Example:
+        >>> refusal_of(Result("1", None, "error", error="the agent failed: ModelError: x")).status
+        502
+    """
+    if result.trajectory is not None and result.trajectory.stop == "max_steps":
+        turns = len(result.trajectory.steps)
+        return Refusal(422, f"the agent gave no answer within {turns} turns", code="no_answer")
+    failed = result.draft is not None and result.draft.error is not None
+    asked = result.judgement is not None or result.verdict is not None
+    if result.trajectory is None and asked and not failed:
+        return Refusal(
+            422,
+            "the draft was not accepted, and this server has no agent",
+            code="no_answer",
+        )
+    return Refusal(502, "a model failed on this request; try again", code="model_error")
+
+
+def kind_of(result: Result) -> str:
+    """The failure's kind, for the log: an exception's name, and no text that a client sent."""
+    found = _KIND.match(result.error or "")
+    return found[1] if found else "no exception"
+
+
+def extension(result: Result, queued_s: float) -> dict[str, Any]:
+    """The `speceyes` field."""
+    judgement, verdict, way, spent = (
+        result.judgement,
+        result.verdict,
+        result.trajectory,
+        result.timings,
+    )
+    return {
+        "route": result.route,
+        "score": _finite(verdict.score if verdict else None),
+        "separability": _finite(verdict.separability if verdict else None),
+        "threshold": _finite(verdict.threshold if verdict else None),
+        "needs_tools": judgement.needs_tools if judgement else None,
+        "p_tools": _finite(judgement.p_tools if judgement else None),
+        "depth": way.depth if way else 0,
+        "turns": len(way.steps) if way else 0,
+        "timings": {
+            "queue": round(queued_s, 6),
+            **{
+                name: None if (value := getattr(spent, name)) is None else round(value, 6)
+                for name in ("judge", "draft", "gate", "fallback", "latency")
+            },
+        },
+        "tokens": {name: list(pair) for name, pair in _tokens(result).items()},
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _tokens(result: Result) -> dict[str, tuple[int, int]]:
+    """(read, written) of each phase that ran."""
+    found: dict[str, tuple[int, int]] = {}
+    judged = result.judgement.completion if result.judgement else None
+    for name, said in (("judge", judged), ("draft", result.draft)):
+        if said is not None:
+            found[name] = (said.prompt_tokens, len(said.token_ids))
+    if result.trajectory is not None:
+        steps = result.trajectory.steps
+        found["agent"] = (sum(s.prompt_tokens for s in steps), sum(s.tokens for s in steps))
+    return found
+
+
+def usage(result: Result) -> dict[str, int]:
+    """Tokens that all phases read and wrote for it."""
+    spent = _tokens(result).values()
+    read, written = sum(pair[0] for pair in spent), sum(pair[1] for pair in spent)
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "total_tokens": read + written,
+    }
+
+
+def content(result: Result, asked: Asked, pieces: Pieces | None) -> tuple[str, str, int | None]:
+    """The answer as it is sent.
+
+    Returns:
+        (text, finish reason, tokens of the draft that it keeps; None for all). `max_tokens`
+        counts the draft's own tokens where it answered and their texts are known, else words.
+    """
+    text, finish, kept = result.answer or "", "stop", None
+    most = asked.max_tokens
+    draft = result.draft if result.route == "draft" else None
+    if most is not None:
+        if draft is not None and pieces is not None:
+            if len(draft.token_ids) > most:
+                text = "".join(pieces(draft.token_ids[:most])).strip()
+                finish, kept = "length", most
+        else:
+            words = _WORD.findall(text)
+            if len(words) > most:
+                text, finish = "".join(words[:most]).strip(), "length"
+    ends = [at for stop in asked.stop if (at := text.find(stop)) >= 0]
+    if ends:
+        text, finish = text[: min(ends)], "stop"
+    return text, finish, kept
+
+
+def logprobs(
+    result: Result, asked: Asked, pieces: Pieces | None, kept: int | None
+) -> dict[str, Any] | None:
+    """The draft's, where it answered: each token and the log-probabilities of its K best.
+
+    The gate needs numbers and no names, so that those of the runners-up are not kept: they are
+    listed as "rank:2", "rank:3", ... A token whose text isn't known here is "token_id:N".
+    """
+    draft = result.draft
+    if not asked.logprobs or result.route != "draft" or draft is None:
+        return None
+    names = _names(draft, pieces)
+    rows = draft.top_logprobs[:kept]
+    entries = []
+    for name, row in zip(names, rows.tolist(), strict=False):
+        own = {"token": name, "logprob": _floor(row[0]), "bytes": _bytes(name)}
+        ranked = [own] + [
+            {"token": f"rank:{at}", "logprob": _floor(value), "bytes": None}
+            for at, value in enumerate(row[1 : asked.top_logprobs], 2)
+        ]
+        entries.append({**own, "top_logprobs": ranked[: asked.top_logprobs]})
+    return {"content": entries, "refusal": None}
+
+
+def _names(draft: Completion, pieces: Pieces | None) -> list[str]:
+    if pieces is not None:
+        return list(pieces(draft.token_ids))
+    return [f"token_id:{token}" for token in draft.token_ids]
+
+
+def _bytes(name: str) -> list[int] | None:
+    return None if name.startswith("token_id:") else list(name.encode("utf-8", "replace"))
+
+
+def _floor(value: float) -> float:
+    """As engines write what is infinitely unlikely, for JSON has no infinity."""
+    return max(value, -9999.0)
+
+
+def completion(
+    number: str, model: str, asked: Asked, result: Result, queued_s: float, pieces: Pieces | None
+) -> dict[str, Any]:
+    """A whole chat completion."""
+    text, finish, kept = content(result, asked, pieces)
+    return {
+        "id": number,
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text, "refusal": None},
+                "logprobs": logprobs(result, asked, pieces, kept),
+                "finish_reason": finish,
+            }
+        ],
+        "usage": usage(result),
+        "speceyes": extension(result, queued_s),
+    }
+
+
+def opening(number: str, model: str, created: int) -> dict[str, Any]:
+    """The first chunk of a stream: sent as soon as the request is accepted."""
+    return _chunk(number, model, created, {"role": "assistant", "content": ""})
+
+
+def chunks(
+    number: str,
+    model: str,
+    created: int,
+    asked: Asked,
+    result: Result,
+    queued_s: float,
+    pieces: Pieces | None,
+) -> Iterator[dict[str, Any]]:
+    """The rest of it. An answer is one chunk: before it is decided there is nothing to send."""
+    text, finish, kept = content(result, asked, pieces)
+    said = logprobs(result, asked, pieces, kept)
+    yield _chunk(number, model, created, {"content": text}, logprobs=said)
+    last = _chunk(number, model, created, {}, finish=finish)
+    yield {**last, "speceyes": extension(result, queued_s)}
+    if asked.include_usage:
+        head = _chunk(number, model, created, {})
+        yield {**head, "choices": [], "usage": usage(result)}
+
+
+def _chunk(
+    number: str,
+    model: str,
+    created: int,
+    delta: dict[str, Any],
+    *,
+    finish: str | None = None,
+    logprobs: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+    return {
+        "id": number,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "choices": [choice],
+    }
+
+
+def event(data: dict[str, Any]) -> str:
+    """One server-sent event."""
+    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -1,0 +1,250 @@
+"""The official client, against `speceyes serve` as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from served import asking, data_url
+from speceyes import tiny
+from speceyes.cli import main, parser
+from speceyes.errors import ConfigError
+from speceyes.server import command
+from speceyes.tiny.scenes import questions
+
+needs_weights = pytest.mark.skipif(
+    not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"
+)
+
+
+class Process:
+    """`speceyes serve` in a process of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "speceyes", "serve", "--port", "0", *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert self.child.stderr is not None
+        said = []
+        for line in self.child.stderr:
+            said.append(line)
+            if found := re.search(r"on (http\S+)/v1", line):
+                self.url = found[1]
+                return
+        raise AssertionError("".join(said))
+
+    def ready(self) -> None:
+        for _ in range(6000):
+            try:
+                if httpx.get(f"{self.url}/readyz", trust_env=False).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.01)
+        raise AssertionError("it did not get ready")
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and the rest of standard error."""
+        if self.child.poll() is None:
+            self.child.send_signal(signal.SIGTERM)
+        try:
+            _, said = self.child.communicate(timeout=90)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            raise
+        return self.child.returncode, said
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, str]]:
+    from speceyes.server.keys import new_key
+
+    key, line = new_key("tests")
+    file: Path = tmp_path_factory.mktemp("keys") / "keys.txt"
+    file.write_text(f"{line}\n")
+    started = Process("--keys", str(file), "--batch-size", "4")
+    try:
+        started.ready()
+        yield started, key
+    finally:
+        started.end()
+
+
+@pytest.fixture
+def client(process: tuple[Process, str]) -> Iterator[openai.OpenAI]:
+    one, key = process
+    http = httpx.Client(trust_env=False)
+    with openai.OpenAI(base_url=f"{one.url}/v1", api_key=key, http_client=http) as made:
+        yield made
+
+
+def _scene(number: int) -> tuple[Any, list[Any]]:
+    item = list(questions("heldout", number + 1))[number]
+    image = {"type": "image_url", "image_url": {"url": data_url(item.query.images[0])}}
+    text = {"type": "text", "text": item.query.question}
+    return item, [{"role": "user", "content": [image, text]}]
+
+
+@needs_weights
+def test_the_official_client_works_unchanged(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["speceyes"]
+    routes = set()
+    for number in range(6):
+        item, messages = _scene(number)
+        said = client.chat.completions.create(model="speceyes", messages=messages, temperature=0)
+        assert said.choices[0].message.content
+        assert said.usage is not None and said.usage.prompt_tokens > 0
+        how = said.model_extra["speceyes"] if said.model_extra else {}
+        routes.add(how["route"])
+        forced = client.chat.completions.create(
+            model="speceyes", messages=messages, extra_body={"speceyes": {"route": "agent"}}
+        )
+        assert forced.model_extra is not None
+        assert forced.model_extra["speceyes"]["route"] == "agent"
+        assert item.query.id
+    assert routes == {"draft", "agent"}
+
+
+@needs_weights
+def test_it_streams_and_tells_log_probabilities(client: openai.OpenAI) -> None:
+    _, messages = _scene(0)
+    whole = client.chat.completions.create(
+        model="speceyes", messages=messages, logprobs=True, top_logprobs=5
+    )
+    text = whole.choices[0].message.content
+    if whole.model_extra and whole.model_extra["speceyes"]["route"] == "draft":
+        assert whole.choices[0].logprobs is not None
+        tokens = whole.choices[0].logprobs.content or []
+        assert "".join(token.token for token in tokens) == text
+        assert all(len(token.top_logprobs) == 5 for token in tokens)
+    chunks = list(
+        client.chat.completions.create(
+            model="speceyes",
+            messages=messages,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    said = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert said == text and chunks[-1].usage is not None
+
+
+@needs_weights
+def test_its_errors_are_the_client_s_own(
+    client: openai.OpenAI, process: tuple[Process, str]
+) -> None:
+    _, messages = _scene(0)
+    with pytest.raises(openai.BadRequestError, match="it must be 1") as raised:
+        client.chat.completions.create(model="speceyes", messages=messages, n=2)
+    assert raised.value.param == "n"
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="other", messages=messages)
+    stranger = openai.OpenAI(
+        base_url=f"{process[0].url}/v1",
+        api_key="sk-nobody",
+        http_client=httpx.Client(trust_env=False),
+    )
+    with stranger, pytest.raises(openai.AuthenticationError):
+        stranger.models.list()
+
+
+@needs_weights
+def test_many_at_once_then_sigterm_loses_nothing(process: tuple[Process, str]) -> None:
+    one, key = process
+    headers = {"Authorization": f"Bearer {key}"}
+    bodies = [{**asking(), "messages": _scene(number)[1]} for number in range(4)]
+    replies: list[httpx.Response] = []
+    refused: list[Exception] = []
+
+    def ask(body: dict[str, Any]) -> None:
+        try:
+            replies.append(
+                httpx.post(
+                    f"{one.url}/v1/chat/completions",
+                    json=body,
+                    headers=headers,
+                    timeout=90,
+                    trust_env=False,
+                )
+            )
+        except httpx.ConnectError as exc:  # it had closed its door: nothing was accepted
+            refused.append(exc)
+
+    threads = [threading.Thread(target=ask, args=(body,)) for body in bodies * 4]
+    for thread in threads:
+        thread.start()
+    while len(replies) < 2:
+        time.sleep(0.005)
+    code, said = one.end()
+    for thread in threads:
+        thread.join(90)
+    assert len(replies) + len(refused) == 16
+    assert {reply.status_code for reply in replies} <= {200, 503}
+    assert code == 0 and "Traceback" not in said
+
+
+def test_it_lets_no_one_in_without_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--host", "0.0.0.0", "--port", "0"]) == 2
+    assert "there are no keys" in capsys.readouterr().err
+    assert main(["serve", "--new-key", "alice"]) == 0
+    said = capsys.readouterr()
+    key = said.err.split()[-1]
+    assert key.startswith("sk-speceyes-") and key not in said.out
+    assert re.fullmatch(r"alice sha256:[0-9a-f]{64}\n", said.out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--large", "x"], "--large was given without --small"),
+        (["--small", "x"], "--small was given without --large"),
+        (["--calibration", "x", "--threshold", "0.5"], "--calibration brings"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments: list[str], says: str) -> None:
+    options = parser().parse_args(["serve", *arguments])
+    with pytest.raises(ConfigError, match=says):
+        command.pipeline(options)
+
+
+def test_addresses_that_stay_here() -> None:
+    stays = ["localhost", "127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "10.0.0.1", "host"]
+    assert [command._loopback(host) for host in stays] == [True] * 4 + [False] * 4
+
+
+@needs_weights
+def test_engines_behind_addresses_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine_server import serving as engine
+    from served import serving
+    from speceyes import HFModel
+
+    large, small = (HFModel.from_pretrained(size) for size in (tiny.LARGE, tiny.SMALL))
+    with (
+        engine({"large": large, "other": large}) as (first, _),
+        engine({"s": small}) as (second, _),
+    ):
+        options = parser().parse_args(
+            ["serve", "--large", f"{first}#large", "--small", second, "--top-k", "9"]
+        )
+        pipe = command.pipeline(options)
+        assert pipe.schedule == "overlapped"
+        with serving(pipe) as served:
+            body = {**asking(), "messages": _scene(1)[1]}
+            said = served.post(body)
+            assert said.status_code == 200, said.text
+            assert said.json()["choices"][0]["message"]["content"]
