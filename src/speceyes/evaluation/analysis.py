@@ -6,7 +6,7 @@ against those of an unbroken one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -109,6 +109,7 @@ def figures(run: Run) -> dict[str, Any]:
             },
             "sweeps": gains,
             "phases": {a: _phases(rows, spent[a]) for a, rows in by_arm.items()},
+            "tokens": {a: _tokens_by_model(run, a, whole) for a in by_arm},
             "batches": _batches(run),
         },
     }
@@ -245,6 +246,20 @@ def _timing(
         **{f"p{q}": quantile_interval(latencies, q) for q in (50, 95, 99)},
         "per_query_s": mean_interval(list(spent[arm].values())),
         "gain": _gain(by_arm[BASELINE], spent, arm),
+    }
+
+
+def _tokens_by_model(run: Run, arm: str, rounds: Collection[int]) -> dict[str, dict[str, float]]:
+    """Tokens a query that each model read, reused and decoded; no entry where it doesn't count."""
+    blocks = [b for b in run.blocks if (b.phase, b.arm) == (TEST, arm) and b.round in rounds]
+    n = sum(b.n for b in blocks)
+    roles = dict.fromkeys(role for b in blocks for role in b.spent)
+    return {
+        role: {
+            what: sum(b.spent.get(role, {}).get(what, 0) for b in blocks) / n
+            for what in ("read", "reused", "decoded")
+        }
+        for role in roles
     }
 
 

@@ -79,6 +79,12 @@ class Ground:
                 "log-probabilities as the gate reads"
             )
 
+    @property
+    def models(self) -> dict[str, VisionLanguageModel]:
+        """The models by role; one that plays both roles counts as the large one."""
+        both = {"large": self.large, "small": self.small}
+        return both if self.small is not self.large else {"large": self.large}
+
     def answerer(self, top_k: int) -> SpeculativeAnswerer:
         """The drafter, keeping `top_k` log-probabilities a token."""
         if self.bare:

@@ -132,6 +132,28 @@ def _table_one(members: Sequence[Made], large: str, small: str) -> str:
     return _table(head, rows)
 
 
+def _tokens_by_model(
+    titles: Mapping[str, str], counted: Mapping[str, Mapping[str, Mapping[str, float]]]
+) -> list[str]:
+    """What each model read and decoded a query; nothing where no model counts."""
+    roles = list(dict.fromkeys(role for counts in counted.values() for role in counts))
+    if not roles:
+        return []
+    head = [f"{role}: {what}" for role in roles for what in ("decoded", "read", "reused")]
+    rows = [
+        [
+            titles[a],
+            *(
+                "-" if role not in counts else f"{counts[role][what]:.1f}"
+                for role in roles
+                for what in ("decoded", "read", "reused")
+            ),
+        ]
+        for a, counts in counted.items()
+    ]
+    return ["Tokens a query, by model:", _table(["arm", *head], rows)]
+
+
 def _means(accuracies: Sequence[float], gains: Sequence[float], n: int) -> list[str]:
     """Plain means over columns, as the paper has them; "-" where a column is missing."""
     whole = len(accuracies) == len(gains) == n
@@ -170,6 +192,7 @@ def _details(run: Run, found: Mapping[str, Any]) -> str:
                 "tool calls",
                 "turns",
                 "speed",
+                "queries/s",
                 "p50 ms",
                 "p95 ms",
                 "p99 ms",
@@ -183,11 +206,13 @@ def _details(run: Run, found: Mapping[str, Any]) -> str:
                     _spread(arm["calls"]),
                     _spread(arm["turns"]),
                     times(time["arms"][a]["gain"]),
+                    f"{1 / time['arms'][a]['per_query_s'][0]:.1f}",
                     *(_spread(time["arms"][a][f"p{q}"], 1e3, 0) for q in (50, 95, 99)),
                 ]
                 for a, arm in found["arms"].items()
             ],
         ),
+        *_tokens_by_model(titles, time["tokens"]),
         "Against the agent alone (exact McNemar test, two-sided):",
         _table(
             ["arm", "only the agent right", "only the arm right", "p"],

@@ -112,8 +112,9 @@ def run_phase(writer: Writer, phase: Phase, progress: Progress) -> None:
         asked = [_ask(phase)(at) for at in range(number * size, min(n, (number + 1) * size))]
         _check(asked, writer, phase.name, number)
         for arm in missing[number]:
-            wall, records, pictures = turns.take(arm, asked, number)
-            writer.block(Block(phase.name, number, arm, wall, len(asked)), records, pictures)
+            wall, spent, records, pictures = turns.take(arm, asked, number)
+            block = Block(phase.name, number, arm, wall, len(asked), spent)
+            writer.block(block, records, pictures)
             progress.block(phase.name, arm, sum(r.correct for r in records), len(records), wall)
 
 
@@ -202,8 +203,10 @@ class _Turns:
 
     def take(
         self, arm: str, asked: Sequence[_Asked], number: int
-    ) -> tuple[float, list[Record], list[dict[str, Any]]]:
-        """One arm on one round: seconds it ran, its records in the order asked, pictures."""
+    ) -> tuple[float, dict[str, dict[str, int]], list[Record], list[dict[str, Any]]]:
+        """One arm on one round: seconds it ran, tokens by role, its records in the order asked,
+        and pictures.
+        """
         taken: dict[str, float] = {}
         results: dict[str, tuple[Result, float]] = {}
 
@@ -214,11 +217,16 @@ class _Turns:
                     yield one.query
 
         self._forget()
+        before = self._spent()
         start = time.perf_counter()
         for result in self._streams[arm](queries()):
             results[result.query_id] = result, time.perf_counter() - taken[result.query_id]
             self._progress.step()
         wall = time.perf_counter() - start
+        spent = {
+            role: {what: n - before[role][what] for what, n in counts.items()}
+            for role, counts in self._spent().items()
+        }
         judged = self._judged(asked) if arm == DRAFT else {}
         records, pictures = [], []
         for one in asked:
@@ -245,7 +253,15 @@ class _Turns:
                     judged.get(one.id, {}),
                 )
             )
-        return wall, records, pictures
+        return wall, spent, records, pictures
+
+    def _spent(self) -> dict[str, dict[str, int]]:
+        """What each model has read and decoded until now, where it counts that."""
+        return {
+            role: {what: int(getattr(spent, what)) for what in ("read", "reused", "decoded")}
+            for role, model in self._phase.ground.models.items()
+            if (spent := getattr(model, "spent", None)) is not None
+        }
 
     def _judged(self, asked: Sequence[_Asked]) -> Mapping[str, dict[str, bool]]:
         queries = [one.query for one in asked if one.query is not None]

@@ -96,6 +96,8 @@ class Block:
         arm: See `Record`.
         wall: Seconds that the arm ran.
         n: Queries in it.
+        spent: Tokens by role ("large", "small", ...): "read" of prompts, "reused" of them, and
+            "decoded"; empty for models that don't count.
     """
 
     phase: str
@@ -103,6 +105,7 @@ class Block:
     arm: str
     wall: float
     n: int
+    spent: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, int, str]:
