@@ -1,15 +1,20 @@
 """Other ways to spare the large model, each called like `SpecPipeline`."""
 
+from speceyes.strategies.break_even import BreakEven, Pace, break_even, pace
 from speceyes.strategies.cascade import Cascade, Drafter, drafter_of
 from speceyes.strategies.reasoning_transfer import ReasoningTransfer, Transferred
 from speceyes.strategies.specreason import SpecReason, Steps
 
 __all__ = [
+    "BreakEven",
     "Cascade",
     "Drafter",
+    "Pace",
     "ReasoningTransfer",
     "SpecReason",
     "Steps",
     "Transferred",
+    "break_even",
     "drafter_of",
+    "pace",
 ]
