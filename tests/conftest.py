@@ -13,6 +13,9 @@ from hypothesis import settings
 # Nothing in the tests may reach for a model on the hub: a missing file has to fail at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Processes that share the cores get in each other's way with a thread for each core.
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 # A shared machine is slow at times; a property is right or wrong, not late.

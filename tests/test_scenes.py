@@ -15,7 +15,7 @@ from speceyes.tiny.scenes import KINDS, Question, Scene, Shape
 def test_no_scene_is_in_two_splits() -> None:
     """The split is a function of the scene, so a leak is impossible; and none is seen."""
     ids = {
-        split: {scenes.draw(split, i)[0].id for i in range(400)}
+        split: {scenes.draw(split, i)[0].id for i in range(150)}
         for split in ("train", "calibration", "heldout")
     }
     for split, members in ids.items():

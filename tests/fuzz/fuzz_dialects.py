@@ -174,6 +174,10 @@ def main() -> None:
             f"-seed={options.seed}",
             f"-artifact_prefix={options.keep}/",
             "-timeout=30",
+            # A started process counts its parent's memory as its own peak, so the whole isn't
+            # bounded; a single allocation is.
+            "-rss_limit_mb=0",
+            "-malloc_limit_mb=1024",
             "-print_final_stats=1",
         ]
         atheris.Setup(
