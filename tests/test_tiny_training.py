@@ -12,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from speceyes import prompts
+from speceyes import prompts, tiny
+from speceyes.answerer import SpeculativeAnswerer
 from speceyes.dialects.deepeyes import DeepEyesDialect
+from speceyes.models.scripted import ScriptedModel
 from speceyes.tiny import scenes, train, transcripts
 from speceyes.tiny.models import LARGE_SIZE, SMALL_SIZE, Size, build_model, build_processor
 from speceyes.tools.zoom import Zoom
 from speceyes.values import Query
 
 
-@pytest.fixture(scope="module", params=["large", "small"])
+@pytest.fixture(scope="module", params=["large", "small", "small_zoom"])
 def trainer(request: pytest.FixtureRequest) -> train.Trainer:
     return train.Trainer(request.param, seed=1, lr=2e-3, scenes=2, device="cpu")
 
@@ -116,15 +118,16 @@ def test_transcripts_are_what_the_phases_send(size: Size) -> None:
         assert transcripts.chat_text(conversation) == theirs
 
 
-def test_pieces_are_tokenised_as_the_whole() -> None:
+@pytest.mark.parametrize("name", ["large", "small_zoom"])
+def test_pieces_are_tokenised_as_the_whole(name: str) -> None:
     """Joining the tokens of the pieces gives the tokens of the joined text."""
-    trainer = train.Trainer("large", seed=2, lr=1e-3, scenes=6, device="cpu")
+    trainer = train.Trainer(name, seed=2, lr=1e-3, scenes=6, device="cpu")
     rng = np.random.default_rng(1)
     pad = trainer.image_token
     for _ in range(6):
         scene = scenes.draw_scene(rng)
-        for name, told, _ in trainer.lessons._transcripts(scene, rng, True, False):
-            row = trainer.lessons._row(name, told, [0])
+        for title, told, _ in trainer.lessons._transcripts(scene, rng, True, False):
+            row = trainer.lessons._row(title, told, list(range(len(told.regions))))
             whole = trainer.tokenizer("".join(p.text for p in told.pieces))["input_ids"]
             expanded = [t for x in whole for t in [x] * (16 if x == pad else 1)]
             assert row.ids.tolist() == expanded
@@ -151,6 +154,60 @@ def test_calls_in_transcripts_are_read_by_the_dialect() -> None:
             assert y0 < look.y * 112 < y1
         assert dialect.parse(turns[-1]).answer == question.answer
         checked += 1
+
+
+def test_the_drafter_is_taught_what_a_draft_with_depth_asks() -> None:
+    """Its call is read by the dialect and holds what is asked about; the draft behind it is asked
+    as `SpeculativeAnswerer` does, with the crop behind the scene.
+    """
+    rng = np.random.default_rng(8)
+    scene = scenes.draw_scene(rng)
+    checked = 0
+    while checked < 20:
+        question = scenes.ask(scene, scenes.draw_kind(rng), rng)
+        if question is None:
+            continue
+        turn = "".join(p.text for p in transcripts.zoom(question, 80).pieces if p.role != "given")
+        said = DeepEyesDialect().parse(turn.removesuffix("<|im_end|>"))
+        if not question.looks:
+            assert said.answer == question.answer
+            continue
+        look = question.looks[0]
+        x0, y0, x1, y1 = said.calls[0].arguments["bbox_2d"]
+        assert x0 < look.x * 80 < x1 and y0 < look.y * 80 < y1
+        told = transcripts.draft(question, 80, looks=1)
+        assert told.regions[1] == (x0 / 80, y0 / 80, x1 / 80, y1 / 80)
+        images = (Image.new("RGB", (8, 8)),) * 2
+        answerer = SpeculativeAnswerer(ScriptedModel("x"))
+        asked = answerer.conversation(Query(question.text, images))
+        assert told.pieces[0].text == transcripts.chat_text(asked)
+        checked += 1
+
+
+def test_a_crop_of_something_else_has_no_findings() -> None:
+    """Nothing is named in it, so that no probe is told that what was asked about is there."""
+    lessons = train.Trainer("small_zoom", seed=2, lr=1e-3, scenes=6, device="cpu").lessons
+    rng = np.random.default_rng(4)
+    seen = 0
+    for _ in range(12):
+        scene = scenes.draw_scene(rng)
+        for name, _, question in lessons._transcripts(scene, rng, True, False):
+            if name == "deep wrong":
+                seen += 1
+                [look] = question.looks
+                assert question.findings == ("", "")
+                assert look.name == "another thing"
+            elif name.startswith("deep"):
+                assert len(question.looks) == 1
+    assert seen
+
+
+def test_training_starts_from_given_weights() -> None:
+    trainer = train.Trainer("small_zoom", seed=1, lr=1e-3, scenes=2, device="cpu")
+    trainer.begin_with(tiny.SMALL)
+    known = train.Qwen3VLForConditionalGeneration.from_pretrained(tiny.SMALL, dtype=torch.float32)
+    for ours, theirs in zip(trainer.model.parameters(), known.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=0, rtol=0)
 
 
 def test_prompts_are_those_the_pair_was_trained_on() -> None:

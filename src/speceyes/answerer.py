@@ -1,32 +1,49 @@
-"""Phase II: a small model drafts the answers, statelessly.  (Sec. 3.3, arXiv 2603.23483.)"""
+"""Phase II: a small model drafts the answers, statelessly.  (Sec. 3.3, arXiv 2603.23483.)
+
+With tools it may look before it drafts (D >= 1, which the paper leaves to future work); see
+docs/depth.md.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Collection, Sequence
-from typing import final
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, final
 
 from speceyes import prompts
+from speceyes.drafting.notes import deepened
+from speceyes.drafting.rule import DepthRule
 from speceyes.errors import ConfigError
 from speceyes.isolation import describe, generate_isolated
+from speceyes.scores import raw_scores
 from speceyes.values import (
     Completion,
     Conversation,
+    Dialect,
     Floor,
     Message,
     Query,
     Sampling,
     Session,
+    Tool,
     VisionLanguageModel,
 )
+
+if TYPE_CHECKING:
+    from speceyes.tools import Tools
 
 _log = logging.getLogger(__name__)
 
 
 @final
 class SpeculativeAnswerer:
-    """Drafts a batch of answers without tools or turns, each with its top-K log-probabilities.
+    """Drafts a batch of answers, each with its top-K log-probabilities.
+
+    Without `max_depth` it uses no tools and takes no turns. With it, a query whose draft should
+    go deeper is looked at by the same model with tools; it is drafted again with what was seen
+    behind its images, and of its drafts the best separated one is kept.
 
     Args:
         model: The small model.
@@ -36,9 +53,18 @@ class SpeculativeAnswerer:
         system: System prompt; None sends none.
         prompt: Instruction below an open question.
         choice_prompt: Instruction below a question with choices.
+        tools: What the model may look with: a `Tools` registry, or whatever one is made of.
+        max_depth: Most turns with a tool call before a draft; 0 drafts at once.
+        together: How many boxes are proposed in the first of these turns, each drafted from by
+            itself; see `speceyes.drafting.Looks`.
+        rule: Which drafts go deeper; None lets all of them. It must belong to the gate that
+            judges the drafts.
+        dialect: How the model writes calls; "auto" picks by its name and config.
+        look_tokens: Most new tokens of a turn with a call.
 
     Raises:
-        ConfigError: top_k or max_tokens is below 1.
+        ConfigError: A number is out of range, there are no tools for max_depth, or the dialect
+            or a tool is unknown.
 
     Example:
         >>> from PIL import Image
@@ -57,8 +83,19 @@ class SpeculativeAnswerer:
         system: str | None = None,
         prompt: str = prompts.DRAFT,
         choice_prompt: str = prompts.CHOICE,
+        tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] | None = None,
+        max_depth: int = 0,
+        together: int = 1,
+        rule: DepthRule | None = None,
+        dialect: str | Dialect = "deepeyes",
+        look_tokens: int = 128,
     ) -> None:
-        for name, value in (("top_k", top_k), ("max_tokens", max_tokens)):
+        for name, value in (
+            ("top_k", top_k),
+            ("max_tokens", max_tokens),
+            ("together", together),
+            ("look_tokens", look_tokens),
+        ):
             if value < 1:
                 raise ConfigError(f"{name}={value}; it must be at least 1")
         self.model = model
@@ -68,13 +105,44 @@ class SpeculativeAnswerer:
         self.prompt = prompt
         self.choice_prompt = choice_prompt
         self._sampling = Sampling(max_tokens=max_tokens, top_k=top_k)
+        self.max_depth = max_depth
+        self.together = together
+        self.rule = rule
+        self.look_tokens = look_tokens
+        self.tools: Tools | None = None
+        self.dialect: Dialect | None = None
+        if max_depth:
+            self._check_depth(tools)
+            from speceyes.dialects import dialect as dialect_named
+            from speceyes.tools import Tools
+
+            assert tools is not None
+            self.tools = tools if isinstance(tools, Tools) else Tools(tools)
+            self.dialect = dialect_named(dialect, model)
+
+    def _check_depth(self, tools: object) -> None:
+        if self.max_depth < 0:
+            raise ConfigError(f"max_depth={self.max_depth}; it must be 0 (draft at once) or more")
+        if tools is None:
+            raise ConfigError(
+                f"max_depth={self.max_depth} without tools: pass tools, such as ['zoom']"
+            )
+        if self.top_k < 3:
+            raise ConfigError(
+                f"top_k={self.top_k}; drafts of several depths are compared by their "
+                "separability, which needs at least 3"
+            )
 
     @property
     def prompt_hash(self) -> str:
-        """Fingerprint (16 hex digits) of the prompts: scores calibrated under other prompts
-        don't carry over.
+        """Fingerprint (16 hex digits) of the prompts, and of how it looks where it may: scores
+        calibrated under others don't carry over.
         """
-        return prompts.fingerprint(self.system or "", self.prompt, self.choice_prompt)
+        asked = [self.system or "", self.prompt, self.choice_prompt]
+        if self.tools is not None and self.dialect is not None:
+            names = ",".join(tool.name for tool in self.tools)
+            asked.append(f"{self.max_depth} {self.together} {self.dialect.name} {names}")
+        return prompts.fingerprint(*asked)
 
     def __call__(
         self,
@@ -88,7 +156,8 @@ class SpeculativeAnswerer:
 
         Args:
             queries: One batch.
-            floor: Drafts may end, with finish "rejected", at the first token below it.
+            floor: Drafts may end, with finish "rejected", at the first token below it, at any
+                depth.
             unwanted: Asked before every token for the places of queries whose drafts nobody
                 wants any more; these end at once, with `error`. Without effect where the model
                 has no `session`.
@@ -96,6 +165,25 @@ class SpeculativeAnswerer:
         sampling = self._sampling
         if floor is not None and floor.top_k <= sampling.top_k:
             sampling = dataclasses.replace(sampling, floor=floor)
+        drafts = self._at_once(queries, sampling, unwanted)
+        if not self.max_depth:
+            return drafts
+        gone = frozenset() if unwanted is None else frozenset(unwanted())
+        deeper = [at for at, d in enumerate(drafts) if at not in gone and self._deepens(d)]
+        if deeper:
+            found = self._deeper([queries[at] for at in deeper], sampling)
+            for at, (depth, draft) in zip(deeper, found, strict=True):
+                if draft is not None and self._score(draft) > self._score(drafts[at]):
+                    drafts[at] = deepened(draft, depth)
+        return drafts
+
+    def _at_once(
+        self,
+        queries: Sequence[Query],
+        sampling: Sampling,
+        unwanted: Callable[[], Collection[int]] | None,
+    ) -> list[Completion]:
+        """The drafts at depth 0."""
         drafts: dict[int, Completion] = {}
         asked: list[tuple[int, Conversation]] = []
         for at, query in enumerate(queries):
@@ -111,6 +199,59 @@ class SpeculativeAnswerer:
         said = generate_isolated(self.model, [c for _, c in asked], sampling)
         drafts.update((at, completion) for (at, _), completion in zip(asked, said, strict=True))
         return [drafts[at] for at in range(len(queries))]
+
+    def _deeper(
+        self, queries: Sequence[Query], sampling: Sampling
+    ) -> list[tuple[int, Completion | None]]:
+        """(its depth, the best separated draft of what was seen) of each query; None where
+        nothing was seen, or no draft was made of it.
+        """
+        # Imported late: a draft at once needs no tools. Made here, for `self.model` may have been
+        # exchanged since, and `Looks` keeps nothing of a run.
+        from speceyes.drafting.looks import Looks
+
+        assert self.tools is not None and self.dialect is not None
+        looks = Looks(
+            self.model,
+            tools=self.tools,
+            dialect=self.dialect,
+            max_depth=self.max_depth,
+            together=self.together,
+            max_tokens=self.look_tokens,
+        )
+        asked: list[tuple[int, int, Conversation]] = []
+        for at, (query, seen) in enumerate(zip(queries, looks(queries), strict=True)):
+            for images in seen:
+                try:
+                    whole = dataclasses.replace(query, images=(*query.images, *images))
+                    asked.append((at, len(images), self.conversation(whole)))
+                except Exception as exc:  # noqa: BLE001 - a query's failure is its own
+                    _log.warning("a deeper draft could not be asked: %s", describe(exc))
+        said = generate_isolated(self.model, [c for _, _, c in asked], sampling)
+        best: list[tuple[int, Completion | None]] = [(0, None)] * len(queries)
+        for (at, depth, _), draft in zip(asked, said, strict=True):
+            before = best[at][1]
+            if before is None or self._score(draft) > self._score(before):
+                best[at] = (depth, draft)
+        return best
+
+    def _deepens(self, draft: Completion) -> bool:
+        if draft.error is not None:
+            return False
+        try:
+            return self.rule is None or self.rule(draft)
+        except Exception as exc:  # noqa: BLE001 - a draft that can't be judged stays as it is
+            _log.warning("the depth rule failed: %s", describe(exc))
+            return False
+
+    def _score(self, draft: Completion) -> float:
+        """What drafts of a query are compared by; -inf for what no gate would accept."""
+        if draft.error is not None or draft.finish == "length" or not draft.text.strip():
+            return -math.inf
+        if self.rule is not None:
+            return self.rule.score(draft)
+        [found] = raw_scores([draft.top_logprobs], self.top_k)
+        return -math.inf if math.isnan(found) else float(found)
 
     def conversation(self, query: Query) -> Conversation:
         """What the model is asked about a query: images, question, instruction."""

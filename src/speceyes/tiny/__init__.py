@@ -1,4 +1,4 @@
-"""The bundled pair of tiny trained models, in the Hugging Face format.
+"""The bundled tiny trained models, a pair and a drafter that zooms, in the Hugging Face format.
 
 They were trained on the synthetic scenes of `speceyes.tiny.scenes` by `speceyes.tiny.train`
 and know nothing else. `docs/tiny.md` and the model card beside the weights have the figures.
@@ -15,9 +15,19 @@ LARGE = WEIGHTS / "large"
 """The agent: thinks, zooms, answers, judges. Load with `HFModel.from_pretrained`."""
 SMALL = WEIGHTS / "small"
 """The drafter: answers at once from the downsampled scene."""
+SMALL_ZOOM = WEIGHTS / "small_zoom"
+"""A drafter that has also learned to zoom: for `SpeculativeAnswerer(..., max_depth=1)`."""
 
 
 def settings() -> dict[str, Any]:
     """What was chosen on the calibration split: `threshold`, `top_k`, `aggregate`, and more."""
     data: dict[str, Any] = json.loads((WEIGHTS / "settings.json").read_text(encoding="utf-8"))
+    return data
+
+
+def depth_settings() -> dict[str, Any]:
+    """What `speceyes.tiny.depth` measured of `SMALL_ZOOM`: `top_k`, `cpu_seconds`, and with the
+    judge ("judged") and without ("unjudged") each drafter's `threshold`, `rule` and figures.
+    """
+    data: dict[str, Any] = json.loads((WEIGHTS / "depth.json").read_text(encoding="utf-8"))
     return data

@@ -13,16 +13,15 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 from transformers import PreTrainedTokenizerFast
 
-from speceyes.tiny import scenes, transcripts
+from speceyes.tiny import scenes, transcripts, zooming
 from speceyes.tiny.models import Size
 from speceyes.tiny.scenes import COLOURS, SHAPES, Card, Look, Question, Scene, Shape
-from speceyes.tiny.transcripts import Piece, Transcript
+from speceyes.tiny.transcripts import Piece, Region, Transcript, region_of
 
 ROLES = ("given", "said", "place", "box", "seen", "answer")
 TOKENS = 4  # merged vision tokens a side
 THINGS = ("none", "large", "small", "card")
 Array = npt.NDArray[np.int64]
-Region = tuple[float, float, float, float]
 COMPARED = ("large/presence", "card/presence", "card/position", "card/same")
 """Kinds that compare two things, which are learned last: the agent is taught more of them."""
 _COLOUR = {name: i + 1 for i, name in enumerate(COLOURS)}
@@ -80,12 +79,6 @@ def _no_labels() -> Array:
     labels = np.full((TOKENS * TOKENS, 7), -1, dtype=np.int64)
     labels[:, 0], labels[:, 1] = np.divmod(np.arange(TOKENS * TOKENS), TOKENS)
     return labels
-
-
-def _region(look: Look, view: int) -> Region:
-    """What the agent's box around a look shows, in fractions of the scene."""
-    left, top, right, bottom = transcripts.zoom_box(look, view)
-    return left / view, top / view, right / view, bottom / view
 
 
 def scene_labels(scene: Scene) -> Array:
@@ -184,6 +177,7 @@ class Lessons:
         tokenizer: The pair's.
         size: The model's.
         large: Teach the agent (else the drafter).
+        zooms: Teach the drafter to zoom as well.
         seed: Of all batches.
         scenes_a_batch: How many scenes a batch has.
         easy: In this many first batches all questions are about large objects: what can be
@@ -199,10 +193,12 @@ class Lessons:
         seed: int,
         scenes_a_batch: int,
         easy: int = 0,
+        zooms: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._size = size
         self._large = large
+        self._zooms = zooms
         self._seed = seed
         self._count = scenes_a_batch
         self._easy = easy
@@ -211,7 +207,7 @@ class Lessons:
 
     def batch(self, number: int, *, rows: bool = True) -> Batch:
         """Batch `number`; without rows, views and labels alone (to train the vision tower)."""
-        rng = np.random.default_rng([self._seed, int(self._large), number])
+        rng = np.random.default_rng([self._seed, 2 if self._zooms else int(self._large), number])
         views: list[Array] = []
         labels: list[Array] = []
         told: list[Row] = []
@@ -232,11 +228,11 @@ class Lessons:
                     if len(images) == len(question.looks) + 1:
                         named += _named_in_findings(scene, question)
                     told.append(self._row(name, transcript, images, named))
-            if self._large:
+            if self._large or (self._zooms and not rows):
                 # Marks are the hardest to read: every card is looked at, asked about or not.
                 for card in scene.cards:
                     look = scenes.look_at(f"{card.colour} card", card)
-                    region = _region(look, self._size.view)
+                    region = region_of(look, self._size.view)
                     views.append(view_of(scene, region, self._size.view, rng))
                     labels.append(crop_labels(scene, look))
         return Batch(np.stack(views).astype(np.uint8), np.stack(labels), tuple(told))
@@ -267,6 +263,16 @@ class Lessons:
     ) -> list[tuple[str, Transcript, Question]]:
         told: list[tuple[str, Transcript, Question]] = []
         view = self._size.view
+        if self._zooms:
+            if not rows:
+                return told
+            return zooming.lessons_about(
+                scene,
+                view,
+                rng,
+                lambda: self._question(scene, rng, easy),
+                lambda: _where(scene, rng),
+            )
         if not self._large:
             if rows:
                 for _ in range(6):

@@ -1,4 +1,4 @@
-"""Trains the tiny pair: `python -m speceyes.tiny.train large|small --out DIR --steps N`.
+"""Trains the tiny models: `python -m speceyes.tiny.train large|small|small_zoom --out DIR`.
 
 Plain supervised learning on drawn scenes, in the Hugging Face classes' own layers. Three things
 make it learn in minutes. A head, thrown away afterwards, names what each merged vision token
@@ -159,6 +159,7 @@ class Trainer:
             self.tokenizer,
             self.size,
             large=name == "large",
+            zooms=name == "small_zoom",
             seed=seed,
             scenes_a_batch=scenes,
             easy=easy,
@@ -343,6 +344,11 @@ class Trainer:
             self.step, self.seconds = state["step"], state["seconds"]
             self.usual_norm = state["usual_norm"]
 
+    def begin_with(self, weights: Path) -> None:
+        """Starts from an exported model; what is thrown away after training starts anew."""
+        known = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=torch.float32)
+        self.model.load_state_dict(known.state_dict())
+
     def export(self, out: Path) -> None:
         """The model in the Hugging Face format, float16, with its processor."""
         plain = build_model(self.tokenizer, self.size, 0)
@@ -356,10 +362,11 @@ def _means(report: dict[str, list[float]]) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Trains one of the two models and writes it in the Hugging Face format."""
+    """Trains one of the models and writes it in the Hugging Face format."""
     parser = argparse.ArgumentParser(prog="python -m speceyes.tiny.train", description=__doc__)
-    parser.add_argument("model", choices=("large", "small"))
+    parser.add_argument("model", choices=("large", "small", "small_zoom"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--start", type=Path, help="folder of an exported model to start from")
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--warm", type=int, default=0, help="first steps, vision tower alone")
     parser.add_argument("--easy", type=int, default=0, help="first steps, large objects alone")
@@ -374,6 +381,8 @@ def main(argv: list[str] | None = None) -> None:
         torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(args.model, args.seed, args.lr, args.scenes, args.device, args.easy)
+    if args.start is not None:
+        trainer.begin_with(args.start)
     trainer.load(args.out)
     report: dict[str, list[float]] = defaultdict(list)
     log = (args.out / "log.jsonl").open("a", encoding="utf-8")
@@ -398,6 +407,7 @@ def main(argv: list[str] | None = None) -> None:
     trainer.export(args.out / "model")
     facts = {
         "model": args.model,
+        "start": None if args.start is None else args.start.name,
         "steps": trainer.step,
         "vision_only_steps": args.warm,
         "easy_steps": args.easy,

@@ -19,12 +19,15 @@ from speceyes.tools.zoom import Zoom
 from speceyes.values import Conversation, Image, Message, Observation, Query, ToolCall
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
-CROP = 32
-"""Side of the box that the agent zooms in on, pixels of the 112 x 112 it sees."""
+CROP = 0.29
+"""Side of the box that an agent zooms in on, of the scene's: 32 of the large model's 112 pixels, 24
+of the small one's 80.
+"""
 STEP = 4
 """Boxes lie on multiples of this, pixels."""
 
 Role: TypeAlias = Literal["given", "said", "place", "box", "seen", "answer"]
+Region: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Transcript:
     """Pieces in order, and the regions (fractions of the scene) its images show."""
 
     pieces: tuple[Piece, ...]
-    regions: tuple[tuple[float, float, float, float], ...]
+    regions: tuple[Region, ...]
 
 
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -60,13 +63,20 @@ def chat_text(conversation: Conversation) -> str:
 
 def zoom_box(look: Look, view: int) -> tuple[int, int, int, int]:
     """The box around a look's centre, pixels of the `view` x `view` image, on the grid."""
+    side = round(CROP * view / STEP) * STEP
 
     def start(centre: float) -> int:
-        low = round((centre * view - CROP / 2) / STEP) * STEP
-        return min(max(low, 0), view - CROP)
+        low = round((centre * view - side / 2) / STEP) * STEP
+        return min(max(low, 0), view - side)
 
     x, y = start(look.x), start(look.y)
-    return x, y, x + CROP, y + CROP
+    return x, y, x + side, y + side
+
+
+def region_of(look: Look, view: int) -> Region:
+    """What the box around a look shows, in fractions of the scene."""
+    left, top, right, bottom = zoom_box(look, view)
+    return left / view, top / view, right / view, bottom / view
 
 
 def _query(question: Question) -> Query:
@@ -110,7 +120,7 @@ def agent(question: Question, view: int, *, cut: int | None = None) -> Transcrip
         seen = Observation((_BLANK,))
         conversation = _DIALECT.observe(conversation, text, (seen,), last=last)
         done += len(text) + len(END)
-        regions.append((box[0] / view, box[1] / view, box[2] / view, box[3] / view))
+        regions.append(region_of(look, view))
     give()
     finding = question.findings[len(looks)] if len(looks) == len(question.looks) else ""
     pieces += [
@@ -138,8 +148,40 @@ def direct(question: Question) -> Transcript:
     return _short(_DIALECT.ask_direct(_query(question), _TOOLS), question.answer)
 
 
-def draft(question: Question) -> Transcript:
-    """The small model's answer: no system prompt, no tools."""
+def draft(question: Question, view: int = 0, *, looks: int = 0) -> Transcript:
+    """The small model's answer: no system prompt, no tools. With `looks`, what its first looks
+    show stands behind the scene, as a draft with depth is asked.
+    """
     instruction = prompts.CHOICE if question.choices else prompts.DRAFT
     text = f"{_query(question).text}\n{instruction}"
-    return _short(Conversation((Message("user", (_BLANK, text)),)), question.answer)
+    images = (_BLANK,) * (1 + looks)
+    told = _short(Conversation((Message("user", (*images, text)),)), question.answer)
+    seen = tuple(region_of(look, view) for look in question.looks[:looks])
+    return Transcript(told.pieces, (_WHOLE, *seen))
+
+
+def zoom(question: Question, view: int) -> Transcript:
+    """The small model's first turn as an agent, in as few tokens as can be: a call where there
+    is something to look at, else the answer. It doesn't think in words, for its words would
+    cost what a draft is to save.
+    """
+    given = Piece(chat_text(_DIALECT.open(_query(question), _TOOLS)), "given")
+    if not question.looks:
+        said = (
+            Piece("<think>", "said"),
+            Piece("</think>\n<answer>", "said"),
+            Piece(question.answer, "answer"),
+            Piece(f"</answer>{END}", "said"),
+        )
+        return Transcript((given, *said), (_WHOLE,))
+    box = zoom_box(question.looks[0], view)
+    call = ToolCall("image_zoom_in_tool", {"bbox_2d": list(box)})
+    head, tail = _DIALECT.render_call(call).split(str(box[0]), 1)
+    numbers, end = tail.split("]", 1)
+    said = (
+        Piece("<think>", "said"),
+        Piece(f"</think>\n{head}", "said"),
+        Piece(f"{box[0]}{numbers}", "box"),
+        Piece(f"]{end}", "said"),
+    )
+    return Transcript((given, *said), (_WHOLE,))
