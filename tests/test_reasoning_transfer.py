@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -158,6 +160,7 @@ def test_arguments_that_are_none() -> None:
         ({"keep": "first"}, "keep='first'"),
         ({"sentences": 0}, "sentences=0"),
         ({"verify": "likelihood"}, "can't tell how likely"),
+        ({"keep": "attended"}, "small can't tell what it attends to"),
     ):
         with pytest.raises(ConfigError, match=message):
             ReasoningTransfer(large(), small(), **options)  # type: ignore[arg-type]
@@ -201,6 +204,88 @@ def test_a_likelihood_is_what_the_logits_say(family: Family) -> None:
             wanted = logits.gather(1, torch.tensor(said)[:, None]).mean().item()
             assert found[i] == pytest.approx(wanted, abs=1e-4)
         model.generate(asked, Sampling(max_tokens=3))
+
+
+# --- what is attended to ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("cache_bytes", [0, None])
+def test_attention_is_what_the_whole_pass_gives(family: Family, cache_bytes: int | None) -> None:
+    net, processor = build(family)
+    model = HFModel(net, processor, cache_bytes=cache_bytes)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (56, 84, 3), np.uint8))
+    asked = Conversation((Message("user", (image, "What colour is it?")),))
+    parts, lead = ["What colour is", "the small square", "left of"], " the large circle?"
+    before = net.config.get_text_config()._attn_implementation
+    for _ in range(2):  # the second time over what was kept
+        [found] = model.attended([asked], [parts], lead)
+        model.generate([asked], Sampling(max_tokens=2))
+    assert net.config.get_text_config()._attn_implementation == before
+
+    said = dataclasses.replace(asked, prefill=" ".join(parts) + lead)
+    inputs, [length] = model._prompter.batch([model._prompter.prompt(0, said)])
+    net.set_attn_implementation("eager")
+    with torch.no_grad():
+        weights = net(**inputs, output_attentions=True).attentions
+    whole = torch.stack([one[0, :, -1].mean(dim=0) for one in weights]).mean(dim=0)
+    assert len(whole) == length
+    texts = [" ".join(parts[:k]) for k in range(4)]
+    ends = [
+        model._prompter.batch([model._prompter.prompt(0, dataclasses.replace(asked, prefill=t))])[1]
+        for t in texts
+    ]
+    wanted = [float(whole[a[0] : b[0]].sum()) for a, b in itertools.pairwise(ends)]
+    assert found == pytest.approx(wanted, abs=1e-5) and sum(found) < 1
+
+
+def test_what_cannot_be_read_has_no_attention_and_all_of_it_is_handed_over() -> None:
+    net, processor = build("qwen3_vl")
+    model = HFModel(net, processor)
+    asked = Conversation((Message("user", (Image.new("RGB", (4000, 2)), "?")),))
+    assert model.attended([asked], [["a", "b"]]) == [None]
+    with pytest.raises(ConfigError, match="can't tell what it attends to"):
+        model.reference().attended([asked], [["a", "b"]])
+
+    class Blind:
+        """Looks at one sentence only, where it can tell."""
+
+        name, tells_attention = "blind", True
+
+        def __init__(self, told: Any) -> None:
+            self.inner, self.told = small(), told
+            self.seen_size, self.generate = self.inner.seen_size, self.inner.generate
+
+        def attended(self, conversations: Any, parts: Any, lead: str) -> Any:
+            if isinstance(self.told, Exception):
+                raise self.told
+            assert parts == [THOUGHT.replace(". ", ".|").split("|")] and "answer" in lead
+            return [self.told]
+
+    for told, kept in (
+        ([0.1, 0.0, 0.6, 0.2], "It is blue. Its edge is white."),
+        (None, THOUGHT),
+        (RuntimeError("gone"), THOUGHT),
+    ):
+        seen: list[str] = []
+
+        def again(conversation: Conversation, sampling: Sampling, seen: Any = seen) -> str:
+            seen.append(conversation.messages[-1].text)
+            return "blue"
+
+        run = ReasoningTransfer(large(again=again), Blind(told), keep="attended", sentences=2)
+        [result] = ask(run)
+        assert result.answer == "blue" and f"trust what you see.\n{kept}\n" in seen[0]
+
+
+def test_the_bundled_small_model_tells_what_it_attends_to() -> None:
+    big, quick = HFModel.from_pretrained(tiny.LARGE), HFModel.from_pretrained(tiny.SMALL)
+    [item] = questions("heldout", 1)
+    asked = Conversation((Message("user", (*item.query.images, item.query.text)),))
+    [found] = quick.attended([asked], [["It is a large bar.", "It is red.", "row 2"]], "\nSo")
+    assert len(found) == 3 and all(0 < one < 1 for one in found)
+    run = ReasoningTransfer(big, quick, keep="attended", sentences=1)
+    assert run([item.query])[0].query_id == item.query.id
 
 
 def test_verification_by_likelihood_on_the_bundled_pair() -> None:

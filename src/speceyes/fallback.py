@@ -1,47 +1,35 @@
 """Phase IV: the full agent loop, batched.  (Sec. 3.1 and 3.2 of SpecEyes, arXiv 2603.23483.)
 
-The agent is the stateful system s_{d+1} = f(s_d, t_d(s_d)): it thinks, calls a tool, looks at
-what came back, and so on to its answer. Here live trajectories share every forward pass, each
-at its own depth and its own place in a turn, and a new one joins as soon as another has finished.
-A model that can't let rows join in the middle of a turn takes a turn of all in one batch.
+The agent is a model that is driven here (`speceyes.agent.turns`), or one that a user has already
+(`speceyes.agent.own`). Either works on several queries at once, and a new one joins as soon as
+another has finished.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
-from speceyes import prompts
-from speceyes.errors import ConfigError, ModelError, ParseError
-from speceyes.fingerprint import frozen
-from speceyes.isolation import describe, generate_isolated
+from speceyes.agent import hint as hints
+from speceyes.agent.guessers import TurnGuesser
+from speceyes.agent.guesses import Guesses, Tally
+from speceyes.agent.hint import Hint
+from speceyes.agent.own import OwnAgent, OwnRun
+from speceyes.agent.turns import Agent, TurnRun
+from speceyes.errors import ConfigError
 from speceyes.values import (
     Completion,
-    Conversation,
     Dialect,
-    Observation,
     Query,
-    Sampling,
-    Session,
     Step,
     Tool,
-    ToolCall,
     Trajectory,
-    Turn,
+    Verdict,
     VisionLanguageModel,
 )
 
 if TYPE_CHECKING:
     from speceyes.tools import Tools
-
-_log = logging.getLogger(__name__)
-
-_TAG = re.compile(r"</?[A-Za-z_][\w-]{0,40}>")
 
 
 @final
@@ -59,9 +47,16 @@ class AgenticFallback:
             (5 tool steps). Before the last one the model is told to answer with what it has.
         max_tokens: Most new tokens a turn.
         max_batch: Most trajectories alive at once.
+        hint: What the agent is told of a draft that the gate rejected, behind the question of its
+            first turn: "answer", "reasoning", a function of query, draft and verdict that returns
+            a text, or None for nothing; see docs/turns.md. Drafts then never end early.
+        guesser: Says which tool a turn will call, so that it is run, and what it shows encoded,
+            while the turn is still being decoded; see docs/turns.md. It changes no trajectory.
+            None guesses nothing.
 
     Raises:
-        ConfigError: A number is below 1, or the dialect or a tool is unknown.
+        ConfigError: A number is below 1, the dialect or a tool is unknown, or `hint` or `guesser`
+            is none.
 
     Example:
         >>> from PIL import Image
@@ -83,6 +78,8 @@ class AgenticFallback:
         max_steps: int = 6,
         max_tokens: int = 512,
         max_batch: int = 16,
+        hint: Hint | None = None,
+        guesser: TurnGuesser | None = None,
     ) -> None:
         for name, value in (
             ("max_steps", max_steps),
@@ -91,15 +88,82 @@ class AgenticFallback:
         ):
             if value < 1:
                 raise ConfigError(f"{name}={value}; it must be at least 1")
+        if guesser is not None and not isinstance(guesser, TurnGuesser):
+            raise ConfigError(
+                f"guesser is a {type(guesser).__name__}; it needs reads_text, guess, seen_size and "
+                "learn, as SmallModelGuesser and EarlierCallGuesser have them"
+            )
         from speceyes.dialects import dialect as dialect_named
         from speceyes.tools import Tools
 
-        self.model = model
+        self.model: VisionLanguageModel | None = model
+        """The large model; None where the agent is a callable."""
         self.tools: Tools = tools if isinstance(tools, Tools) else Tools(tools)
-        self.dialect = dialect_named(dialect, model)
+        self.dialect: Dialect | None = dialect_named(dialect, model)
+        """How the model writes; None where the agent is a callable."""
         self.max_steps = max_steps
         self.max_tokens = max_tokens
         self.max_batch = max_batch
+        self.hint = hints.checked(hint)
+        self.guesser = guesser
+        self.tally = Tally()
+        self.own: OwnAgent | None = None
+        """The callable that answers instead of a model; see `from_callable`."""
+
+    @classmethod
+    def from_callable(
+        cls,
+        agent: Callable[[Query], Any],
+        *,
+        name: str | None = None,
+        concurrency: int = 1,
+        timeout_s: float | None = None,
+    ) -> AgenticFallback:
+        """An agent that exists already as phase IV: any function that answers a query.
+
+        Args:
+            agent: Called with a `Query`, whose images are its own to draw on. It returns the
+                answer as text or a number, or a mapping with "answer", a `Completion`, a
+                `Trajectory` where depth and tokens shall be seen, or a `Result`. It may be async.
+                An exception ends that one query.
+            name: Names it in the log and in errors; default: the callable's own name.
+            concurrency: Most calls at once, over all runs and threads. 1, without `timeout_s`,
+                calls it in the thread that asks; otherwise each call has a thread of its own.
+            timeout_s: Seconds that a query may take, from when the agent is free for it on;
+                None for no limit. An async agent is cancelled then; a plain call is left behind
+                and keeps its place among `concurrency` until it ends.
+
+        Raises:
+            ConfigError: agent can't be called, or a number is out of range.
+
+        Example:
+            >>> from PIL import Image
+            >>> agent = AgenticFallback.from_callable(lambda query: f"{len(query.images)} image")
+            >>> agent([Query("How many?", (Image.new("RGB", (64, 64)),))])[0].answer
+            '1 image'
+        """
+        from speceyes.tools import Tools
+
+        made = cls.__new__(cls)
+        made.own = OwnAgent(agent, name=name, concurrency=concurrency, timeout_s=timeout_s)
+        made.model, made.tools, made.dialect = None, Tools(), None
+        made.max_steps = made.max_tokens = 1
+        made.max_batch = concurrency
+        made.hint = made.guesser = None
+        made.tally = Tally()
+        return made
+
+    @property
+    def guesses(self) -> Guesses:
+        """What came of all guesses so far."""
+        return self.tally.total
+
+    @property
+    def name(self) -> str:
+        """The large model's name, or the callable's."""
+        if self.own is not None:
+            return self.own.name
+        return "" if self.model is None else self.model.name
 
     def __call__(self, queries: Sequence[Query]) -> list[Trajectory]:
         """One trajectory a query, in order. No trajectory can end another."""
@@ -143,210 +207,81 @@ class AgenticFallback:
         return AgentRun(self)
 
 
-@dataclass(slots=True)
-class _Live:
-    """A trajectory under way."""
-
-    key: int
-    query: Query
-    conversation: Conversation
-    steps: list[Step] = field(default_factory=list)
-    seconds: float = 0.0
-
-
 @final
 class AgentRun:
-    """One run of an `AgenticFallback`: the trajectories that are alive now.
+    """One run of an `AgenticFallback`: the queries that it works on now.
 
     Made by `AgenticFallback.begin`; used by one thread.
     """
 
     def __init__(self, agent: AgenticFallback) -> None:
-        self._agent = agent
-        self._live: dict[int, _Live] = {}
-        self._done: list[tuple[int, Trajectory, float]] = []
-        self._sampling = Sampling(max_tokens=agent.max_tokens, stop=agent.dialect.stop)
-        begin = getattr(agent.model, "session", None)
-        self._session: Session | None = begin(self._sampling) if callable(begin) else None
+        self._most, self._hint = agent.max_batch, agent.hint
+        self._run: TurnRun | OwnRun
+        if agent.own is not None:
+            self._run = OwnRun(agent.own, agent.max_batch)
+        else:
+            assert agent.model is not None and agent.dialect is not None
+            self._run = TurnRun(
+                Agent(
+                    agent.model,
+                    agent.tools,
+                    agent.dialect,
+                    agent.max_steps,
+                    agent.max_tokens,
+                    agent.guesser,
+                    agent.tally,
+                )
+            )
+
+    def tell_turns(self, told: Callable[[int, Step, float], None]) -> None:
+        """Has each turn told as it ends: the query's key, the step, and the seconds of its tools.
+        A callable's turns are its own affair and are not told.
+        """
+        if isinstance(self._run, TurnRun):
+            self._run.on_turn = told
 
     @property
     def live(self) -> int:
         """How many trajectories are held, finished ones that `step` has yet to return
         included.
         """
-        return len(self._live) + len(self._done)
+        return self._run.live
 
     @property
     def joins(self) -> bool:
         """Whether one that is added joins in the middle of the others' turns."""
-        return self._session is not None
+        return self._run.joins
 
     @property
     def room(self) -> int:
         """How many more may be added before the next step."""
-        return self._agent.max_batch - self.live
+        return self._most - self._run.live
 
-    def add(self, key: int, query: Query) -> None:
-        """Lets a query join at the next step; `key` comes back with its trajectory."""
-        agent = self._agent
-        try:
-            tools = tuple(agent.tools)
-            # With a single turn the first is the last, and must be asked for an answer.
-            opening = agent.dialect.open if agent.max_steps > 1 else agent.dialect.ask_direct
-            query = dataclasses.replace(query, images=tuple(map(frozen, query.images)))
-            one = _Live(key, query, opening(query, tools))
-        except Exception as exc:  # noqa: BLE001 - a query's failure is its own
-            reason = f"the agent could not be asked: {describe(exc)}"
-            self._done.append((key, Trajectory((), None, "error", reason), 0.0))
+    def add(
+        self, key: int, query: Query, rejected: tuple[Completion, Verdict] | None = None
+    ) -> None:
+        """Lets a query join at the next step.
+
+        Args:
+            key: Comes back with its trajectory.
+            query: The query.
+            rejected: Its draft, and the verdict that rejected it, for `AgenticFallback.hint`.
+        """
+        if self._hint is not None and rejected is not None and isinstance(self._run, TurnRun):
+            self._run.add(key, query, hints.told(self._hint, query, *rejected))
         else:
-            self._live[key] = one
-            if self._session is not None:
-                self._session.add(key, one.conversation)
+            self._run.add(key, query)
 
     def step(self) -> list[tuple[int, Trajectory, float]]:
         """Works on all live trajectories until a turn of one of them is over, or, where the
-        model can't let rows join, until a turn of each is.
+        model can't let rows join, until a turn of each is. A callable is waited for.
 
         Returns:
             (key, trajectory, seconds) of those that finished, seconds as in
             `AgenticFallback.stream`; perhaps none.
         """
-        finished, self._done = self._done, []
-        if not self._live:
-            return finished
-        start = time.perf_counter()
-        said = self._turns() if self._session is None else self._first_turns(self._session)
-        share = (time.perf_counter() - start) / len(self._live)
-        for one in self._live.values():
-            one.seconds += share
-        for key, completion in said:
-            one = self._live[key]
-            start = time.perf_counter()
-            try:
-                trajectory = self._advance(one, completion)
-            except Exception as exc:  # noqa: BLE001 - a dialect's defect ends this one only
-                _log.warning("trajectory %s ended by %s", one.key, describe(exc))
-                trajectory = Trajectory(tuple(one.steps), None, "error", describe(exc))
-            one.seconds += time.perf_counter() - start
-            if trajectory is not None:
-                del self._live[key]
-                finished.append((key, trajectory, one.seconds))
-            elif self._session is not None:
-                self._session.add(key, one.conversation)
-        return finished
+        return self._run.step()
 
     def close(self) -> None:
         """Gives up what is under way."""
-        self._live.clear()
-        if self._session is not None:
-            self._session.close()
-
-    def _turns(self) -> list[tuple[int, Completion]]:
-        """A turn of each, in one batch."""
-        asked = [one.conversation for one in self._live.values()]
-        said = generate_isolated(self._agent.model, asked, self._sampling)
-        return list(zip(self._live, said, strict=True))
-
-    def _first_turns(self, session: Session) -> list[tuple[int, Completion]]:
-        """The turns that are over first."""
-        try:
-            while not (said := session.step()):
-                if not len(session):
-                    raise ModelError(f"the session of {self._agent.model.name} lost its rows")
-            return said
-        except Exception as exc:  # noqa: BLE001 - it promised not to; the rows are told apart
-            _log.warning("the session failed (%s); going on without", describe(exc))
-            session.close()
-            self._session = None
-            return self._turns()
-
-    def _advance(self, one: _Live, completion: Completion) -> Trajectory | None:
-        """What becomes of a trajectory after a turn; None where it goes on."""
-        agent = self._agent
-        if completion.error is not None or completion.finish == "error":
-            reason = completion.error or "the model failed without a reason"
-            one.steps.append(_step(completion, error=reason))
-            return Trajectory(tuple(one.steps), None, "error", reason)
-        last = len(one.steps) + 1 >= agent.max_steps
-        turn, problem = Turn(), None
-        try:
-            turn = agent.dialect.parse(completion.text)
-        except ParseError as exc:
-            problem = prompts.PARSE_ERROR.format(error=_cut_off(completion, str(exc)))
-        if turn.plain and completion.finish == "length":
-            turn = Turn()
-            problem = prompts.PARSE_ERROR.format(error=_cut_off(completion, "no answer was found"))
-        if turn.answer is not None:
-            one.steps.append(_step(completion))
-            return Trajectory(tuple(one.steps), turn.answer, "answered")
-        if last:
-            # Told to answer, a model may do so without the dialect's tags. What was cut off in
-            # mid-sentence is no answer.
-            plain = _plain_answer(completion.text, agent.dialect.stop)
-            if plain and not turn.calls and completion.finish == "stop":
-                one.steps.append(_step(completion))
-                return Trajectory(tuple(one.steps), plain, "answered")
-            one.steps.append(_step(completion, error=problem))
-            return Trajectory(tuple(one.steps), None, "max_steps")
-        if problem is None and not turn.calls:
-            problem = prompts.PARSE_ERROR.format(error="neither a call nor an answer was found")
-        if problem is not None:
-            seen: tuple[Observation, ...] = (Observation(error=problem),)
-        else:
-            seen = self._run_tools(one, turn.calls)
-        one.steps.append(_step(completion, turn.calls, seen, problem))
-        one.conversation = agent.dialect.observe(
-            one.conversation, completion.text, seen, last=len(one.steps) + 1 >= agent.max_steps
-        )
-        return None
-
-    def _run_tools(self, one: _Live, calls: Sequence[ToolCall]) -> tuple[Observation, ...]:
-        """One observation a call; all calls of a turn see the same images."""
-        agent = self._agent
-        images = one.conversation.images
-        earlier = [
-            pair for step in one.steps for pair in zip(step.calls, step.observations, strict=False)
-        ]
-        sizes = [agent.model.seen_size(image) for image in images]
-        seen = []
-        for call in calls:
-            try:
-                located = agent.dialect.locate(call, images, sizes)
-            except ParseError as exc:
-                seen.append(Observation(error=str(exc)))
-            else:
-                # A tool that keeps state is told what it was called with before.
-                carry = getattr(agent.tools.get(located.name), "carry", None)
-                if callable(carry):
-                    arguments = carry(located.arguments, earlier)
-                    located = dataclasses.replace(located, arguments=arguments)
-                seen.append(agent.tools.run(located, images))
-            earlier.append((call, seen[-1]))
-        return tuple(seen)
-
-
-def _step(
-    completion: Completion,
-    calls: tuple[ToolCall, ...] = (),
-    seen: tuple[Observation, ...] = (),
-    error: str | None = None,
-) -> Step:
-    tokens = len(completion.token_ids)
-    return Step(completion.text, calls, seen, tokens, completion.prompt_tokens, error)
-
-
-def _cut_off(completion: Completion, error: str) -> str:
-    """The parse error, with the reason where the turn ran out of tokens."""
-    return f"{error}; it was cut off: be shorter" if completion.finish == "length" else error
-
-
-def _plain_answer(text: str, stop: Sequence[str]) -> str:
-    """What a turn says besides its reasoning and tags; empty where it opened a code fence or a
-    tag of the dialect, whose content was meant for something else and couldn't be read.
-    """
-    _, closed, after = text.rpartition("</think>")
-    if not closed and "<think>" in text:
-        return ""
-    if "```" in after or any(end.startswith("</") and f"<{end[2:]}" in after for end in stop):
-        return ""
-    return _TAG.sub("", after).strip()
+        self._run.close()

@@ -33,6 +33,8 @@ class Rows(Protocol[Taken]):
 
     def step(self) -> list[tuple[int, Completion]]: ...
 
+    def said(self, key: int) -> str: ...
+
     def drop(self, key: int) -> None: ...
 
 
@@ -107,6 +109,10 @@ class LiveSession(Generic[Read]):
             self._end(key, completion)
         done, self._done = self._done, []
         return done
+
+    def said(self, key: int) -> str:
+        """What one that is under way has said so far; "" where nothing, or it isn't known."""
+        return self._rows.said(key)
 
     def drop(self, key: int) -> None:
         """Gives one up: it will not come back. An unknown key is ignored."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import math
 import os
@@ -15,8 +16,10 @@ from typing import Any, final
 import torch
 
 from speceyes.errors import ConfigError, ModelError
+from speceyes.models._attention import last_attention
 from speceyes.models._bounded import BoundedCache
 from speceyes.models._decode import Decoded, decode
+from speceyes.models._encode_ahead import encode_ahead
 from speceyes.models._fit import MemoryFit
 from speceyes.models._live import LiveBatch, compiled
 from speceyes.models._load import load, out_of_memory, reason, short_name
@@ -264,8 +267,10 @@ class HFModel:
         reference: bool = False,
         compile: bool | None = None,
     ) -> HFModel:
-        """Another model on the same weights, with settings of its own; see `HFModel`."""
-        return HFModel(
+        """Another model on the same weights, with settings of its own; see `HFModel`. Called from
+        several threads, all that share weights take turns.
+        """
+        other = HFModel(
             self._model,
             self._processor,
             name=self._name,
@@ -274,6 +279,10 @@ class HFModel:
             reference=reference,
             compile=self._compiled is not None if compile is None else compile,
         )
+        # Passes of one set of weights get in each other's way: their images' features are laid
+        # ready on it, and it keeps positions.
+        other._lock = self._lock
+        return other
 
     def reference(self) -> HFModel:
         """The same weights under `reference=True`."""
@@ -288,6 +297,19 @@ class HFModel:
         if self._reader is not None:
             with contextlib.suppress(Exception):
                 self._reader.prepare(images)
+
+    def encode_ahead(self, images: Sequence[Image]) -> None:
+        """Encodes images ahead of a call that shows them, and keeps their features for it.
+
+        Never raises for an image: the call itself says what is wrong with it. May be called from
+        another thread: on the CPU it then works beside the model's own calls, elsewhere between
+        them. Without effect where rows are not driven by tokens.
+        """
+        if self._reader is None:
+            return
+        alone = contextlib.nullcontext() if self.device.type == "cpu" else self._working()
+        with contextlib.suppress(Exception), alone, torch.inference_mode():
+            encode_ahead(self._reader, images)
 
     def forget(self) -> None:
         """Gives up what is kept of images and conversations."""
@@ -390,6 +412,53 @@ class HFModel:
                 mean = float(values.mean())
                 found[at] = mean if math.isfinite(mean) else None
         return found
+
+    @property
+    def tells_attention(self) -> bool:
+        """Whether `attended` works."""
+        return self._reader is not None
+
+    def attended(
+        self,
+        conversations: Sequence[Conversation],
+        parts: Sequence[Sequence[str]],
+        lead: str = "",
+    ) -> list[list[float] | None]:
+        """What the model attends to in what it has said, from where it is about to go on.
+
+        Args:
+            conversations: What was asked.
+            parts: What it said to each, in parts; between two of them is a blank.
+            lead: What stands between the last part and where it goes on.
+
+        Returns:
+            For each part the attention that goes to it, 0 to 1, the mean over layers and heads;
+            None where a conversation can't be read.
+
+        Raises:
+            ConfigError: This model can't tell.
+        """
+        if self._reader is None:
+            raise ConfigError(
+                f"{self._name} can't tell what it attends to: only models of the Qwen-VL families "
+                "that are not under reference=True can"
+            )
+        found: list[list[float] | None] = [None] * len(conversations)
+        for at, (asked, said) in enumerate(zip(conversations, parts, strict=True)):
+            with contextlib.suppress(Exception):
+                found[at] = self._attended(asked, said, lead)
+        return found
+
+    def _attended(self, asked: Conversation, parts: Sequence[str], lead: str) -> list[float]:
+        ends = []
+        for k in range(len(parts) + 1):
+            begun = dataclasses.replace(asked, prefill=" ".join(parts[:k]))
+            ends.append(len(self._read(0, begun).tokens.ids))
+        begun = dataclasses.replace(asked, prefill=" ".join(parts) + lead)
+        tokens = self._read(0, begun).tokens
+        with self._working():
+            weights = last_attention(self._model, self._live(Sampling()), tokens)
+        return [float(weights[a:b].sum()) for a, b in itertools.pairwise(ends)]
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
@@ -578,6 +647,11 @@ class _Rows:
 
     def step(self) -> list[tuple[int, Completion]]:
         return self._ended(self._batch.step())
+
+    def said(self, key: int) -> str:
+        return next(
+            (one.row.text(self._batch._stops) for one in self._batch._lines if one.key == key), ""
+        )
 
     def drop(self, key: int) -> None:
         self._lengths.pop(key, None)

@@ -10,6 +10,7 @@ paper is claimed.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 import threading
 import time
@@ -18,12 +19,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, TypeAlias, final, get_args
 
-import numpy as np
-
 from speceyes import intake, prompts
 from speceyes.errors import ConfigError, InputError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
 from speceyes.isolation import describe, generate_isolated
+from speceyes.strategies.key_reasoning import Keep, best_of, likeliest, sentences_of
 from speceyes.values import (
     Completion,
     Conversation,
@@ -38,9 +38,9 @@ from speceyes.values import (
 )
 
 Verify: TypeAlias = Literal["answers", "likelihood"]
-Keep: TypeAlias = Literal["all", "last", "likeliest"]
 
-_SENTENCE = re.compile(r"(?<=[.!?\n])\s+")
+_log = logging.getLogger(__name__)
+
 _WORDS = re.compile(r"\w+")
 _ARTICLES = {"a", "an", "the"}
 
@@ -135,9 +135,12 @@ class ReasoningTransfer:
             `likelihoods`, as `HFModel` does for the Qwen-VL families.
         agrees: For "answers".
         likely: For "likelihood": least mean log-probability of an answer's tokens, nats.
-        keep: What of the reasoning is handed over: "all"; the "last" sentences; or those that
-            the small model was surest of, by the mean log-probability of their tokens.
-        sentences: How many, for "last" and "likeliest".
+        keep: What of the reasoning is handed over: "all"; the "last" sentences; the "likeliest",
+            which the small model was surest of, by the mean log-probability of their tokens; or
+            the most "attended", by the small model's own attention from where it would begin its
+            answer behind its reasoning, for which it must offer `attended`, as `HFModel` does
+            for the Qwen-VL families.
+        sentences: How many, for all but "all".
         two_stage: Let the small model answer once more, behind its reasoning, and where that is
             what the large one said, spare the large one's second answer.
         answer_tokens: Most new tokens of an answer.
@@ -196,6 +199,11 @@ class ReasoningTransfer:
                     f"{model.name} can't tell how likely an answer is: use verify='answers', or a "
                     "model with `likelihoods`, such as HFModel"
                 )
+        if keep == "attended" and not getattr(small, "tells_attention", False):
+            raise ConfigError(
+                f"{small.name} can't tell what it attends to: use keep='likeliest' or 'last', or "
+                "a model of the Qwen-VL families as HFModel"
+            )
         self.large, self.small = large, small
         self.verify, self.keep = verify, keep
         self._agrees, self._likely = agrees, likely
@@ -255,7 +263,7 @@ class ReasoningTransfer:
                 left, self._say(self.small, [_reasoning(o) for o in left], self._long), strict=True
             ):
                 one.reasoning = said
-                one.notes = "" if said.error is not None else self._key(said)
+            self._pick(left)
             if self._two_stage:
                 self._settle(left)
             rest = [one for one in left if not one.settled]
@@ -300,24 +308,40 @@ class ReasoningTransfer:
             one.second = said
             one.settled = _answered(said) and self._alike(one.query, said.text, one.large.text)
 
-    def _key(self, reasoning: Completion) -> str:
-        """The part of the reasoning that is handed over."""
-        text = reasoning.text.strip()
-        parts = [part for part in _SENTENCE.split(text) if part.strip()]
-        if self.keep == "all" or len(parts) <= self._sentences:
-            return text
-        if self.keep == "last":
-            return " ".join(parts[-self._sentences :])
-        # Tokens are shared out by characters, since ids don't tell where sentences end.
-        likely = reasoning.top_logprobs[:, 0]
-        ends = np.cumsum([len(part) for part in parts]) / sum(map(len, parts)) * len(likely)
-        starts = np.concatenate(([0.0], ends[:-1]))
-        means = [
-            float(likely[int(a) : max(int(a) + 1, round(b))].mean())
-            for a, b in zip(starts, ends, strict=True)
-        ]
-        best = sorted(sorted(range(len(parts)), key=lambda i: -means[i])[: self._sentences])
-        return " ".join(parts[i] for i in best)
+    def _pick(self, left: Sequence[_Asked]) -> None:
+        """The part of each row's reasoning that is handed over."""
+        parts = [sentences_of(one.thought) for one in left]
+        looked = self._attention(left, parts) if self.keep == "attended" else [None] * len(left)
+        for one, mine, worth in zip(left, parts, looked, strict=True):
+            if self.keep == "all" or len(mine) <= self._sentences:
+                one.notes = one.thought
+            elif self.keep == "last":
+                one.notes = " ".join(mine[-self._sentences :])
+            elif self.keep == "likeliest" and one.reasoning is not None:
+                one.notes = best_of(mine, likeliest(mine, one.reasoning), self._sentences)
+            elif worth is None:  # it couldn't be told: nothing is left out
+                one.notes = one.thought
+            else:
+                one.notes = best_of(mine, worth, self._sentences)
+
+    def _attention(
+        self, left: Sequence[_Asked], parts: Sequence[Sequence[str]]
+    ) -> list[list[float] | None]:
+        """How much the small model, about to answer, attends to each sentence."""
+        found: list[list[float] | None] = [None] * len(left)
+        asked = [i for i, mine in enumerate(parts) if len(mine) > self._sentences]
+        try:
+            looked = self.small.attended(  # type: ignore[attr-defined]
+                [_reasoning(left[i]) for i in asked],
+                [parts[i] for i in asked],
+                f"\n{prompts.REASONED}",
+            )
+        except Exception as exc:  # noqa: BLE001 - the queries are answered all the same
+            _log.warning("what was attended to can't be told: %s", describe(exc))
+            return found
+        for i, weights in zip(asked, looked, strict=True):
+            found[i] = weights
+        return found
 
     def _count(self, asked: Sequence[_Asked]) -> None:
         large = [c for one in asked for c in (one.large, one.final) if c is not None]
@@ -359,9 +383,16 @@ class _Asked:
     agreed: bool = False
     reasoning: Completion | None = None
     notes: str = ""
+    """What of it is handed over."""
     second: Completion | None = None
     settled: bool = False
     final: Completion | None = None
+
+    @property
+    def thought(self) -> str:
+        """The reasoning; "" where there is none."""
+        failed = self.reasoning is None or self.reasoning.error is not None
+        return "" if failed or self.reasoning is None else self.reasoning.text.strip()
 
     def result(self, spent: Timings) -> Result:
         """What became of it. The large model's last answer that there is counts."""

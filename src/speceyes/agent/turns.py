@@ -1,0 +1,298 @@
+"""A model as the agent: turns, tool calls and observations, to an answer.
+
+The agent is the stateful system s_{d+1} = f(s_d, t_d(s_d)) of Sec. 3.1 of SpecEyes (arXiv
+2603.23483). Live trajectories share every forward pass, each at its own depth and its own place in
+a turn, and a new one joins as soon as another has finished. A model that can't let rows join in
+the middle of a turn takes a turn of all in one batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+from speceyes import prompts
+from speceyes.agent.guessers import TurnGuesser
+from speceyes.agent.guesses import Guessing, Tally
+from speceyes.agent.hint import hinted
+from speceyes.errors import ModelError, ParseError
+from speceyes.fingerprint import frozen
+from speceyes.isolation import describe, generate_isolated
+from speceyes.tools import Tools
+from speceyes.values import (
+    Completion,
+    Conversation,
+    Dialect,
+    Observation,
+    Query,
+    Sampling,
+    Session,
+    Step,
+    ToolCall,
+    Trajectory,
+    Turn,
+    VisionLanguageModel,
+)
+
+_log = logging.getLogger(__name__)
+
+_TAG = re.compile(r"</?[A-Za-z_][\w-]{0,40}>")
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A model that acts, and what it works with; see `speceyes.fallback.AgenticFallback`."""
+
+    model: VisionLanguageModel
+    tools: Tools
+    dialect: Dialect
+    max_steps: int
+    max_tokens: int
+    guesser: TurnGuesser | None
+    tally: Tally
+
+
+@dataclass(slots=True)
+class _Live:
+    """A trajectory under way."""
+
+    key: int
+    query: Query
+    conversation: Conversation
+    steps: list[Step] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@final
+class TurnRun:
+    """One run of a model as the agent: the trajectories that are alive now. Used by one thread.
+
+    Args:
+        agent: The model, and what it works with.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self.on_turn: Callable[[int, Step, float], None] | None = None
+        """Told each turn that is over: the query's key, the step, its tools' seconds."""
+        self._live: dict[int, _Live] = {}
+        self._done: list[tuple[int, Trajectory, float]] = []
+        self._sampling = Sampling(max_tokens=agent.max_tokens, stop=agent.dialect.stop)
+        begin = getattr(agent.model, "session", None)
+        self._session: Session | None = begin(self._sampling) if callable(begin) else None
+        self._guessing: Guessing | None = None
+        if agent.guesser is not None:
+            self._guessing = Guessing(
+                agent.guesser, agent.model, agent.tools, agent.dialect, agent.tally
+            )
+
+    @property
+    def live(self) -> int:
+        """How many trajectories are held, finished ones that `step` has yet to return
+        included.
+        """
+        return len(self._live) + len(self._done)
+
+    @property
+    def joins(self) -> bool:
+        """Whether one that is added joins in the middle of the others' turns."""
+        return self._session is not None
+
+    def add(self, key: int, query: Query, hint: str = "") -> None:
+        """Lets a query join at the next step; see `speceyes.fallback.AgentRun`.
+
+        Args:
+            key: Comes back with its trajectory.
+            query: The query.
+            hint: A text that the agent is told behind the question.
+        """
+        agent = self._agent
+        try:
+            tools = tuple(agent.tools)
+            # With a single turn the first is the last, and must be asked for an answer.
+            opening = agent.dialect.open if agent.max_steps > 1 else agent.dialect.ask_direct
+            query = dataclasses.replace(query, images=tuple(map(frozen, query.images)))
+            one = _Live(key, query, hinted(opening(query, tools), hint))
+        except Exception as exc:  # noqa: BLE001 - a query's failure is its own
+            reason = f"the agent could not be asked: {describe(exc)}"
+            self._done.append((key, Trajectory((), None, "error", reason), 0.0))
+        else:
+            self._live[key] = one
+            self._begin_turn(one)
+
+    def step(self) -> list[tuple[int, Trajectory, float]]:
+        """Works on all live trajectories until a turn of one of them is over, or, where the
+        model can't let rows join, until a turn of each is.
+
+        Returns:
+            (key, trajectory, seconds) of those that finished; perhaps none. The seconds are
+            its equal share of every round it was part of, and its own tools' time.
+        """
+        finished, self._done = self._done, []
+        if not self._live:
+            return finished
+        start = time.perf_counter()
+        said = self._turns() if self._session is None else self._first_turns(self._session)
+        share = (time.perf_counter() - start) / len(self._live)
+        for one in self._live.values():
+            one.seconds += share
+        for key, completion in said:
+            one = self._live[key]
+            turns = len(one.steps)
+            start = time.perf_counter()
+            try:
+                trajectory = self._advance(one, completion)
+                if self._guessing is not None:
+                    calls = one.steps[-1].calls if len(one.steps) > turns else ()
+                    self._guessing.end(key, completion.text, calls)
+            except Exception as exc:  # noqa: BLE001 - a dialect's defect ends this one only
+                _log.warning("trajectory %s ended by %s", one.key, describe(exc))
+                trajectory = Trajectory(tuple(one.steps), None, "error", describe(exc))
+            spent = time.perf_counter() - start
+            one.seconds += spent
+            if self.on_turn is not None and len(one.steps) > turns:
+                self.on_turn(key, one.steps[-1], spent)
+            if trajectory is not None:
+                del self._live[key]
+                finished.append((key, trajectory, one.seconds))
+            else:
+                self._begin_turn(one)
+        return finished
+
+    def _begin_turn(self, one: _Live) -> None:
+        if self._session is not None:
+            self._session.add(one.key, one.conversation)
+        if self._guessing is not None and len(one.steps) + 1 < self._agent.max_steps:
+            self._guessing.begin(one.key, one.conversation)
+
+    def close(self) -> None:
+        """Gives up what is under way."""
+        self._live.clear()
+        if self._guessing is not None:
+            self._guessing.close()
+        if self._session is not None:
+            self._session.close()
+
+    def _turns(self) -> list[tuple[int, Completion]]:
+        """A turn of each, in one batch."""
+        asked = [one.conversation for one in self._live.values()]
+        said = generate_isolated(self._agent.model, asked, self._sampling)
+        return list(zip(self._live, said, strict=True))
+
+    def _first_turns(self, session: Session) -> list[tuple[int, Completion]]:
+        """The turns that are over first."""
+        try:
+            while not (said := session.step()):
+                if not len(session):
+                    raise ModelError(f"the session of {self._agent.model.name} lost its rows")
+                if self._guessing is not None:
+                    self._guessing.listen(getattr(session, "said", _nothing))
+            return said
+        except Exception as exc:  # noqa: BLE001 - it promised not to; the rows are told apart
+            _log.warning("the session failed (%s); going on without", describe(exc))
+            session.close()
+            self._session = None
+            return self._turns()
+
+    def _advance(self, one: _Live, completion: Completion) -> Trajectory | None:
+        """What becomes of a trajectory after a turn; None where it goes on."""
+        agent = self._agent
+        if completion.error is not None or completion.finish == "error":
+            reason = completion.error or "the model failed without a reason"
+            one.steps.append(_step(completion, error=reason))
+            return Trajectory(tuple(one.steps), None, "error", reason)
+        last = len(one.steps) + 1 >= agent.max_steps
+        turn, problem = Turn(), None
+        try:
+            turn = agent.dialect.parse(completion.text)
+        except ParseError as exc:
+            problem = prompts.PARSE_ERROR.format(error=_cut_off(completion, str(exc)))
+        if turn.plain and completion.finish == "length":
+            turn = Turn()
+            problem = prompts.PARSE_ERROR.format(error=_cut_off(completion, "no answer was found"))
+        if turn.answer is not None:
+            one.steps.append(_step(completion))
+            return Trajectory(tuple(one.steps), turn.answer, "answered")
+        if last:
+            # Told to answer, a model may do so without the dialect's tags. What was cut off in
+            # mid-sentence is no answer.
+            plain = _plain_answer(completion.text, agent.dialect.stop)
+            if plain and not turn.calls and completion.finish == "stop":
+                one.steps.append(_step(completion))
+                return Trajectory(tuple(one.steps), plain, "answered")
+            one.steps.append(_step(completion, error=problem))
+            return Trajectory(tuple(one.steps), None, "max_steps")
+        if problem is None and not turn.calls:
+            problem = prompts.PARSE_ERROR.format(error="neither a call nor an answer was found")
+        if problem is not None:
+            seen: tuple[Observation, ...] = (Observation(error=problem),)
+        else:
+            seen = self._run_tools(one, turn.calls)
+        one.steps.append(_step(completion, turn.calls, seen, problem))
+        one.conversation = agent.dialect.observe(
+            one.conversation, completion.text, seen, last=len(one.steps) + 1 >= agent.max_steps
+        )
+        return None
+
+    def _run_tools(self, one: _Live, calls: Sequence[ToolCall]) -> tuple[Observation, ...]:
+        """One observation a call; all calls of a turn see the same images."""
+        agent = self._agent
+        images = one.conversation.images
+        earlier = [
+            pair for step in one.steps for pair in zip(step.calls, step.observations, strict=False)
+        ]
+        sizes = [agent.model.seen_size(image) for image in images]
+        seen = []
+        for call in calls:
+            try:
+                located = agent.dialect.locate(call, images, sizes)
+            except ParseError as exc:
+                seen.append(Observation(error=str(exc)))
+            else:
+                # A tool that keeps state is told what it was called with before.
+                carry = getattr(agent.tools.get(located.name), "carry", None)
+                if callable(carry):
+                    arguments = carry(located.arguments, earlier)
+                    located = dataclasses.replace(located, arguments=arguments)
+                if self._guessing is not None:
+                    self._guessing.meets(one.key, located)
+                seen.append(agent.tools.run(located, images))
+            earlier.append((call, seen[-1]))
+        return tuple(seen)
+
+
+def _nothing(key: int) -> str:
+    """What a session tells of a turn that doesn't tell."""
+    return ""
+
+
+def _step(
+    completion: Completion,
+    calls: tuple[ToolCall, ...] = (),
+    seen: tuple[Observation, ...] = (),
+    error: str | None = None,
+) -> Step:
+    tokens = len(completion.token_ids)
+    return Step(completion.text, calls, seen, tokens, completion.prompt_tokens, error)
+
+
+def _cut_off(completion: Completion, error: str) -> str:
+    """The parse error, with the reason where the turn ran out of tokens."""
+    return f"{error}; it was cut off: be shorter" if completion.finish == "length" else error
+
+
+def _plain_answer(text: str, stop: Sequence[str]) -> str:
+    """What a turn says besides its reasoning and tags; empty where it opened a code fence or a
+    tag of the dialect, whose content was meant for something else and couldn't be read.
+    """
+    _, closed, after = text.rpartition("</think>")
+    if not closed and "<think>" in text:
+        return ""
+    if "```" in after or any(end.startswith("</") and f"<{end[2:]}" in after for end in stop):
+        return ""
+    return _TAG.sub("", after).strip()

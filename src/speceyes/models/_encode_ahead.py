@@ -1,0 +1,42 @@
+"""Images through the vision tower ahead of the conversation that will show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from speceyes.fingerprint import fingerprint
+from speceyes.models._native import Features, Reader, sent
+from speceyes.values import Image
+
+
+def encode_ahead(reader: Reader, images: Sequence[Image]) -> None:
+    """Puts the features of images that aren't known yet where `Reader.encoded` finds them.
+
+    May run beside a forward pass in another thread, on the CPU. Call it in inference mode.
+
+    Raises:
+        Exception: Whatever is wrong with an image.
+    """
+    for image in images:  # one by one: none waits for another
+        digest = fingerprint(image)
+        if digest in reader.features:
+            continue
+        ready = reader.ready.take(digest) or reader.pixels.quick(image)
+        inputs = reader.processor.image_processor(
+            [ready], return_tensors="pt", **reader.pixels.options
+        )
+        inner, device = reader.model.model, reader.model.device
+        # The class's own method: a forward pass in another thread may have its object's replaced.
+        out = type(inner).get_image_features(
+            inner,
+            sent(inputs["pixel_values"].to(reader.model.dtype), device),
+            sent(inputs["image_grid_thw"], device),
+            return_dict=True,
+        )
+        deep = getattr(out, "deepstack_features", None) or ()
+        found = Features(out.pooler_output[0].clone(), tuple(layer[0].clone() for layer in deep))
+        if device.type == "cuda":
+            torch.cuda.current_stream(device).synchronize()
+        reader.features.put(digest, found)
