@@ -17,12 +17,17 @@ needs_weights = pytest.mark.skipif(
 )
 
 SAYS = {
+    "async_many.py": "drafts shared a batch",
     "ask_one_image.py": "route",
     "engine.py": "answer: ",
+    "langchain_chat.py": "calls image_zoom_in_tool",
+    "mcp_client.py": "route: agent",
     "ray_offline.py": "results in",
     "serve_client.py": "route: draft",
+    "smolagents_tool.py": "calls final_answer",
     "stream_many.py": "heldout-23",
     "swap_models.py": "agent alone",
+    "your_own_agent.py": "gain: ",
     "your_own_tool.py": "mean_colour says: red, green, blue",
 }
 

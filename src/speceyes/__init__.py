@@ -28,7 +28,9 @@ _HOMES: dict[str, str] = {
     "Completion": "values",
     "ConfigError": "errors",
     "Conversation": "values",
+    "DepthRule": "drafting",
     "Dialect": "values",
+    "EarlierCallGuesser": "agent.guessers",
     "GateMonitor": "calibration",
     "HFModel": "models.hf",
     "OpenAIModel": "models.openai",
@@ -37,6 +39,7 @@ _HOMES: dict[str, str] = {
     "ImageRef": "values",
     "InputError": "errors",
     "Judgement": "values",
+    "LogObserver": "observing",
     "Message": "values",
     "ModelError": "errors",
     "Observation": "values",
@@ -47,6 +50,7 @@ _HOMES: dict[str, str] = {
     "Scoring": "calibration",
     "ScriptedModel": "models.scripted",
     "SeparabilityGate": "gate",
+    "SmallModelGuesser": "agent.guessers",
     "SpecEyesError": "errors",
     "SpecPipeline": "pipeline",
     "SpeculativeAnswerer": "answerer",
@@ -59,6 +63,7 @@ _HOMES: dict[str, str] = {
     "Tools": "tools",
     "Trajectory": "values",
     "Turn": "values",
+    "TurnGuesser": "agent.guessers",
     "Verdict": "values",
     "VisionLanguageModel": "values",
     "Zoom": "tools.zoom",
@@ -75,7 +80,9 @@ __all__ = [
     "Completion",
     "ConfigError",
     "Conversation",
+    "DepthRule",
     "Dialect",
+    "EarlierCallGuesser",
     "GateMonitor",
     "HFModel",
     "ImageError",
@@ -83,6 +90,7 @@ __all__ = [
     "ImageRef",
     "InputError",
     "Judgement",
+    "LogObserver",
     "Message",
     "ModelError",
     "Observation",
@@ -94,6 +102,7 @@ __all__ = [
     "Scoring",
     "ScriptedModel",
     "SeparabilityGate",
+    "SmallModelGuesser",
     "SpecEyesError",
     "SpecPipeline",
     "SpeculativeAnswerer",
@@ -106,6 +115,7 @@ __all__ = [
     "Tools",
     "Trajectory",
     "Turn",
+    "TurnGuesser",
     "Verdict",
     "VisionLanguageModel",
     "Zoom",
@@ -116,8 +126,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from speceyes.agent.guessers import EarlierCallGuesser, SmallModelGuesser, TurnGuesser
     from speceyes.answerer import SpeculativeAnswerer
     from speceyes.calibration import Calibration, GateMonitor, Scoring, calibrate
+    from speceyes.drafting import DepthRule
     from speceyes.errors import (
         CalibrationError,
         ConfigError,
@@ -135,6 +147,7 @@ if TYPE_CHECKING:
     from speceyes.models.hf import HFModel
     from speceyes.models.openai import OpenAIModel
     from speceyes.models.scripted import ScriptedModel
+    from speceyes.observing import LogObserver
     from speceyes.pipeline import SpecPipeline
     from speceyes.tools import Tools, tool
     from speceyes.tools.zoom import Zoom

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from speceyes.observing import Watch
 from speceyes.values import (
     Completion,
     Judgement,
@@ -62,6 +63,8 @@ class Ticket:
         verdict: Phase III.
         timings: Seconds by phase so far.
         audit: The number of its audit, where its answer is given and the agent is asked as well.
+        gate: Decides on its draft instead of the pipeline's gate, which is not the stricter one.
+        watch: Tells observers of it; None where there are none.
     """
 
     at: int
@@ -72,6 +75,8 @@ class Ticket:
     verdict: Verdict | None = None
     timings: Timings = field(default_factory=Timings)
     audit: int | None = None
+    gate: Callable[[Completion], Verdict] | None = None
+    watch: Watch | None = None
 
     def spent(self, **seconds: float) -> None:
         """Notes the seconds of phases, named as in `Timings`."""
@@ -81,6 +86,13 @@ class Ticket:
     def wants_draft(self) -> bool:
         """Whether the judge, if there is one, left it to a draft."""
         return self.judgement is None or not self.judgement.needs_tools
+
+    @property
+    def rejected(self) -> tuple[Completion, Verdict] | None:
+        """Its draft and the gate's verdict, where it was left to a draft and the gate rejected."""
+        if self.draft is None or self.verdict is None or self.verdict.accepted:
+            return None
+        return (self.draft, self.verdict) if self.wants_draft else None
 
     @property
     def accepted(self) -> bool:
@@ -96,6 +108,8 @@ class Ticket:
     def by_agent(self, trajectory: Trajectory, seconds: float) -> tuple[int, Result]:
         """Its result after the agent, whose share of time was `seconds`."""
         self.spent(fallback=seconds)
+        if self.watch is not None:
+            self.watch.phase("agent", self.watch.with_agent_s, trajectory)
         if trajectory.stop == "error":
             error = f"the agent failed: {trajectory.error or 'no reason given'}"
             return self._close("error", None, trajectory, error)
@@ -123,7 +137,7 @@ class Ticket:
         error: str | None = None,
     ) -> tuple[int, Result]:
         self.spent(latency=time.perf_counter() - self.since)
-        return self.at, Result(
+        result = Result(
             query_id=self.query.id,
             answer=answer,
             route=route,
@@ -134,3 +148,6 @@ class Ticket:
             timings=self.timings,
             error=error,
         )
+        if self.watch is not None:
+            self.watch.end(result)
+        return self.at, result

@@ -9,10 +9,10 @@ says so. How queries move is described in docs/pipeline.md.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
-import logging
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, get_args, overload
 
@@ -20,20 +20,22 @@ import numpy as np
 
 from speceyes import intake
 from speceyes.ahead import Ahead, offered
-from speceyes.answerer import SpeculativeAnswerer
 from speceyes.auditing import Auditor
 from speceyes.calibration.watched import WatchedGate
+from speceyes.drafting.rule import DepthRule
 from speceyes.efficiency import SPECULATE, CostModel, Report, Speculate, efficiency
 from speceyes.errors import ConfigError, InputError
+from speceyes.front import Front
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
-from speceyes.isolation import describe, isolated
+from speceyes.isolation import describe
 from speceyes.journey import Source, Ticket
+from speceyes.live.asking import Asking
+from speceyes.observing import Observer, Watching
 from speceyes.ordering import Order, Ordering
 from speceyes.rounds import Loaded, Rounds
 from speceyes.values import (
     Completion,
     Dialect,
-    Floor,
     Judgement,
     Query,
     Result,
@@ -50,8 +52,6 @@ if TYPE_CHECKING:
     from speceyes.gate import SeparabilityGate
     from speceyes.scores import Aggregate
     from speceyes.tools import Tools
-
-_log = logging.getLogger(__name__)
 
 Schedule: TypeAlias = Literal["auto", "overlapped", "batched", "sequential"]
 
@@ -91,6 +91,8 @@ class SpecPipeline:
             shuts the gate when the promised risk is passed. Drafts then never end early.
         image_limits: What images are loaded under.
         allow_urls: Whether http(s) addresses of images are fetched.
+        observers: Each is called with what happens to queries; see `speceyes.observing`. One
+            that raises is logged and changes nothing.
 
     Raises:
         ConfigError: Parts that can't work together.
@@ -121,6 +123,7 @@ class SpecPipeline:
         auditor: Auditor | None = None,
         image_limits: ImageLimits = DEFAULT_LIMITS,
         allow_urls: bool = False,
+        observers: Iterable[Observer] = (),
     ) -> None:
         if schedule not in get_args(Schedule):
             raise ConfigError(f"schedule={schedule!r}; it must be one of {get_args(Schedule)}")
@@ -173,7 +176,9 @@ class SpecPipeline:
         self.costs = CostModel()
         """What phases have cost so far; see `CostModel.efficiency`."""
         self.order: Order = order
-        self.early = early and schedule != "sequential"
+        # A draft that ended early says too little to be handed to the agent.
+        hints = getattr(fallback, "hint", None) is not None
+        self.early = early and not hints and schedule != "sequential"
         if schedule == "sequential":
             judge, answerer, fallback = (as_published(p) for p in (judge, answerer, fallback))
         self.judge = judge
@@ -193,6 +198,14 @@ class SpecPipeline:
         self.batch_size = batch_size
         self.image_limits = image_limits
         self.allow_urls = allow_urls
+        self.observers = tuple(observers)
+        for observer in self.observers:
+            if not callable(observer):
+                raise ConfigError(
+                    f"observers holds {observer!r}; each must be callable with an event"
+                )
+        self._asking: Asking | None = None
+        self._opening = threading.Lock()
 
     @classmethod
     def from_pretrained(
@@ -214,6 +227,8 @@ class SpecPipeline:
         max_tokens: int = 512,
         max_batch: int = 16,
         draft_tokens: int = 20,
+        draft_depth: int = 0,
+        draft_tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] | None = None,
         batch_size: int = 16,
         order: Order = "judge_first",
         schedule: Schedule = "auto",
@@ -222,6 +237,7 @@ class SpecPipeline:
         auditor: Auditor | None = None,
         image_limits: ImageLimits = DEFAULT_LIMITS,
         allow_urls: bool = False,
+        observers: Iterable[Observer] = (),
     ) -> SpecPipeline:
         """A pipeline from two models, each a Hugging Face name, a path, or a model object.
 
@@ -242,6 +258,9 @@ class SpecPipeline:
             max_tokens: Most new tokens of a turn.
             max_batch: Most trajectories alive at once.
             draft_tokens: Most new tokens of a draft.
+            draft_depth: Most looks of the drafter before it drafts again what the gate would
+                reject; 0 drafts at once (docs/depth.md).
+            draft_tools: What it may look with; None for the agent's `tools`.
             batch_size: See `SpecPipeline`.
             order: See `SpecPipeline`.
             schedule: See `SpecPipeline`.
@@ -250,6 +269,7 @@ class SpecPipeline:
             auditor: See `SpecPipeline`.
             image_limits: See `SpecPipeline`.
             allow_urls: See `SpecPipeline`.
+            observers: See `SpecPipeline`.
 
         Raises:
             ConfigError: Parts that can't work together, or a model that can't be loaded.
@@ -262,6 +282,7 @@ class SpecPipeline:
             >>> pipe(Image.new("RGB", (64, 64)), "Which colour?").route
             'agent'
         """
+        from speceyes.answerer import SpeculativeAnswerer
         from speceyes.fallback import AgenticFallback
         from speceyes.gate import SeparabilityGate
         from speceyes.judge import ToolJudge
@@ -286,7 +307,15 @@ class SpecPipeline:
             judge=judging,
             answerer=None
             if quick is None
-            else SpeculativeAnswerer(quick, top_k=gate.top_k, max_tokens=draft_tokens),
+            else SpeculativeAnswerer(
+                quick,
+                top_k=gate.top_k,
+                max_tokens=draft_tokens,
+                tools=known if draft_tools is None else draft_tools,
+                max_depth=draft_depth,
+                rule=DepthRule(gate) if draft_depth else None,
+                dialect=dialect,
+            ),
             gate=None if quick is None else gate,
             fallback=None
             if strong is None
@@ -306,6 +335,7 @@ class SpecPipeline:
             auditor=auditor,
             image_limits=image_limits,
             allow_urls=allow_urls,
+            observers=observers,
         )
 
     @overload
@@ -385,23 +415,99 @@ class SpecPipeline:
         ordered = tuple(results[at] for at in range(len(results)))
         return Report(ordered, seconds, efficiency(ordered, seconds))
 
+    async def ask(
+        self, query: Any, question: str | None = None, choices: Sequence[str] = ()
+    ) -> Result:
+        """One result for one query; coroutines that wait at the same time share batches.
+
+        All that is asked joins one endless run, in threads of its own, which begins with the
+        first question and ends with `close` or with the pipeline. Nobody waits for a batch to
+        fill. Any number of coroutines of any number of event loops may ask. One that is
+        cancelled takes its query back: it is not begun, or what comes of it is dropped.
+
+        Args:
+            query: As in `__call__`, one query only.
+            question: The question.
+            choices: Its options.
+
+        Returns:
+            The result; a query that can't be read is one with `error` too.
+
+        Raises:
+            ConfigError: The pipeline was closed.
+
+        Example:
+            >>> import asyncio
+            >>> from PIL import Image
+            >>> from speceyes.models.scripted import ScriptedModel
+            >>> dot = Image.new("RGB", (64, 64))
+            >>> async def both(pipe):
+            ...     asked = (pipe.ask(dot, "Which colour?"), pipe.ask(dot, "Is it dark?"))
+            ...     return [result.answer for result in await asyncio.gather(*asked)]
+            >>> with SpecPipeline.from_pretrained(small=ScriptedModel("red"), judge=None) as pipe:
+            ...     asyncio.run(both(pipe))
+            ['red', 'red']
+        """
+        if question is not None:
+            query = {"image": query, "question": question, "choices": choices}
+        with self._opening:
+            if self._asking is None:
+                # It holds a copy, so that this object can go, and take it along.
+                self._asking = Asking(copy.copy(self))
+                weakref.finalize(self, self._asking.close, 5.0)
+            asking = self._asking
+        return await asking(query)
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Ends what `ask` began, once all that was asked is answered. Other calls still work.
+
+        Args:
+            timeout_s: Seconds to wait for that; None for as long as it takes.
+
+        Returns:
+            Whether all was answered.
+        """
+        return self._asking is None or self._asking.close(timeout_s)
+
+    def __enter__(self) -> SpecPipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def watching(self) -> Watching | None:
+        """Whom to tell of the queries of a run that begins now; None where nobody looks on."""
+        if not self.observers:
+            return None
+        judge, draft = (
+            getattr(getattr(part, "model", None), "name", None)
+            for part in (self.judge, self.answerer)
+        )
+        agent = None if self.fallback is None else self.fallback.name
+        return Watching(self.observers, {"judge": judge, "draft": draft, "agent": agent})
+
     def _run(self, queries: Iterable[Any]) -> Iterator[tuple[int, Result]]:
         """(position, result) as they finish; each position once."""
         source = Source(queries)
-        ahead = Ahead(source, self._loaded, self.batch_size, threaded=self.schedule == "overlapped")
+        watching = self.watching()
+        load = functools.partial(self._loaded, watching)
+        ahead = Ahead(source, load, self.batch_size, threaded=self.schedule == "overlapped")
         try:
             for at, result in self._schedule(ahead):
                 self.costs.note(result)
                 yield at, result
         finally:
             ahead.close()
+            if watching is not None:
+                watching.close()
         if source.failure is not None:
             raise source.failure
 
     def _schedule(self, ahead: Ahead[Loaded]) -> Iterator[tuple[int, Result]]:
         agent = None if self.fallback is None else self.fallback.begin()
         front = functools.partial(self._front, Ordering(self.order))
-        rounds = Rounds(front, agent, self.batch_size, self.auditor)
+        observed = bool(self.observers)
+        rounds = Rounds(front, agent, self.batch_size, self.auditor, observed=observed)
         speculates = agent is not None and self.answerer is not None
         try:
             if self.schedule == "overlapped" and speculates:
@@ -416,18 +522,23 @@ class SpecPipeline:
             item, number=at, limits=self.image_limits, allow_urls=self.allow_urls
         )
 
-    def _loaded(self, taken: Sequence[tuple[int, Any, float]]) -> Loaded:
+    def _loaded(self, watching: Watching | None, taken: Sequence[tuple[int, Any, float]]) -> Loaded:
         """One batch through intake: the results of what can't be read, and the tickets."""
         finished: list[tuple[int, Result]] = []
         tickets: list[Ticket] = []
         for at, item, since in taken:
             try:
-                tickets.append(Ticket(at, self._query(item, at), since))
+                query = self._query(item, at)
+                watch = None if watching is None else watching.watch(query.id, query)
+                tickets.append(Ticket(at, query, since, watch=watch))
             except Exception as exc:  # noqa: BLE001 - a query's failure is its own
                 reason = str(exc) if isinstance(exc, InputError) else describe(exc)
                 latency = Timings(latency=time.perf_counter() - since)
                 name = intake.named(item) or str(at)
-                finished.append((at, Result(name, None, "error", timings=latency, error=reason)))
+                result = Result(name, None, "error", timings=latency, error=reason)
+                if watching is not None:
+                    watching.watch(name, None).end(result)
+                finished.append((at, result))
         if self.schedule == "overlapped" and len(taken) > 1:
             images = [image for ticket in tickets for image in ticket.query.images]
             for prepare in self._prepares:
@@ -467,70 +578,13 @@ class SpecPipeline:
         return finished, left
 
     def _judge(self, tickets: Sequence[Ticket]) -> None:
-        if self.judge is None or not tickets:
-            return
-        start = time.perf_counter()
-        judgements = isolated(
-            self.judge,
-            [ticket.query for ticket in tickets],
-            lambda reason: Judgement(True, reason=f"the judge failed: {reason}"),
-        )
-        share = (time.perf_counter() - start) / len(tickets)
-        for ticket, judgement in zip(tickets, judgements, strict=True):
-            ticket.judgement = judgement
-            ticket.spent(judge=share)
+        self._first_phases().judge(tickets)
 
     def _draft(self, tickets: Sequence[Ticket]) -> None:
-        if self.answerer is None or self.gate is None or not tickets:
-            return
-        start = time.perf_counter()
-        queries = [ticket.query for ticket in tickets]
-        drafts = isolated(self._asking(tickets), queries, Completion.failed)
-        share = (time.perf_counter() - start) / len(tickets)
-        for ticket, draft in zip(tickets, drafts, strict=True):
-            if draft.error is not None and not ticket.wants_draft:
-                continue  # given up, since the judge was quicker
-            start = time.perf_counter()
-            ticket.draft, ticket.verdict = draft, self._gate(draft)
-            ticket.spent(draft=share, gate=time.perf_counter() - start)
+        self._first_phases().draft(tickets)
 
-    def _asking(
-        self, tickets: Sequence[Ticket]
-    ) -> Callable[[Sequence[Query]], Sequence[Completion]]:
-        """The answerer, with what may end a draft early where it can be told."""
-        assert self.answerer is not None
-        if not (self.early and isinstance(self.answerer, SpeculativeAnswerer)):
-            return self.answerer
-        floor = getattr(self.gate, "floor", None)
-        floor = floor if isinstance(floor, Floor) else None
-        if self.order != "concurrent":
-            return functools.partial(self.answerer, floor=floor)
-        by_query = {id(ticket.query): ticket for ticket in tickets}
-
-        def ask(queries: Sequence[Query]) -> Sequence[Completion]:
-            mine = [by_query[id(query)] for query in queries]
-            return answerer(
-                queries,
-                floor=floor,
-                unwanted=lambda: [i for i, ticket in enumerate(mine) if not ticket.wants_draft],
-            )
-
-        answerer = self.answerer
-        return ask
-
-    def _gate(self, draft: Completion) -> Verdict:
-        assert self.gate is not None
-        try:
-            verdict = self.gate(draft)
-        except Exception as exc:  # noqa: BLE001 - a draft that can't be scored is rejected
-            _log.warning("the gate failed: %s", describe(exc))
-            threshold = float(getattr(self.gate, "threshold", float("nan")))
-            return Verdict(False, None, None, threshold, reason=f"gate failed: {describe(exc)}")
-        if verdict.accepted and (draft.error is not None or not draft.text.strip()):
-            # No score makes an answer out of nothing, whichever gate gave it.
-            reason = draft.error or "the draft is blank"
-            return dataclasses.replace(verdict, accepted=False, reason=reason)
-        return verdict
+    def _first_phases(self) -> Front:
+        return Front(self.judge, self.answerer, self.gate, order=self.order, early=self.early)
 
 
 def as_published(part: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 from speceyes.ahead import Ahead
 from speceyes.auditing import Auditor
 from speceyes.journey import Ticket
-from speceyes.values import Result
+from speceyes.values import Result, Step
 
 if TYPE_CHECKING:
     from speceyes.fallback import AgentRun
@@ -32,6 +32,7 @@ class Rounds:
         agent: Takes the rest; None where there is none.
         batch_size: Queries a batch.
         auditor: Has accepted drafts audited.
+        observed: Whether anybody wants to see the agent's turns.
     """
 
     def __init__(
@@ -40,12 +41,16 @@ class Rounds:
         agent: AgentRun | None,
         batch_size: int,
         auditor: Auditor | None,
+        *,
+        observed: bool = False,
     ) -> None:
         self._front, self._agent, self._batch_size = front, agent, batch_size
         self._auditor = auditor
         self._waiting: deque[Ticket] = deque()
         self._audits: deque[Ticket] = deque()
         self._live: dict[int, Ticket] = {}
+        if observed and agent is not None:
+            agent.tell_turns(self._turned)
 
     @property
     def busy(self) -> bool:
@@ -116,7 +121,14 @@ class Rounds:
                 return
             key = ticket.at if ticket.audit is None else -1 - ticket.at
             self._live[key] = ticket
-            agent.add(key, ticket.query)
+            if ticket.watch is not None and ticket.audit is None:
+                ticket.watch.joined()
+            agent.add(key, ticket.query, ticket.rejected)
+
+    def _turned(self, key: int, step: Step, tool_seconds: float) -> None:
+        ticket = self._live[key]
+        if ticket.watch is not None and ticket.audit is None:
+            ticket.watch.turn(step, tool_seconds)
 
     def _step(self, agent: AgentRun) -> Iterator[tuple[int, Result]]:
         self._fill(agent)

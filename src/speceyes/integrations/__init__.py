@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import Any
 
 
@@ -19,3 +20,11 @@ def lmms_eval_manifest() -> Any:
     return ModelManifest(
         model_id="speceyes", simple_class_path="speceyes.integrations.lmms_eval.SpecEyesModel"
     )
+
+
+def installed() -> str:
+    """The version of this package, for those that want to be told; empty in a bare checkout."""
+    try:
+        return metadata.version("speceyes")
+    except metadata.PackageNotFoundError:
+        return ""

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import final
 
 from speceyes.fallback import AgentRun
-from speceyes.pipeline import SpecPipeline
-from speceyes.server.fair_queue import FairQueue
-from speceyes.server.job import Job
-from speceyes.values import Result, Trajectory
+from speceyes.live.fair_queue import FairQueue
+from speceyes.live.funnel import Funnel
+from speceyes.live.job import Job
+from speceyes.values import Result, Step, Trajectory
 
 _log = logging.getLogger(__name__)
 
@@ -23,10 +23,13 @@ class AgentSide:
     Args:
         pipe: Whose fallback and auditor are used.
         finish: Told a job and its result.
+        who: Whom to blame in the results of jobs that break here.
     """
 
-    def __init__(self, pipe: SpecPipeline, finish: Callable[[Job, Result], None]) -> None:
-        self._pipe, self._finish = pipe, finish
+    def __init__(
+        self, pipe: Funnel, finish: Callable[[Job, Result], None], who: str = "the server"
+    ) -> None:
+        self._pipe, self._finish, self._who = pipe, finish, who
         self.waiting: FairQueue[Job] = FairQueue(piled=pipe.batch_size)
         self.live: dict[int, Job] = {}
         self.closing = False
@@ -61,7 +64,7 @@ class AgentSide:
             _log.error("%d trajectories failed: %s", len(self.live), type(exc).__name__)
             for job in self.live.values():
                 self._give_up(job)
-                job.fail(f"the server failed: {type(exc).__name__}")
+                job.fail(f"{self._who} failed: {type(exc).__name__}")
             self.live.clear()
             self.end()
             return
@@ -71,7 +74,7 @@ class AgentSide:
                 self._conclude(job, trajectory, seconds)
             except Exception as exc:  # noqa: BLE001 - this one fails, and its neighbours don't
                 _log.error("a result was lost: %s", type(exc).__name__)
-                job.fail(f"the server failed: {type(exc).__name__}")
+                job.fail(f"{self._who} failed: {type(exc).__name__}")
 
     def end(self) -> None:
         """Gives up the run, and when it is closing the audits that were not begun."""
@@ -97,19 +100,28 @@ class AgentSide:
             return
         self._number += 1
         self.live[self._number] = job
+        if job.watch is not None and job.ticket.audit is None:
+            job.watch.joined()
         try:
-            self._current().add(self._number, job.query)
+            self._current().add(self._number, job.query, job.ticket.rejected)
         except Exception as exc:  # noqa: BLE001 - this one fails, and the next are served
             _log.error("a query could not join the agent: %s", type(exc).__name__)
             del self.live[self._number]
             self._give_up(job)
-            job.fail(f"the server failed: {type(exc).__name__}")
+            job.fail(f"{self._who} failed: {type(exc).__name__}")
 
     def _current(self) -> AgentRun:
         assert self._pipe.fallback is not None
         if self._run is None:
             self._run = self._pipe.fallback.begin()
+            if self._pipe.observers:
+                self._run.tell_turns(self._turned)
         return self._run
+
+    def _turned(self, key: int, step: Step, tool_seconds: float) -> None:
+        job = self.live[key]
+        if job.watch is not None and job.ticket is not None and job.ticket.audit is None:
+            job.watch.turn(step, tool_seconds)
 
     def _give_up(self, job: Job) -> None:
         auditor, ticket = self._pipe.auditor, job.ticket

@@ -1,0 +1,289 @@
+"""A funnel inside LangChain and LangGraph: as a chat model, and as a Runnable.
+
+`ChatSpecEyes` takes messages. Without tools the whole funnel answers the last question; with tools
+bound, an accepted draft is the answer at once, and otherwise the large model takes a turn and its
+calls come back as `tool_calls`. `funnel_runnable` takes queries and gives results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from speceyes.errors import ConfigError, ImageError, ModelError
+from speceyes.images import load_image
+from speceyes.integrations.langchain_images import lent_tools, question
+from speceyes.integrations.turn_taking import OfferedTool, Round, Said, TurnTaking
+from speceyes.pipeline import SpecPipeline
+from speceyes.values import Image, Observation, Query, Result
+
+try:
+    from langchain_core.language_models.chat_models import BaseChatModel
+    from langchain_core.messages import (
+        AIMessage,
+        AIMessageChunk,
+        BaseMessage,
+        HumanMessage,
+        ToolMessage,
+    )
+    from langchain_core.messages.ai import UsageMetadata
+    from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+    from langchain_core.runnables import Runnable, RunnableConfig
+    from langchain_core.tools import BaseTool
+    from langchain_core.utils.function_calling import convert_to_openai_tool
+    from pydantic import ConfigDict, PrivateAttr
+except ImportError as exc:
+    raise ConfigError('langchain-core is not installed: pip install "speceyes[langchain]"') from exc
+
+__all__ = ["ChatSpecEyes", "FunnelRunnable", "funnel_runnable", "lent_tools", "question"]
+
+
+class ChatSpecEyes(BaseChatModel):
+    """A funnel as a chat model.
+
+    The last human message with text is the question. Its images, or the last ones before it where
+    it has none, are what is asked about; what was said before is not sent. AI and tool messages
+    after it are the agent's turns so far. System messages are not sent, for the models have their
+    own, which the gate was made with. `ainvoke` and `batch` share batches with whatever else is
+    asked. Route, score and threshold are in `response_metadata`.
+
+    Args:
+        funnel: The funnel.
+
+    Example:
+        >>> from PIL import Image as PILImage
+        >>> from speceyes.models.scripted import ScriptedModel
+        >>> pipe = SpecPipeline.from_pretrained(small=ScriptedModel("red"), judge=None)
+        >>> asked = question("Which colour?", PILImage.new("RGB", (64, 64)))
+        >>> ChatSpecEyes(funnel=pipe).invoke([asked]).content
+        'red'
+        >>> pipe.close()
+        True
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    funnel: SpecPipeline
+    _taking: TurnTaking = PrivateAttr()
+
+    def model_post_init(self, context: Any) -> None:
+        """Readies the funnel for turns."""
+        super().model_post_init(context)
+        self._taking = TurnTaking(self.funnel)
+
+    @property
+    def _llm_type(self) -> str:
+        return "speceyes"
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | None = None,
+        **kwargs: Any,
+    ) -> Runnable[Any, AIMessage]:
+        """This model with tools that it may call.
+
+        Raises:
+            ConfigError: A tool_choice but "auto": what the model calls is its own choice.
+        """
+        if tool_choice not in (None, "auto"):
+            raise ConfigError(f'tool_choice={tool_choice!r}; only "auto" is possible')
+        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        query, rounds = self._read(messages)
+        said = self._taking(query, rounds, _offered(kwargs.get("tools")))
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(**_fields(said)))])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        query, rounds = await asyncio.to_thread(self._read, messages)
+        said = await self._taking.ask(query, rounds, _offered(kwargs.get("tools")))
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(**_fields(said)))])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        """One chunk: whether a draft is the answer is known only when it is whole."""
+        query, rounds = self._read(messages)
+        said = self._taking(query, rounds, _offered(kwargs.get("tools")))
+        yield self._chunk(said)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        query, rounds = await asyncio.to_thread(self._read, messages)
+        yield self._chunk(await self._taking.ask(query, rounds, _offered(kwargs.get("tools"))))
+
+    def _chunk(self, said: Said) -> ChatGenerationChunk:
+        fields = _fields(said)
+        chunk = AIMessageChunk(**fields, chunk_position="last")
+        return ChatGenerationChunk(message=chunk)
+
+    def _read(self, messages: Sequence[BaseMessage]) -> tuple[Query, list[Round]]:
+        """The last question with its images, and the rounds since.
+
+        Raises:
+            ModelError: There is no question, or no image.
+            ImageError: An image can't be read.
+        """
+        asked, shown, rounds = "", list[Image](), list[Round]()
+        for message in messages:
+            if isinstance(message, HumanMessage):
+                text, images = self._content(message.content)
+                asked, rounds = text or asked, []
+                shown = images or shown
+            elif isinstance(message, AIMessage):
+                rounds.append(Round(self._content(message.content)[0]))
+            elif isinstance(message, ToolMessage) and rounds:
+                text, images = self._content(message.content)
+                failed = message.status == "error"
+                content: list[str | Image] = [*images]
+                if text and not failed:
+                    content.insert(0, text)
+                seen = Observation(tuple(content), text if failed else None)
+                rounds[-1] = Round(rounds[-1].text, (*rounds[-1].observations, seen))
+        if not asked or not shown:
+            raise ModelError(
+                "the funnel answers questions about images: there must be a human message with "
+                "text, and an image in it or before it"
+            )
+        return Query(asked, tuple(shown)), rounds
+
+    def _content(self, content: str | list[Any]) -> tuple[str, list[Image]]:
+        """Text and images of a message's content, in any of LangChain's forms."""
+        if isinstance(content, str):
+            return content.strip(), []
+        texts, images = [], []
+        for block in content:
+            if isinstance(block, str):
+                texts.append(block)
+            elif block.get("type") == "text":
+                texts.append(block["text"])
+            elif block.get("type") in ("image_url", "image"):
+                images.append(self._image(block))
+            else:
+                raise ModelError(f"a block of type {block.get('type')!r}; text and images are read")
+        return "\n".join(texts).strip(), images
+
+    def _image(self, block: Mapping[str, Any]) -> Image:
+        address = block.get("image_url") or block.get("url")
+        address = address.get("url") if isinstance(address, Mapping) else address
+        data = block.get("base64") or block.get("data")
+        if data is not None:
+            # The bytes themselves tell the format.
+            address = f"data:image/png;base64,{data}"
+        if not isinstance(address, str) or not address[:8].lower().startswith(("data:", "http")):
+            raise ImageError("an image must be a data URL, base64 or an http(s) address")
+        return load_image(
+            address, limits=self.funnel.image_limits, allow_urls=self.funnel.allow_urls
+        )
+
+
+class FunnelRunnable(Runnable[Any, Result]):
+    """A funnel as a Runnable: queries in, results out. Made by `funnel_runnable`."""
+
+    def __init__(self, pipe: SpecPipeline) -> None:
+        self.funnel = pipe
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Result:
+        """The result of one query, in any form that the pipeline takes."""
+        return self._call_with_config(self._one, input, config, run_type="chain")
+
+    async def ainvoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Result:
+        """The same without holding up the event loop; what is asked at a time shares batches."""
+        return await self._acall_with_config(self.funnel.ask, input, config, run_type="chain")
+
+    def batch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Result]:
+        """One result a query, in order, through one run; a query's failure is in its result."""
+        return self.funnel(inputs)
+
+    async def abatch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Result]:
+        """The same without holding up the event loop."""
+        return list(await asyncio.gather(*(self.funnel.ask(one) for one in inputs)))
+
+    def _one(self, item: Any) -> Result:
+        return self.funnel([item])[0]
+
+
+def funnel_runnable(pipe: SpecPipeline) -> FunnelRunnable:
+    """A funnel as a link of a chain.
+
+    Example:
+        >>> from PIL import Image as PILImage
+        >>> from speceyes.models.scripted import ScriptedModel
+        >>> pipe = SpecPipeline.from_pretrained(small=ScriptedModel("red"), judge=None)
+        >>> chain = funnel_runnable(pipe) | (lambda result: result.answer)
+        >>> chain.invoke((PILImage.new("RGB", (64, 64)), "Which colour?"))
+        'red'
+    """
+    return FunnelRunnable(pipe)
+
+
+def _offered(tools: Sequence[Mapping[str, Any]] | None) -> list[OfferedTool]:
+    functions = [tool["function"] for tool in tools or ()]
+    return [
+        OfferedTool(one["name"], one.get("description", ""), one.get("parameters", {}))
+        for one in functions
+    ]
+
+
+def _fields(said: Said) -> dict[str, Any]:
+    """A turn as what an AI message is made of."""
+    return {
+        # With calls, what the model wrote, for it is shown to it again; else the answer alone.
+        "content": said.text if said.answer is None else said.answer,
+        "tool_calls": [
+            {
+                "name": call.name,
+                "args": dict(call.arguments),
+                "id": f"call_{uuid.uuid4().hex[:12]}",
+                "type": "tool_call",
+            }
+            for call in said.calls
+        ],
+        "response_metadata": {"model_name": "speceyes", **said.facts},
+        "usage_metadata": UsageMetadata(
+            input_tokens=said.prompt_tokens,
+            output_tokens=said.tokens,
+            total_tokens=said.prompt_tokens + said.tokens,
+        ),
+    }

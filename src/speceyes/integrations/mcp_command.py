@@ -1,0 +1,120 @@
+"""`speceyes mcp`: the options, the models, and the transport."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from speceyes.errors import ConfigError
+from speceyes.images import ImageLimits
+from speceyes.integrations.mcp_server import TOOL, McpLimits, mcp_server
+from speceyes.server.command import pipeline
+
+ABOUT = f"""\
+Serves a funnel as an MCP server with one tool, {TOOL}, whose structured result
+carries answer, route and score. Without models the bundled tiny pair answers, which knows only
+its own synthetic scenes.
+
+  speceyes mcp                          over standard input and output, for a client's settings
+  speceyes mcp --http --port 8765       over streamable HTTP, at http://127.0.0.1:8765/mcp
+  speceyes mcp --folder ~/photos        images of this folder may be named too
+  speceyes mcp --large http://gpu1:8000/v1 --small http://gpu2:8000/v1
+
+Clients send images as data URLs or base64. No file is read and no address is fetched, but for
+images of the folder that --folder names. docs/embedding.md has more."""
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser
+) -> None:
+    """Adds the command to an argparse sub-parser set.
+
+    Args:
+        commands: The set.
+        shared: Options that all commands have.
+    """
+    one = commands.add_parser(
+        "mcp",
+        parents=[shared],
+        help="serve a funnel to agents over MCP",
+        description=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    models = one.add_argument_group("models")
+    models.add_argument("--large", metavar="MODEL", help="the agent")
+    models.add_argument("--small", metavar="MODEL", help='the drafter; "none": the agent alone')
+    models.add_argument("--dialect", default="deepeyes", help="how the agent writes tool calls")
+    models.add_argument(
+        "--tools", default="zoom", metavar="LIST", help="with commas; default: %(default)s"
+    )
+    models.add_argument("--calibration", type=Path, metavar="FILE", help="what the gate is made of")
+    models.add_argument("--top-k", type=int, metavar="K", help="K of the gate; default: 64")
+    models.add_argument("--max-steps", type=int, default=6, metavar="N", help="turns")
+    models.add_argument("--max-tokens", type=int, default=512, metavar="N", help="new ones a turn")
+    models.add_argument(
+        "--batch-size",
+        type=int,
+        default=16,
+        metavar="B",
+        help="queries drafted together, and trajectories alive; default: %(default)s",
+    )
+    net = one.add_argument_group("transport")
+    net.add_argument("--http", action="store_true", help="streamable HTTP instead of stdio")
+    net.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
+    net.add_argument("--port", type=int, default=8765, help="default: %(default)s")
+    net.add_argument(
+        "--anyone",
+        action="store_true",
+        help="let everybody in who reaches --host; there are no keys",
+    )
+    most, limits = one.add_argument_group("limits"), McpLimits()
+    most.add_argument("--folder", type=Path, help="images in it may be named by clients")
+    for name, value, what in (
+        ("max-images", limits.images, "of a question"),
+        ("max-pixels", limits.image.max_pixels, "of an image"),
+        ("max-bytes", limits.image.max_bytes, "of an encoded image"),
+        ("queue", limits.waiting, "questions that are not answered yet"),
+    ):
+        most.add_argument(
+            f"--{name}", type=int, default=value, metavar="N", help=f"{what}; default: %(default)s"
+        )
+    one.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs it until its input ends, or until it is interrupted; the exit code."""
+    if options.http and options.host not in _LOOPBACK and not options.anyone:
+        raise ConfigError(
+            f"--host {options.host} lets others in, and MCP's clients carry no keys here: pass "
+            "--anyone where something else keeps them out"
+        )
+    limits = McpLimits(
+        images=options.max_images,
+        image=ImageLimits(
+            max_bytes=options.max_bytes,
+            max_pixels=options.max_pixels,
+            max_frames=McpLimits().image.max_frames,
+        ),
+        waiting=options.queue,
+    )
+    # On stdio the client waits for the first answer while the models load; say what goes on.
+    with pipeline(options) as pipe:
+        server = mcp_server(pipe, folder=options.folder, limits=limits)
+        if not options.debug:
+            logging.getLogger("mcp").setLevel(logging.ERROR)
+        if options.http:
+            sys.stderr.write(f"speceyes: MCP on http://{options.host}:{options.port}/mcp\n")
+            sys.stderr.flush()
+            server.run(
+                "streamable-http",
+                host=options.host,
+                port=options.port,
+                max_request_body_size=limits.body_bytes,
+            )
+        else:
+            server.run("stdio")
+    return 0

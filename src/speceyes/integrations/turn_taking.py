@@ -1,0 +1,265 @@
+"""A funnel as the model of somebody else's agent loop, one turn at a time.
+
+The loop runs the tools. At its first turn the funnel drafts, and an accepted draft ends the loop
+before it began. Otherwise the large model takes a turn in its own dialect, and its calls go to the
+loop's tools, boxes already in pixels of the image that they refer to. The large model sees the
+conversation as `AgenticFallback` would have shown it, so that what it was trained on still holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Final, final
+
+from speceyes import prompts
+from speceyes.errors import ConfigError, ModelError, ParseError
+from speceyes.isolation import generate_isolated
+from speceyes.pipeline import SpecPipeline
+from speceyes.values import (
+    Completion,
+    Conversation,
+    Image,
+    Observation,
+    Query,
+    Result,
+    Sampling,
+    Tool,
+    ToolCall,
+    Trajectory,
+    Turn,
+)
+
+TRIES: Final = 3
+"""How often a turn is asked for that can't be read; each time the model is told why."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedTool:
+    """A tool that the loop runs: only what is said of it to the model."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+    def __call__(self, images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
+        """It is never called here."""
+        raise ModelError(f"{self.name} is run by the loop that offered it")
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """An earlier turn: what the model wrote, and what the loop's tools gave back."""
+
+    text: str
+    observations: tuple[Observation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the funnel says at its turn: an answer, or calls.
+
+    Args:
+        text: As it was written, to be handed in again as `Round.text`.
+        answer: The final answer; None where there are calls.
+        calls: Tool calls, boxes in pixels of the original images.
+        result: The funnel's own result, where it ran.
+        prompt_tokens: Tokens read for this turn.
+        tokens: Tokens written for it.
+    """
+
+    text: str
+    answer: str | None = None
+    calls: tuple[ToolCall, ...] = ()
+    result: Result | None = None
+    prompt_tokens: int = 0
+    tokens: int = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Route, score and threshold, for a framework's metadata."""
+        verdict = None if self.result is None else self.result.verdict
+        return {
+            "route": "agent" if self.result is None else self.result.route,
+            "score": None if verdict is None else verdict.score,
+            "threshold": None if verdict is None else verdict.threshold,
+        }
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A model's turn and what it cost, tries included."""
+
+    conversation: Conversation
+    prompt_tokens: int = 0
+    tokens: int = 0
+    problem: str = ""
+    calls: list[ToolCall] = field(default_factory=list)
+
+
+@final
+class TurnTaking:
+    """Takes a funnel's turns in other loops. Threads may share it as they may share the models.
+
+    Args:
+        pipe: The funnel. Its own tools run only where a loop offers none.
+
+    Example:
+        >>> from PIL import Image as PILImage
+        >>> from speceyes.models.scripted import ScriptedModel
+        >>> pipe = SpecPipeline.from_pretrained(small=ScriptedModel("red"), judge=None)
+        >>> taking = TurnTaking(pipe)
+        >>> taking(Query("Which colour?", (PILImage.new("RGB", (64, 64)),))).answer
+        'red'
+        >>> pipe.close()
+        True
+    """
+
+    def __init__(self, pipe: SpecPipeline) -> None:
+        self.pipe = pipe
+        self._drafting: SpecPipeline | None = None
+        if pipe.answerer is not None and pipe.gate is not None:
+            self._drafting = SpecPipeline(
+                judge=pipe.judge,
+                answerer=pipe.answerer,
+                gate=pipe.gate,
+                order=pipe.order,
+                early=pipe.early and pipe.auditor is None,
+                image_limits=pipe.image_limits,
+            )
+
+    def __call__(
+        self, query: Query, rounds: Sequence[Round] = (), tools: Sequence[OfferedTool] = ()
+    ) -> Said:
+        """The next turn.
+
+        Args:
+            query: The task.
+            rounds: What was said and shown since, oldest first.
+            tools: What the loop can run; none lets the whole funnel answer.
+
+        Raises:
+            ModelError: There is no answer: the models failed, or wrote what can't be read.
+            ConfigError: Tools are offered to a funnel without a model as its agent.
+        """
+        if not tools:
+            return _whole(blocking(functools.partial(self.pipe.ask, query)))
+        if not rounds and (drafted := self._drafted(query)) is not None:
+            return drafted
+        return self._turn(query, rounds, tools)
+
+    async def ask(
+        self, query: Query, rounds: Sequence[Round] = (), tools: Sequence[OfferedTool] = ()
+    ) -> Said:
+        """As calling it, without holding up the event loop."""
+        if not tools:
+            return _whole(await self.pipe.ask(query))
+        return await asyncio.to_thread(self, query, rounds, tools)
+
+    def _drafted(self, query: Query) -> Said | None:
+        """The draft, where judge and gate let it stand."""
+        if self._drafting is None:
+            return None
+        result = self._drafting(query)
+        return _whole(result) if result.route == "draft" else None
+
+    def _turn(self, query: Query, rounds: Sequence[Round], tools: Sequence[OfferedTool]) -> Said:
+        agent = self.pipe.fallback
+        if agent is None or agent.model is None or agent.dialect is None:
+            raise ConfigError(
+                "the funnel has no model that can take the turns of an agent: give it a fallback "
+                "with a model, or offer no tools"
+            )
+        model, dialect = agent.model, agent.dialect
+        shown = [_as_trained(tool, agent.tools.get(tool.name)) for tool in tools]
+        conversation = dialect.open(query, shown)
+        for number, one in enumerate(rounds, start=1):
+            seen = one.observations or (Observation(("(nothing)",)),)
+            last = number + 1 >= agent.max_steps
+            conversation = dialect.observe(conversation, one.text, seen, last=last)
+        asked = _Asked(conversation)
+        sampling = Sampling(max_tokens=agent.max_tokens, stop=dialect.stop)
+        for _ in range(TRIES):
+            [said] = generate_isolated(model, [asked.conversation], sampling)
+            if said.error is not None:
+                raise ModelError(f"the agent's model failed: {said.error}")
+            asked.prompt_tokens += said.prompt_tokens
+            asked.tokens += len(said.token_ids)
+            try:
+                turn = _read(dialect.parse, said)
+                images = asked.conversation.images
+                sizes = [model.seen_size(image) for image in images]
+                calls = tuple(dialect.locate(call, images, sizes) for call in turn.calls)
+            except ParseError as exc:
+                asked.problem = str(exc)
+                problem = (Observation(error=prompts.PARSE_ERROR.format(error=exc)),)
+                asked.conversation = dialect.observe(
+                    asked.conversation, said.text, problem, last=False
+                )
+            else:
+                return Said(
+                    said.text,
+                    turn.answer,
+                    () if turn.answer is not None else calls,
+                    prompt_tokens=asked.prompt_tokens,
+                    tokens=asked.tokens,
+                )
+        raise ModelError(f"the agent's turn can't be read, {TRIES} times over: {asked.problem}")
+
+
+def blocking(ask: Callable[[], Any]) -> Any:
+    """What is awaited, waited for; also in a thread whose own event loop is running."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(ask())
+    came: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            came.set_result(asyncio.run(ask()))
+        except BaseException as exc:  # noqa: BLE001 - raised again by who waits
+            came.set_exception(exc)
+
+    threading.Thread(target=work, name="speceyes-ask", daemon=True).start()
+    return came.result()
+
+
+def _read(parse: Callable[[str], Turn], said: Completion) -> Turn:
+    turn = parse(said.text)
+    if turn.plain and said.finish == "length":
+        raise ParseError("no answer was found; it was cut off: be shorter")
+    if turn.answer is None and not turn.calls:
+        raise ParseError("neither a call nor an answer was found")
+    return turn
+
+
+def _as_trained(tool: OfferedTool, own: Tool | None) -> Tool:
+    """The funnel's own words for a tool of the same name, for the model was trained with them."""
+    return tool if own is None else own
+
+
+def _whole(result: Result) -> Said:
+    """The turn of a funnel that answered by itself.
+
+    Raises:
+        ModelError: It did not.
+    """
+    if result.answer is None:
+        raise ModelError(result.error or "the funnel gave no answer")
+    read, written = tokens_of(result)
+    return Said(result.answer, result.answer, (), result, read, written)
+
+
+def tokens_of(result: Result) -> tuple[int, int]:
+    """(read, written) by all phases."""
+    said = [result.draft, None if result.judgement is None else result.judgement.completion]
+    read = sum(one.prompt_tokens for one in said if one is not None)
+    written = sum(len(one.token_ids) for one in said if one is not None)
+    way: Trajectory | None = result.trajectory
+    steps = () if way is None else way.steps
+    return read + sum(s.prompt_tokens for s in steps), written + sum(s.tokens for s in steps)

@@ -1,0 +1,229 @@
+"""A funnel as LangChain's chat model and Runnable, in LangGraph's loop too."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from typing import Any
+
+import pytest
+from PIL import Image as PILImage
+
+from served import data_url, pipeline
+from speceyes import ScriptedModel, SpecPipeline, tiny
+from speceyes.errors import ConfigError, ImageError, ModelError
+from speceyes.models.hf import HFModel
+from speceyes.tiny.scenes import questions
+
+pytest.importorskip("langchain_core", reason="the extra 'langchain' is not installed")
+
+from langchain_core.messages import (
+    AIMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.runnables import RunnableLambda
+
+from speceyes.integrations.langchain import (
+    ChatSpecEyes,
+    funnel_runnable,
+    lent_tools,
+    question,
+)
+
+RED = PILImage.new("RGB", (64, 48), "red")
+CALL = (
+    '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 32, 32]}}'
+    "</tool_call>"
+)
+needs_weights = pytest.mark.skipif(
+    not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"
+)
+
+
+def _tiny() -> SpecPipeline:
+    pair = tiny.settings()
+    large, small = HFModel.from_pretrained(tiny.LARGE), HFModel.from_pretrained(tiny.SMALL)
+    return SpecPipeline.from_pretrained(
+        large, small, threshold=pair["threshold"], top_k=pair["top_k"]
+    )
+
+
+@needs_weights
+def test_langgraph_takes_the_tiny_pair_through_two_tool_turns() -> None:
+    pytest.importorskip("langgraph", reason="langgraph is not installed")
+    from langgraph.graph import START, MessagesState, StateGraph
+    from langgraph.prebuilt import ToolNode, tools_condition
+
+    items = list(questions("heldout", 40))
+    hard = next(item for item in items if item.kind == "card/same")
+    easy = next(item for item in items if item.kind == "large/colour")
+    with _tiny() as pipe:
+        for item, turns in ((hard, 2), (easy, 0)):
+            tools = lent_tools(item.query.images)
+            bound = ChatSpecEyes(funnel=pipe).bind_tools(tools)
+            chat = RunnableLambda(lambda state: state["messages"]) | bound
+            graph = StateGraph(MessagesState)
+            graph.add_node("agent", chat | (lambda said: {"messages": [said]}))
+            graph.add_node("tools", ToolNode(tools))
+            graph.add_edge(START, "agent")
+            graph.add_conditional_edges("agent", tools_condition)
+            graph.add_edge("tools", "agent")
+            asked = question(item.query.question, *item.query.images)
+            messages = graph.compile().invoke({"messages": [asked]})["messages"]
+            called = [m for m in messages if isinstance(m, ToolMessage)]
+            assert len(called) == turns
+            said = [m.text for m in messages if isinstance(m, AIMessage)]
+            result = pipe(item.query)
+            if turns:
+                assert result.trajectory is not None
+                *acts, _ = result.trajectory.steps
+                assert said == [*(step.text for step in acts), hard.answer]
+            else:
+                assert said == [item.answer]
+            last = messages[-1].response_metadata
+            assert last["route"] == result.route and not messages[-1].tool_calls
+
+
+def test_what_is_asked_together_shares_batches() -> None:
+    sizes: list[int] = []
+    free = threading.Event()
+
+    class Model:
+        name = "counted"
+        _inner = ScriptedModel("red")
+
+        def seen_size(self, image: Any) -> tuple[int, int]:
+            return image.size
+
+        def generate(self, conversations: Any, sampling: Any) -> Any:
+            sizes.append(len(conversations))
+            free.wait(0.3)
+            return self._inner.generate(conversations, sampling)
+
+    with SpecPipeline.from_pretrained(small=Model(), judge=None) as pipe:
+        chat = ChatSpecEyes(funnel=pipe)
+        asked = [[question(f"q{at}", RED)] for at in range(6)]
+        assert [m.content for m in chat.batch(asked)] == ["red"] * 6
+        synchronous = len(sizes)
+
+        async def both() -> list[Any]:
+            return [await chat.abatch(asked), await chat.ainvoke(asked[0])]
+
+        many, one = asyncio.run(both())
+        assert [m.content for m in many] == ["red"] * 6 and one.content == "red"
+        free.set()
+    assert sum(sizes) == 13 and synchronous < 6 and len(sizes) - synchronous < 7
+
+
+def test_streams_carry_text_calls_and_usage() -> None:
+    with pipeline(judge={"hard": "yes", "": "no"}, agent=[CALL]) as pipe:
+        chat = ChatSpecEyes(funnel=pipe)
+        [chunk] = list(chat.stream([question("easy", RED)]))
+        assert chunk.content == "red" and chunk.usage_metadata is not None
+        assert chunk.response_metadata["route"] == "draft"
+        assert 0 < chunk.response_metadata["score"] <= 1
+
+        async def streamed() -> list[Any]:
+            bound = chat.bind_tools(lent_tools([RED]))
+            return [chunk async for chunk in bound.astream([question("hard", RED)])]
+
+        [chunk] = asyncio.run(streamed())
+        [call] = chunk.tool_calls
+        assert call["name"] == "image_zoom_in_tool" and call["args"] == {"bbox_2d": [0, 0, 32, 32]}
+
+
+def test_messages_become_a_question_and_its_rounds() -> None:
+    heard: list[Any] = []
+
+    def says(conversation: Any, sampling: Any) -> str:
+        heard.append(conversation)
+        return "<answer>blue</answer>"
+
+    pipe = SpecPipeline.from_pretrained(ScriptedModel(says))
+    chat = ChatSpecEyes(funnel=pipe).bind_tools(lent_tools([RED]))
+    data = data_url(RED).partition(",")[2]
+    image = {"type": "image", "base64": data, "mime_type": "image/png"}
+    messages = [
+        SystemMessage("You are something else."),
+        HumanMessage([{"type": "text", "text": "First?"}, image]),
+        AIMessage("<answer>one</answer>"),
+        HumanMessage("Second?"),
+        AIMessage(CALL, tool_calls=[{"name": "image_zoom_in_tool", "args": {}, "id": "1"}]),
+        ToolMessage([{"type": "image_url", "image_url": {"url": data_url(RED)}}], tool_call_id="1"),
+        AIMessage(CALL, tool_calls=[{"name": "image_zoom_in_tool", "args": {}, "id": "2"}]),
+        ToolMessage("it broke", tool_call_id="2", status="error"),
+    ]
+    said = chat.invoke(messages)
+    assert said.content == "blue" and not said.tool_calls
+    [conversation] = heard
+    roles = [message.role for message in conversation.messages]
+    assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
+    text = "".join(message.text for message in conversation.messages)
+    assert "Second?" in text and "it broke" in text
+    assert "First?" not in text and "something else" not in text
+    assert len(conversation.images) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("Which colour?", "an image in it or before it"),
+        ([{"type": "text", "text": "?"}, {"type": "audio"}], "type 'audio'"),
+        ([{"type": "image_url", "image_url": {"url": "/etc/passwd"}}], "must be a data URL"),
+        ([{"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}], "not fetched"),
+    ],
+)
+def test_what_is_no_question_about_an_image_is_refused(content: Any, told: str) -> None:
+    chat = ChatSpecEyes(funnel=pipeline())
+    with pytest.raises((ModelError, ImageError), match=told):
+        chat.invoke([HumanMessage(content)])
+
+
+def test_it_calls_tools_of_any_kind_and_only_by_its_own_choice() -> None:
+    def weigh(grams: int) -> str:
+        """Weighs."""
+        return f"{grams} g"
+
+    agent = '<tool_call>{"name": "weigh", "arguments": {"grams": 3}}</tool_call>'
+    chat = ChatSpecEyes(funnel=SpecPipeline.from_pretrained(ScriptedModel(agent)))
+    said = chat.bind_tools([weigh]).invoke([question("How heavy?", RED)])
+    assert [(c["name"], c["args"]) for c in said.tool_calls] == [("weigh", {"grams": 3})]
+    with pytest.raises(ConfigError, match="tool_choice='weigh'"):
+        chat.bind_tools([weigh], tool_choice="weigh")
+    unreadable = ChatSpecEyes(funnel=SpecPipeline.from_pretrained(ScriptedModel("what?")))
+    with pytest.raises(ModelError, match="3 times over"):
+        unreadable.bind_tools([weigh]).invoke([question("How heavy?", RED)])
+
+
+def test_a_runnable_gives_results() -> None:
+    with pipeline(judge={"hard": "yes", "": "no"}) as pipe:
+        asks = RunnableLambda(lambda text: (RED, text))
+        chain = asks | funnel_runnable(pipe) | (lambda result: result.answer)
+        assert chain.invoke("easy") == "red"
+        assert chain.batch(["easy", "hard", "easy"]) == ["red", "blue", "red"]
+        assert asyncio.run(chain.ainvoke("hard")) == "blue"
+        assert list(chain.stream("hard")) == ["blue"]
+        direct = funnel_runnable(pipe)
+        broken, fine = direct.batch([(b"", "x"), (RED, "easy")])
+        assert broken.route == "error" and fine.answer == "red"
+        later = asyncio.run(direct.abatch([(RED, "hard"), (RED, "easy")]))
+        assert [result.answer for result in later] == ["blue", "red"]
+
+
+def test_a_sync_call_works_where_a_loop_runs() -> None:
+    async def inside() -> str:
+        return str(chat.invoke([question("easy", RED)]).content)
+
+    with pipeline() as pipe:
+        chat = ChatSpecEyes(funnel=pipe)
+        assert asyncio.run(inside()) == "red"
+
+
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "langchain_core.language_models.chat_models", None)
+    monkeypatch.delitem(sys.modules, "speceyes.integrations.langchain")
+    with pytest.raises(ConfigError, match=r"speceyes\[langchain\]"):
+        import speceyes.integrations.langchain  # noqa: F401
