@@ -18,6 +18,7 @@ from speceyes.evaluation.eval_command import Plan, evaluate
 from speceyes.evaluation.runs import Run
 from speceyes.fingerprint import fingerprint
 from speceyes.models.scripted import ScriptedModel
+from speceyes.prompts import CHOICE, DRAFT
 from speceyes.values import Completion, Conversation, Sampling
 
 COUNT = 36
@@ -73,6 +74,23 @@ def ground_of(items: list[Card], *, delay_s: float = 0.0, batch_size: int = 2) -
             )
         return f"<answer>{'pink' if at == 4 else items[at].answer}</answer>"
 
+    def asks_for_a_draft(conversation: Conversation) -> bool:
+        return conversation.messages[-1].text.rstrip().endswith((DRAFT, CHOICE))
+
+    def looker(conversation: Conversation, sampling: Sampling) -> str:
+        item = items[at_of(conversation)]
+        if asks_for_a_draft(conversation):
+            seen = item.kind != "small" or len(conversation.images) > 1
+            return item.answer if seen else "pink"
+        box = list(item.box)
+        return (
+            '<think>closer</think><tool_call>{"name": "image_zoom_in_tool", "arguments": '
+            f'{{"bbox_2d": {box}}}}}</tool_call>'
+        )
+
+    def sure(conversation: Conversation) -> float:
+        return 10.0 if len(conversation.images) > 1 else margin(conversation)
+
     return Ground(
         ScriptedModel(large, name="large", delay_s=delay_s),
         Steady(ScriptedModel(small, name="small", margin=margin, delay_s=delay_s)),
@@ -80,6 +98,7 @@ def ground_of(items: list[Card], *, delay_s: float = 0.0, batch_size: int = 2) -
         top_k=64,
         record_k=128,
         batch_size=batch_size,
+        looker=Steady(ScriptedModel(looker, name="looker", margin=sure, delay_s=delay_s)),
     )
 
 

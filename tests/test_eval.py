@@ -43,7 +43,7 @@ from speceyes.evaluation.intervals import (
 )
 from speceyes.evaluation.runs import CALIBRATION, RECORDS, TEST, Record, Run, Writer, read
 from speceyes.evaluation.statistics import auroc, wilson_interval
-from speceyes.evaluation.sweep import LOSS, choose, chosen_thresholds, costs, recorded
+from speceyes.evaluation.sweep import LOSS, cascade_of, choose, chosen_thresholds, costs, recorded
 from speceyes.values import Query
 
 HERE = Path(__file__).parent
@@ -281,6 +281,39 @@ def test_the_threshold_is_chosen_on_the_calibration_split_alone(run: Run) -> Non
     assert accepted.any()
     lost = learnt.agent_right[accepted].sum() - learnt.right[accepted].sum()
     assert lost <= LOSS * len(learnt)
+
+
+def test_drafts_with_depth_and_cascades_have_thresholds_of_their_own(tmp_path: Path) -> None:
+    names = (arms.DEEP, "deep", "cascade")
+    run = run_in(tmp_path / "run", n=120, batch_size=16, sweep_batch=(), names=names)
+    assert "deep" in chosen_thresholds(run)
+    for name in ("deep", "cascade"):
+        rows = run.of(TEST, name)
+        assert len(rows) == len(run.of(TEST, "agent"))
+        assert all(r.correct for r in rows if r.result.route == "draft")
+    # Only a look tells these apart from guesses.
+    assert any(r.kind == "small" and r.result.route == "draft" for r in run.of(TEST, "deep"))
+    whole = [r.result.draft for r in run.of(TEST, arms.DEEP)]
+    assert all(draft.top_logprobs.shape[1] == 128 for draft in whole if draft)
+    assert set(figures(run)["arms"]) == {"agent", "draft", *names}
+
+
+def test_a_cascade_leaves_out_who_costs_more_than_the_agent(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run", n=360, batch_size=32, sweep_batch=(), names=(arms.DEEP,))
+    through = {"large": np.ones(len(recorded(run, TEST)), bool)}
+    drafters = [
+        replace(one, through=through, agent_s=np.ones(len(one)))
+        for one in (recorded(run, TEST), recorded(run, TEST, arms.DEEP))
+    ]
+    for draft_s, left in (((0.01, 0.1), 2), ((0.01, 5.0), 1), ((9.0, 9.0), 0)):
+        chosen = cascade_of(drafters, draft_s, 64)
+        assert sum(raw is not None for raw in chosen.setting) == left
+        assert chosen.bad == 0 and chosen.cost <= 1
+
+
+def test_arms_with_thresholds_of_their_own_need_a_calibration_split(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give --calibration-share"):
+        run_in(tmp_path / "run", names=("deep",), calibration_share=0.0, threshold=0.9)
 
 
 def test_regated_drafts_take_the_routes_that_the_arm_took(found: dict[str, Any]) -> None:

@@ -167,7 +167,7 @@ def _one(**message: Any) -> dict[str, Any]:
         ({"n": 2}, "n"),
         ({"temperature": 0.7}, "temperature"),
         ({"temperature": True}, "temperature"),
-        ({"seed": 1 << 63}, "seed"),
+        ({"seed": 1 << 64}, "seed"),
         ({"temperature": 10**400}, "temperature"),
         ({"speceyes": {"threshold": -(10**400)}}, "speceyes.threshold"),
         ({"tools": [{"type": "function"}]}, "tools"),

@@ -1,4 +1,4 @@
-"""The built wheel, installed where no checkout is, runs the demo."""
+"""A release: built alike twice, checked, and installed where no checkout is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -15,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
+import speceyes
+from release import ROOT, build
 from speceyes import tiny
 
-ROOT = Path(__file__).resolve().parents[1]
+EPOCH = 1_795_219_200  # 21 November 2026
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,19 +51,25 @@ def _run(
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that leftovers of earlier builds can't slip in."""
-    tree = tmp_path_factory.mktemp("tree")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree / name)
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a release is made of, as it is now."""
+    folder = tmp_path_factory.mktemp("tree")
     leave = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    shutil.copytree(ROOT / "src", tree / "src", ignore=leave)
-    out = tmp_path_factory.mktemp("dist")
-    _run(
-        sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, tree, cwd=tree
-    )
-    [built] = out.glob("*.whl")
-    return built
+    shutil.copytree(ROOT / "src", folder / "src", ignore=leave)
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist and the wheel of a release, which twine has checked."""
+    return build(tmp_path_factory.mktemp("dist"), EPOCH, root=tree)
+
+
+@pytest.fixture(scope="module")
+def wheel(built: tuple[Path, Path]) -> Path:
+    return built[1]
 
 
 @pytest.fixture(scope="module")
@@ -69,22 +79,62 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     home = tmp_path_factory.mktemp("fresh")
     venv.create(home, with_pip=False)
     paths = sysconfig.get_paths(vars={"base": str(home), "platbase": str(home)})
-    purelib = Path(paths["purelib"])
-    lines = {sysconfig.get_paths()[key] for key in ("purelib", "platlib")}
-    purelib.joinpath("dependencies.pth").write_text("\n".join(sorted(lines)) + "\n")
     commands = Path(paths["scripts"])
     pip = [sys.executable, "-m", "pip", "--python", commands / "python", "--quiet"]
     _run(*pip, "install", "--no-deps", "--no-index", wheel, cwd=home)
+    # What needs no dependency has to work without them.
+    bare = _run(commands / "python", "-c", "import speceyes as s; print(s.__version__)", cwd=home)
+    assert bare.stdout.strip() == speceyes.__version__
+    lines = {sysconfig.get_paths()[key] for key in ("purelib", "platlib")}
+    Path(paths["purelib"], "dependencies.pth").write_text("\n".join(sorted(lines)) + "\n")
     yield commands
+
+
+def test_the_same_sources_give_the_same_bytes(
+    built: tuple[Path, Path], tree: Path, tmp_path: Path
+) -> None:
+    """From a checkout with other times and permissions, under another umask."""
+    other = shutil.copytree(tree, tmp_path / "other")
+    for path in other.rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        path.chmod(0o700)
+    before = os.umask(0o077)
+    try:
+        again = build(tmp_path / "dist", EPOCH, root=other)
+    finally:
+        os.umask(before)
+    for first, second in zip(built, again, strict=True):
+        assert first.name == second.name
+        assert first.read_bytes() == second.read_bytes(), first.name
+
+
+def test_sdist_has_what_a_build_needs(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[0]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "src/speceyes/py.typed"} <= names
+    assert {f"src/speceyes/tiny/weights/{name}" for name in _weights()} <= names
+    assert not [name for name in names if "__pycache__" in name]
+
+
+def test_version_is_the_same_everywhere(installed: Path, tmp_path: Path) -> None:
+    told = _run(installed / "speceyes", "--version", cwd=tmp_path).stdout
+    assert told.strip() == f"speceyes {speceyes.__version__}"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] == speceyes.__version__
+    citation = (ROOT / "docs" / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {speceyes.__version__}\n" in citation
+
+
+def _weights() -> set[str]:
+    shipped = [path for path in tiny.WEIGHTS.rglob("*") if path.is_file()]
+    return {path.relative_to(tiny.WEIGHTS).as_posix() for path in shipped}
 
 
 def test_wheel_carries_what_it_must_and_no_more(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         size = sum(info.compress_size for info in archive.infolist())
-    shipped = [path for path in tiny.WEIGHTS.rglob("*") if path.is_file()]
-    weights = {str(path.relative_to(tiny.WEIGHTS)) for path in shipped}
-    for name in {f"tiny/weights/{name}" for name in weights} | {
+    for name in {f"tiny/weights/{name}" for name in _weights()} | {
         "py.typed",
         "evaluation/report_page.html",
     }:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from speceyes import __version__, tiny
 from speceyes.errors import ConfigError, InputError, SpecEyesError
 from speceyes.evaluation import bench_command, calibrate_command, eval_command, report_command
+from speceyes.integrations import mcp_command
 from speceyes.server import command as serve_command
+from speceyes.server import load_command, plan_command
 
 if TYPE_CHECKING:
     from speceyes.answerer import SpeculativeAnswerer
@@ -167,10 +169,12 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--allow-urls", action="store_true", help="let IMAGE be an http(s) address")
     ask.add_argument("--json", action="store_true", help="print the whole result as one line")
     ask.set_defaults(run=_ask)
-    bench_command.add(commands, shared)
+    load_command.extend(bench_command.add(commands, shared), bench_command.run)
     for command in (eval_command, report_command, calibrate_command):
         command.add(commands, shared)
     serve_command.add(commands, shared)
+    plan_command.add(commands, shared)
+    mcp_command.add(commands, shared)
     return top
 
 
@@ -246,7 +250,7 @@ def _parts(
     settings: dict[str, Any],
     batch: int,
     dialect: str = "deepeyes",
-    **agent: int,
+    **agent: Any,
 ) -> _Parts:
     from speceyes.answerer import SpeculativeAnswerer
     from speceyes.fallback import AgenticFallback

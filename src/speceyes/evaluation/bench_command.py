@@ -34,14 +34,17 @@ random weights instead, and plans what becomes of each query, so that time is tr
 --sweep changes one thing at a time and shows how cost grows."""
 
 
-def add(commands: Any, shared: argparse.ArgumentParser) -> None:
+def add(commands: Any, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds the command to an argparse sub-parser set.
 
     Args:
         commands: The set.
         shared: Options that all commands have.
+
+    Returns:
+        The command's parser, for what is measured on a floor above this one.
     """
-    bench = commands.add_parser(
+    bench: argparse.ArgumentParser = commands.add_parser(
         "bench",
         parents=[shared],
         help="measure the funnel, the agent, and the paper's schedule side by side",
@@ -96,6 +99,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         help="size of the images in pixels; default: %(default)s, as V* has them",
     )
     bench.set_defaults(run=run)
+    return bench
 
 
 def run(options: argparse.Namespace) -> int:

@@ -9,7 +9,13 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from speceyes.pipeline import SpecPipeline
-from speceyes.server.description import CHAT, describe_models
+from speceyes.server.description import (
+    BEARER,
+    describe_chat,
+    describe_models,
+    failure,
+    secured,
+)
 from speceyes.server.keys import Keys
 from speceyes.server.limits import ServerLimits
 from speceyes.server.metrics import CONTENT_TYPE
@@ -57,18 +63,25 @@ def application(
     async def on_http(request: Request, exc: HTTPException) -> Response:
         return refused(Refusal(exc.status_code, str(exc.detail), headers=exc.headers))
 
-    @app.post("/v1/chat/completions", openapi_extra=CHAT, response_class=JSONResponse)
+    keyed = keys is not None
+    described = describe_chat(name, service.limits, keyed=keyed)
+
+    @app.post("/v1/chat/completions", openapi_extra=described, response_class=JSONResponse)
     async def chat(request: Request) -> Response:
         """Answers one question about one or several images."""
         return await service.chat(request)
 
-    @app.get("/v1/models", responses=describe_models(name))
+    listed = describe_models(keyed=keyed, one=False)
+
+    @app.get("/v1/models", responses=listed, openapi_extra=secured(keyed))
     async def models(request: Request) -> dict[str, Any]:
         """What is served."""
         service.client(request)
         return {"object": "list", "data": [_model(name)]}
 
-    @app.get("/v1/models/{model}")
+    shown = describe_models(keyed=keyed, one=True)
+
+    @app.get("/v1/models/{model}", responses=shown, openapi_extra=secured(keyed))
     async def model(request: Request, model: str) -> dict[str, Any]:
         """The same of one model."""
         service.client(request)
@@ -81,20 +94,38 @@ def application(
         """Whether the process runs."""
         return "ok\n"
 
-    @app.get("/readyz", response_class=PlainTextResponse)
+    @app.get("/readyz", response_class=PlainTextResponse, responses={503: _NOT_READY})
     async def readyz() -> Response:
         """Whether it takes requests."""
         ready = service.worker.alive and not service.draining
         return PlainTextResponse("ready\n" if ready else "not ready\n", 200 if ready else 503)
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    counted = keyed and not open_metrics
+
+    @app.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        responses={401: failure("No key that is known")} if counted else {},
+        openapi_extra=secured(counted),
+    )
     async def metrics(request: Request) -> Response:
         """Counters for Prometheus."""
         if not service.open_metrics:
             service.client(request)
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
+    def described_whole() -> dict[str, Any]:
+        whole = FastAPI.openapi(app)  # made once, and kept by it
+        if keyed:
+            schemes = whole.setdefault("components", {}).setdefault("securitySchemes", {})
+            schemes[BEARER] = {"type": "http", "scheme": "bearer"}
+        return whole
+
+    app.openapi = described_whole  # type: ignore[method-assign]
     return app
+
+
+_NOT_READY = {"description": "It takes none", "content": {"text/plain": {}}}
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from speceyes.server.refusal import Refusal
 
 MAX_TOP_LOGPROBS: Final = 20
 """As in OpenAI's protocol."""
-_MOST_STOPS: Final = 4
-_MOST_CHOICES: Final = 26  # they are lettered
-_INT64: Final = 1 << 63
+MOST_STOPS: Final = 4
+MOST_CHOICES: Final = 26
+"""They are lettered."""
+MAX_SEED: Final = 9_223_372_036_854_776_000
+"""As OpenAI describes it: 2^63 as a double is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ _NEUTRAL: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "temperature": (is_zero, "0: models decode greedily here"),
     "top_p": (lambda v: is_number(v) and 0 < v <= 1, "a number above 0, up to 1"),
     "n": (lambda v: is_int(v) and v == 1, "1"),
-    "seed": (lambda v: is_int(v) and -_INT64 <= v < _INT64, "a 64-bit whole number"),
+    "seed": (lambda v: is_int(v) and -MAX_SEED <= v <= MAX_SEED, "a 64-bit whole number"),
     "presence_penalty": (is_zero, "0"),
     "frequency_penalty": (is_zero, "0"),
     "logit_bias": (lambda v: v == {}, "empty"),
@@ -173,8 +175,8 @@ def _stops(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     stops = [value] if isinstance(value, str) else value
-    if not isinstance(stops, list) or len(stops) > _MOST_STOPS:
-        raise bad_field("stop", f"a text, or a list of up to {_MOST_STOPS}, is needed")
+    if not isinstance(stops, list) or len(stops) > MOST_STOPS:
+        raise bad_field("stop", f"a text, or a list of up to {MOST_STOPS}, is needed")
     found = tuple(text_of(stop, "stop") for stop in stops)
     if "" in found:
         raise bad_field("stop", "an empty text would stop every answer at once")
@@ -232,7 +234,7 @@ def _extension(value: Any, limits: ServerLimits) -> dict[str, Any]:
         found["seconds"] = float(seconds)
     choices = value.get("choices")
     if choices is not None:
-        if not isinstance(choices, list) or len(choices) > _MOST_CHOICES:
-            raise bad_field("speceyes.choices", f"a list of up to {_MOST_CHOICES} texts is needed")
+        if not isinstance(choices, list) or len(choices) > MOST_CHOICES:
+            raise bad_field("speceyes.choices", f"a list of up to {MOST_CHOICES} texts is needed")
         found["choices"] = tuple(text_of(choice, "speceyes.choices") for choice in choices)
     return found

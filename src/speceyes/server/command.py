@@ -21,6 +21,8 @@ from speceyes.server.keys import Keys, new_key
 from speceyes.server.limits import ServerLimits
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from speceyes.values import VisionLanguageModel
 
 ABOUT = """\
@@ -138,8 +140,6 @@ def run(options: argparse.Namespace) -> int:
             "one with --new-key), or --no-keys where something else keeps them out"
         )
     try:
-        import uvicorn
-
         from speceyes.server.app import application
     except ImportError as exc:
         raise ConfigError(f"{exc.name} is not installed: pip install 'speceyes[serve]'") from exc
@@ -152,18 +152,39 @@ def run(options: argparse.Namespace) -> int:
     )
     if not options.debug:
         _say_what_matters()
-    listening = _listen(options.host, options.port)
+    return run_app(app, options.name, options.host, options.port)
+
+
+def run_app(app: FastAPI, name: str, host: str, port: int) -> int:
+    """Serves an application until SIGTERM or Ctrl-C; the exit code.
+
+    Says where on standard error, once others can connect.
+
+    Raises:
+        ConfigError: It can't listen there, or uvicorn is not installed.
+    """
+    try:
+        import uvicorn
+    except ImportError as exc:
+        raise ConfigError(f"{exc.name} is not installed: pip install 'speceyes[serve]'") from exc
+    listening = _listen(host, port)
     where = listening.getsockname()
-    host = f"[{where[0]}]" if listening.family == socket.AF_INET6 else where[0]
-    sys.stderr.write(f"speceyes: serving {options.name!r} on http://{host}:{where[1]}/v1\n")
-    sys.stderr.flush()
+    shown = f"[{where[0]}]" if listening.family == socket.AF_INET6 else where[0]
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30
     )
-    # uvicorn raises the signal again when all is done; to be told to end is no failure here.
-    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    server = uvicorn.Server(config)
+
+    def told(number: int, frame: object) -> None:
+        # Before uvicorn listens to signals itself; and after it, since it raises the signal again
+        # when all is done: to be told to end is no failure here.
+        server.should_exit = True
+
+    before = signal.signal(signal.SIGTERM, told)
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        sys.stderr.write(f"speceyes: serving {name!r} on http://{shown}:{where[1]}/v1\n")
+        sys.stderr.flush()
+        server.run(sockets=[listening])
     finally:
         signal.signal(signal.SIGTERM, before)
         listening.close()

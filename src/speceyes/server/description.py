@@ -1,10 +1,24 @@
-"""The request in the words of OpenAPI."""
+"""The server's routes in the words of OpenAPI: what is taken, and what comes back."""
 
 from __future__ import annotations
 
-from typing import Any
+import base64
+import io
+from typing import Any, Final
 
-_ERROR: dict[str, Any] = {
+from PIL import Image
+
+from speceyes.server.asking import MAX_SEED, MAX_TOP_LOGPROBS, MOST_CHOICES, MOST_STOPS
+from speceyes.server.limits import ServerLimits
+
+Schema = dict[str, Any]
+
+BEARER: Final = "key"
+"""The name of the security scheme."""
+DATA_URL: Final = "image-data-url"
+"""The format of an image's address: "data:image/png;base64,..." and the like."""
+
+_ERROR: Schema = {
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -20,110 +34,241 @@ _ERROR: dict[str, Any] = {
         }
     },
 }
-_TEXT: dict[str, Any] = {
-    "type": "object",
-    "required": ["type", "text"],
-    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-}
-_IMAGE: dict[str, Any] = {
-    "type": "object",
-    "required": ["type", "image_url"],
-    "properties": {
-        "type": {"const": "image_url"},
-        "image_url": {
-            "type": "object",
-            "required": ["url"],
-            "additionalProperties": False,
-            "properties": {
-                "url": {"type": "string", "description": "data:image/...;base64,..."},
-                "detail": {"enum": ["auto", "high"]},
-            },
-        },
-    },
-}
-_MESSAGE: dict[str, Any] = {
-    "type": "object",
-    "required": ["role", "content"],
-    "additionalProperties": False,
-    "properties": {
-        "role": {"const": "user"},
-        "content": {"type": "array", "items": {"anyOf": [_TEXT, _IMAGE]}, "minItems": 2},
-        "name": {"type": "string"},
-    },
-}
-_EXTENSION: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "route": {"enum": ["auto", "agent"]},
-        "threshold": {"type": "number", "minimum": 0, "maximum": 1},
-        "deadline_s": {"type": "number", "exclusiveMinimum": 0},
-        "choices": {"type": "array", "items": {"type": "string"}, "maxItems": 26},
-    },
-}
-_REQUEST: dict[str, Any] = {
-    "type": "object",
-    "required": ["model", "messages"],
-    "additionalProperties": False,
-    "properties": {
-        "model": {"type": "string"},
-        "messages": {"type": "array", "items": _MESSAGE, "minItems": 1, "maxItems": 1},
-        "stream": {"type": "boolean"},
-        "stream_options": {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {"include_usage": {"type": "boolean"}},
-        },
-        "logprobs": {"type": "boolean"},
-        "top_logprobs": {"type": "integer", "minimum": 0, "maximum": 20},
-        "stop": {
-            "anyOf": [
-                {"type": "string", "minLength": 1},
-                {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": 4},
-            ]
-        },
-        "max_tokens": {"type": "integer", "minimum": 1},
-        "max_completion_tokens": {"type": "integer", "minimum": 1},
-        "temperature": {"const": 0},
-        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-        "n": {"const": 1},
-        "seed": {"type": "integer"},
-        "user": {"type": "string"},
-        "speceyes": _EXTENSION,
-    },
-}
 
 
-def _failure(what: str) -> dict[str, Any]:
-    return {"description": what, "content": {"application/json": {"schema": _ERROR}}}
+def describe_chat(name: str, limits: ServerLimits, *, keyed: bool) -> Schema:
+    """What is merged into the description of `/v1/chat/completions`.
 
-
-CHAT: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": _REQUEST}}},
-    "responses": {
+    Args:
+        name: The name that is served.
+        limits: What requests may do, thresholds settled.
+        keyed: Whether a key is needed.
+    """
+    what = {
         "200": {
             "description": "A chat completion, or with stream: true its chunks as events",
             "content": {
-                "application/json": {"schema": {"type": "object"}},
-                "text/event-stream": {"schema": {"type": "string"}},
+                "application/json": {"schema": _completion(name)},
+                "text/event-stream": {},
             },
+        }
+    }
+    for status, words in (
+        ("400", "Something in the request is not served; the error names it"),
+        ("401", "No key that is known"),
+        ("404", "No such model"),
+        ("408", "The body came too slowly"),
+        ("413", "The body is too large"),
+        ("422", "There is no answer to it"),
+        ("429", "Too many requests are under way, or a key's budget is spent; see Retry-After"),
+        ("500", "The server failed"),
+        ("502", "A model failed"),
+        ("503", "The server is closing"),
+        ("504", "The request's time is over"),
+    ):
+        what[status] = failure(words)
+    body = {"schema": _request(name, limits), "example": _example(name)}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": body}},
+        "responses": what,
+        **secured(keyed),
+    }
+
+
+def secured(keyed: bool) -> Schema:
+    """What a route that asks for a key says of that."""
+    return {"security": [{BEARER: []}]} if keyed else {}
+
+
+def failure(words: str) -> Schema:
+    """A response that is an error."""
+    return {"description": words, "content": {"application/json": {"schema": _ERROR}}}
+
+
+def describe_models(*, keyed: bool, one: bool) -> dict[int | str, Schema]:
+    """The responses of `/v1/models`, or of `/v1/models/{model}`."""
+    found: dict[int | str, Schema] = {401: failure("No key that is known")} if keyed else {}
+    return found | ({404: failure("No such model")} if one else {})
+
+
+def _maybe(schema: Schema) -> Schema:
+    """The same, or null, which is as if it were left out."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _whole(**range_: int) -> Schema:
+    return {"type": "integer", **range_}
+
+
+def _object(required: list[str], properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "required": required,
+        "additionalProperties": False,
+        "properties": properties,
+    }
+
+
+def _request(name: str, limits: ServerLimits) -> Schema:
+    text = {"type": "string"}
+    flag = {"type": "boolean"}
+    zero = {"type": "number", "const": 0}
+    image = _object(
+        ["url"],
+        {
+            "url": {
+                "type": "string",
+                "format": DATA_URL,
+                "description": "data:image/...;base64,...",
+            },
+            "detail": _maybe({"enum": ["auto", "high"]}),
         },
-        "400": _failure("Something in the request is not served; the error names it"),
-        "401": _failure("No key that is known"),
-        "404": _failure("No such model"),
-        "408": _failure("The body came too slowly"),
-        "413": _failure("The body is too large"),
-        "422": _failure("There is no answer to it"),
-        "429": _failure("Too many requests are under way; see Retry-After"),
-        "500": _failure("The server failed"),
-        "502": _failure("A model failed"),
-        "503": _failure("The server is closing"),
-        "504": _failure("The request's time is over"),
-    },
-}
-"""Merged into the description of `/v1/chat/completions`."""
+    )
+    # A part may hold fields beyond these; they are not looked at.
+    written = {
+        "type": "object",
+        "required": ["type", "text"],
+        "properties": {"type": {"const": "text"}, "text": text},
+    }
+    shown = {
+        "type": "object",
+        "required": ["type", "image_url"],
+        "properties": {"type": {"const": "image_url"}, "image_url": image},
+    }
+    said = {
+        "type": "object",
+        "required": ["type", "text"],
+        "properties": {"type": {"const": "text"}, "text": {"type": "string", "pattern": "\\S"}},
+    }
+    message = _object(
+        ["role", "content"],
+        {
+            "role": {"const": "user"},
+            "content": {
+                "type": "array",
+                "description": "At least one image, and a text that isn't blank",
+                "items": {"anyOf": [written, shown]},
+                "allOf": [{"contains": shown}, {"contains": said}],
+                "minItems": 2,
+            },
+            "name": {},
+        },
+    )
+    stop = {"type": "string", "minLength": 1}
+    fields: Schema = {
+        "model": {"type": "string", "const": name},
+        "messages": {"type": "array", "items": message, "minItems": 1, "maxItems": 1},
+        "stream": _maybe(flag),
+        "stream_options": _maybe(
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {"include_usage": _maybe(flag)},
+                "description": "Only with stream: true",
+            }
+        ),
+        "logprobs": _maybe(flag),
+        "top_logprobs": {
+            **_maybe(_whole(minimum=0, maximum=MAX_TOP_LOGPROBS)),
+            "description": "Only with logprobs: true",
+        },
+        "stop": _maybe({"anyOf": [stop, {"type": "array", "items": stop, "maxItems": MOST_STOPS}]}),
+        "max_tokens": _maybe(_whole(minimum=1)),
+        "max_completion_tokens": {
+            **_maybe(_whole(minimum=1)),
+            "description": "Not together with max_tokens",
+        },
+        "speceyes": _maybe(_extension(limits)),
+        # What changes nothing here.
+        "temperature": _maybe(zero),
+        "top_p": _maybe({"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
+        "n": _maybe(_whole(const=1)),
+        "seed": _maybe(_whole(minimum=-MAX_SEED, maximum=MAX_SEED)),
+        "presence_penalty": _maybe(zero),
+        "frequency_penalty": _maybe(zero),
+        "logit_bias": _maybe({"type": "object", "maxProperties": 0}),
+        "tools": _maybe({"type": "array", "maxItems": 0}),
+        "tool_choice": _maybe({"const": "none"}),
+        "parallel_tool_calls": _maybe(flag),
+        "response_format": _maybe({"const": {"type": "text"}}),
+        "modalities": _maybe({"const": ["text"]}),
+        "store": _maybe({"const": False}),
+        "service_tier": _maybe({"enum": ["auto", "default"]}),
+        "user": _maybe(text),
+        "safety_identifier": _maybe(text),
+    }
+    whole = _object(["model", "messages"], fields)
+
+    def on(field: str) -> Schema:
+        return {"required": [field], "properties": {field: {"const": True}}}
+
+    return whole | {
+        "dependentSchemas": {"stream_options": on("stream"), "top_logprobs": on("logprobs")},
+        "not": {"required": ["max_tokens", "max_completion_tokens"]},
+    }
 
 
-def describe_models(name: str) -> dict[int | str, dict[str, Any]]:
-    """The responses of `/v1/models`."""
-    return {401: _failure(f"No key that is known; needed to see that {name!r} is served")}
+def _extension(limits: ServerLimits) -> Schema:
+    text = {"type": "string"}
+    fields: Schema = {
+        "choices": _maybe({"type": "array", "items": text, "maxItems": MOST_CHOICES}),
+        "deadline_s": _maybe({"type": "number", "exclusiveMinimum": 0, "maximum": limits.seconds}),
+        "route": _maybe({"enum": ["auto", "agent"] if limits.agent_on_request else ["auto"]}),
+    }
+    if limits.thresholds is not None:
+        low, high = limits.thresholds
+        fields["threshold"] = _maybe({"type": "number", "minimum": low, "maximum": high})
+    return {"type": "object", "additionalProperties": False, "properties": fields}
+
+
+def _completion(name: str) -> Schema:
+    """A chat completion as it comes back."""
+    number = {"type": ["number", "null"]}
+    count = {"type": "integer", "minimum": 0}
+    text = {"type": "string"}
+    message = _object(
+        ["role", "content", "refusal"],
+        {"role": {"const": "assistant"}, "content": text, "refusal": {"type": "null"}},
+    )
+    choice = _object(
+        ["index", "message", "logprobs", "finish_reason"],
+        {
+            "index": {"const": 0},
+            "message": message,
+            "logprobs": {"type": ["object", "null"]},
+            "finish_reason": {"enum": ["stop", "length"]},
+        },
+    )
+    tokens = ("prompt_tokens", "completion_tokens", "total_tokens")
+    phases = ("queue", "judge", "draft", "gate", "fallback", "latency")
+    pair = {"type": "array", "items": count, "minItems": 2, "maxItems": 2}
+    own = {
+        "route": {"enum": ["draft", "agent"]},
+        **dict.fromkeys(("score", "separability", "threshold", "p_tools"), number),
+        "needs_tools": {"type": ["boolean", "null"]},
+        **dict.fromkeys(("depth", "turns"), count),
+        "timings": _object(list(phases), dict.fromkeys(phases, number)),
+        "tokens": {"type": "object", "additionalProperties": pair},
+    }
+    whole = {
+        "id": text,
+        "object": {"const": "chat.completion"},
+        "created": count,
+        "model": {"const": name},
+        "choices": {"type": "array", "items": choice, "minItems": 1, "maxItems": 1},
+        "usage": _object(list(tokens), dict.fromkeys(tokens, count)),
+        "speceyes": _object(list(own), own),
+    }
+    return _object(list(whole), whole)
+
+
+def _example(name: str) -> Schema:
+    """A request that can be sent as it stands."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(buffer, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    content = [
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "text", "text": "Which colour is it?"},
+    ]
+    return {"model": name, "messages": [{"role": "user", "content": content}]}

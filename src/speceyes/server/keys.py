@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import final
 
 from speceyes.errors import ConfigError
+from speceyes.server.allowance import Allowance
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_LINE = re.compile(rf"({_NAME.pattern})\s+sha256:([0-9a-f]{{64}})")
+_LINE = re.compile(rf"({_NAME.pattern})\s+sha256:([0-9a-f]{{64}})(?:\s+(.*))?")
 _LONGEST = 512  # characters; nobody has to hash a megabyte to be sent away
 
 
@@ -44,6 +45,7 @@ class Keys:
 
     Args:
         hashes: Name of a client to the SHA-256 (hex) of its key.
+        allowances: Name of a client to its own limits; those that aren't named have none.
 
     Raises:
         ConfigError: There are none.
@@ -54,14 +56,20 @@ class Keys:
         'alice'
     """
 
-    def __init__(self, hashes: Mapping[str, str]) -> None:
+    def __init__(
+        self, hashes: Mapping[str, str], allowances: Mapping[str, Allowance] | None = None
+    ) -> None:
         if not hashes:
             raise ConfigError("there is no key, so that nobody would be let in: add one")
         self._known = tuple((name, digest.encode()) for name, digest in hashes.items())
+        self.allowances = dict(allowances or {})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Keys:
         """The keys of a file: lines of a name and "sha256:" with 64 hex digits; # comments.
+
+        After the hash a line may have limits of this key, as `Allowance` has them:
+        "alice sha256:... requests=4 timeout=20 turns_per_hour=600 seconds_per_hour=300".
 
         Raises:
             ConfigError: It can't be read, or a line isn't one of these.
@@ -71,6 +79,7 @@ class Keys:
         except (OSError, ValueError) as exc:
             raise ConfigError(f"the file of keys can't be read: {exc}") from exc
         found: dict[str, str] = {}
+        allowances: dict[str, Allowance] = {}
         for number, line in enumerate(text.splitlines(), 1):
             line = line.partition("#")[0].strip()
             if not line:
@@ -84,7 +93,11 @@ class Keys:
             if match[1] in found:
                 raise ConfigError(f"{path}, line {number}: {match[1]!r} is there twice")
             found[match[1]] = match[2]
-        return cls(found)
+            try:
+                allowances[match[1]] = Allowance.read(match[3] or "")
+            except ConfigError as exc:
+                raise ConfigError(f"{path}, line {number}: {exc}") from None
+        return cls(found, allowances)
 
     def client(self, key: str) -> str | None:
         """The name of whose key it is; None for nobody's.

@@ -20,6 +20,15 @@ Pieces = Callable[[Sequence[int]], Sequence[str]]
 """The text of each token."""
 
 
+def pieces_of(model: Any) -> Pieces | None:
+    """The text of each token, where the model's tokenizer is in this process."""
+    speech = getattr(model, "_speech", None)
+    piece = getattr(model, "piece", None) or getattr(speech, "piece", None)
+    if not callable(piece):
+        return None
+    return lambda tokens: [str(piece(token)) for token in tokens]
+
+
 def refusal_of(result: Result) -> Refusal:
     """What a client is told of a result without an answer. The reason itself stays here: it can
     hold addresses of engines, or pieces of a prompt.

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, final
+from typing import Final, final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from speceyes.errors import ConfigError
 from speceyes.pipeline import SpecPipeline
 from speceyes.server import replies
+from speceyes.server.allowance import Allowance, Budgets
 from speceyes.server.asking import Asked, read
 from speceyes.server.body import client_left, read_body
 from speceyes.server.fields import bad_field
@@ -37,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 10.0
 """Seconds between two comments in a stream that waits for its answer."""
+_NO_LIMITS: Final = Allowance()
 GONE: Final = 499
 """Counted where the client left, as proxies have it."""
 
@@ -75,6 +77,8 @@ class Service:
         self.pipe, self.name, self.keys, self.open_metrics = pipe, name, keys, open_metrics
         self.limits, loosest = settled(pipe, limits)
         self.slots = Slots(self.limits)
+        self._allowances = {} if keys is None else keys.allowances
+        self.budgets = Budgets(self._allowances)
         self.metrics = Metrics(
             pipe,
             (
@@ -84,7 +88,7 @@ class Service:
             ),
         )
         self.worker = Worker(pipe, loosest=loosest, batched=self.metrics.batched)
-        self.pieces = _pieces(getattr(pipe.answerer, "model", None))
+        self.pieces = replies.pieces_of(getattr(pipe.answerer, "model", None))
         # Reading and decoding are bounded by threads: two at once, whoever sends them.
         self._loaders = ThreadPoolExecutor(2, thread_name_prefix="speceyes-images")
         self.draining = False
@@ -141,7 +145,8 @@ class Service:
         client = self.client(request)
         if self.draining or not self.worker.alive:
             raise _closing()
-        slot = self.slots.acquire(client)
+        self.budgets.check(client)
+        slot = self.slots.acquire(client, self._allowance(client).requests)
         try:
             body = await read_body(request, self.limits)
             loop = asyncio.get_running_loop()  # which is not held up by a body of 32 MB
@@ -188,8 +193,9 @@ class Service:
                     gate = with_threshold(self.pipe.gate, threshold)
                 except ConfigError as exc:
                     raise bad_field("speceyes.threshold", str(exc), "not_allowed") from None
-        seconds = self.limits.seconds if asked.seconds is None else asked.seconds
-        return Job(
+        most = min(self.limits.seconds, self._allowance(client).timeout or self.limits.seconds)
+        seconds = most if asked.seconds is None else min(asked.seconds, most)
+        job = Job(
             Query(asked.question, images, asked.choices, uuid.uuid4().hex),
             client,
             time.monotonic() + seconds,
@@ -197,6 +203,12 @@ class Service:
             gate=gate,
             done=slot.release,
         )
+        # Whatever becomes of it, also where its client has left.
+        job.future.add_done_callback(lambda done: self.budgets.charge(client, done.result()))
+        return job
+
+    def _allowance(self, client: str) -> Allowance:
+        return self._allowances.get(client, _NO_LIMITS)
 
     async def _wait(self, request: Request, job: Job) -> None:
         """Until it is done.
@@ -288,12 +300,3 @@ def _check_tools(pipe: SpecPipeline) -> None:
                 f"the agent's tool {tool.name!r} runs programs that models write, and whoever "
                 "asks could have them written: a server doesn't take it; leave it out"
             )
-
-
-def _pieces(model: Any) -> Callable[[Sequence[int]], Sequence[str]] | None:
-    """The text of each token, where the model's tokenizer is in this process."""
-    speech = getattr(model, "_speech", None)
-    piece = getattr(model, "piece", None) or getattr(speech, "piece", None)
-    if not callable(piece):
-        return None
-    return lambda tokens: [str(piece(token)) for token in tokens]

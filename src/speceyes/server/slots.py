@@ -60,20 +60,25 @@ class Slots:
         """How many are out."""
         return self._held
 
-    def acquire(self, client: str) -> Slot:
+    def acquire(self, client: str, most: int | None = None) -> Slot:
         """A place.
+
+        Args:
+            client: Whose it is.
+            most: Most places of this client; None for the limit of all.
 
         Raises:
             Refusal: 429 with Retry-After; the server is full, or this client has its share.
         """
         limits = self._limits
+        most = limits.per_client if most is None else most
         with self._lock:
             if self._held >= limits.capacity:
                 raise self._full("queue_full", f"all {limits.capacity} places are taken")
-            if self._by_client[client] >= limits.per_client:
+            if self._by_client[client] >= most:
                 raise self._full(
                     "too_many_of_yours",
-                    f"{limits.per_client} requests of yours are under way, the most for a client",
+                    f"{most} requests of yours are under way, the most for a client",
                 )
             self._held += 1
             self._by_client[client] += 1

@@ -1,0 +1,218 @@
+"""`speceyes plan`: from queries a second to replicas, and to the time that a query takes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from speceyes.errors import ConfigError
+from speceyes.server.plan import Costs, Fleet, Forecast, forecast
+from speceyes.server.plan_simulation import simulate
+from speceyes.server.plan_sizing import sized
+
+ABOUT = """\
+Says how many replicas of each model a rate of queries takes, how busy they are, and how long a
+query takes. What a query costs is measured beforehand, where nothing else is under way:
+
+  speceyes bench --serve --url http://127.0.0.1:8000 --out load
+  speceyes plan --from load/load.json --rate 20 --p95 3
+  speceyes plan --rate 20 --beta 0.8 --alpha 0.7 --judge 0.05 --draft 0.04 --agent 1.2
+
+docs/scaling.md has the arithmetic, and how far it was from a simulation and from a real engine."""
+
+
+def add(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Adds the command to an argparse sub-parser set.
+
+    Args:
+        commands: The set.
+        shared: Options that all commands have.
+    """
+    one = commands.add_parser(
+        "plan",
+        parents=[shared],
+        help="from queries per second to replicas",
+        description=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    one.add_argument("--rate", type=float, required=True, metavar="R", help="queries a second")
+    costs = one.add_argument_group("a query's costs, seconds where nothing else is under way")
+    costs.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="load.json of speceyes bench --serve, or summary.json of speceyes demo; what is given "
+        "besides replaces what is in it",
+    )
+    for option, name, what in (
+        ("beta", "beta", "share that the judge leaves to a draft"),
+        ("alpha", "alpha", "share of drafts that are accepted"),
+        ("judge", "c_judge", "c_J, a judgement"),
+        ("draft", "c_draft", "c_S, a draft"),
+        ("agent", "l_tools", "L_agent, the agent where tools are needed"),
+        ("agent-rejected", "l_rejected", "the agent on rejected drafts; default: as --agent"),
+        ("spread", "spread", "standard deviation of the agent's time over its mean; default: 0.5"),
+    ):
+        costs.add_argument(f"--{option}", dest=name, type=float, metavar="X", help=what)
+    engines = one.add_argument_group("engines and servers")
+    engines.add_argument(
+        "--slots", type=int, default=16, metavar="N", help="calls at once in a replica; default: 16"
+    )
+    engines.add_argument(
+        "--gain",
+        type=float,
+        metavar="G",
+        help="work of a replica with all slots full over that of one with a single call; default: "
+        "as --from measured it, else 4",
+    )
+    engines.add_argument(
+        "--batch-size", type=int, default=16, metavar="B", help="of a server; default: 16"
+    )
+    engines.add_argument(
+        "--shared", action="store_true", help="both models have the same replicas, such as one GPU"
+    )
+    wanted = one.add_argument_group("what is wanted")
+    wanted.add_argument("--p95", type=float, metavar="S", help="at most so many seconds")
+    wanted.add_argument(
+        "--busy",
+        type=float,
+        default=0.7,
+        metavar="U",
+        help="most of what a part can do; default: %(default)s, the rest is head-room",
+    )
+    for name in ("large", "small", "servers"):
+        wanted.add_argument(
+            f"--{name}", type=int, metavar="N", help="take this many, and say what they do"
+        )
+    one.add_argument(
+        "--simulate",
+        nargs="?",
+        const=20_000,
+        type=int,
+        metavar="N",
+        help="play the fleet event by event too, with so many queries; default: 20000",
+    )
+    one.add_argument("--json", action="store_true", help="print it as JSON")
+    one.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs it; the exit code."""
+    told, gain = ({}, None) if options.source is None else read(options.source)
+    for one in dataclasses.fields(Costs):
+        value = getattr(options, one.name)
+        if value is not None:
+            told = {**told, one.name: value}
+    if told.get("l_rejected") is None:
+        told = {name: value for name, value in told.items() if name != "l_rejected"}
+    costs = Costs.of(told)
+    if options.gain is not None:
+        gain = options.gain
+    gain = min(4.0 if gain is None else gain, float(options.slots))
+    fixed = [name for name in ("large", "small", "servers") if getattr(options, name) is not None]
+    fleet = Fleet(
+        options.large or 1,
+        0 if options.shared else (options.small or 1),
+        options.servers or 1,
+        options.slots,
+        gain,
+        options.batch_size,
+    )
+    if fixed:
+        found = forecast(costs, options.rate, fleet)
+    else:
+        fleet, found = sized(costs, options.rate, fleet, busy=options.busy, p95=options.p95)
+    played = None
+    if options.simulate is not None and found.stable:
+        played = simulate(costs, options.rate, fleet, queries=options.simulate)
+    if options.json:
+        plain: dict[str, Any] = {
+            "rate": options.rate,
+            "costs": dataclasses.asdict(costs),
+            "fleet": dataclasses.asdict(fleet),
+            "forecast": dataclasses.asdict(found),
+        }
+        if played is not None:
+            plain["simulated"] = dataclasses.asdict(played)
+        sys.stdout.write(json.dumps(_finite(plain), indent=2) + "\n")
+    else:
+        sys.stdout.write(_text(costs, options.rate, fleet, found, played))
+    return 0 if found.stable else 1
+
+
+def read(path: Path) -> tuple[Mapping[str, Any], float | None]:
+    """(a query's costs, gain of batching or None) of a load test or of a demo's summary.
+
+    Raises:
+        ConfigError: It can't be read, or has no costs.
+    """
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{path} can't be read: {exc}") from exc
+    if isinstance(told, dict) and isinstance(told.get("alone"), dict):
+        costs, whole = told["alone"], told.get("full", {}).get("per_s")
+        try:
+            one = Costs.of(costs)
+        except ConfigError as exc:
+            raise ConfigError(f"{path}: {exc}") from None
+        # Both models together: what was done in a second, over what one does alone in it.
+        return costs, None if not whole else max(1.0, whole * (one.large + one.small))
+    model = told.get("cost_model") if isinstance(told, dict) else None
+    if isinstance(model, dict):
+        costs = {
+            **{name: told.get(name) for name in ("beta", "alpha")},
+            "c_judge": model.get("c_judge_s"),
+            "c_draft": model.get("c_draft_s"),
+            "l_tools": model.get("l_agent_on_fallback_s"),
+        }
+        return costs, 1.0  # they are shares of full batches already
+    raise ConfigError(
+        f"{path} has no costs: load.json of speceyes bench --serve and summary.json of speceyes "
+        "demo have"
+    )
+
+
+def _finite(value: Any) -> Any:
+    """The same without what JSON can't say."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return None
+    return value
+
+
+def _text(costs: Costs, rate: float, fleet: Fleet, found: Forecast, played: Forecast | None) -> str:
+    lines = [
+        f"{rate:g} queries a second: {costs.large:.3g} s of the large model and "
+        f"{costs.small:.3g} s of the small one a query, alone "
+        f"(beta {costs.beta:.2f}, alpha {costs.alpha:.2f})",
+        f"replicas of the large model   {fleet.large}   busy {_share(found.busy_large)}"
+        + ("   with the small one's work" if not fleet.small else ""),
+    ]
+    if fleet.small:
+        lines.append(
+            f"replicas of the small model   {fleet.small}   busy {_share(found.busy_small)}"
+        )
+    lines.append(f"speceyes serve processes      {fleet.servers}   busy {_share(found.busy_front)}")
+    if not found.stable:
+        lines.append("this is more than it can do: queries would wait without end")
+        return "\n".join(lines) + "\n"
+    head = f"{'seconds':<24}{'mean':>9}{'p50':>9}{'p95':>9}{'drafted':>9}{'by agent':>10}"
+    lines.append(head)
+    for name, one in (("expected", found), ("simulated", played)):
+        if one is not None:
+            values = (one.mean, one.p50, one.p95, one.drafted)
+            cells = "".join(f"{value:>9.3g}" for value in values)
+            lines.append(f"{name:<24}{cells}{one.by_agent:>10.3g}")
+    return "\n".join(lines) + "\n"
+
+
+def _share(value: float) -> str:
+    return "unknown" if value != value else f"{100 * value:.0f} %"

@@ -1,0 +1,84 @@
+"""The server against its own OpenAPI description, by schemathesis: whatever that allows is taken,
+whatever it doesn't is refused, and every response is one that it names.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from served import asking, pipeline, serving
+from speceyes.server.description import DATA_URL
+from speceyes.server.keys import Keys, new_key
+
+HOOKS = f"""
+import schemathesis
+from hypothesis import strategies as st
+from served import data_url
+
+pictures = [data_url(kind=kind) for kind in ("PNG", "JPEG", "GIF")]
+schemathesis.openapi.format({DATA_URL!r}, st.sampled_from(pictures))
+"""
+# A request may set a deadline that nothing can keep, and is told so with 504.
+CONFIG = '[checks]\nnot_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 504]\n'
+
+
+def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "schema_hooks.py").write_text(HOOKS)
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    key, line = new_key("schema")
+    keys = Keys({"schema": line.rpartition(":")[2]})
+    paths = (str(tmp_path), str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))
+    with serving(pipeline(draft="dark red"), keys=keys) as served:
+        known = {"Authorization": f"Bearer {key}"}
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "schemathesis.cli", "--config-file", "schemathesis.toml"),
+                *("run", f"{served.url}/openapi.json", "--header", f"Authorization: Bearer {key}"),
+                *("--phases", "examples,coverage,fuzzing", "--checks", "all", "--seed", "1"),
+                *("--max-examples", "8", "--continue-on-failure", "--no-color"),
+                *("--generation-database", "none"),
+            ],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "SCHEMATHESIS_HOOKS": "schema_hooks",
+                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                "NO_PROXY": "127.0.0.1",
+            },
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        counted = served.http.get("/metrics", headers=known).text
+    # It got through to the funnel, and not only to the refusals.
+    for status in ("200", "400", "401", "404"):
+        assert f'speceyes_responses_total{{status="{status}"}}' in counted
+
+
+def test_the_example_in_the_description_can_be_sent_as_it_stands() -> None:
+    with serving(pipeline()) as served:
+        described = served.http.get("/openapi.json").json()
+        post = described["paths"]["/v1/chat/completions"]["post"]
+        reply = served.post(post["requestBody"]["content"]["application/json"]["example"])
+        assert reply.status_code == 200
+        said = post["responses"]["200"]["content"]["application/json"]["schema"]
+        assert set(said["required"]) == set(reply.json())
+        assert "security" not in post and "securitySchemes" not in described.get("components", {})
+
+
+def test_the_description_tells_this_server_s_own_limits() -> None:
+    limits = {"thresholds": (0.6, 0.9), "agent_on_request": False, "seconds": 30.0}
+    with serving(pipeline(), name="mine", limits=limits) as served:
+        body = served.http.get("/openapi.json").json()["paths"]["/v1/chat/completions"]["post"]
+        fields = body["requestBody"]["content"]["application/json"]["schema"]["properties"]
+        own = fields["speceyes"]["anyOf"][0]["properties"]
+        assert fields["model"]["const"] == "mine"
+        assert own["threshold"]["anyOf"][0] == {"type": "number", "minimum": 0.6, "maximum": 0.9}
+        assert own["route"]["anyOf"][0] == {"enum": ["auto"]}
+        assert own["deadline_s"]["anyOf"][0]["maximum"] == 30
+        assert served.refused(asking(), 404)["code"] == "model_not_found"
