@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
+from speceyes.agent.guessers import EarlierCallGuesser, SmallModelGuesser
+from speceyes.agent.hint import Hint
 from speceyes.answerer import SpeculativeAnswerer
+from speceyes.drafting.rule import DepthRule
 from speceyes.errors import ConfigError
 from speceyes.evaluation.demo import Stream, agent_arm, draft_arm
 from speceyes.fallback import AgenticFallback
@@ -19,7 +22,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.pipeline import SpecPipeline
 from speceyes.scores import AGGREGATES, Aggregate
-from speceyes.strategies import ReasoningTransfer, SpecReason
+from speceyes.strategies import Cascade, Drafter, ReasoningTransfer, SpecReason
 from speceyes.tools import Tools
 from speceyes.values import VisionLanguageModel
 
@@ -30,6 +33,8 @@ BASELINE: Final = "agent"
 """What every arm is held against: the agent alone, in batches as large as the funnel's."""
 DRAFT: Final = "draft"
 """The arm whose drafts are recorded with all their log-probabilities, for sweeps."""
+DEEP: Final = "draft-deep"
+"""The arm whose drafts, made after a look, the thresholds of "deep" and "cascade" come from."""
 FUNNEL: Final = "min"
 """The arm that sweeps are about."""
 
@@ -42,7 +47,8 @@ class Ground:
     Args:
         large: The agent's model, which also judges.
         small: The model that drafts.
-        thresholds: The gate's threshold, 0 to 1, for each aggregate.
+        thresholds: The gate's threshold, 0 to 1, for each aggregate, and for "deep",
+            "cascade-1" and "cascade-2", the gates of drafts made after a look.
         top_k: K of the gate.
         record_k: Log-probabilities a token that the draft arm records; at least `top_k`.
         batch_size: Queries drafted together, and trajectories alive at once.
@@ -53,6 +59,8 @@ class Ground:
         draft_tokens: Most new tokens of a draft.
         parity: Judge as the published code does.
         bare: Send the drafter questions without an instruction below, where they bring their own.
+        looker: A small model that has learned to call the tools, for drafts with depth and as
+            the one that proposes in SpecReason; None where there is none.
 
     Raises:
         ConfigError: record_k is below top_k.
@@ -60,7 +68,7 @@ class Ground:
 
     large: VisionLanguageModel
     small: VisionLanguageModel
-    thresholds: Mapping[Aggregate, float]
+    thresholds: Mapping[str, float]
     top_k: int
     record_k: int
     batch_size: int = 16
@@ -71,6 +79,7 @@ class Ground:
     draft_tokens: int = 20
     parity: bool = False
     bare: bool = False
+    looker: VisionLanguageModel | None = None
 
     def __post_init__(self) -> None:
         if self.record_k < self.top_k:
@@ -82,8 +91,12 @@ class Ground:
     @property
     def models(self) -> dict[str, VisionLanguageModel]:
         """The models by role; one that plays both roles counts as the large one."""
-        both = {"large": self.large, "small": self.small}
-        return both if self.small is not self.large else {"large": self.large}
+        found = {"large": self.large, "small": self.small, "looker": self.looker}
+        return {
+            role: model
+            for at, (role, model) in enumerate(found.items())
+            if model is not None and not any(model is m for m in list(found.values())[:at])
+        }
 
     def answerer(self, top_k: int) -> SpeculativeAnswerer:
         """The drafter, keeping `top_k` log-probabilities a token."""
@@ -97,8 +110,30 @@ class Ground:
             )
         return SpeculativeAnswerer(self.small, top_k=top_k, max_tokens=self.draft_tokens)
 
-    def agent(self) -> AgenticFallback:
-        """The agent in batches."""
+    def deep_answerer(self, top_k: int, rule: DepthRule | None = None) -> SpeculativeAnswerer:
+        """The drafter that looks once where the rule lets it, or always.
+
+        Raises:
+            ConfigError: There is no model that looks.
+        """
+        if self.looker is None:
+            raise ConfigError(
+                "drafts with depth need a small model that calls tools: name one with --looker"
+            )
+        prompts: dict[str, Any] = {"prompt": "", "choice_prompt": ""} if self.bare else {}
+        return SpeculativeAnswerer(
+            self.looker,
+            top_k=top_k,
+            max_tokens=self.draft_tokens,
+            tools=Tools(self.tools),
+            max_depth=1,
+            rule=rule,
+            dialect=self.dialect,
+            **prompts,
+        )
+
+    def agent(self, **more: Any) -> AgenticFallback:
+        """The agent in batches; `more` is for `AgenticFallback`."""
         return AgenticFallback(
             self.large,
             tools=Tools(self.tools),
@@ -106,6 +141,7 @@ class Ground:
             max_steps=self.max_steps,
             max_tokens=self.max_tokens,
             max_batch=self.batch_size,
+            **more,
         )
 
     def judge(self, which: str) -> ToolJudge | None:
@@ -118,17 +154,53 @@ class Ground:
             return ToolJudge(self.small, dialect=None, parity=self.parity)
         return None
 
-    def gate(self, aggregate: Aggregate) -> SeparabilityGate:
-        """The gate of one aggregate at its threshold."""
-        return SeparabilityGate(self.thresholds[aggregate], top_k=self.top_k, aggregate=aggregate)
+    def gate(self, aggregate: Aggregate, threshold: str | None = None) -> SeparabilityGate:
+        """The gate of one aggregate at its threshold, or at another one's."""
+        return SeparabilityGate(
+            self.thresholds[threshold or aggregate], top_k=self.top_k, aggregate=aggregate
+        )
 
-    def funnel(self, aggregate: Aggregate, judge: str = "large") -> SpecPipeline:
+    def deep_funnel(self) -> SpecPipeline:
+        """The funnel whose drafter looks once where its gate would reject what it says at once."""
+        gate = self.gate("min", "deep")
+        return SpecPipeline(
+            judge=self.judge("large"),
+            answerer=self.deep_answerer(self.top_k, DepthRule(gate)),
+            gate=gate,
+            fallback=self.agent(),
+            batch_size=self.batch_size,
+        )
+
+    def cascade(self) -> Cascade | SpecPipeline:
+        """The small model, then one that looks, then the agent; a drafter whose threshold could
+        not be certified is left out.
+        """
+        steps = [
+            Drafter(answerer, self.gate("min", name))
+            for name, answerer in (
+                ("cascade-1", self.answerer(self.top_k)),
+                ("cascade-2", self.deep_answerer(self.top_k)),
+            )
+            if name in self.thresholds
+        ]
+        if not steps:
+            return SpecPipeline(fallback=self.agent(), batch_size=self.batch_size)
+        return Cascade(
+            steps,
+            judge=self.judge("large"),
+            fallback=self.agent(),
+            batch_size=self.batch_size,
+        )
+
+    def funnel(
+        self, aggregate: Aggregate, judge: str = "large", *, hint: Hint | None = None
+    ) -> SpecPipeline:
         """The whole funnel; it speculates always, so that routes don't depend on time."""
         return SpecPipeline(
             judge=self.judge(judge),
             answerer=self.answerer(self.top_k),
             gate=self.gate(aggregate),
-            fallback=self.agent(),
+            fallback=self.agent(hint=hint),
             batch_size=self.batch_size,
         )
 
@@ -147,7 +219,9 @@ class Arm:
         build: Makes it; called once a phase of the run.
         variant: What the paper's Table 1 calls it; None where it has no row there.
         judge: Which model judges in it, for sweeps; "" where it has no judge and no gate.
-        aggregate: Its gate's; None where it has no gate.
+        aggregate: Its gate's; None where it has no gate, or one of its own.
+        drafts: Whether its drafts are recorded with all their log-probabilities.
+        needs: Arms that record drafts, which its thresholds are chosen from.
     """
 
     name: str
@@ -156,12 +230,14 @@ class Arm:
     variant: str | None = None
     judge: str = ""
     aggregate: Aggregate | None = None
+    drafts: bool = False
+    needs: tuple[str, ...] = ()
 
 
 def _specreason(ground: Ground) -> SpecReason:
     return SpecReason(
         ground.large,
-        ground.small,
+        ground.looker or ground.small,
         tools=Tools(ground.tools),
         dialect=ground.dialect,
         parity=ground.parity,
@@ -195,12 +271,47 @@ _ARMS: dict[str, Arm] = {
             "draft alone",
             lambda ground: draft_arm(ground.answerer(ground.record_k), ground.batch_size),
             "draft",
+            drafts=True,
         ),
         *(_funnel(a, f"funnel, {a}", a, "large", a) for a in reversed(AGGREGATES)),
         _funnel("min-small-judge", "funnel, min, small judge", "min", "small", None),
         _funnel("min-no-judge", "funnel, min, no judge", "min", "none", None),
         Arm("specreason", "SpecReason", lambda ground: _specreason(ground).stream, "specreason"),
         Arm("transfer", "reasoning transfer", lambda ground: _transfer(ground).stream),
+        Arm(
+            "hint",
+            "funnel, min, rejected drafts as hints",
+            lambda ground: ground.funnel("min", hint="answer").stream,
+        ),
+        Arm(
+            "guessed",
+            "agent, its calls guessed",
+            lambda ground: agent_arm(
+                ground.agent(
+                    guesser=EarlierCallGuesser()
+                    if ground.looker is None
+                    else SmallModelGuesser(ground.looker, ground.dialect)
+                )
+            ),
+        ),
+        Arm(
+            DEEP,
+            "draft after a look, alone",
+            lambda ground: draft_arm(ground.deep_answerer(ground.record_k), ground.batch_size),
+            drafts=True,
+        ),
+        Arm(
+            "deep",
+            "funnel, drafts with depth",
+            lambda ground: ground.deep_funnel().stream,
+            needs=(DEEP,),
+        ),
+        Arm(
+            "cascade",
+            "cascade: draft, look, agent",
+            lambda ground: ground.cascade().stream,
+            needs=(DEEP,),
+        ),
     )
 }
 

@@ -90,13 +90,19 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     one.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
     one.add_argument("--large", metavar="MODEL", help="the agent: a Hugging Face name or a folder")
     one.add_argument("--small", metavar="MODEL", help="the drafter: a name or a folder")
+    one.add_argument(
+        "--looker",
+        metavar="MODEL",
+        help="a small model that calls tools, for the arms deep, cascade and specreason; "
+        "default: the bundled one, beside the bundled pair",
+    )
     one.add_argument("--dialect", default="deepeyes", help="how the agent writes tool calls")
     one.add_argument(
         "--arms",
         default=DEFAULT_ARMS,
         metavar="LIST",
         help="with commas; agent and draft are always run; also min-small-judge, min-no-judge, "
-        "specreason and transfer; default: %(default)s",
+        "specreason, transfer, deep, cascade, hint and guessed; default: %(default)s",
     )
     for name, default, what in (
         ("limit", None, "samples in all; default: the whole benchmark, 200 of the scenes"),
@@ -135,7 +141,7 @@ def run(options: argparse.Namespace) -> int:
     from speceyes.evaluation.eval_report import brief
 
     plan = Plan(
-        arms.chosen([name.strip() for name in options.arms.split(",") if name.strip()]),
+        arms.chosen(_asked(options)),
         options.batch_size,
         options.seed,
         options.calibration_share,
@@ -206,6 +212,7 @@ def evaluate(
         ConfigError: The folder holds another run, or is being written.
         InputError: A phase has no samples.
     """
+    from speceyes.evaluation import arms as known
     from speceyes.evaluation import benchmarks
     from speceyes.evaluation.arms import BASELINE, DRAFT, FUNNEL
     from speceyes.evaluation.eval_progress import Progress
@@ -216,8 +223,14 @@ def evaluate(
     calibration, test = benchmarks.split(samples, plan.calibration_share, plan.seed)
     judges = ("large", "small") if "min-small-judge" in plan.arms else ("large",)
     phases = []
+    needed = dict.fromkeys(name for one in plan.arms for name in known.arm(one).needs)
+    if needed and not len(calibration):
+        raise ConfigError(
+            f"arms {', '.join(a for a in plan.arms if known.arm(a).needs)} have thresholds of "
+            "their own, which are chosen on a calibration split: give --calibration-share"
+        )
     if len(calibration):
-        phases.append(Phase(CALIBRATION, calibration, (BASELINE, DRAFT), ground, judges))
+        phases.append(Phase(CALIBRATION, calibration, (BASELINE, DRAFT, *needed), ground, judges))
     phases.append(Phase(TEST, test, plan.arms, ground, judges, pictures=True))
     for size in plan.sweep_batch:
         phases.append(
@@ -238,6 +251,10 @@ def evaluate(
                 phase = replace(phase, ground=replace(phase.ground, thresholds=found))
             run_phase(writer, phase, bar)
         return writer.run()
+
+
+def _asked(options: argparse.Namespace) -> list[str]:
+    return [name.strip() for name in options.arms.split(",") if name.strip()]
 
 
 def _settings(ground: Ground) -> dict[str, Any]:
@@ -280,6 +297,7 @@ def _numbers(text: str | None) -> tuple[int, ...]:
 def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
     """Models, loaded, with their settings; and what the manifest says of them."""
     from speceyes import tiny
+    from speceyes.evaluation import arms
     from speceyes.evaluation.arms import Ground
     from speceyes.evaluation.manifest import model_files
 
@@ -291,6 +309,13 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
     top_k = top_k if options.k is None else options.k
     large = _load(names[0], options.device)
     small = large if names[0] == names[1] else _load(names[1], options.device)
+    looks = {
+        "specreason",
+        "guessed",
+        *(a for a in _asked(options) if arms.arm(a).needs or a == arms.DEEP),
+    }
+    looker = options.looker or (str(tiny.SMALL_ZOOM) if bundled else None)
+    looker = looker if looks.intersection(_asked(options)) else None
     vocabulary = getattr(getattr(small, "config", None), "get_text_config", lambda: None)()
     most = getattr(vocabulary, "vocab_size", None) or options.record_k
     ground = Ground(
@@ -305,7 +330,11 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
         max_tokens=options.max_tokens,
         draft_tokens=options.draft_tokens,
         parity=options.parity,
+        looker=None if looker is None else _load(looker, options.device),
     )
+    loaded = [("large", large, names[0]), ("small", small, names[1])]
+    if looker is not None and ground.looker is not None:
+        loaded.append(("looker", ground.looker, looker))
     models = {
         role: {
             "name": model.name,
@@ -314,7 +343,7 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
             "dtype": str(getattr(model, "dtype", "")),
             "device": str(getattr(model, "device", "")),
         }
-        for role, model, name in (("large", large, names[0]), ("small", small, names[1]))
+        for role, model, name in loaded
     }
     return ground, models
 

@@ -187,7 +187,9 @@ class _Turns:
         }
         self._judges = {name: ground.judge(name) for name in phase.judges}
         self._gate = ground.gate(known.FUNNEL) if known.FUNNEL in ground.thresholds else None
-        parts = (ground.answerer(ground.top_k), ground.agent())
+        parts = [ground.answerer(ground.top_k), ground.agent()]
+        if ground.looker is not None:
+            parts.append(ground.deep_answerer(ground.top_k))
         self._forgets = offered(parts, "forget")
 
     def _forget(self) -> None:
@@ -249,7 +251,7 @@ class _Turns:
                     one.gold,
                     correct,
                     seconds,
-                    result if arm == DRAFT else _slim(result),
+                    result if known.arm(arm).drafts else _slim(result),
                     judged.get(one.id, {}),
                 )
             )

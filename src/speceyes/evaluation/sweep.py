@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from speceyes.errors import InputError
-from speceyes.evaluation.arms import BASELINE, DRAFT
+from speceyes.evaluation.arms import BASELINE, DEEP, DRAFT
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.runs import CALIBRATION, Block, Record, Run
 from speceyes.evaluation.statistics import wilson_interval
+from speceyes.gates.together import Chosen, RecordedDrafts, choose_thresholds
 from speceyes.scales import to_raw, to_unit
 from speceyes.scores import AGGREGATES, Aggregate, raw_scores
 
@@ -23,6 +24,9 @@ Bools = npt.NDArray[np.bool_]
 
 LOSS: Final = 0.005
 """How much accuracy, as a share of all queries, the chosen threshold may lose on calibration."""
+CASCADE_TARGET: Final = 0.03
+"""Of a cascade's answers by draft, the share that may be wrong where the agent is right; held with
+confidence 90 %."""
 GRID: Final = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
 """Thresholds of sweeps; from 0.93 on those of the paper."""
 KS: Final = (4, 8, 16, 32, 48, 64, 80, 96, 128)
@@ -83,18 +87,28 @@ class Recorded:
         return found
 
 
-def recorded(run: Run, phase: str) -> Recorded:
-    """The queries of a phase that both the agent and the draft arm have been through.
+def recorded(run: Run, phase: str, drafter: str = DRAFT) -> Recorded:
+    """The queries of a phase that both the agent and an arm that records drafts have been through.
+
+    Args:
+        run: The run.
+        phase: The phase.
+        drafter: The arm that drafted. What judges say was recorded beside the draft arm's.
 
     Raises:
         InputError: There is none.
     """
     agent = {r.result.query_id: r for r in run.of(phase, BASELINE)}
-    drafts = [r for r in run.of(phase, DRAFT) if r.result.query_id in agent]
+    judged = {r.result.query_id: r.judged for r in run.of(phase, DRAFT)}
+    drafts = [
+        r
+        for r in run.of(phase, drafter)
+        if r.result.query_id in agent and r.result.query_id in judged
+    ]
     if not drafts:
         raise InputError(f"{run.folder} has no recorded drafts of phase {phase!r} yet")
     spent = costs(run.of(phase, BASELINE), run.blocks)
-    judges = sorted({name for r in drafts for name in r.judged})
+    judges = sorted({name for found in judged.values() for name in found})
     return Recorded(
         tuple(r.result.query_id for r in drafts),
         tuple(r.kind for r in drafts),
@@ -104,7 +118,10 @@ def recorded(run: Run, phase: str) -> Recorded:
         np.array([_differs(r, agent[r.result.query_id]) for r in drafts]),
         {
             "none": np.ones(len(drafts), bool),
-            **{name: np.array([not r.judged.get(name, True) for r in drafts]) for name in judges},
+            **{
+                name: np.array([not judged[r.result.query_id].get(name, True) for r in drafts])
+                for name in judges
+            },
         },
         np.array([spent[r.result.query_id] for r in drafts]),
     )
@@ -177,13 +194,62 @@ def choose(found: Recorded, aggregate: Aggregate, top_k: int, loss: float = LOSS
     return middle if below < middle < 1 else min(least, 1.0)
 
 
-def chosen_thresholds(run: Run) -> dict[Aggregate, float]:
-    """Each aggregate's threshold: the one given, or the one chosen on the calibration split."""
-    given = run.fixed["plan"]["threshold"]
-    if given is not None:
-        return dict.fromkeys(AGGREGATES, float(given))
-    found, top_k = recorded(run, CALIBRATION), int(run.fixed["ground"]["top_k"])
-    return {aggregate: choose(found, aggregate, top_k) for aggregate in AGGREGATES}
+def chosen_thresholds(run: Run) -> dict[str, float]:
+    """Each aggregate's threshold: the one given, or the one chosen on the calibration split.
+
+    Where drafts after a look were recorded there, also that of their gate, "deep", and those of
+    a cascade, "cascade-1" and "cascade-2"; a drafter that is better left out has none.
+    """
+    given, top_k = run.fixed["plan"]["threshold"], int(run.fixed["ground"]["top_k"])
+    chosen: dict[str, float] = dict.fromkeys(AGGREGATES, 0.0 if given is None else float(given))
+    if given is None:
+        found = recorded(run, CALIBRATION)
+        chosen = {aggregate: choose(found, aggregate, top_k) for aggregate in AGGREGATES}
+    if any((b.phase, b.arm) == (CALIBRATION, DEEP) for b in run.blocks):
+        deep = recorded(run, CALIBRATION, DEEP)
+        chosen["deep"] = choose(deep, "min", top_k) if given is None else float(given)
+        setting = _cascade(run, deep, top_k).setting
+        chosen |= {
+            f"cascade-{at}": to_unit(raw, log=False)
+            for at, raw in enumerate(setting, 1)
+            if raw is not None
+        }
+    return chosen
+
+
+def _cascade(run: Run, deep: Recorded, top_k: int) -> Chosen:
+    first = recorded(run, CALIBRATION)
+    if first.ids != deep.ids:
+        raise InputError(f"{run.folder}: the two draft arms have been through other queries")
+    spent = []
+    for name in (DRAFT, DEEP):
+        blocks = [b for b in run.blocks if (b.phase, b.arm) == (CALIBRATION, name)]
+        spent.append(sum(b.wall for b in blocks) / sum(b.n for b in blocks))
+    return cascade_of((first, deep), tuple(spent), top_k)
+
+
+def cascade_of(drafters: Sequence[Recorded], draft_s: tuple[float, ...], top_k: int) -> Chosen:
+    """The thresholds of several drafters before the agent, chosen together, so that with
+    confidence 90 % no more than `CASCADE_TARGET` of the answers by draft are wrong where the
+    agent's are right.
+
+    Args:
+        drafters: The same queries, as each drafted them.
+        draft_s: Seconds a draft of each.
+        top_k: Of the gates.
+    """
+    through = drafters[0].through["large"]
+    harm = [one.agent_right & ~one.right for one in drafters]
+    return choose_thresholds(
+        RecordedDrafts(
+            np.stack([one.scores("min", top_k)[through] for one in drafters], axis=1),
+            np.stack([one[through] for one in harm], axis=1),
+            draft_s,
+            float(drafters[0].agent_s[through].mean()),
+        ),
+        target=CASCADE_TARGET,
+        size=32,
+    )
 
 
 def outcome(
@@ -236,7 +302,7 @@ def outcome(
 
 def sweeps(
     found: Recorded,
-    thresholds: Mapping[Aggregate, float],
+    thresholds: Mapping[str, float],
     top_k: int,
     *,
     judge_s: float,
