@@ -331,6 +331,31 @@ def test_a_session_that_loses_its_rows_is_replaced() -> None:
     assert [way.answer for way in agent([Query("Which?", (DOT,))] * 3)] == ["red"] * 3
 
 
+@pytest.mark.parametrize(("failing", "opened", "joins"), [(1, 2, True), (99, 3, False)])
+def test_a_run_opens_another_session_when_one_has_failed(
+    failing: int, opened: int, joins: bool
+) -> None:
+    class Fails(Shuffled):
+        sessions = 0
+
+        def session(self, sampling: Sampling) -> Session:
+            self.sessions += 1
+            return _ShuffledSession(self, sampling, [1], 1 if self.sessions <= failing else -1)
+
+    model = Fails({"dive": [CALL] * 5 + ["<answer>red</answer>"], "": "<answer>blue</answer>"}, [1])
+    run = AgenticFallback(model, tools=["zoom"], max_batch=4).begin()
+    run.add(0, Query("dive", (DOT,)))
+    found: dict[int, Any] = {}
+    for key in range(1, 9):
+        run.add(key, Query("What is it?", (DOT,)))
+        found.update((at, way.answer) for at, way, _ in run.step())
+    assert run.joins is joins
+    while run.live:
+        found.update((at, way.answer) for at, way, _ in run.step())
+    assert found == {0: "red", **dict.fromkeys(range(1, 9), "blue")}
+    assert model.sessions == opened
+
+
 def test_seconds_of_trajectories_add_up_to_no_more_than_the_time_that_passed() -> None:
     slow = ScriptedModel([CALL, "<answer>red</answer>"], delay_s=0.01)
     agent = AgenticFallback(slow, tools=["zoom"], max_batch=4)

@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Final, final
 
 from speceyes import prompts
 from speceyes.agent.guessers import TurnGuesser
@@ -57,6 +57,10 @@ class Agent:
     tally: Tally
 
 
+_MOST_FAILURES: Final = 3
+"""Sessions in a row that may fail before a run does without."""
+
+
 @dataclass(slots=True)
 class _Live:
     """A trajectory under way."""
@@ -84,7 +88,9 @@ class TurnRun:
         self._done: list[tuple[int, Trajectory, float]] = []
         self._sampling = Sampling(max_tokens=agent.max_tokens, stop=agent.dialect.stop)
         begin = getattr(agent.model, "session", None)
-        self._session: Session | None = begin(self._sampling) if callable(begin) else None
+        self._open: Callable[[Sampling], Session] | None = begin if callable(begin) else None
+        self._session = None if self._open is None else self._open(self._sampling)
+        self._failures = 0
         self._guessing: Guessing | None = None
         if agent.guesser is not None:
             self._guessing = Guessing(
@@ -137,6 +143,8 @@ class TurnRun:
         if not self._live:
             return finished
         start = time.perf_counter()
+        if self._session is None:
+            self._try_again()
         said = self._turns() if self._session is None else self._first_turns(self._session)
         share = (time.perf_counter() - start) / len(self._live)
         for one in self._live.values():
@@ -192,12 +200,30 @@ class TurnRun:
                     raise ModelError(f"the session of {self._agent.model.name} lost its rows")
                 if self._guessing is not None:
                     self._guessing.listen(getattr(session, "said", _nothing))
+            self._failures = 0
             return said
         except Exception as exc:  # noqa: BLE001 - it promised not to; the rows are told apart
-            _log.warning("the session failed (%s); going on without", describe(exc))
+            self._failures += 1
+            _log.warning("the session failed (%s); this turn goes on without", describe(exc))
             session.close()
             self._session = None
             return self._turns()
+
+    def _try_again(self) -> None:
+        """Opens another session after one has failed, now that all rows are between two turns.
+
+        A run may last as long as a server; one failure must not make it slow for good.
+        """
+        if self._open is None or self._failures >= _MOST_FAILURES:
+            return
+        try:
+            self._session = self._open(self._sampling)
+            for one in self._live.values():
+                self._session.add(one.key, one.conversation)
+        except Exception as exc:  # noqa: BLE001 - it works without as well
+            self._failures += 1
+            _log.warning("no other session could be opened (%s)", describe(exc))
+            self._session = None
 
     def _advance(self, one: _Live, completion: Completion) -> Trajectory | None:
         """What becomes of a trajectory after a turn; None where it goes on."""

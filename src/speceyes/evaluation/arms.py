@@ -23,6 +23,7 @@ from speceyes.judge import ToolJudge
 from speceyes.pipeline import SpecPipeline
 from speceyes.scores import AGGREGATES, Aggregate
 from speceyes.strategies import Cascade, Drafter, ReasoningTransfer, SpecReason
+from speceyes.strategies.reasoning_transfer import Verify
 from speceyes.tools import Tools
 from speceyes.values import VisionLanguageModel
 
@@ -247,8 +248,10 @@ def _specreason(ground: Ground) -> SpecReason:
     )
 
 
-def _transfer(ground: Ground) -> ReasoningTransfer:
-    return ReasoningTransfer(ground.large, ground.small, batch_size=ground.batch_size)
+def _transfer(ground: Ground, verify: Verify = "answers") -> ReasoningTransfer:
+    return ReasoningTransfer(
+        ground.large, ground.small, verify=verify, batch_size=ground.batch_size
+    )
 
 
 def _funnel(name: str, title: str, aggregate: Aggregate, judge: str, variant: str | None) -> Arm:
@@ -278,6 +281,11 @@ _ARMS: dict[str, Arm] = {
         _funnel("min-no-judge", "funnel, min, no judge", "min", "none", None),
         Arm("specreason", "SpecReason", lambda ground: _specreason(ground).stream, "specreason"),
         Arm("transfer", "reasoning transfer", lambda ground: _transfer(ground).stream),
+        Arm(
+            "transfer-likely",
+            "reasoning transfer, verified by likelihood",
+            lambda ground: _transfer(ground, "likelihood").stream,
+        ),
         Arm(
             "hint",
             "funnel, min, rejected drafts as hints",
