@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import threading
 import time
 from collections.abc import Sequence
@@ -176,12 +177,13 @@ def test_the_peak_is_seen_though_it_is_over() -> None:
     with Peak("cpu") as peak:
         if peak.before is None:
             pytest.skip("this system doesn't tell a process's memory")
-        block = np.ones(64 << 20, np.uint8)  # touched, so that it is really there
+        block = mmap.mmap(-1, 64 << 20)  # new pages: malloc may hand out what is resident already
+        block.write(b"1" * len(block))
         for _ in range(1000):  # 10 s, on a machine that has no time for the watcher
             if peak.most is not None and peak.most - peak.before > 48 << 20:
                 break
             time.sleep(0.01)
-        del block
+        block.close()
     assert peak.most is not None
     assert peak.most - peak.before > 48 << 20
     assert not any(t.name == "speceyes-peak" for t in threading.enumerate())
