@@ -28,9 +28,18 @@ from speceyes.evaluation.bench import (
     once,
     summarise,
 )
-from speceyes.evaluation.bench_arms import AGENT, COMPILED, DRAFTS, FUNNEL, REFERENCE, Arm, arms
+from speceyes.evaluation.bench_arms import (
+    AGENT,
+    COMPILED,
+    DRAFTS,
+    FUNNEL,
+    REFERENCE,
+    STRATEGIES,
+    Arm,
+    arms,
+)
 from speceyes.evaluation.bench_memory import Peak, scoring, scoring_table
-from speceyes.evaluation.bench_models import Shaped, points, shaped
+from speceyes.evaluation.bench_models import Bundled, Shaped, chosen, points, shaped
 from speceyes.evaluation.bench_routes import Routed, Routes
 from speceyes.evaluation.bench_shapes import check_room, estimate, fresh, photos
 from speceyes.evaluation.bench_sweep import Sweep, parse, run, table
@@ -96,6 +105,18 @@ def test_every_arm_answers_the_same_and_is_counted(ways: list[Arm]) -> None:
     assert ours["peak_bytes"] is None or ours["peak_bytes"] > 50 * 2**20
     text = markdown(table)
     assert all(f"| {name} |" in text for name in table)
+
+
+def test_other_strategies_run_where_they_are_named(ways: list[Arm]) -> None:
+    large, small = (HFModel.from_pretrained(path) for path in (tiny.LARGE, tiny.SMALL))
+    bundled = Bundled(large, small, SeparabilityGate(0.9, top_k=9)).ways(batch=8, n=4)
+    assert not {way.name for way in chosen(bundled, None)}.intersection(STRATEGIES)
+    named = chosen(bundled, ",".join(STRATEGIES))
+    assert tuple(way.name for way in named) == STRATEGIES
+    [agent] = [way for way in ways if way.name == AGENT]
+    queries = [item.query for item in questions("heldout", 4)]
+    table = summarise(measure([agent, *named], queries, repeats=1, warm_up=1), len(queries))
+    assert all(table[name]["tokens_decoded"] > 0 for name in STRATEGIES)
 
 
 def test_an_arm_starts_with_nothing_kept_and_leaves_nothing(ways: list[Arm]) -> None:

@@ -15,8 +15,11 @@ REFERENCE, AGENT, FUNNEL = "reference schedule", "agent, batched", "speceyes"
 DRAFTS = "drafts alone"
 TO_THE_END = "... drafts to their end"
 COMPILED = "... compiled steps"
-ASKED_FOR = (COMPILED,)
-"""Arms that run only where they are named: compiling takes minutes."""
+DEPTH, SPECREASON, TRANSFER = "drafts with depth", "SpecReason", "reasoning transfer"
+STRATEGIES = (DEPTH, SPECREASON, TRANSFER)
+ASKED_FOR = (COMPILED, *STRATEGIES)
+"""Arms that run only where they are named: compiling takes minutes, and other strategies give other
+answers."""
 
 
 class Benched(VisionLanguageModel, Protocol):
@@ -127,6 +130,51 @@ def arms(
         funnel("... judge and draft at once", *shared(), order="concurrent"),
         funnel(TO_THE_END, *shared(), early=False),
         funnel(COMPILED, large.sharing(compile=True), small.sharing(compile=True)),
+    ]
+
+
+def strategies(
+    large: Benched,
+    small: Benched,
+    looker: Benched,
+    gate: SeparabilityGate,
+    *,
+    tools: Sequence[str],
+    batch: int,
+) -> list[Arm]:
+    """Other strategies on the same models (docs/strategies.md). Their answers are their own.
+
+    Args:
+        large: The agent.
+        small: The drafter of short answers.
+        looker: A small model that calls tools.
+        gate: Of the looker's drafts.
+        tools: The agent's tools.
+        batch: Queries drafted together, and trajectories alive at once.
+    """
+    from speceyes.answerer import SpeculativeAnswerer
+    from speceyes.drafting import DepthRule
+    from speceyes.fallback import AgenticFallback
+    from speceyes.judge import ToolJudge
+    from speceyes.pipeline import SpecPipeline
+    from speceyes.strategies import ReasoningTransfer, SpecReason
+
+    strong, quick = large.sharing(), looker.sharing()
+    deep = SpecPipeline(
+        judge=ToolJudge(strong, tools=tools),
+        answerer=SpeculativeAnswerer(
+            quick, top_k=gate.top_k, tools=tools, max_depth=1, rule=DepthRule(gate)
+        ),
+        gate=gate,
+        fallback=AgenticFallback(strong, tools=tools, max_batch=batch),
+        batch_size=batch,
+    )
+    proposed = large.sharing(), looker.sharing()
+    transferred = large.sharing(), small.sharing()
+    return [
+        Arm(DEPTH, deep.stream, (strong, quick)),
+        Arm(SPECREASON, SpecReason(*proposed, tools=tools, max_batch=batch).stream, proposed),
+        Arm(TRANSFER, ReasoningTransfer(*transferred, batch_size=batch).stream, transferred),
     ]
 
 

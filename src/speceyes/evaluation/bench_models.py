@@ -15,6 +15,7 @@ from speceyes.evaluation.bench_arms import (
     Arm,
     arms,
     drafts_alone,
+    strategies,
 )
 from speceyes.evaluation.bench_routes import Routed, Routes
 from speceyes.evaluation.bench_shapes import Estimate, check_room, estimate, fresh, photos
@@ -65,11 +66,26 @@ class Bundled:
     def __init__(self, large: HFModel, small: HFModel, gate: SeparabilityGate) -> None:
         self.models = large, small
         self._gate = gate
+        self._looker: HFModel | None = None
         self._pool: list[Query] = []
 
     def ways(self, *, batch: int, n: int, **changed: Any) -> list[Arm]:
-        """The arms; nothing can be changed, for the pair decides."""
-        return arms(*self.models, self._gate, tools=["zoom"], batch=batch)
+        """The arms, other strategies among them; nothing can be changed, for the models decide."""
+        from speceyes import tiny
+        from speceyes.gate import SeparabilityGate
+        from speceyes.models.hf import HFModel
+
+        if self._looker is None:
+            self._looker = HFModel.from_pretrained(
+                tiny.SMALL_ZOOM, device=str(self.models[1].device)
+            )
+        found = tiny.depth_settings()
+        chosen = found["judged"]["small_zoom, depth 1"]["threshold"]
+        deep = SeparabilityGate(chosen, top_k=int(found["top_k"]))
+        return [
+            *arms(*self.models, self._gate, tools=["zoom"], batch=batch),
+            *strategies(*self.models, self._looker, deep, tools=["zoom"], batch=batch),
+        ]
 
     def drafts(self, *, batch: int, n: int, **changed: Any) -> Arm:
         """Draft and gate alone."""
