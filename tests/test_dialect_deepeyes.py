@@ -270,10 +270,10 @@ def test_any_text_parses_or_is_a_parse_error(text: str) -> None:
 def test_a_megabyte_is_read_at_once(unit: str) -> None:
     """What grew with the square of the length would take minutes."""
     for text in (unit * (1_000_000 // len(unit)), "<tool_call>" + unit * (19_000 // len(unit))):
-        begin = time.process_time()
+        begin = time.thread_time()
         with contextlib.suppress(ParseError):
             EYES.parse(text)
-        assert time.process_time() - begin < 2
+        assert time.thread_time() - begin < 10
 
 
 # --- locate --------------------------------------------------------------------------------

@@ -259,15 +259,17 @@ UNITS = [
 
 @everyone
 def test_a_megabyte_is_read_at_once(name: str) -> None:
-    """What grew with the square of the length would take minutes."""
+    """What grew with the square of the length would take minutes; this takes
+    a fraction of a second, and more where collecting garbage of other tests falls into it.
+    """
     speaks = SPEAKERS[name].dialect
     for unit in UNITS:
         for opening in ("", "<tool_call>", "<code>", "<grounding>", "Action: ```json\n"):
             text = opening + unit * (1_000_000 // len(unit))
-            begin = time.process_time()
+            begin = time.thread_time()
             with contextlib.suppress(ParseError):
                 speaks.parse(text)
-            assert time.process_time() - begin < 1.5, (opening, unit)
+            assert time.thread_time() - begin < 10, (opening, unit)
 
 
 # --- locate --------------------------------------------------------------------------------
