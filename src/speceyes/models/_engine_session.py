@@ -85,8 +85,11 @@ class EngineSession:
 
     def close(self) -> None:
         """Gives all of them up."""
-        for key in list(self._rows):
-            self.drop(key)
+        # What waits first, or it would take the place of one that is cut off.
+        under_way = [row for row in self._rows.values() if not row.future.cancel()]
+        self._rows.clear()
+        for row in under_way:
+            row.cancel.now()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
