@@ -16,13 +16,13 @@ from speceyes import AgenticFallback, Query, Result, ScriptedModel, SpecPipeline
 from speceyes.auditing import Auditor
 from speceyes.calibration.monitor import GateMonitor
 from speceyes.errors import ConfigError
-from speceyes.server.fair_queue import FairQueue
-from speceyes.server.job import Job
+from speceyes.live.fair_queue import FairQueue
+from speceyes.live.job import Job
+from speceyes.live.worker import Worker
 from speceyes.server.limits import ServerLimits
 from speceyes.server.refusal import Refusal
 from speceyes.server.slots import Slots
 from speceyes.server.thresholds import with_threshold
-from speceyes.server.worker import Worker
 from speceyes.values import Completion, Conversation, Sampling
 
 PICTURE = Image.new("RGB", (32, 32))

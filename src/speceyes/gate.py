@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import KW_ONLY, dataclass, field
-from numbers import Integral, Real
+from numbers import Integral
 from os import PathLike
 from typing import Final, final
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from speceyes.calibration.record import Calibration
 from speceyes.errors import CalibrationError, ConfigError, InputError
-from speceyes.scales import SHARPNESS, to_raw, to_unit
+from speceyes.scales import SHARPNESS, checked_number, to_raw, to_unit
 from speceyes.scores import AGGREGATES, FORMULAS, TOP_K, Aggregate, Formula, combine, token_scores
 from speceyes.values import Completion, Floor, Verdict
 
@@ -71,9 +71,9 @@ class SeparabilityGate:
             raise ConfigError(f"aggregate={self.aggregate!r}; use one of {', '.join(AGGREGATES)}")
         if self.formula not in FORMULAS:
             raise ConfigError(f"formula={self.formula!r}; use one of {', '.join(FORMULAS)}")
-        object.__setattr__(self, "threshold", _number("threshold", self.threshold, 0.0, 1.0))
+        object.__setattr__(self, "threshold", checked_number("threshold", self.threshold, 0.0, 1.0))
         object.__setattr__(
-            self, "sharpness", _number("sharpness", self.sharpness, 1 / _SHARPEST, _SHARPEST)
+            self, "sharpness", checked_number("sharpness", self.sharpness, 1 / _SHARPEST, _SHARPEST)
         )
         least = 1 if self.aggregate == "log" else 3
         object.__setattr__(self, "top_k", _whole("top_k", self.top_k))
@@ -264,13 +264,6 @@ class SeparabilityGate:
 
     def _rejected(self, reason: str) -> Verdict:
         return Verdict(False, None, None, self.threshold, reason=reason)
-
-
-def _number(name: str, value: object, low: float, high: float) -> float:
-    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
-    if not low <= number <= high:
-        raise ConfigError(f"{name}={value!r}; it must be a number from {low:g} to {high:g}")
-    return number
 
 
 def _whole(name: str, value: object) -> int:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from speceyes import prompts
-from speceyes.dialects._json_call import between, parse_call, written
+from speceyes.dialects._json_call import between, parse_call
+from speceyes.dialects._native import render_native
 from speceyes.dialects._space import locate
 from speceyes.dialects._talk import begin, content_of, reply, schema_lines, schema_of
 from speceyes.dialects._turn import answer_in, boxed, spoken, thought_in
@@ -117,8 +118,7 @@ class PixelReasonerDialect:
 
     def render_call(self, call: ToolCall) -> str:
         """`<tool_call>` with the JSON object inside."""
-        body = written({"name": call.name, "arguments": dict(call.arguments)})
-        return f"<tool_call>\n{body}\n</tool_call>"
+        return render_native(call)
 
     def locate(
         self, call: ToolCall, images: Sequence[Image], seen: Sequence[tuple[int, int]]

@@ -101,15 +101,7 @@ class Ground:
 
     def answerer(self, top_k: int) -> SpeculativeAnswerer:
         """The drafter, keeping `top_k` log-probabilities a token."""
-        if self.bare:
-            return SpeculativeAnswerer(
-                self.small,
-                top_k=top_k,
-                max_tokens=self.draft_tokens,
-                prompt="",
-                choice_prompt="",
-            )
-        return SpeculativeAnswerer(self.small, top_k=top_k, max_tokens=self.draft_tokens)
+        return self._drafting(self.small, top_k)
 
     def deep_answerer(self, top_k: int, rule: DepthRule | None = None) -> SpeculativeAnswerer:
         """The drafter that looks once where the rule lets it, or always.
@@ -121,17 +113,13 @@ class Ground:
             raise ConfigError(
                 "drafts with depth need a small model that calls tools: name one with --looker"
             )
-        prompts: dict[str, Any] = {"prompt": "", "choice_prompt": ""} if self.bare else {}
-        return SpeculativeAnswerer(
-            self.looker,
-            top_k=top_k,
-            max_tokens=self.draft_tokens,
-            tools=Tools(self.tools),
-            max_depth=1,
-            rule=rule,
-            dialect=self.dialect,
-            **prompts,
-        )
+        looks = {"tools": Tools(self.tools), "max_depth": 1, "dialect": self.dialect}
+        return self._drafting(self.looker, top_k, rule=rule, **looks)
+
+    def _drafting(self, model: VisionLanguageModel, top_k: int, **more: Any) -> SpeculativeAnswerer:
+        if self.bare:
+            more |= {"prompt": "", "choice_prompt": ""}
+        return SpeculativeAnswerer(model, top_k=top_k, max_tokens=self.draft_tokens, **more)
 
     def agent(self, **more: Any) -> AgenticFallback:
         """The agent in batches; `more` is for `AgenticFallback`."""

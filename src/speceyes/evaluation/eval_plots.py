@@ -6,15 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from speceyes.evaluation.figures import text
+
 Point = tuple[float, float]
 WIDTH, HEIGHT = 460, 300
 _X0, _X1, _Y0, _Y1 = 56.0, 444.0, 14.0, 232.0
-
-
-def _text(x: float, y: float, text: str, css: str = "", anchor: str = "middle") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}">{escape(text)}</text>'
-    )
 
 
 def _svg(label: str, parts: Sequence[str], height: float = HEIGHT) -> str:
@@ -53,11 +49,11 @@ class _Plane:
             self.parts.append(
                 f'<line x1="{_X0}" y1="{at:.1f}" x2="{_X1}" y2="{at:.1f}" class="grid"/>'
             )
-            self.parts.append(_text(_X0 - 6, at + 4, name, "tick", "end"))
+            self.parts.append(text(_X0 - 6, at + 4, name, "tick", "end"))
         for tick in _ticks(*x):
-            self.parts.append(_text(self.across(tick), _Y1 + 18, f"{tick:g}", "tick"))
-        self.parts.append(_text((_X0 + _X1) / 2, _Y1 + 38, across, "axis"))
-        self.parts.append(_text(4, 10, up, "axis", "start"))
+            self.parts.append(text(self.across(tick), _Y1 + 18, f"{tick:g}", "tick"))
+        self.parts.append(text((_X0 + _X1) / 2, _Y1 + 38, across, "axis"))
+        self.parts.append(text(4, 10, up, "axis", "start"))
 
     def across(self, x: float) -> float:
         low, high = self._x
@@ -73,7 +69,7 @@ def _legend(names: Sequence[str]) -> list[str]:
     for at, name in enumerate(names):
         x, y = _X0 + (at % 2) * 196, _Y1 + 62 + at // 2 * 19
         parts.append(f'<circle cx="{x}" cy="{y - 4}" r="5" class="fill c{at % 8}"/>')
-        parts.append(_text(x + 11, y, name, "key", "start"))
+        parts.append(text(x + 11, y, name, "key", "start"))
     return parts
 
 
@@ -178,15 +174,15 @@ def density(right: Sequence[float], wrong: Sequence[float], mark: float, across:
         x = _X0 + (mark - low) / (high - low) * (_X1 - _X0)
         parts.append(f'<line x1="{x:.1f}" y1="14" x2="{x:.1f}" y2="216" class="mark"/>')
         anchor, shift = ("end", -5) if x > WIDTH / 2 else ("start", 5)
-        parts.append(_text(x + shift, 22, "accepted from here", "key", anchor))
+        parts.append(text(x + shift, 22, "accepted from here", "key", anchor))
     parts += [
-        _text(_X0 + (t - low) / (high - low) * (_X1 - _X0), 236, f"{t:g}", "tick")
+        text(_X0 + (t - low) / (high - low) * (_X1 - _X0), 236, f"{t:g}", "tick")
         for t in _ticks(low, high)
     ]
     parts += [
-        _text(_X0 - 6, 40, "right", "axis", "end"),
-        _text(_X0 - 6, 196, "wrong", "axis", "end"),
-        _text((_X0 + _X1) / 2, 256, across, "axis"),
+        text(_X0 - 6, 40, "right", "axis", "end"),
+        text(_X0 - 6, 196, "wrong", "axis", "end"),
+        text((_X0 + _X1) / 2, 256, across, "axis"),
     ]
     return _svg("Scores of right and of wrong drafts", parts, 266)
 
@@ -200,10 +196,10 @@ def waterfall(rows: Mapping[str, Mapping[str, float]]) -> str:
     for tick in _ticks(0.0, longest, 4):
         x = left + tick / longest * (_X1 - left - 40)
         parts.append(f'<line x1="{x:.1f}" y1="6" x2="{x:.1f}" y2="{bottom}" class="grid"/>')
-        parts.append(_text(x, bottom + 16, f"{tick:g}", "tick"))
+        parts.append(text(x, bottom + 16, f"{tick:g}", "tick"))
     for at, (name, row) in enumerate(rows.items()):
         x, y = left, 10 + at * tall
-        parts.append(_text(left - 8, y + 14, name, "key", "end"))
+        parts.append(text(left - 8, y + 14, name, "key", "end"))
         for part, seconds in row.items():
             wide = seconds * 1e3 / longest * (_X1 - left - 40)
             if wide > 0.05:
@@ -213,12 +209,12 @@ def waterfall(rows: Mapping[str, Mapping[str, float]]) -> str:
                     f"<title>{escape(part)}: {1e3 * seconds:.1f} ms</title></rect>"
                 )
             x += wide
-        parts.append(_text(x + 4, y + 14, f"{1e3 * sum(row.values()):.0f}", "tick", "start"))
-    parts.append(_text((left + _X1) / 2, bottom + 34, "ms a query", "axis"))
+        parts.append(text(x + 4, y + 14, f"{1e3 * sum(row.values()):.0f}", "tick", "start"))
+    parts.append(text((left + _X1) / 2, bottom + 34, "ms a query", "axis"))
     for at, part in enumerate(names):
         x, y = 20 + at % 5 * 84, bottom + 58
         parts.append(f'<circle cx="{x}" cy="{y - 4}" r="5" class="fill c{at % 8}"/>')
-        parts.append(_text(x + 10, y, part, "key", "start"))
+        parts.append(text(x + 10, y, part, "key", "start"))
     return _svg("Milliseconds a query by phase", parts, bottom + 70)
 
 
@@ -236,8 +232,8 @@ def bars(counts: Mapping[str, int], across: str, up: str) -> str:
             f'<rect x="{x + wide * 0.15:.1f}" y="{212 - tall:.1f}" width="{wide * 0.7:.1f}" '
             f'height="{tall:.1f}" class="fill c0"/>'
         )
-        parts.append(_text(x + wide / 2, 206 - tall, str(count), "tick"))
-        parts.append(_text(x + wide / 2, 230, name, "tick"))
-    parts.append(_text((_X0 + _X1) / 2, 250, across, "axis"))
-    parts.append(_text(4, 12, up, "axis", "start"))
+        parts.append(text(x + wide / 2, 206 - tall, str(count), "tick"))
+        parts.append(text(x + wide / 2, 230, name, "tick"))
+    parts.append(text((_X0 + _X1) / 2, 250, across, "axis"))
+    parts.append(text(4, 12, up, "axis", "start"))
     return _svg(f"{up} over {across}", parts, 260)

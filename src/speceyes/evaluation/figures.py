@@ -19,9 +19,10 @@ def _svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
     return f"{head}\n{body}\n</svg>"
 
 
-def _text(x: float, y: float, text: str, css: str = "", anchor: str = "middle") -> str:
+def text(x: float, y: float, said: str, css: str = "", anchor: str = "middle") -> str:
+    """A line of text in an SVG picture, escaped."""
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}">{escape(text)}</text>'
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}">{escape(said)}</text>'
     )
 
 
@@ -46,9 +47,9 @@ def _bar(x0: float, x1: float, y: float, count: int, name: str, css: str) -> lis
     ]
     full = f"{count} {name}"
     if width > 7.4 * len(full) + 10:
-        parts.append(_text(middle, y + 22, full, "on"))
+        parts.append(text(middle, y + 22, full, "on"))
     elif width > 9 * len(str(count)) + 6:
-        parts.append(_text(middle, y + 22, str(count), "on"))
+        parts.append(text(middle, y + 22, str(count), "on"))
     return parts
 
 
@@ -98,7 +99,7 @@ def funnel(counts: Mapping[str, int]) -> str:
         (y1 + 34, "the gate: is every token of the draft clear?"),
         (y2 + 34, "answered"),
     ):
-        parts.append(_text(220, (2 * y + 82) / 2 + 4, words, "halo"))
+        parts.append(text(220, (2 * y + 82) / 2 + 4, words, "halo"))
     label = (
         f"{counts['queries']} queries: {counts['accepted']} answered by the draft, "
         f"{counts['rejected']} drafts rejected, {counts['tools_needed']} needed tools"
@@ -167,12 +168,12 @@ def accuracy_against_speed(arms: Mapping[str, Mapping[str, Any]], names: Mapping
     for tick in _ticks(low, 1.0, 5):
         y = up(tick)
         parts.append(f'<line x1="{x0}" y1="{y:.1f}" x2="{x1}" y2="{y:.1f}" class="grid"/>')
-        parts.append(_text(x0 - 8, y + 4, f"{tick:.0%}", "tick", "end"))
+        parts.append(text(x0 - 8, y + 4, f"{tick:.0%}", "tick", "end"))
     for tick in _log_ticks(slow, fast):
         x = across(tick)
         parts.append(f'<line x1="{x:.1f}" y1="{y0}" x2="{x:.1f}" y2="{y1}" class="grid"/>')
-        parts.append(_text(x, y1 + 20, f"{tick:g}", "tick"))
-    parts.append(_text((x0 + x1) / 2, y1 + 42, "queries a second, log scale", "axis"))
+        parts.append(text(x, y1 + 20, f"{tick:g}", "tick"))
+    parts.append(text((x0 + x1) / 2, y1 + 42, "queries a second, log scale", "axis"))
     points = {
         name: (across(arm["queries_per_s"]), up(arm["accuracy"])) for name, arm in arms.items()
     }
@@ -193,7 +194,7 @@ def accuracy_against_speed(arms: Mapping[str, Mapping[str, Any]], names: Mapping
         ]
     for name, (x, y) in points.items():
         at_x, at_y, anchor = _label_place(x, y, names[name], taken)
-        parts.append(_text(at_x, at_y, names[name], "name", anchor))
+        parts.append(text(at_x, at_y, names[name], "name", anchor))
     return _svg(440, 352, "Accuracy against speed of the four arms", parts)
 
 
@@ -236,9 +237,9 @@ def drafts_by_score(scored: Sequence[tuple[float, bool]], threshold: float, unit
         x = x0 + (threshold - low) / (high - low) * (x1 - x0)
         side, shift = ("end", -6) if x > 300 else ("start", 6)
         parts.append(f'<line x1="{x:.1f}" y1="18" x2="{x:.1f}" y2="214" class="mark"/>')
-        parts.append(_text(x + shift, 26, "accepted from here", "name", side))
+        parts.append(text(x + shift, 26, "accepted from here", "name", side))
     for tick in _ticks(low, high, 6):
         x = x0 + (tick - low) / (high - low) * (x1 - x0)
-        parts.append(_text(x, 232, f"{tick:g}", "tick"))
-    parts.append(_text((x0 + x1) / 2, 254, unit, "axis"))
+        parts.append(text(x, 232, f"{tick:g}", "tick"))
+    parts.append(text((x0 + x1) / 2, 254, unit, "axis"))
     return _svg(440, 262, "Scores of right and of wrong drafts", parts)

@@ -11,7 +11,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from speceyes.judge import ToolJudge
 from speceyes.models.hf import HFModel
 from speceyes.scales import sigmoid
 from speceyes.scores import raw_scores
-from speceyes.tiny.scenes import Item, Split, questions
+from speceyes.tiny.scenes import Split, batches, questions
 from speceyes.tools import Tools
 from speceyes.values import Completion, VisionLanguageModel
 
@@ -54,17 +54,6 @@ class Record:
     stop: str
 
 
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    batch: list[Item] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def record(
     large: VisionLanguageModel,
     small: VisionLanguageModel,
@@ -81,7 +70,7 @@ def record(
     agent = AgenticFallback(large, tools=tools, max_batch=batch, max_tokens=96)
     records: list[Record] = []
     with tqdm(total=n, desc=split) as bar:
-        for group in _batches(questions(split, n, start=start), batch):
+        for group in batches(questions(split, n, start=start), batch):
             queries = [item.query for item in group]
             ways = agent(queries)
             for item, judged, draft, way in zip(
@@ -210,7 +199,7 @@ def agreement(
     drafts: dict[str, bool] = {}
     ways: dict[str, bool] = {}
     with tqdm(total=n, desc="batch against single") as bar:
-        for group in _batches(questions("heldout", n, start=start), batch):
+        for group in batches(questions("heldout", n, start=start), batch):
             queries = [item.query for item in group]
             together = zip(queries, answerer(queries), agent(queries), strict=True)
             for query, draft, way in together:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -109,18 +108,6 @@ def verdict(
         return Verdict(False, None, None, shown, reason=str(exc))
     raw = answer(scores)
     return Verdict(raw >= threshold, unit(raw), raw, shown, tuple(scores.tolist()))
-
-
-def checked_number(name: str, value: object, low: float, high: float = math.inf) -> float:
-    """A number within its bounds, as a float.
-
-    Raises:
-        ConfigError: It isn't one.
-    """
-    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
-    if not low <= number <= high:
-        raise ConfigError(f"{name}={value!r}; it must be a number from {low:g} to {high:g}")
-    return number
 
 
 def checked_whole(name: str, value: object, least: int, why: str = "") -> int:

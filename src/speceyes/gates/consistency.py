@@ -16,9 +16,10 @@ from typing import Final, Literal, final
 import numpy as np
 
 from speceyes.errors import ConfigError
-from speceyes.gates._reading import checked_number, checked_whole
+from speceyes.gates._reading import checked_whole
 from speceyes.isolation import describe, isolated
 from speceyes.prompts import fingerprint
+from speceyes.scales import checked_number
 from speceyes.values import Completion, Query, VisionLanguageModel
 
 _LETTER: Final = re.compile(r"\(?([a-z])\s*(?:[).:]\s*(.*))?", re.DOTALL)

@@ -15,7 +15,8 @@ from typing import ClassVar, Final, final
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.gates._reading import checked_number, checked_whole, top_logprobs, verdict
+from speceyes.gates._reading import checked_whole, top_logprobs, verdict
+from speceyes.scales import checked_number
 from speceyes.scores import Floats
 from speceyes.values import Completion, Verdict
 

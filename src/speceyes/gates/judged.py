@@ -8,8 +8,8 @@ from typing import ClassVar, Final, final
 
 from speceyes.errors import ConfigError
 from speceyes.gates._note import note, noted
-from speceyes.gates._reading import checked_number
 from speceyes.isolation import isolated
+from speceyes.scales import checked_number
 from speceyes.values import Completion, Judgement, Query, Verdict, VisionLanguageModel
 
 _NAME: Final = "p(tools)"

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speceyes.errors import ConfigError, InputError
-from speceyes.gates._reading import checked_number, checked_whole
+from speceyes.gates._reading import checked_whole
+from speceyes.scales import checked_number
 from speceyes.scores import Floats
 from speceyes.values import Completion, Verdict
 

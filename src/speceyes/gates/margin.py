@@ -12,13 +12,13 @@ import numpy.typing as npt
 from speceyes.gates._reading import (
     Aggregate,
     checked_choice,
-    checked_number,
     checked_whole,
     combine,
     top_logprobs,
     top_values,
     verdict,
 )
+from speceyes.scales import checked_number
 from speceyes.scores import Floats
 from speceyes.values import Completion, Verdict
 

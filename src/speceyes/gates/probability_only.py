@@ -22,11 +22,11 @@ import numpy.typing as npt
 
 from speceyes.gates._reading import (
     checked_choice,
-    checked_number,
     checked_whole,
     top_logprobs,
     verdict,
 )
+from speceyes.scales import checked_number
 from speceyes.scores import TOP_K, Floats
 from speceyes.values import Completion, Verdict
 

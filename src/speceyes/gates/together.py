@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from speceyes.calibration.binomial import check_share, p_value
 from speceyes.errors import ConfigError, InputError
-from speceyes.gates._reading import checked_number, checked_whole
+from speceyes.gates._reading import checked_whole
+from speceyes.scales import checked_number
 
 Setting: TypeAlias = tuple[float | None, ...]
 """A raw threshold for each drafter; None leaves that drafter out, and its cost."""

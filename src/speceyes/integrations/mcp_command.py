@@ -10,7 +10,7 @@ from pathlib import Path
 from speceyes.errors import ConfigError
 from speceyes.images import ImageLimits
 from speceyes.integrations.mcp_server import TOOL, McpLimits, mcp_server
-from speceyes.server.command import pipeline
+from speceyes.server.command import add_models, pipeline
 
 ABOUT = f"""\
 Serves a funnel as an MCP server with one tool, {TOOL}, whose structured result
@@ -44,24 +44,7 @@ def add(
         description=ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    models = one.add_argument_group("models")
-    models.add_argument("--large", metavar="MODEL", help="the agent")
-    models.add_argument("--small", metavar="MODEL", help='the drafter; "none": the agent alone')
-    models.add_argument("--dialect", default="deepeyes", help="how the agent writes tool calls")
-    models.add_argument(
-        "--tools", default="zoom", metavar="LIST", help="with commas; default: %(default)s"
-    )
-    models.add_argument("--calibration", type=Path, metavar="FILE", help="what the gate is made of")
-    models.add_argument("--top-k", type=int, metavar="K", help="K of the gate; default: 64")
-    models.add_argument("--max-steps", type=int, default=6, metavar="N", help="turns")
-    models.add_argument("--max-tokens", type=int, default=512, metavar="N", help="new ones a turn")
-    models.add_argument(
-        "--batch-size",
-        type=int,
-        default=16,
-        metavar="B",
-        help="queries drafted together, and trajectories alive; default: %(default)s",
-    )
+    add_models(one)
     net = one.add_argument_group("transport")
     net.add_argument("--http", action="store_true", help="streamable HTTP instead of stdio")
     net.add_argument("--host", default="127.0.0.1", help="default: %(default)s")

@@ -54,24 +54,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         description=ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    models = one.add_argument_group("models")
-    models.add_argument("--large", metavar="MODEL", help="the agent")
-    models.add_argument("--small", metavar="MODEL", help='the drafter; "none": the agent alone')
-    models.add_argument("--dialect", default="deepeyes", help="how the agent writes tool calls")
-    models.add_argument(
-        "--tools", default="zoom", metavar="LIST", help="with commas; default: %(default)s"
-    )
-    models.add_argument("--calibration", type=Path, metavar="FILE", help="what the gate is made of")
-    models.add_argument("--top-k", type=int, metavar="K", help="K of the gate; default: 64")
-    models.add_argument("--max-steps", type=int, default=6, metavar="N", help="turns")
-    models.add_argument("--max-tokens", type=int, default=512, metavar="N", help="new ones a turn")
-    models.add_argument(
-        "--batch-size",
-        type=int,
-        default=16,
-        metavar="B",
-        help="queries drafted together, and trajectories alive; default: %(default)s",
-    )
+    add_models(one)
     net = one.add_argument_group("network")
     net.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
     net.add_argument("--port", type=int, default=8000, help="0 takes a free one; default: 8000")
@@ -109,6 +92,28 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     most.add_argument("--no-agent-route", action="store_true", help="requests can't ask for it")
     one.set_defaults(run=run)
+
+
+def add_models(command: argparse.ArgumentParser) -> None:
+    """Adds the options that `pipeline` reads, for every command that serves a funnel."""
+    models = command.add_argument_group("models")
+    models.add_argument("--large", metavar="MODEL", help="the agent")
+    models.add_argument("--small", metavar="MODEL", help='the drafter; "none": the agent alone')
+    models.add_argument("--dialect", default="deepeyes", help="how the agent writes tool calls")
+    models.add_argument(
+        "--tools", default="zoom", metavar="LIST", help="with commas; default: %(default)s"
+    )
+    models.add_argument("--calibration", type=Path, metavar="FILE", help="what the gate is made of")
+    models.add_argument("--top-k", type=int, metavar="K", help="K of the gate; default: 64")
+    models.add_argument("--max-steps", type=int, default=6, metavar="N", help="turns")
+    models.add_argument("--max-tokens", type=int, default=512, metavar="N", help="new ones a turn")
+    models.add_argument(
+        "--batch-size",
+        type=int,
+        default=16,
+        metavar="B",
+        help="queries drafted together, and trajectories alive; default: %(default)s",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

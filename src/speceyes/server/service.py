@@ -16,13 +16,14 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from speceyes.errors import ConfigError
+from speceyes.live.job import Job
+from speceyes.live.worker import Worker
 from speceyes.pipeline import SpecPipeline
 from speceyes.server import replies
 from speceyes.server.allowance import Allowance, Budgets
 from speceyes.server.asking import Asked, read
 from speceyes.server.body import client_left, read_body
 from speceyes.server.fields import bad_field
-from speceyes.server.job import Job
 from speceyes.server.keys import Keys
 from speceyes.server.limits import ServerLimits
 from speceyes.server.metrics import Metrics
@@ -30,7 +31,6 @@ from speceyes.server.refusal import Refusal
 from speceyes.server.remote import load_images
 from speceyes.server.slots import Slot, Slots
 from speceyes.server.thresholds import settled, with_threshold
-from speceyes.server.worker import Worker
 from speceyes.tools import PythonTool
 from speceyes.values import Image, Query
 

@@ -29,7 +29,7 @@ from speceyes.models.hf import HFModel
 from speceyes.scales import sigmoid
 from speceyes.scores import raw_scores
 from speceyes.tiny import LARGE, SMALL, SMALL_ZOOM, settings
-from speceyes.tiny.scenes import Item, Split, questions
+from speceyes.tiny.scenes import Item, Split, batches, questions
 from speceyes.tools import Tools
 from speceyes.values import Completion, Query
 
@@ -74,7 +74,7 @@ def record(
     """The items, without their images, and what each drafter gave on them."""
     items: list[Item] = []
     said: dict[str, list[Completion]] = defaultdict(list)
-    for group in tqdm(_batches(questions(split, n), batch), total=-(-n // batch), desc=split):
+    for group in tqdm(batches(questions(split, n), batch), total=-(-n // batch), desc=split):
         items += [Item(_light(i.query), i.answer, i.kind, "", i.needs_tools) for i in group]
         for name, answerer in asked.items():
             said[name] += answerer([item.query for item in group])
@@ -89,17 +89,6 @@ def record(
             np.where(whole & ~np.isnan(raw), raw, -np.inf),
         )
     return items, found
-
-
-def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    batch: list[Item] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _light(query: Query) -> Query:
@@ -165,7 +154,7 @@ def costs(asked: dict[str, _Answerer], n: int, batch: int) -> dict[str, float]:
     judge = ToolJudge(large, tools=tools)
     ways: dict[str, Callable[[Sequence[Query]], Any]] = {**asked, "agent": agent}
     spent: dict[str, float] = defaultdict(float)
-    hard = _batches((i for i in _endless() if i.kind.startswith("card/")), batch)
+    hard = batches((i for i in _endless() if i.kind.startswith("card/")), batch)
     for turn in range(-1, -(-n // batch)):
         for name, way in ways.items():
             queries = [item.query for item in next(hard)]
