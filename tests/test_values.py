@@ -68,6 +68,8 @@ def test_a_conversation_lists_its_images_in_reading_order_and_drops_its_prefill(
     assert longer.prefill == ""
     assert opening.images == (first, second)
     assert opening.messages[0].text == "and"
+    closed = Conversation(opening.messages, thinking=False)
+    assert closed.then(longer.messages[-1]).thinking is False
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,13 @@ def test_a_conversation_lists_its_images_in_reading_order_and_drops_its_prefill(
         ({"temperature": -0.1}, "temperature=-0.1"),
         ({"temperature": math.nan}, "temperature=nan"),
         ({"temperature": math.inf}, "temperature=inf"),
+        ({"top_p": 0.0}, "top_p=0.0"),
+        ({"top_p": 1.5}, "top_p=1.5"),
+        ({"sample_top_k": -1}, "sample_top_k=-1"),
+        ({"presence_penalty": 3.0}, "presence_penalty=3.0"),
+        ({"presence_penalty": math.nan}, "presence_penalty=nan"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty=0.0"),
+        ({"repetition_penalty": math.inf}, "repetition_penalty=inf"),
     ],
 )
 def test_sampling_refuses_what_cannot_be_sampled(arguments: dict[str, float], named: str) -> None:

@@ -80,10 +80,18 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation: text and images in the order in which they are read."""
+    """One turn of a conversation: text and images in the order in which they are read.
 
-    role: Literal["system", "user", "assistant"]
+    Args:
+        role: Whose turn it is. "tool" is for chat templates that show results in a role of
+            their own.
+        content: Text and images.
+        call_id: The call that a "tool" message answers, where the template names it.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: tuple[str | Image, ...]
+    call_id: str = ""
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -104,11 +112,14 @@ class Conversation:
             describes its tools in the text.
         prefill: The beginning of the assistant's turn, which the model continues: text, or
             text and images in the order in which they are read.
+        thinking: Whether the model may reason before it speaks: False closes the reasoning block
+            that templates of thinking models open, None leaves it to the template.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     prefill: str | tuple[str | Image, ...] = ""
+    thinking: bool | None = None
 
     @property
     def begun(self) -> tuple[str | Image, ...]:
@@ -125,7 +136,7 @@ class Conversation:
 
     def then(self, *messages: Message) -> Conversation:
         """This conversation with further messages; the prefill, if any, is dropped."""
-        return Conversation(self.messages + messages, self.tools)
+        return Conversation(self.messages + messages, self.tools, thinking=self.thinking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +168,17 @@ class Sampling:
         seed: Seed of the random draws where temperature > 0.
         floor: A row may end with finish "rejected" at a token that is below it. A model may
             ignore this, for whoever sets it holds the answer against the threshold all the same.
+        top_p: Draw among the likeliest tokens that together have this probability, 0 to 1; 1
+            draws among all. Without effect where temperature is 0, as `sample_top_k` is.
+        sample_top_k: Draw among so many of the likeliest tokens; 0 draws among all.
+        presence_penalty: Taken off the logits of tokens that the answer has already, -2 to 2;
+            0 for none.
+        repetition_penalty: Logits of tokens that prompt or answer have already are divided by it
+            if positive, else multiplied (CTRL, arXiv 1909.05858); 1 for none, and None for what
+            the checkpoint's generation_config says. It changes greedy answers too.
+        stop_after: Text that closes a reasoning block, such as "</think>": while a block is
+            open, in the answer or from the prompt's end on, stop strings don't count. Empty
+            lets them count everywhere.
     """
 
     max_tokens: int = 256
@@ -166,6 +188,11 @@ class Sampling:
     first_token: bool = False
     seed: int | None = None
     floor: Floor | None = None
+    top_p: float = 1.0
+    sample_top_k: int = 0
+    presence_penalty: float = 0.0
+    repetition_penalty: float | None = 1.0
+    stop_after: str = ""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -178,6 +205,18 @@ class Sampling:
             raise InputError(
                 f"floor.top_k={self.floor.top_k} is more than top_k={self.top_k}: ask for as "
                 "many log-probabilities as the floor is held against"
+            )
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p={self.top_p}; it must be above 0 and at most 1 (all tokens)")
+        if self.sample_top_k < 0:
+            raise InputError(f"sample_top_k={self.sample_top_k}; it must be 0 (all) or more")
+        if not -2 <= self.presence_penalty <= 2:
+            raise InputError(f"presence_penalty={self.presence_penalty}; it must be -2 to 2")
+        penalty = self.repetition_penalty
+        if penalty is not None and not (penalty > 0 and math.isfinite(penalty)):
+            raise InputError(
+                f"repetition_penalty={penalty}; it must be finite and above 0, or None for the "
+                "checkpoint's own"
             )
         object.__setattr__(self, "stop", tuple(self.stop))
 
