@@ -18,7 +18,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import Conversation, Query, Sampling
+from speceyes.types import Conversation, Query, Sampling
 
 
 class Card:

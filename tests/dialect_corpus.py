@@ -19,7 +19,8 @@ from speceyes.dialects.pixelreasoner import PixelReasonerDialect
 from speceyes.dialects.qwen3vl import Qwen3VLDialect
 from speceyes.dialects.thyme import ThymeDialect
 from speceyes.dialects.vilasr import ViLaSRDialect
-from speceyes.values import Dialect, ToolCall
+from speceyes.protocols import Dialect
+from speceyes.types import ToolCall
 
 ZOOM = "image_zoom_in_tool"
 Fractions: TypeAlias = tuple[float, float, float, float]

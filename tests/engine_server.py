@@ -22,7 +22,8 @@ from typing import Any
 
 from PIL import Image
 
-from speceyes.values import Completion, Conversation, Message, Sampling, VisionLanguageModel
+from speceyes.protocols import VisionLanguageModel
+from speceyes.types import Completion, Conversation, Message, Sampling
 
 Reply = dict[str, Any]
 Fault = Callable[["Handler", "Reply | None"], None]

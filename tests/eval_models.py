@@ -19,7 +19,7 @@ from speceyes.evaluation.runs import Run
 from speceyes.fingerprint import fingerprint
 from speceyes.models.scripted import ScriptedModel
 from speceyes.prompts import CHOICE, DRAFT
-from speceyes.values import Completion, Conversation, Sampling
+from speceyes.types import Completion, Conversation, Sampling
 
 COUNT = 36
 

@@ -25,7 +25,7 @@ from speceyes.dialects import dialect
 from speceyes.models._native import why_not
 from speceyes.models._pixels import QwenPixels
 from speceyes.models.hf import HFModel
-from speceyes.values import Completion, Conversation, Message, Result, Sampling, ToolCall, Turn
+from speceyes.types import Completion, Conversation, Message, Result, Sampling, ToolCall, Turn
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "backbones.md"
 BEGIN, END = "<!-- the table: written by tests/support_table.py -->", "<!-- end of the table -->"

@@ -17,14 +17,8 @@ from speceyes.errors import ConfigError, InputError, ModelError
 from speceyes.gate import SeparabilityGate
 from speceyes.isolation import generate_isolated, isolated
 from speceyes.models.scripted import ScriptedModel, scripted_logprobs
-from speceyes.values import (
-    Completion,
-    Conversation,
-    Message,
-    Query,
-    Sampling,
-    VisionLanguageModel,
-)
+from speceyes.protocols import VisionLanguageModel
+from speceyes.types import Completion, Conversation, Message, Query, Sampling
 
 PICTURE = Image.new("RGB", (64, 48), "red")
 

@@ -20,7 +20,7 @@ from speceyes import Query, ScriptedModel, SpecPipeline, tiny
 from speceyes.errors import ConfigError
 from speceyes.models.hf import HFModel
 from speceyes.tiny.scenes import questions
-from speceyes.values import Completion, Conversation, Sampling
+from speceyes.types import Completion, Conversation, Sampling
 
 DOT = Image.new("RGB", (32, 32))
 needs_weights = pytest.mark.skipif(

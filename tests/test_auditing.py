@@ -21,7 +21,7 @@ from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import Query, Trajectory
+from speceyes.types import Query, Trajectory
 from test_session import Shuffled
 
 DOT = Image.new("RGB", (32, 32))

@@ -48,7 +48,7 @@ from speceyes.models import HFModel
 from speceyes.models.shapes import build, parameters, tokens_of
 from speceyes.models.sizes import SHAPES
 from speceyes.tiny.scenes import questions
-from speceyes.values import Query, Result
+from speceyes.types import Query, Result
 
 SMALL_IMAGE = (160, 120)
 
@@ -325,7 +325,7 @@ def test_no_two_queries_share_an_image_and_none_is_held() -> None:
 
 
 def test_a_random_model_never_ends_its_turn_by_itself(ground: Shaped) -> None:
-    from speceyes.values import Conversation, Message, Sampling
+    from speceyes.types import Conversation, Message, Sampling
 
     asked = [Conversation((Message("user", (q.images[0], "look")),)) for q in photos(4, (64, 64))]
     for model in (*ground.models, ground.models[0].reference()):

@@ -38,7 +38,7 @@ from speceyes.server.load_shots import (
     data_url,
     shots,
 )
-from speceyes.values import Conversation, Message, Sampling
+from speceyes.types import Conversation, Message, Sampling
 
 OK = b'{"id": "%d", "choices": [{"message": {"content": "%d"}}]}'
 

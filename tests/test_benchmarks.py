@@ -22,7 +22,7 @@ from speceyes.evaluation.benchmarks import hrbench
 from speceyes.evaluation.benchmarks.sample import Cell, Entry, Samples
 from speceyes.evaluation.benchmarks.scenes import SceneItem, items
 from speceyes.images import ImageLimits
-from speceyes.values import Query
+from speceyes.types import Query
 
 N = 6
 

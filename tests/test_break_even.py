@@ -12,7 +12,7 @@ from speceyes.errors import ConfigError, InputError
 from speceyes.models.hf import HFModel
 from speceyes.models.scripted import ScriptedModel
 from speceyes.strategies import BreakEven, Pace, break_even, pace
-from speceyes.values import Conversation, Message
+from speceyes.types import Conversation, Message
 
 SECONDS = st.floats(1e-6, 1.0)
 TOKENS = st.floats(0, 1e5)

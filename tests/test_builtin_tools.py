@@ -28,7 +28,7 @@ from speceyes.tools import (
     Tools,
 )
 from speceyes.tools.colour import NAMES, name_of
-from speceyes.values import Observation, ToolCall
+from speceyes.types import Observation, ToolCall
 
 NOISE = PILImage.fromarray(np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8))
 HAS_OCR = all(importlib.util.find_spec(name) for name in ("rapidocr", "onnxruntime"))

@@ -28,7 +28,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.models.scripted import ScriptedModel
 from speceyes.scales import to_unit
 from speceyes.scores import AGGREGATES, raw_scores
-from speceyes.values import Completion
+from speceyes.types import Completion
 
 MADE = Scoring("small", "ab12", top_k=8)
 Bools = npt.NDArray[np.bool_]

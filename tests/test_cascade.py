@@ -23,7 +23,7 @@ from speceyes.judge import ToolJudge
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
 from speceyes.strategies import Cascade, Drafter, drafter_of
-from speceyes.values import Completion, Query, Result, Verdict
+from speceyes.types import Completion, Query, Result, Verdict
 
 DOT = Image.new("RGB", (64, 64))
 CLEAR, TORN = 12.0, 3.0

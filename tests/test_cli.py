@@ -14,7 +14,7 @@ from PIL import Image
 import speceyes
 from speceyes import cli, tiny
 from speceyes.evaluation.row import Row
-from speceyes.values import Result
+from speceyes.types import Result
 
 needs_weights = pytest.mark.skipif(
     not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"

@@ -17,7 +17,7 @@ from speceyes.models import HFModel
 from speceyes.models._fit import FIRST, MemoryFit
 from speceyes.models._live import _bucket
 from speceyes.tiny.scenes import questions
-from speceyes.values import Conversation, Message, Sampling
+from speceyes.types import Conversation, Message, Sampling
 
 GREEDY = Sampling(max_tokens=10, top_k=8)
 

@@ -26,7 +26,7 @@ from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
 from speceyes.tiny.scenes import questions
 from speceyes.tools import Tools, Zoom
-from speceyes.values import Completion, Conversation, Floor, Observation, Query, Sampling
+from speceyes.types import Completion, Conversation, Floor, Observation, Query, Sampling
 
 PICTURE = Image.new("RGB", (64, 48), "red")
 GATE = SeparabilityGate(0.98, top_k=8)

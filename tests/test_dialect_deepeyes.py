@@ -19,8 +19,9 @@ from speceyes.dialects import dialect
 from speceyes.dialects._json_call import MAX_CALL_CHARS, MAX_INTEGER
 from speceyes.dialects.deepeyes import DeepEyesDialect
 from speceyes.errors import ConfigError, ParseError
+from speceyes.protocols import Dialect
 from speceyes.tools import Tools, Zoom
-from speceyes.values import Conversation, Dialect, Message, Observation, Query, ToolCall
+from speceyes.types import Conversation, Message, Observation, Query, ToolCall
 
 EYES = DeepEyesDialect()
 ZOOM = '{"name": "zoom", "arguments": {"bbox_2d": [1, 2, 3, 4]}}'

@@ -28,12 +28,12 @@ from speceyes.errors import ConfigError, InputError, ParseError
 from speceyes.fallback import AgenticFallback
 from speceyes.judge import ToolJudge
 from speceyes.models.scripted import Script, ScriptedModel
+from speceyes.protocols import Dialect
 from speceyes.tools import Tools, Zoom
 from speceyes.tools.draw import ObjectMapper, PathTracer
-from speceyes.values import (
+from speceyes.types import (
     Completion,
     Conversation,
-    Dialect,
     Message,
     Observation,
     Query,
@@ -41,7 +41,7 @@ from speceyes.values import (
     ToolCall,
     Trajectory,
 )
-from speceyes.values import Image as Picture
+from speceyes.types import Image as Picture
 
 everyone = pytest.mark.parametrize("name", SPEAKERS)
 with_boxes = pytest.mark.parametrize("name", [n for n, s in SPEAKERS.items() if s.place])

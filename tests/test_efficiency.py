@@ -22,7 +22,7 @@ from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import Judgement, Query, Result, Timings, Verdict
+from speceyes.types import Judgement, Query, Result, Timings, Verdict
 
 DOT = Image.new("RGB", (32, 32))
 YES, NO = Verdict(True, 0.99, 9.0, 0.98), Verdict(False, 0.5, 0.0, 0.98)

@@ -33,7 +33,7 @@ from speceyes.models import OpenAIModel, ScriptedModel
 from speceyes.models._engine_ask import HABITS, ImageLinks
 from speceyes.models._engine_read import read
 from speceyes.models.openai import QwenSight, own_size
-from speceyes.values import Completion, Conversation, Message, Sampling
+from speceyes.types import Completion, Conversation, Message, Sampling
 
 Served = tuple[str, Behaviour]
 RED = Image.new("RGB", (60, 40), "red")

@@ -13,7 +13,7 @@ from speceyes import SpecPipeline, tiny
 from speceyes.models import HFModel, OpenAIModel
 from speceyes.models.openai import QwenSight
 from speceyes.tiny.scenes import Item, questions
-from speceyes.values import Conversation, Message, Result, Sampling
+from speceyes.types import Conversation, Message, Result, Sampling
 
 pytestmark = pytest.mark.skipif(
     not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from speceyes.models import OpenAIModel
-from speceyes.values import Conversation, Message, Sampling
+from speceyes.types import Conversation, Message, Sampling
 
 URL = os.environ.get("SPECEYES_ENGINE_URL")
 pytestmark = [

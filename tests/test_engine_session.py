@@ -15,7 +15,8 @@ from engine_server import Behaviour, Fault, refused, serving, slow
 from speceyes import ConfigError
 from speceyes.fallback import AgenticFallback
 from speceyes.models import OpenAIModel, ScriptedModel
-from speceyes.values import Completion, Conversation, Message, Query, Sampling, Session
+from speceyes.protocols import Session
+from speceyes.types import Completion, Conversation, Message, Query, Sampling
 
 RED = Image.new("RGB", (60, 40), "red")
 ZOOM = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 32, 32]}}'

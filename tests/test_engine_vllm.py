@@ -19,7 +19,7 @@ from speceyes.models import HFModel, OpenAIModel
 from speceyes.models.openai import QwenSight
 from speceyes.scores import separability
 from speceyes.tiny.scenes import questions
-from speceyes.values import Conversation, Message, Query, Result, Sampling
+from speceyes.types import Conversation, Message, Query, Result, Sampling
 
 URLS = {
     name: os.environ.get(f"SPECEYES_SERVED_{name.upper()}", "")

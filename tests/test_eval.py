@@ -44,7 +44,7 @@ from speceyes.evaluation.intervals import (
 from speceyes.evaluation.runs import CALIBRATION, RECORDS, TEST, Record, Run, Writer, read
 from speceyes.evaluation.statistics import auroc, wilson_interval
 from speceyes.evaluation.sweep import LOSS, cascade_of, choose, chosen_thresholds, costs, recorded
-from speceyes.values import Query
+from speceyes.types import Query
 
 HERE = Path(__file__).parent
 

@@ -20,14 +20,7 @@ from speceyes.errors import ConfigError, ToolError
 from speceyes.fallback import AgenticFallback
 from speceyes.models.scripted import Script, ScriptedModel
 from speceyes.tools import Tools
-from speceyes.values import (
-    Completion,
-    Conversation,
-    Observation,
-    Query,
-    Sampling,
-    Trajectory,
-)
+from speceyes.types import Completion, Conversation, Observation, Query, Sampling, Trajectory
 
 PICTURE = Image.effect_noise((200, 100), 60).convert("RGB")
 

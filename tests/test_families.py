@@ -14,7 +14,7 @@ from families import KINDS
 from family_models import Chat, Kind, build_kind
 from speceyes.errors import ConfigError
 from speceyes.models.hf import HFModel
-from speceyes.values import Conversation, Message, Sampling
+from speceyes.types import Conversation, Message, Sampling
 from support_table import ONE, documented, examine, row_of
 
 FAST = ("qwen2_5_vl", "qwen3_vl", "mistral3", "mllama", "ovis2", "paligemma")

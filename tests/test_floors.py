@@ -14,7 +14,8 @@ FLOORS = {
     # 0: what everything stands on
     "errors": 0,
     "prompts": 0,
-    "values": 0.5,
+    "types": 0.5,
+    "protocols": 0.6,
     # 1: numbers and pixels
     "_fetch": 1,
     "_headers": 1,

@@ -24,7 +24,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import Completion, Query, Result, Step, Trajectory
+from speceyes.types import Completion, Query, Result, Step, Trajectory
 
 DOT = Image.new("RGB", (32, 32))
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from speceyes import scales, scores
 from speceyes.errors import ConfigError, InputError
 from speceyes.gate import SeparabilityGate
-from speceyes.values import Completion, Verdict
+from speceyes.types import Completion, Verdict
 
 K = 8
 AGGREGATES = scores.AGGREGATES

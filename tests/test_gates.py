@@ -41,7 +41,7 @@ from speceyes.gates.consistency import meaning
 from speceyes.judge import ToolJudge
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import Completion, Query, Result
+from speceyes.types import Completion, Query, Result
 
 DOT = Image.new("RGB", (64, 64))
 K = 6

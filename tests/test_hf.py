@@ -27,7 +27,8 @@ from speceyes.models._pixels import ProcessorPixels, QwenPixels, pixels_of
 from speceyes.models._rgb import to_rgb
 from speceyes.models._stop import Row, Speech, StopStrings
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import Completion, Conversation, Message, Sampling, VisionLanguageModel
+from speceyes.protocols import VisionLanguageModel
+from speceyes.types import Completion, Conversation, Message, Sampling
 
 GREEDY = Sampling(max_tokens=12, top_k=8)
 

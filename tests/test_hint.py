@@ -22,7 +22,7 @@ from speceyes.judge import ToolJudge
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
 from speceyes.tools import Tools
-from speceyes.values import Completion, Conversation, Query, Sampling, Verdict
+from speceyes.types import Completion, Conversation, Query, Sampling, Verdict
 
 DOT = Image.new("RGB", (48, 48))
 NO = Verdict(False, 0.42, 1.0, 0.98)

@@ -30,7 +30,7 @@ from PIL import Image, PngImagePlugin
 from speceyes import _fetch
 from speceyes.errors import ConfigError, ImageError
 from speceyes.images import ImageLimits, fingerprint, load_image, map_box
-from speceyes.values import ImageRef
+from speceyes.types import ImageRef
 
 RED, BLUE = (250, 10, 20), (10, 20, 250)
 

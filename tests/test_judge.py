@@ -15,14 +15,9 @@ from speceyes.dialects.deepeyes import DeepEyesDialect
 from speceyes.errors import ConfigError, ModelError
 from speceyes.judge import ToolJudge, tool_probability
 from speceyes.models.scripted import ScriptedModel
+from speceyes.protocols import Tool
 from speceyes.tools.zoom import Zoom
-from speceyes.values import (
-    Completion,
-    Conversation,
-    Query,
-    Sampling,
-    Tool,
-)
+from speceyes.types import Completion, Conversation, Query, Sampling
 
 PICTURE = Image.new("RGB", (64, 48), "red")
 

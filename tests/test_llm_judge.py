@@ -19,7 +19,7 @@ from engine_server import refused, serving
 from speceyes.errors import ConfigError
 from speceyes.evaluation.llm_judge import Case, LLMJudge, Opinion, agreement, read_verdict
 from speceyes.models import OpenAIModel, ScriptedModel
-from speceyes.values import Conversation, Sampling
+from speceyes.types import Conversation, Sampling
 
 PUPPY = Case("What is it?", "a dog", "a puppy")
 CAT = Case("What is it?", "a dog", "a cat")

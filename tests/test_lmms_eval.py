@@ -22,7 +22,7 @@ from speceyes.integrations.lmms_eval import SpecEyesModel
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
 from speceyes.tiny import scenes
-from speceyes.values import Result
+from speceyes.types import Result
 
 COUNT = 12
 AGENT = {"Reply with one word": "yes", "": "<answer>blue\n\nor not</answer>"}

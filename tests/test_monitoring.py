@@ -33,7 +33,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
 from speceyes.tools import Tools
-from speceyes.values import Completion
+from speceyes.types import Completion
 
 MADE = Scoring("small", "ab12", top_k=4)
 

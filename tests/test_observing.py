@@ -26,7 +26,7 @@ from speceyes.observing import (
     QueryEnded,
     TurnEnded,
 )
-from speceyes.values import Result, Timings
+from speceyes.types import Result, Timings
 
 DOT = Image.new("RGB", (32, 32))
 CALL = (

@@ -14,7 +14,7 @@ from speceyes.errors import ConfigError
 from speceyes.journey import Ticket
 from speceyes.ordering import LOOKED_AT, Order, Ordering
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import Completion, Judgement, Query, Timings, Verdict
+from speceyes.types import Completion, Judgement, Query, Timings, Verdict
 
 DOT = Image.new("RGB", (32, 32))
 

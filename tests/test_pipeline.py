@@ -31,7 +31,7 @@ from speceyes.images import ImageLimits
 from speceyes.judge import ToolJudge
 from speceyes.models.scripted import Script, ScriptedModel
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import (
+from speceyes.types import (
     Completion,
     Conversation,
     Judgement,

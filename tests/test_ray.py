@@ -13,7 +13,7 @@ import pytest
 import speceyes
 from speceyes import SpecPipeline, tiny
 from speceyes.tiny.scenes import questions
-from speceyes.values import Result
+from speceyes.types import Result
 
 pytest.importorskip("ray.data", reason='needs pip install "speceyes[ray]"')
 

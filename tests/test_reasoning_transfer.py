@@ -21,7 +21,7 @@ from speceyes.models.scripted import ScriptedModel, scripted_logprobs
 from speceyes.strategies import ReasoningTransfer
 from speceyes.strategies.reasoning_transfer import pays, same_words
 from speceyes.tiny.scenes import questions
-from speceyes.values import Completion, Conversation, Message, Query, Sampling
+from speceyes.types import Completion, Conversation, Message, Query, Sampling
 
 DOT = Image.new("RGB", (48, 48))
 THOUGHT = "The wall is grey. The ball lies left. It is blue. Its edge is white."

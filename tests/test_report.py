@@ -23,7 +23,7 @@ from speceyes.evaluation.row import Row
 from speceyes.evaluation.summary import ARMS, summarise, table
 from speceyes.fallback import AgenticFallback
 from speceyes.models.scripted import ScriptedModel
-from speceyes.values import (
+from speceyes.types import (
     Completion,
     Judgement,
     Observation,

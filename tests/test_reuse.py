@@ -26,7 +26,7 @@ from speceyes.models._prefix import BLOCK, Kept, PrefixCache
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import Schedule, SpecPipeline
 from speceyes.tiny.scenes import questions
-from speceyes.values import Conversation, Message, Query, Sampling
+from speceyes.types import Conversation, Message, Query, Sampling
 
 GREEDY = Sampling(max_tokens=10, top_k=8)
 

@@ -36,7 +36,7 @@ from speceyes.tools.python import (
     holes,
     prove,
 )
-from speceyes.values import Observation, ToolCall
+from speceyes.types import Observation, ToolCall
 
 ROOMY = Limits(time_s=25)
 

@@ -13,7 +13,7 @@ from speceyes.cli import main
 from speceyes.evaluation.runs import TEST, read
 from speceyes.evaluation.second_grade import GRADES, second_grades
 from speceyes.models.scripted import ScriptedModel
-from speceyes.values import Conversation, Sampling
+from speceyes.types import Conversation, Sampling
 
 
 def grader(conversation: Conversation, sampling: Sampling) -> str:
@@ -56,7 +56,7 @@ def test_both_grades_of_every_arm_and_each_answer_asked_about_once(folder: Path)
 
 
 def grader_says(text: str) -> str:
-    from speceyes.values import Message
+    from speceyes.types import Message
 
     return grader(Conversation((Message("user", (text,)),)), Sampling())
 

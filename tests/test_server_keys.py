@@ -15,7 +15,7 @@ from speceyes.errors import ConfigError
 from speceyes.server.allowance import Allowance, Budgets
 from speceyes.server.keys import Keys, new_key
 from speceyes.server.refusal import Refusal
-from speceyes.values import Result, Step, Timings, Trajectory
+from speceyes.types import Result, Step, Timings, Trajectory
 
 
 def _keys(folder: Path, **limits: str) -> tuple[Keys, dict[str, str]]:

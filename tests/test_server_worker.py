@@ -23,7 +23,7 @@ from speceyes.server.limits import ServerLimits
 from speceyes.server.refusal import Refusal
 from speceyes.server.slots import Slots
 from speceyes.server.thresholds import with_threshold
-from speceyes.values import Completion, Conversation, Sampling
+from speceyes.types import Completion, Conversation, Sampling
 
 PICTURE = Image.new("RGB", (32, 32))
 CALL = (

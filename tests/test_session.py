@@ -27,17 +27,9 @@ from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel
 from speceyes.models.scripted import ScriptedModel, scripted_logprobs
 from speceyes.pipeline import SpecPipeline
+from speceyes.protocols import Session
 from speceyes.tiny.scenes import questions
-from speceyes.values import (
-    Completion,
-    Conversation,
-    Floor,
-    Judgement,
-    Message,
-    Query,
-    Sampling,
-    Session,
-)
+from speceyes.types import Completion, Conversation, Floor, Judgement, Message, Query, Sampling
 
 GREEDY = Sampling(max_tokens=12, top_k=8)
 DOT = Image.new("RGB", (64, 64))

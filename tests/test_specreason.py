@@ -16,7 +16,7 @@ from speceyes.models.scripted import ScriptedModel
 from speceyes.strategies import SpecReason
 from speceyes.strategies.specreason import utility
 from speceyes.tiny.scenes import questions
-from speceyes.values import Query
+from speceyes.types import Query
 
 DOT = Image.new("RGB", (64, 64))
 ZOOM = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 32, 32]}}'

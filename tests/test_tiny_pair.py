@@ -20,7 +20,7 @@ from speceyes.pipeline import SpecPipeline
 from speceyes.tiny.models import system_text
 from speceyes.tiny.scenes import Item, questions
 from speceyes.tools import Tools
-from speceyes.values import Conversation, Message, Result, Sampling
+from speceyes.types import Conversation, Message, Result, Sampling
 
 N = 96
 TURN_TOKENS = 96

@@ -19,7 +19,7 @@ from speceyes.models.scripted import ScriptedModel
 from speceyes.tiny import scenes, train, transcripts
 from speceyes.tiny.models import LARGE_SIZE, SMALL_SIZE, Size, build_model, build_processor
 from speceyes.tools.zoom import Zoom
-from speceyes.values import Query
+from speceyes.types import Query
 
 
 @pytest.fixture(scope="module", params=["large", "small", "small_zoom"])

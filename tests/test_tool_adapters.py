@@ -23,7 +23,7 @@ from speceyes.errors import ConfigError
 from speceyes.tools import Tools, tool
 from speceyes.tools.adapters import McpTools, from_langchain, from_smolagents, mcp_tools
 from speceyes.tools.adapters.foreign import ForeignTool, contents, for_model
-from speceyes.values import ToolCall
+from speceyes.types import ToolCall
 
 RED = PILImage.new("RGB", (40, 30), "red")
 BLUE = PILImage.new("RGB", (20, 10), "blue")

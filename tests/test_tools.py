@@ -19,10 +19,11 @@ from PIL import Image as PILImage
 from PIL.Image import Image
 
 from speceyes.errors import ConfigError, ToolError
+from speceyes.protocols import Tool
 from speceyes.tools import MAX_OVERDUE, FunctionTool, Rotate, Tools, Zoom, tool
 from speceyes.tools._cache import ObservationCache
 from speceyes.tools._schema import check
-from speceyes.values import Observation, Tool, ToolCall
+from speceyes.types import Observation, ToolCall
 
 GREY = PILImage.new("RGB", (100, 80), "grey")
 

@@ -21,7 +21,7 @@ from speceyes.fingerprint import fingerprint
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
 from speceyes.tools.zoom import Zoom
-from speceyes.values import (
+from speceyes.types import (
     Completion,
     Conversation,
     Message,

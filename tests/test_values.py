@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from speceyes.errors import InputError, SpecEyesError
-from speceyes.values import (
+from speceyes.types import (
     Completion,
     Conversation,
     ImageRef,

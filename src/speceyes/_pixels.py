@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 
 from speceyes.errors import ImageError
-from speceyes.values import Image
+from speceyes.types import Image
 
 logger = logging.getLogger(__name__)
 

@@ -17,19 +17,9 @@ from speceyes.drafting.notes import deepened
 from speceyes.drafting.rule import DepthRule
 from speceyes.errors import ConfigError
 from speceyes.isolation import describe, generate_isolated
+from speceyes.protocols import Dialect, Session, Tool, VisionLanguageModel
 from speceyes.scores import raw_scores
-from speceyes.values import (
-    Completion,
-    Conversation,
-    Dialect,
-    Floor,
-    Message,
-    Query,
-    Sampling,
-    Session,
-    Tool,
-    VisionLanguageModel,
-)
+from speceyes.types import Completion, Conversation, Floor, Message, Query, Sampling
 
 if TYPE_CHECKING:
     from speceyes.tools import Tools

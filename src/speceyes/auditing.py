@@ -10,7 +10,7 @@ from typing import final
 from speceyes.calibration.monitor import GateMonitor
 from speceyes.errors import ConfigError
 from speceyes.isolation import describe
-from speceyes.values import Query, Trajectory
+from speceyes.types import Query, Trajectory
 
 _log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from speceyes.fallback import AgenticFallback
     from speceyes.gate import SeparabilityGate
     from speceyes.judge import ToolJudge
-    from speceyes.values import VisionLanguageModel
+    from speceyes.protocols import VisionLanguageModel
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, 128 + SIGINT, as shells have it."""
@@ -321,7 +321,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _ask(options: argparse.Namespace) -> int:
     from speceyes.images import load_image
     from speceyes.pipeline import SpecPipeline
-    from speceyes.values import Query
+    from speceyes.types import Query
 
     image = load_image(options.image, allow_urls=options.allow_urls)
     query = Query(options.question, (image,), tuple(options.choice), id="0")

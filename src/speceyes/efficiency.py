@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias, final, get_args
 import numpy as np
 
 from speceyes.errors import ConfigError
-from speceyes.values import Result
+from speceyes.types import Result
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class CostModel:
     """Learns costs from results as they come. Threads may share it.
 
     Example:
-        >>> from speceyes.values import Timings, Verdict
+        >>> from speceyes.types import Timings, Verdict
         >>> model, yes = CostModel(), Verdict(True, 0.99, 9.0, 0.98)
         >>> no = Verdict(False, 0.5, 0.0, 0.98)
         >>> for i in range(40):

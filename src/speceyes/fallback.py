@@ -17,16 +17,8 @@ from speceyes.agent.hint import Hint
 from speceyes.agent.own import OwnAgent, OwnRun
 from speceyes.agent.turns import Agent, TurnRun
 from speceyes.errors import ConfigError
-from speceyes.values import (
-    Completion,
-    Dialect,
-    Query,
-    Step,
-    Tool,
-    Trajectory,
-    Verdict,
-    VisionLanguageModel,
-)
+from speceyes.protocols import Dialect, Tool, VisionLanguageModel
+from speceyes.types import Completion, Query, Step, Trajectory, Verdict
 
 if TYPE_CHECKING:
     from speceyes.tools import Tools

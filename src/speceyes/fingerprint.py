@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.values import Image
+from speceyes.types import Image
 
 _KEPT = "_speceyes_kept"
 _MOST_HELD = 1 << 28

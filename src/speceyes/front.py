@@ -13,7 +13,7 @@ from speceyes.answerer import SpeculativeAnswerer
 from speceyes.isolation import describe, isolated
 from speceyes.journey import Ticket
 from speceyes.ordering import Order
-from speceyes.values import Completion, Floor, Judgement, Query, Verdict
+from speceyes.types import Completion, Floor, Judgement, Query, Verdict
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from speceyes.calibration.record import Calibration
 from speceyes.errors import CalibrationError, ConfigError, InputError
 from speceyes.scales import SHARPNESS, checked_number, to_raw, to_unit
 from speceyes.scores import AGGREGATES, FORMULAS, TOP_K, Aggregate, Formula, combine, token_scores
-from speceyes.values import Completion, Floor, Verdict
+from speceyes.types import Completion, Floor, Verdict
 
 _SHARPEST: Final = 1e6
 

@@ -31,7 +31,7 @@ from speceyes._headers import format_of, gif_header, tiff_pages, tile_size
 from speceyes._pixels import to_uint8, upright_rgb
 from speceyes._sources import check_bytes, read_data_url, read_file, short
 from speceyes.errors import ConfigError, ImageError
-from speceyes.values import Box, Image, ImageRef
+from speceyes.types import Box, Image, ImageRef
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 from speceyes.errors import InputError
 from speceyes.fingerprint import frozen
 from speceyes.images import DEFAULT_LIMITS, ImageLimits, load_image
-from speceyes.values import Image, Query
+from speceyes.types import Image, Query
 
 KEYS = ("image", "images", "question", "choices", "id")
 """What a query written as a mapping may hold."""

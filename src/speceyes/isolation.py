@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from speceyes.errors import ModelError
-from speceyes.values import Completion, Conversation, Sampling, VisionLanguageModel
+from speceyes.protocols import VisionLanguageModel
+from speceyes.types import Completion, Conversation, Sampling
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def generate_isolated(
 
     Example:
         >>> from speceyes.models.scripted import ScriptedModel
-        >>> from speceyes.values import Message
+        >>> from speceyes.types import Message
         >>> asked = Conversation((Message("user", ("Which colour?",)),))
         >>> generate_isolated(ScriptedModel("red"), [asked], Sampling())[0].text
         'red'

@@ -9,16 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from speceyes.observing import Watch
-from speceyes.values import (
-    Completion,
-    Judgement,
-    Query,
-    Result,
-    Route,
-    Timings,
-    Trajectory,
-    Verdict,
-)
+from speceyes.types import Completion, Judgement, Query, Result, Route, Timings, Trajectory, Verdict
 
 
 @final

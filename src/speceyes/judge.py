@@ -13,17 +13,8 @@ from typing import TYPE_CHECKING, Any, final
 from speceyes import prompts
 from speceyes.errors import ConfigError
 from speceyes.isolation import describe, generate_isolated
-from speceyes.values import (
-    Completion,
-    Conversation,
-    Dialect,
-    Judgement,
-    Message,
-    Query,
-    Sampling,
-    Tool,
-    VisionLanguageModel,
-)
+from speceyes.protocols import Dialect, Tool, VisionLanguageModel
+from speceyes.types import Completion, Conversation, Judgement, Message, Query, Sampling
 
 if TYPE_CHECKING:
     from speceyes.tools import Tools

@@ -16,15 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, final
 
-from speceyes.values import (
-    Completion,
-    Judgement,
-    Query,
-    Result,
-    Step,
-    Trajectory,
-    Verdict,
-)
+from speceyes.types import Completion, Judgement, Query, Result, Step, Trajectory, Verdict
 
 _log = logging.getLogger(__name__)
 

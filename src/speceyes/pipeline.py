@@ -32,18 +32,9 @@ from speceyes.journey import Source, Ticket
 from speceyes.live.asking import Asking
 from speceyes.observing import Observer, Watching
 from speceyes.ordering import Order, Ordering
+from speceyes.protocols import Dialect, Tool, VisionLanguageModel
 from speceyes.rounds import Loaded, Rounds
-from speceyes.values import (
-    Completion,
-    Dialect,
-    Judgement,
-    Query,
-    Result,
-    Timings,
-    Tool,
-    Verdict,
-    VisionLanguageModel,
-)
+from speceyes.types import Completion, Judgement, Query, Result, Timings, Verdict
 
 if TYPE_CHECKING:
     from os import PathLike

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 from speceyes.ahead import Ahead
 from speceyes.auditing import Auditor
 from speceyes.journey import Ticket
-from speceyes.values import Result, Step
+from speceyes.types import Result, Step
 
 if TYPE_CHECKING:
     from speceyes.fallback import AgentRun

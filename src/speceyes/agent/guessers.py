@@ -13,14 +13,8 @@ from typing import Protocol, final, runtime_checkable
 
 from speceyes.errors import ConfigError
 from speceyes.isolation import generate_isolated
-from speceyes.values import (
-    Conversation,
-    Dialect,
-    Image,
-    Sampling,
-    ToolCall,
-    VisionLanguageModel,
-)
+from speceyes.protocols import Dialect, VisionLanguageModel
+from speceyes.types import Conversation, Image, Sampling, ToolCall
 
 
 @runtime_checkable
@@ -73,7 +67,7 @@ class SmallModelGuesser:
 
     Example:
         >>> from speceyes.models.scripted import ScriptedModel
-        >>> from speceyes.values import Message
+        >>> from speceyes.types import Message
         >>> call = '<tool_call>{"name": "zoom", "arguments": {}}</tool_call>'
         >>> guesser = SmallModelGuesser(ScriptedModel(call))
         >>> guesser.guess(Conversation((Message("user", ("?",)),)), "").name

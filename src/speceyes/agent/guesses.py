@@ -18,8 +18,9 @@ from typing import Any, final
 
 from speceyes.agent.guessers import TurnGuesser
 from speceyes.isolation import describe
+from speceyes.protocols import Dialect, VisionLanguageModel
 from speceyes.tools import Tools
-from speceyes.values import Conversation, Dialect, ToolCall, VisionLanguageModel
+from speceyes.types import Conversation, ToolCall
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 from speceyes import prompts
 from speceyes.errors import ConfigError
 from speceyes.isolation import describe
-from speceyes.values import Completion, Conversation, Query, Verdict
+from speceyes.types import Completion, Conversation, Query, Verdict
 
 _log = logging.getLogger(__name__)
 

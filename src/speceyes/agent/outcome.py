@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from speceyes.errors import InputError
-from speceyes.values import Completion, Result, Step, Trajectory
+from speceyes.types import Completion, Result, Step, Trajectory
 
 TAKEN = "text, a number, a mapping with 'answer', a Completion, a Trajectory or a Result"
 

@@ -25,7 +25,7 @@ from speceyes.agent.event_loop import EventLoop
 from speceyes.agent.outcome import trajectory_of
 from speceyes.errors import ConfigError
 from speceyes.isolation import describe
-from speceyes.values import Query, Trajectory
+from speceyes.types import Query, Trajectory
 
 _log = logging.getLogger(__name__)
 

@@ -23,20 +23,18 @@ from speceyes.agent.hint import hinted
 from speceyes.errors import ModelError, ParseError
 from speceyes.fingerprint import frozen
 from speceyes.isolation import describe, generate_isolated
+from speceyes.protocols import Dialect, Session, VisionLanguageModel
 from speceyes.tools import Tools
-from speceyes.values import (
+from speceyes.types import (
     Completion,
     Conversation,
-    Dialect,
     Observation,
     Query,
     Sampling,
-    Session,
     Step,
     ToolCall,
     Trajectory,
     Turn,
-    VisionLanguageModel,
 )
 
 _log = logging.getLogger(__name__)

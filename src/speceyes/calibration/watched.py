@@ -8,7 +8,7 @@ from typing import Any, final
 
 from speceyes.calibration.monitor import GateMonitor
 from speceyes.errors import ConfigError
-from speceyes.values import Completion, Verdict
+from speceyes.types import Completion, Verdict
 
 
 @final

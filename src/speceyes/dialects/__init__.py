@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from speceyes.errors import ConfigError
-from speceyes.values import Dialect
+from speceyes.protocols import Dialect
 
 _log = logging.getLogger(__name__)
 

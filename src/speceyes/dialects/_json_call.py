@@ -9,7 +9,7 @@ import re
 from typing import Any, NoReturn
 
 from speceyes.errors import ParseError
-from speceyes.values import ToolCall
+from speceyes.types import ToolCall
 
 MAX_CALL_CHARS = 20_000
 """Longest text of one call that is read; real calls are some hundred characters."""

@@ -15,7 +15,8 @@ from speceyes.dialects._json_call import between, call_of, read_json, written
 from speceyes.dialects._talk import begin, content_of, reply, schema_of
 from speceyes.dialects._turn import answer_in, spoken, thought_in
 from speceyes.errors import ParseError
-from speceyes.values import Conversation, Image, Observation, Query, Tool, ToolCall, Turn
+from speceyes.protocols import Tool
+from speceyes.types import Conversation, Image, Observation, Query, ToolCall, Turn
 
 _CALL = ("<tool_call>", "</tool_call>")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from speceyes.dialects._json_call import shown
 from speceyes.errors import ParseError
-from speceyes.values import Image, ToolCall
+from speceyes.types import Image, ToolCall
 
 _SIDES = "[left, top, right, bottom]"
 BOXES = ("bbox_2d", "bbox")

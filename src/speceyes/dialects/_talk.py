@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from speceyes import prompts
-from speceyes.values import Conversation, Image, Message, Observation, Query, Tool
+from speceyes.protocols import Tool
+from speceyes.types import Conversation, Image, Message, Observation, Query
 
 
 def schema_of(tool: Tool) -> dict[str, Any]:

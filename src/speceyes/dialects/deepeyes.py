@@ -16,16 +16,8 @@ from speceyes.dialects._json_call import between, parse_call
 from speceyes.dialects._space import locate
 from speceyes.dialects._talk import schema_lines, schema_of
 from speceyes.errors import ParseError
-from speceyes.values import (
-    Conversation,
-    Image,
-    Message,
-    Observation,
-    Query,
-    Tool,
-    ToolCall,
-    Turn,
-)
+from speceyes.protocols import Tool
+from speceyes.types import Conversation, Image, Message, Observation, Query, ToolCall, Turn
 
 _ZOOM = "image_zoom_in_tool"
 

@@ -17,7 +17,8 @@ from speceyes.dialects._talk import begin, content_of, reply, schema_lines, sche
 from speceyes.dialects._turn import answer_in, codes, thought_in
 from speceyes.dialects.thyme import render_code
 from speceyes.errors import ParseError
-from speceyes.values import Conversation, Image, Observation, Query, Tool, ToolCall, Turn
+from speceyes.protocols import Tool
+from speceyes.types import Conversation, Image, Observation, Query, ToolCall, Turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from speceyes import prompts
 from speceyes.dialects._native import observe_native, open_native, parse_native, render_native
 from speceyes.dialects._space import locate
 from speceyes.errors import ConfigError
-from speceyes.values import Conversation, Image, Observation, Query, Tool, ToolCall, Turn
+from speceyes.protocols import Tool
+from speceyes.types import Conversation, Image, Observation, Query, ToolCall, Turn
 
 
 @dataclass(frozen=True, slots=True)

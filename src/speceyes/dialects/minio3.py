@@ -17,7 +17,8 @@ from speceyes.dialects._space import locate
 from speceyes.dialects._talk import begin, content_of, reply
 from speceyes.dialects._turn import answer_in, spoken, thought_in
 from speceyes.errors import InputError, ParseError
-from speceyes.values import Conversation, Image, Observation, Query, Tool, ToolCall, Turn
+from speceyes.protocols import Tool
+from speceyes.types import Conversation, Image, Observation, Query, ToolCall, Turn
 
 _SOURCE = re.compile(r"observation[_ ]?([0-9]{1,6})")
 

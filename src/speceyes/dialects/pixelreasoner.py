@@ -18,7 +18,8 @@ from speceyes.dialects._space import locate
 from speceyes.dialects._talk import begin, content_of, reply, schema_lines, schema_of
 from speceyes.dialects._turn import answer_in, boxed, spoken, thought_in
 from speceyes.errors import ConfigError, ParseError
-from speceyes.values import Conversation, Image, Observation, Query, Tool, ToolCall, Turn
+from speceyes.protocols import Tool
+from speceyes.types import Conversation, Image, Observation, Query, ToolCall, Turn
 
 _CROP = "crop_image_normalized"
 _CROPS = (_CROP, "crop_image", "zoom_in")

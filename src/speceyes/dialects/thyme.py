@@ -14,7 +14,8 @@ from speceyes import prompts
 from speceyes.dialects._talk import begin, content_of, joined
 from speceyes.dialects._turn import answer_in, boxed, codes, thought_in
 from speceyes.errors import InputError, ParseError
-from speceyes.values import Conversation, Image, Observation, Query, Tool, ToolCall, Turn
+from speceyes.protocols import Tool
+from speceyes.types import Conversation, Image, Observation, Query, ToolCall, Turn
 
 
 @dataclass(frozen=True, slots=True)

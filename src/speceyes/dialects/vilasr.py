@@ -19,7 +19,8 @@ from speceyes.dialects._space import image_index, to_pixels
 from speceyes.dialects._talk import begin, content_of, reply
 from speceyes.dialects._turn import answer_in, spoken, thought_in
 from speceyes.errors import InputError, ParseError
-from speceyes.values import Conversation, Image, Observation, Query, Tool, ToolCall, Turn
+from speceyes.protocols import Tool
+from speceyes.types import Conversation, Image, Observation, Query, ToolCall, Turn
 
 _ACTION = re.compile(r"Action:[ \t]{0,9}", re.IGNORECASE)
 _KINDS = {"object_mapper": ("Object Mapper", "objects"), "path_tracer": ("Path Tracer", "paths")}

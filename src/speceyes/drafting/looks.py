@@ -17,20 +17,18 @@ from speceyes.dialects import dialect as dialect_named
 from speceyes.errors import ConfigError, ParseError
 from speceyes.fallback import AgenticFallback
 from speceyes.isolation import generate_isolated
+from speceyes.protocols import Dialect, Tool, VisionLanguageModel
 from speceyes.tools import Tools
-from speceyes.values import (
+from speceyes.types import (
     Completion,
     Conversation,
-    Dialect,
     Image,
     Observation,
     Query,
     Sampling,
-    Tool,
     ToolCall,
     Trajectory,
     Turn,
-    VisionLanguageModel,
 )
 
 Seen = tuple[Image, ...]

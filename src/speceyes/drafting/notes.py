@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from speceyes.values import Completion
+from speceyes.types import Completion
 
 _DEPTH: Final = "speceyes:depth"
 """No token decodes to it, and drafts leave `first_token` empty otherwise."""

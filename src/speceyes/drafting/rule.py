@@ -25,7 +25,7 @@ from typing import final
 import numpy as np
 
 from speceyes.errors import ConfigError
-from speceyes.values import Completion, Verdict
+from speceyes.types import Completion, Verdict
 
 
 @final

@@ -21,14 +21,14 @@ from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.pipeline import SpecPipeline
+from speceyes.protocols import VisionLanguageModel
 from speceyes.scores import AGGREGATES, Aggregate
 from speceyes.strategies import Cascade, Drafter, ReasoningTransfer, SpecReason
 from speceyes.strategies.reasoning_transfer import Verify
 from speceyes.tools import Tools
-from speceyes.values import VisionLanguageModel
 
 if TYPE_CHECKING:
-    from speceyes.values import Dialect
+    from speceyes.protocols import Dialect
 
 BASELINE: Final = "agent"
 """What every arm is held against: the agent alone, in batches as large as the funnel's."""

@@ -17,7 +17,7 @@ from typing import Any
 from speceyes.errors import ConfigError
 from speceyes.evaluation.bench_arms import AGENT, REFERENCE, Arm
 from speceyes.evaluation.bench_memory import Peak
-from speceyes.values import Query
+from speceyes.types import Query
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from speceyes.values import Query, Result, VisionLanguageModel
+from speceyes.protocols import VisionLanguageModel
+from speceyes.types import Query, Result
 
 if TYPE_CHECKING:
     from speceyes.gate import SeparabilityGate

@@ -105,7 +105,7 @@ def scoring(
 
     from speceyes.models import gauge
     from speceyes.models.shapes import build
-    from speceyes.values import Conversation, Message, Sampling
+    from speceyes.types import Conversation, Message, Sampling
 
     image = Image.new("RGB", (112, 112), "gray")
     asked = [Conversation((Message("user", (image, "look " * (4 + i))),)) for i in range(rows)]

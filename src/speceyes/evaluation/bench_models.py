@@ -20,7 +20,7 @@ from speceyes.evaluation.bench_arms import (
 from speceyes.evaluation.bench_routes import Routed, Routes
 from speceyes.evaluation.bench_shapes import Estimate, check_room, estimate, fresh, photos
 from speceyes.evaluation.bench_sweep import Point, Sweep
-from speceyes.values import Query
+from speceyes.types import Query
 
 if TYPE_CHECKING:
     from speceyes.gate import SeparabilityGate

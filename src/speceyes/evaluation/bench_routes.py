@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 import numpy as np
 
 from speceyes.errors import ConfigError
-from speceyes.values import Completion, Conversation, Image, Sampling, Session
+from speceyes.protocols import Session
+from speceyes.types import Completion, Conversation, Image, Sampling
 
 if TYPE_CHECKING:
     from speceyes.models.hf import HFModel

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from speceyes.errors import ConfigError
-from speceyes.values import Query
+from speceyes.types import Query
 
 if TYPE_CHECKING:
     from speceyes.evaluation.bench_routes import Routes

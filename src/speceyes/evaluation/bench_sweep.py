@@ -10,7 +10,7 @@ from typing import Any
 from speceyes.errors import ConfigError
 from speceyes.evaluation.bench import Measured, once, summarise
 from speceyes.evaluation.bench_arms import Arm
-from speceyes.values import Query
+from speceyes.types import Query
 
 DEFAULTS: Mapping[str, tuple[float, ...]] = {
     "batch": (1, 4, 16, 32),

@@ -26,7 +26,7 @@ from speceyes.evaluation.progress import Bars
 from speceyes.evaluation.report import Page
 from speceyes.evaluation.row import Item, Row
 from speceyes.evaluation.summary import ARMS, summarise
-from speceyes.values import Query, Result, Timings
+from speceyes.types import Query, Result, Timings
 
 if TYPE_CHECKING:
     from speceyes.answerer import SpeculativeAnswerer

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from speceyes.evaluation.arms import Ground
     from speceyes.evaluation.benchmarks import Samples
     from speceyes.evaluation.runs import Run
-    from speceyes.values import VisionLanguageModel
+    from speceyes.protocols import VisionLanguageModel
 
 ABOUT = """\
 Runs every arm on the same samples of a benchmark, on the same warmed-up models, in turns, and

@@ -28,9 +28,10 @@ from speceyes.gates.logistic import fit_logistic
 from speceyes.gates.margin import MarginGate
 from speceyes.gates.probability_only import ProbabilityOnlyGate
 from speceyes.judge import ToolJudge
+from speceyes.protocols import VisionLanguageModel
 from speceyes.tiny.scenes import Item, Split, questions
 from speceyes.tools import Tools
-from speceyes.values import Completion, Query, Verdict, VisionLanguageModel
+from speceyes.types import Completion, Query, Verdict
 
 Gate: TypeAlias = Callable[[Completion], Verdict]
 Answerer: TypeAlias = Callable[[Sequence[Query]], Sequence[Completion]]

@@ -28,7 +28,7 @@ from speceyes.evaluation.report import zoomed
 from speceyes.evaluation.row import Item
 from speceyes.evaluation.runs import Block, Record, Writer
 from speceyes.isolation import describe, isolated
-from speceyes.values import Image, Judgement, Query, Result
+from speceyes.types import Image, Judgement, Query, Result
 
 _log = logging.getLogger(__name__)
 

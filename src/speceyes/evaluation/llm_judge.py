@@ -21,7 +21,8 @@ from typing import final
 
 from speceyes.errors import ConfigError, InputError
 from speceyes.evaluation.grading import is_correct, unwrap
-from speceyes.values import Conversation, Message, Sampling, VisionLanguageModel
+from speceyes.protocols import VisionLanguageModel
+from speceyes.types import Conversation, Message, Sampling
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any, final
 
 from speceyes.evaluation import figures
 from speceyes.evaluation.row import Item, Row
-from speceyes.values import Box, Image, Observation, Trajectory
+from speceyes.types import Box, Image, Observation, Trajectory
 
 TEMPLATE = Path(__file__).with_name("report_page.html")
 NAMES = {

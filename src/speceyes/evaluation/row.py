@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from speceyes.errors import InputError
-from speceyes.values import Query, Result
+from speceyes.types import Query, Result
 
 
 class Item(Protocol):

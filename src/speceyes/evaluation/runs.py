@@ -17,7 +17,7 @@ from typing import Any, Final, final
 
 from speceyes.errors import ConfigError, InputError
 from speceyes.evaluation import manifest
-from speceyes.values import Result
+from speceyes.types import Result
 
 RECORDS: Final = "records.jsonl"
 PICTURES: Final = "pictures.jsonl"

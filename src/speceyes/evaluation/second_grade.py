@@ -9,7 +9,7 @@ from speceyes.evaluation import arms as known
 from speceyes.evaluation.llm_judge import Case, LLMJudge, Opinion, agreement
 from speceyes.evaluation.runs import TEST, Run
 from speceyes.evaluation.statistics import wilson_interval
-from speceyes.values import VisionLanguageModel
+from speceyes.protocols import VisionLanguageModel
 
 GRADES: Final = "grades.jsonl"
 """In the run's folder: every verdict beside its question, right answer and answer."""

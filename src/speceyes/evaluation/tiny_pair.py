@@ -26,11 +26,12 @@ from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.models.hf import HFModel
+from speceyes.protocols import VisionLanguageModel
 from speceyes.scales import sigmoid
 from speceyes.scores import raw_scores
 from speceyes.tiny.scenes import Split, batches, questions
 from speceyes.tools import Tools
-from speceyes.values import Completion, VisionLanguageModel
+from speceyes.types import Completion
 
 RECORDED_K = 32
 """Log-probabilities recorded a token; K is chosen up to this."""

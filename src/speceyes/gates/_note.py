@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from speceyes.values import Completion
+from speceyes.types import Completion
 
 _PREFIX: Final = "speceyes:"
 

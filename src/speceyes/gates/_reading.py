@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from speceyes.errors import ConfigError, InputError
 from speceyes.scores import ENGINE_FLOOR, Floats, largest
-from speceyes.values import Completion, Verdict
+from speceyes.types import Completion, Verdict
 
 Aggregate: TypeAlias = Literal["min", "mean"]
 

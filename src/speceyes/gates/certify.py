@@ -19,7 +19,7 @@ import numpy.typing as npt
 from speceyes.calibration.binomial import check_share
 from speceyes.calibration.risk import default_start, ladder, selective
 from speceyes.errors import ConfigError, InputError
-from speceyes.values import Completion, Verdict
+from speceyes.types import Completion, Verdict
 
 
 @final

@@ -19,8 +19,9 @@ from speceyes.errors import ConfigError
 from speceyes.gates._reading import checked_whole
 from speceyes.isolation import describe, isolated
 from speceyes.prompts import fingerprint
+from speceyes.protocols import VisionLanguageModel
 from speceyes.scales import checked_number
-from speceyes.values import Completion, Query, VisionLanguageModel
+from speceyes.types import Completion, Query
 
 _LETTER: Final = re.compile(r"\(?([a-z])\s*(?:[).:]\s*(.*))?", re.DOTALL)
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from speceyes.gates._reading import checked_whole, top_logprobs, verdict
 from speceyes.scales import checked_number
 from speceyes.scores import Floats
-from speceyes.values import Completion, Verdict
+from speceyes.types import Completion, Verdict
 
 TOP_K: Final = 20
 """K of the published code: what engines return at most by default."""

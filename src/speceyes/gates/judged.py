@@ -9,8 +9,9 @@ from typing import ClassVar, Final, final
 from speceyes.errors import ConfigError
 from speceyes.gates._note import note, noted
 from speceyes.isolation import isolated
+from speceyes.protocols import VisionLanguageModel
 from speceyes.scales import checked_number
-from speceyes.values import Completion, Judgement, Query, Verdict, VisionLanguageModel
+from speceyes.types import Completion, Judgement, Query, Verdict
 
 _NAME: Final = "p(tools)"
 

@@ -15,7 +15,7 @@ from speceyes.errors import ConfigError, InputError
 from speceyes.gates._reading import checked_whole
 from speceyes.scales import checked_number
 from speceyes.scores import Floats
-from speceyes.values import Completion, Verdict
+from speceyes.types import Completion, Verdict
 
 _log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from speceyes.gates._reading import (
 )
 from speceyes.scales import checked_number
 from speceyes.scores import TOP_K, Floats
-from speceyes.values import Completion, Verdict
+from speceyes.types import Completion, Verdict
 
 
 @final

@@ -10,7 +10,7 @@ from typing import Any, Final, final
 
 from speceyes.errors import CalibrationError, ConfigError
 from speceyes.isolation import describe
-from speceyes.values import Completion, Verdict
+from speceyes.types import Completion, Verdict
 
 _TAGGED: Final = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
 _LEAD_IN: Final = re.compile(

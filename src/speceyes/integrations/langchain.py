@@ -17,7 +17,7 @@ from speceyes.images import load_image
 from speceyes.integrations.langchain_images import lent_tools, question
 from speceyes.integrations.turn_taking import OfferedTool, Round, Said, TurnTaking
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import Image, Observation, Query, Result
+from speceyes.types import Image, Observation, Query, Result
 
 try:
     from langchain_core.language_models.chat_models import BaseChatModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from speceyes.tools import Tools
 from speceyes.tools.adapters.foreign import extra
-from speceyes.values import Image, ToolCall
+from speceyes.types import Image, ToolCall
 
 if TYPE_CHECKING:
     from langchain_core.messages import HumanMessage

@@ -22,7 +22,8 @@ from speceyes import tiny
 from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import Result, VisionLanguageModel
+from speceyes.protocols import VisionLanguageModel
+from speceyes.types import Result
 
 _missing = ""
 try:

@@ -18,7 +18,7 @@ from speceyes.errors import ConfigError, ImageError, InputError
 from speceyes.images import ImageLimits, load_image
 from speceyes.integrations import installed
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import Image, Query, Result
+from speceyes.types import Image, Query, Result
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer

@@ -14,7 +14,7 @@ from typing import Any, Final, final
 from speceyes.errors import ConfigError
 from speceyes.integrations import installed
 from speceyes.observing import Event, PhaseEnded, QueryBegan, QueryEnded, TurnEnded
-from speceyes.values import Completion, Judgement, Verdict
+from speceyes.types import Completion, Judgement, Verdict
 
 try:
     from opentelemetry import trace

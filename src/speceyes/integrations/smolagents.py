@@ -21,7 +21,7 @@ from speceyes.fallback import AgenticFallback
 from speceyes.integrations.smolagents_album import Album
 from speceyes.integrations.turn_taking import OfferedTool, Round, Said, TurnTaking, blocking
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import Image, Observation, Query, ToolCall
+from speceyes.types import Image, Observation, Query, ToolCall
 
 try:
     import smolagents  # type: ignore[import-untyped, unused-ignore]

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from speceyes.errors import ModelError
+from speceyes.protocols import Tool
 from speceyes.tools import Tools
 from speceyes.tools.adapters.foreign import extra
-from speceyes.values import Image, Tool, ToolCall
+from speceyes.types import Image, ToolCall
 
 _library: Any = extra("smolagents", "smolagents")
 

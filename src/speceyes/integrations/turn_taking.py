@@ -20,7 +20,8 @@ from speceyes import prompts
 from speceyes.errors import ConfigError, ModelError, ParseError
 from speceyes.isolation import generate_isolated
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import (
+from speceyes.protocols import Tool
+from speceyes.types import (
     Completion,
     Conversation,
     Image,
@@ -28,7 +29,6 @@ from speceyes.values import (
     Query,
     Result,
     Sampling,
-    Tool,
     ToolCall,
     Trajectory,
     Turn,

@@ -11,7 +11,7 @@ from speceyes.fallback import AgentRun
 from speceyes.live.fair_queue import FairQueue
 from speceyes.live.funnel import Funnel
 from speceyes.live.job import Job
-from speceyes.values import Result, Step, Trajectory
+from speceyes.types import Result, Step, Trajectory
 
 _log = logging.getLogger(__name__)
 

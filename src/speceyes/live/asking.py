@@ -13,7 +13,7 @@ from speceyes.isolation import describe
 from speceyes.live.funnel import Funnel
 from speceyes.live.job import Job
 from speceyes.live.worker import Worker
-from speceyes.values import Query, Result
+from speceyes.types import Query, Result
 
 _CLIENT = "ask"
 

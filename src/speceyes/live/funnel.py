@@ -10,7 +10,7 @@ from speceyes.efficiency import CostModel, Speculate
 from speceyes.images import ImageLimits
 from speceyes.observing import Observer, Watching
 from speceyes.ordering import Order
-from speceyes.values import Completion, Judgement, Query, Verdict
+from speceyes.types import Completion, Judgement, Query, Verdict
 
 if TYPE_CHECKING:
     from speceyes.fallback import AgenticFallback

@@ -12,7 +12,7 @@ from typing import final
 
 from speceyes.journey import Ticket
 from speceyes.observing import Watch
-from speceyes.values import Completion, Query, Result, Verdict
+from speceyes.types import Completion, Query, Result, Verdict
 
 UNWANTED = "nobody waits for it any more"
 

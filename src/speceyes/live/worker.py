@@ -24,7 +24,7 @@ from speceyes.live.funnel import Funnel
 from speceyes.live.job import UNWANTED, Job
 from speceyes.ordering import Ordering
 from speceyes.rounds import FRONT_BATCHES
-from speceyes.values import Completion, Result, Verdict
+from speceyes.types import Completion, Result, Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Worker:
         >>> from speceyes import SeparabilityGate, SpecPipeline
         >>> from speceyes.answerer import SpeculativeAnswerer
         >>> from speceyes.models.scripted import ScriptedModel
-        >>> from speceyes.values import Query
+        >>> from speceyes.types import Query
         >>> drafts = SpeculativeAnswerer(ScriptedModel("red"))
         >>> worker = Worker(SpecPipeline(answerer=drafts, gate=SeparabilityGate(0.98)))
         >>> worker.start()

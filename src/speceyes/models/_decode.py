@@ -27,7 +27,7 @@ from typing_extensions import override
 
 from speceyes.models._stop import Row, Speech, StopStrings
 from speceyes.scores import EPS
-from speceyes.values import Finish, Floor, Sampling
+from speceyes.types import Finish, Floor, Sampling
 
 _SAFE = 1e-3
 """How far below the floor a score must be, relative to it, so that rounding decides nothing."""

@@ -8,7 +8,7 @@ import torch
 
 from speceyes.fingerprint import fingerprint
 from speceyes.models._native import Features, Reader, sent
-from speceyes.values import Image
+from speceyes.types import Image
 
 
 def encode_ahead(reader: Reader, images: Sequence[Image]) -> None:

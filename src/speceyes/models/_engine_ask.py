@@ -14,7 +14,7 @@ from speceyes.errors import ModelError
 from speceyes.fingerprint import fingerprint
 from speceyes.models._bounded import BoundedCache
 from speceyes.models._rgb import checked, to_rgb
-from speceyes.values import Conversation, Image, Sampling
+from speceyes.types import Conversation, Image, Sampling
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models._engine_http import Endpoint, Refused
 from speceyes.models._engine_read import too_few
-from speceyes.values import Sampling
+from speceyes.types import Sampling
 
 logger = logging.getLogger(__name__)
 

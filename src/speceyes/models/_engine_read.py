@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from speceyes.errors import ModelError
 from speceyes.models._engine_ask import Habits
-from speceyes.values import Completion, Finish, Sampling
+from speceyes.types import Completion, Finish, Sampling
 
 UNKNOWN = -1
 """Stands for a token whose id the engine doesn't tell."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, final
 
 from speceyes.models._engine_http import Cancel
-from speceyes.values import Completion, Conversation
+from speceyes.types import Completion, Conversation
 
 Complete: TypeAlias = Callable[[Conversation, Cancel], Completion]
 
@@ -28,7 +28,7 @@ class _Row:
 
 @final
 class EngineSession:
-    """See `speceyes.values.Session`: a request is sent when its row is added, and none waits for
+    """See `speceyes.protocols.Session`: a request is sent when its row is added, and none waits for
     another, as the engine makes the batches.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 from speceyes.errors import ConfigError, ImageError
-from speceyes.values import Image
+from speceyes.types import Image
 
 _LONGEST = 200
 """The Qwen families refuse images that are more than so many times as long as wide."""

@@ -23,7 +23,7 @@ from speceyes.models._decode import Decoded, below, drawn, generator, scored
 from speceyes.models._native import Reader, Spent, Tokens, given, sent
 from speceyes.models._prefix import Kept, PrefixCache
 from speceyes.models._stop import Row, Speech, StopStrings
-from speceyes.values import Sampling
+from speceyes.types import Sampling
 
 Key = TypeVar("Key")
 

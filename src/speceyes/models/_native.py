@@ -22,7 +22,7 @@ from speceyes.fingerprint import fingerprint
 from speceyes.models._bounded import BoundedCache
 from speceyes.models._pixels import QwenPixels
 from speceyes.models._prompt import Prompt
-from speceyes.values import Image
+from speceyes.types import Image
 
 
 @dataclass(slots=True)

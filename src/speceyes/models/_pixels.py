@@ -20,7 +20,7 @@ from PIL import Image as PILImage
 from speceyes.errors import ImageError
 from speceyes.fingerprint import pixels
 from speceyes.models._rgb import to_rgb
-from speceyes.values import Image
+from speceyes.types import Image
 
 logger = logging.getLogger(__name__)
 

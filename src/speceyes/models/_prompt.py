@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models._pixels import Pixels
 from speceyes.models._rgb import checked
-from speceyes.values import Conversation, Image, Message
+from speceyes.types import Conversation, Image, Message
 
 logger = logging.getLogger(__name__)
 

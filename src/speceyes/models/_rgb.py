@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image as PILImage
 
 from speceyes.errors import InputError
-from speceyes.values import Image
+from speceyes.types import Image
 
 
 def checked(image: Image) -> Image:

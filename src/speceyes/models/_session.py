@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, final
 
 from speceyes.models._load import out_of_memory, reason
-from speceyes.values import Completion, Conversation
+from speceyes.types import Completion, Conversation
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Host(Generic[Read]):
 
 @final
 class LiveSession(Generic[Read]):
-    """See `speceyes.values.Session`.
+    """See `speceyes.protocols.Session`.
 
     Where a batch fails, all of its rows are begun anew, without a session, so that only those
     fail that fail alone.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from speceyes.errors import ConfigError
-from speceyes.values import Finish
+from speceyes.types import Finish
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,8 @@ from speceyes.models._revision import revision_of
 from speceyes.models._seed import row_seed
 from speceyes.models._session import Host, LiveSession
 from speceyes.models._stop import Speech, StopStrings, end_ids
-from speceyes.values import Completion, Conversation, Image, Sampling, Session
+from speceyes.protocols import Session
+from speceyes.types import Completion, Conversation, Image, Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class HFModel:
 
     Example:
         >>> from speceyes.models import HFModel
-        >>> from speceyes.values import Conversation, Message, Sampling
+        >>> from speceyes.types import Conversation, Message, Sampling
         >>> model = HFModel.from_pretrained("Qwen/Qwen3-VL-2B-Instruct")  # doctest: +SKIP
         >>> turn = Message("user", (image, "What colour is the collar?"))  # doctest: +SKIP
         >>> model.generate([Conversation((turn,))], Sampling(top_k=64))[0].text  # doctest: +SKIP

@@ -17,7 +17,8 @@ from speceyes.models._engine_read import read
 from speceyes.models._engine_session import EngineSession
 from speceyes.models._engine_sight import QwenSight, own_size, sight_of
 from speceyes.models._seed import row_seed
-from speceyes.values import Completion, Conversation, Image, Message, Sampling, Session
+from speceyes.protocols import Session
+from speceyes.types import Completion, Conversation, Image, Message, Sampling
 
 __all__ = ["OpenAIModel", "QwenSight", "own_size"]
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from speceyes.errors import ConfigError, InputError
 from speceyes.scores import separability
-from speceyes.values import Completion, Conversation, Image, Sampling
+from speceyes.types import Completion, Conversation, Image, Sampling
 
 Script: TypeAlias = (
     "str | Completion | Exception | Sequence[Script] | Mapping[str, Script] "
@@ -95,7 +95,7 @@ class ScriptedModel:
         ConfigError: delay_s is negative or not finite.
 
     Example:
-        >>> from speceyes.values import Message
+        >>> from speceyes.types import Message
         >>> model = ScriptedModel({"colour": "red", "": "no idea"})
         >>> ask = Conversation((Message("user", ("Which colour?",)),))
         >>> model.generate([ask], Sampling())[0].text

@@ -11,7 +11,7 @@ from typing import Final, final
 
 from speceyes.errors import ConfigError
 from speceyes.server.refusal import Refusal
-from speceyes.values import Result
+from speceyes.types import Result
 
 HOUR_S: Final = 3600.0
 _BINS: Final = 60  # an hour is counted in minutes, so that a key costs no more memory than that
@@ -91,7 +91,7 @@ class Budgets:
         clock: Seconds that only rise.
 
     Example:
-        >>> from speceyes.values import Timings
+        >>> from speceyes.types import Timings
         >>> budgets = Budgets({"alice": Allowance(seconds_per_hour=1.0)})
         >>> budgets.check("alice")
         >>> budgets.charge("alice", Result("1", "red", "draft", timings=Timings(draft=1.5)))

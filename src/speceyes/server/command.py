@@ -23,7 +23,7 @@ from speceyes.server.limits import ServerLimits
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from speceyes.values import VisionLanguageModel
+    from speceyes.protocols import VisionLanguageModel
 
 ABOUT = """\
 Serves a funnel under OpenAI's /v1/chat/completions, so that the official clients work against it.

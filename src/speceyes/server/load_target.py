@@ -25,10 +25,11 @@ from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
 from speceyes.server.limits import ServerLimits
 from speceyes.server.load_shots import ENGINE_ERROR, ENGINE_SLOW, MARKS
-from speceyes.values import Completion, Conversation, Message, Sampling
+from speceyes.types import Completion, Conversation, Message, Sampling
 
 if TYPE_CHECKING:
-    from speceyes.values import Image, Session, VisionLanguageModel
+    from speceyes.protocols import Session, VisionLanguageModel
+    from speceyes.types import Image
 
 PAIRS: Final = ("tiny", "scripted")
 ENGINE_S: Final = 0.004

@@ -14,7 +14,7 @@ from speceyes.errors import ImageError
 from speceyes.images import load_image
 from speceyes.server.limits import ServerLimits
 from speceyes.server.refusal import Refusal
-from speceyes.values import Image
+from speceyes.types import Image
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from speceyes.server.asking import Asked
 from speceyes.server.refusal import Refusal
-from speceyes.values import Completion, Result
+from speceyes.types import Completion, Result
 
 _WORD = re.compile(r"\s*\S+")
 _KIND = re.compile(r"(?:the (?:agent|server) failed: )?([A-Z]\w*(?:Error|Exception))\b")

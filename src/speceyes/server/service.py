@@ -32,7 +32,7 @@ from speceyes.server.remote import load_images
 from speceyes.server.slots import Slot, Slots
 from speceyes.server.thresholds import settled, with_threshold
 from speceyes.tools import PythonTool
-from speceyes.values import Image, Query
+from speceyes.types import Image, Query
 
 _log = logging.getLogger(__name__)
 

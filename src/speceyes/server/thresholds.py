@@ -10,7 +10,7 @@ from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
 from speceyes.pipeline import SpecPipeline
 from speceyes.server.limits import ServerLimits
-from speceyes.values import Completion, Verdict
+from speceyes.types import Completion, Verdict
 
 
 def with_threshold(

@@ -19,7 +19,8 @@ from statistics import median
 from typing import Any
 
 from speceyes.errors import ConfigError, InputError
-from speceyes.values import Conversation, Message, Sampling, VisionLanguageModel
+from speceyes.protocols import VisionLanguageModel
+from speceyes.types import Conversation, Message, Sampling
 
 _FILLER = " The thing is on the left of the other one, so it was looked at first."
 

@@ -29,7 +29,7 @@ from speceyes.images import DEFAULT_LIMITS, ImageLimits
 from speceyes.isolation import describe, isolated
 from speceyes.ordering import Order
 from speceyes.pipeline import Schedule, SpecPipeline, as_published
-from speceyes.values import Completion, Floor, Judgement, Query, Result, Verdict
+from speceyes.types import Completion, Floor, Judgement, Query, Result, Verdict
 
 if TYPE_CHECKING:
     from speceyes.fallback import AgenticFallback

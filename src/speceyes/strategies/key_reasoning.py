@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from speceyes.values import Completion
+from speceyes.types import Completion
 
 Keep: TypeAlias = Literal["all", "last", "likeliest", "attended"]
 

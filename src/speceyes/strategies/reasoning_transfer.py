@@ -23,8 +23,9 @@ from speceyes import intake, prompts
 from speceyes.errors import ConfigError, InputError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
 from speceyes.isolation import describe, generate_isolated
+from speceyes.protocols import VisionLanguageModel
 from speceyes.strategies.key_reasoning import Keep, best_of, likeliest, sentences_of
-from speceyes.values import (
+from speceyes.types import (
     Completion,
     Conversation,
     Message,
@@ -34,7 +35,6 @@ from speceyes.values import (
     Step,
     Timings,
     Trajectory,
-    VisionLanguageModel,
 )
 
 Verify: TypeAlias = Literal["answers", "likelihood"]

@@ -20,17 +20,8 @@ from speceyes.errors import ConfigError, ParseError
 from speceyes.fallback import AgenticFallback
 from speceyes.isolation import generate_isolated
 from speceyes.pipeline import SpecPipeline
-from speceyes.values import (
-    Completion,
-    Conversation,
-    Dialect,
-    Image,
-    Message,
-    Result,
-    Sampling,
-    Tool,
-    VisionLanguageModel,
-)
+from speceyes.protocols import Dialect, Tool, VisionLanguageModel
+from speceyes.types import Completion, Conversation, Image, Message, Result, Sampling
 
 if TYPE_CHECKING:
     from speceyes.tools import Tools

@@ -31,7 +31,7 @@ from speceyes.scores import raw_scores
 from speceyes.tiny import LARGE, SMALL, SMALL_ZOOM, settings
 from speceyes.tiny.scenes import Item, Split, batches, questions
 from speceyes.tools import Tools
-from speceyes.values import Completion, Query
+from speceyes.types import Completion, Query
 
 LOSS = 0.005
 """How much accuracy, as a share of all questions, accepted drafts may lose on the calibration

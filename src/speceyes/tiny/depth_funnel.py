@@ -25,7 +25,7 @@ from speceyes.tiny import LARGE, SMALL, SMALL_ZOOM, depth_settings
 from speceyes.tiny.depth import is_right
 from speceyes.tiny.scenes import questions
 from speceyes.tools import Tools
-from speceyes.values import Completion, Query
+from speceyes.types import Completion, Query
 
 
 def funnel(name: str, judged: bool, n: int) -> dict[str, float]:

@@ -22,7 +22,7 @@ from speceyes import prompts
 from speceyes.dialects.deepeyes import DeepEyesDialect
 from speceyes.tiny import scenes
 from speceyes.tools.zoom import Zoom
-from speceyes.values import Query
+from speceyes.types import Query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ from PIL import Image as PILImage
 from PIL import ImageDraw
 
 from speceyes.errors import InputError
-from speceyes.values import Image, Query
+from speceyes.types import Image, Query
 
 Split: TypeAlias = Literal["train", "calibration", "heldout"]
 

@@ -16,7 +16,7 @@ from speceyes.dialects.deepeyes import DeepEyesDialect
 from speceyes.tiny.models import END
 from speceyes.tiny.scenes import Look, Question
 from speceyes.tools.zoom import Zoom
-from speceyes.values import Conversation, Image, Message, Observation, Query, ToolCall
+from speceyes.types import Conversation, Image, Message, Observation, Query, ToolCall
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 CROP = 0.29

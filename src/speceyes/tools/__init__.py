@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 from speceyes.errors import ConfigError, ToolError
+from speceyes.protocols import Tool
 from speceyes.tools._cache import ObservationCache, key_of
 from speceyes.tools._schema import check, check_schema
 from speceyes.tools._waiting import STOP, Stop, finish
@@ -26,7 +27,7 @@ from speceyes.tools.python import PythonTool
 from speceyes.tools.rotate import Rotate
 from speceyes.tools.search import ImageSearch
 from speceyes.tools.zoom import Zoom
-from speceyes.values import Image, Observation, Tool, ToolCall
+from speceyes.types import Image, Observation, ToolCall
 
 __all__ = [
     "BUILT_IN",

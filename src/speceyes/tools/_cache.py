@@ -16,7 +16,8 @@ from typing import Any, Final
 from PIL import Image as PILImage
 
 from speceyes.fingerprint import fingerprint
-from speceyes.values import Image, Observation, Tool
+from speceyes.protocols import Tool
+from speceyes.types import Image, Observation
 
 _OVERHEAD: Final = 1_000
 """Bytes that an entry takes besides its content, roughly: key, objects, places in tables."""

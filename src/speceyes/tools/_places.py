@@ -7,7 +7,7 @@ from typing import Any
 
 from speceyes.errors import ToolError
 from speceyes.tools.zoom import _four_numbers, _span
-from speceyes.values import Image
+from speceyes.types import Image
 
 INDEX: Mapping[str, Any] = {
     "type": "integer",

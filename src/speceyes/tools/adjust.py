@@ -11,7 +11,7 @@ from PIL import ImageEnhance
 
 from speceyes.errors import ConfigError, ToolError
 from speceyes.tools._places import BOX, INDEX, image_at, region_of
-from speceyes.values import Image, Observation
+from speceyes.types import Image, Observation
 
 _STEPS = {
     "brightness": ImageEnhance.Brightness,

@@ -12,7 +12,7 @@ from PIL import ImageStat
 
 from speceyes.errors import ToolError
 from speceyes.tools._places import BOX, INDEX, image_at, region_of
-from speceyes.values import Image, Observation
+from speceyes.types import Image, Observation
 
 NAMES: Mapping[str, tuple[int, int, int]] = {
     "black": (0, 0, 0),

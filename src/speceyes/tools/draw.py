@@ -10,7 +10,7 @@ from typing import Any
 from PIL import ImageDraw, ImageFont
 
 from speceyes.errors import ToolError
-from speceyes.values import Image, Observation
+from speceyes.types import Image, Observation
 
 COLOURS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "orange", "white")
 """Colours of the first, second, ... thing drawn, over and over."""

@@ -10,7 +10,7 @@ from PIL import Image as PILImage
 
 from speceyes.errors import ToolError
 from speceyes.tools._places import INDEX, image_at
-from speceyes.values import Image, Observation
+from speceyes.types import Image, Observation
 
 _WAYS = {
     "horizontal": PILImage.Transpose.FLIP_LEFT_RIGHT,

@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 from speceyes.errors import ConfigError, ToolError
 from speceyes.tools._docstring import read_docstring
 from speceyes.tools._waiting import finish
-from speceyes.values import Image, Observation
+from speceyes.types import Image, Observation
 
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
 _INDEX = {

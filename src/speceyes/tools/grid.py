@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from speceyes.errors import ConfigError, ToolError
 from speceyes.tools._places import BOX, INDEX, image_at, region_of
-from speceyes.values import Image, Observation
+from speceyes.types import Image, Observation
 
 
 @dataclass(frozen=True, slots=True)

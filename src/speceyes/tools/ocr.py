@@ -18,7 +18,7 @@ import numpy as np
 
 from speceyes.errors import ConfigError, ToolError
 from speceyes.tools._places import BOX, INDEX, image_at, region_of
-from speceyes.values import Image, Observation
+from speceyes.types import Image, Observation
 
 _PARAMETERS: Mapping[str, Any] = {
     "type": "object",

@@ -20,7 +20,7 @@ from speceyes.tools._sandbox_executors import (
 from speceyes.tools._sandbox_layout import PACKAGES
 from speceyes.tools._sandbox_probe import holes, prove, sandbox
 from speceyes.tools._sandbox_values import Executor, Limits, Outcome, Produced, Program
-from speceyes.values import Image, Observation, ToolCall
+from speceyes.types import Image, Observation, ToolCall
 
 __all__ = [
     "BubblewrapExecutor",

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from PIL import Image as PILImage
 
 from speceyes.errors import ConfigError, ToolError
-from speceyes.values import Image, Observation
+from speceyes.types import Image, Observation
 
 _PARAMETERS: Mapping[str, Any] = {
     "type": "object",

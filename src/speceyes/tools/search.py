@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 
 from speceyes.errors import ConfigError, ToolError
 from speceyes.tools._places import BOX, INDEX, image_at, region_of
-from speceyes.values import Image, Observation
+from speceyes.types import Image, Observation
 
 Found: TypeAlias = str | Image | tuple[str | Image, ...]
 """One result: text, an image, or several of both that belong together."""

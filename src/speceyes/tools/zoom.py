@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from speceyes.errors import ConfigError, ToolError
-from speceyes.values import Image, Observation
+from speceyes.types import Image, Observation
 
 _PARAMETERS: Mapping[str, Any] = {
     "type": "object",

@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias, final, overload
 from speceyes._sources import check_bytes, read_file
 from speceyes.errors import ImageError, InputError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits, load_image
-from speceyes.values import Image, Query
+from speceyes.types import Image, Query
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 from speceyes.errors import InputError
 from speceyes.evaluation.benchmarks._gather import Draft
 from speceyes.tiny import scenes
-from speceyes.values import Image, Query
+from speceyes.types import Image, Query
 
 SPLITS: tuple[scenes.Split, ...] = get_args(scenes.Split)
 DEFAULT_LIMIT = 200

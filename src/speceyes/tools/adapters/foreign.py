@@ -19,7 +19,7 @@ from PIL import Image as PILImage
 from speceyes.errors import ConfigError, ImageError, ToolError
 from speceyes.images import load_image
 from speceyes.tools._waiting import finish
-from speceyes.values import Image, Observation
+from speceyes.types import Image, Observation
 
 ImageForm = Literal["pil", "base64", "data_url"]
 """How a foreign tool takes an image: a PIL image, base64 of a PNG file, or a data URL of it."""

@@ -14,7 +14,7 @@ from typing import Any, final
 
 from speceyes.errors import ConfigError, ToolError
 from speceyes.tools.adapters.foreign import ForeignTool, extra, for_model, image_from_base64
-from speceyes.values import Image, Observation
+from speceyes.types import Image, Observation
 
 logger = logging.getLogger(__name__)
 

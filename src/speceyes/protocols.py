@@ -1,0 +1,172 @@
+"""Protocols of the parts that a funnel is made of, and of what a part may offer beyond its call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from speceyes.types import (
+    Completion,
+    Conversation,
+    Image,
+    Observation,
+    Query,
+    Sampling,
+    ToolCall,
+    Turn,
+)
+
+
+@runtime_checkable
+class VisionLanguageModel(Protocol):
+    """Anything that continues conversations about images: local weights or an engine.
+
+    A batch goes in and a batch comes out: same order, same length. A conversation that
+    fails comes back as a `Completion` with `error`, and never raises for its neighbours.
+    """
+
+    @property
+    def name(self) -> str:
+        """Names the model in results and calibrations."""
+        ...
+
+    def generate(
+        self, conversations: Sequence[Conversation], sampling: Sampling
+    ) -> list[Completion]:
+        """One completion a conversation, in order."""
+        ...
+
+    def seen_size(self, image: Image) -> tuple[int, int]:
+        """(width, height) in pixels of the image as the model sees it, after its resizing."""
+        ...
+
+
+class Session(Protocol):
+    """Conversations that a model continues side by side, each joining and leaving on its own.
+
+    A model may offer `session(sampling)`, which returns one, or None where it can't. What comes
+    back is what `VisionLanguageModel.generate` would have given. Used by one thread.
+    """
+
+    def __len__(self) -> int:
+        """How many have been added and have not come back yet."""
+        ...
+
+    def add(self, key: int, conversation: Conversation) -> None:
+        """Lets a conversation join at the next step. Returns at once and never raises for it."""
+        ...
+
+    def step(self) -> list[tuple[int, Completion]]:
+        """Works on all of them for a moment.
+
+        Returns:
+            (key, completion) of those that are finished now; perhaps none.
+        """
+        ...
+
+    def drop(self, key: int) -> None:
+        """Gives one up: it will not come back. An unknown key is ignored."""
+        ...
+
+    def close(self) -> None:
+        """Gives all of them up."""
+        ...
+
+
+@runtime_checkable
+class Tool(Protocol):
+    """Something that the agent may call. A class with these, or a function under `@tool`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> str:
+        """What it does, for the model."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """JSON schema of the arguments (an object)."""
+        ...
+
+    def __call__(self, images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
+        """Run it.
+
+        Args:
+            images: Every image of the conversation so far, 0 being the query's first, each at
+                full resolution.
+            arguments: The model's arguments, boxes and points already in pixels of the image
+                that they refer to.
+
+        Raises:
+            ToolError: Told to the model as an observation, as any other exception is.
+        """
+        ...
+
+
+@runtime_checkable
+class Dialect(Protocol):
+    """How one family of agents writes tool calls and answers, and is shown observations."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end a turn."""
+        ...
+
+    def open(self, query: Query, tools: Sequence[Tool]) -> Conversation:
+        """The agent's first conversation; images come first, so that its beginning is shared
+        with `ask_judge` and `ask_direct` of the same query.
+        """
+        ...
+
+    def ask_judge(self, query: Query, tools: Sequence[Tool]) -> Conversation:
+        """Asks whether tools are needed, yes or no."""
+        ...
+
+    def ask_direct(self, query: Query, tools: Sequence[Tool]) -> Conversation:
+        """Asks for the answer at once, without tools."""
+        ...
+
+    def parse(self, text: str) -> Turn:
+        """The calls and the answer of a turn.
+
+        Raises:
+            ParseError: The turn has neither, or a call that can't be read.
+        """
+        ...
+
+    def render_call(self, call: ToolCall) -> str:
+        """The text of a call, so that parse(render_call(c)) gives c back."""
+        ...
+
+    def locate(
+        self, call: ToolCall, images: Sequence[Image], seen: Sequence[tuple[int, int]]
+    ) -> ToolCall:
+        """The call with its boxes in pixels of the image they refer to.
+
+        Args:
+            call: As parsed, its boxes in the dialect's space.
+            images: Every image so far, full resolution.
+            seen: (width, height) of each as the model sees it.
+
+        Raises:
+            ParseError: A box or an image index that can't be understood.
+        """
+        ...
+
+    def observe(
+        self,
+        conversation: Conversation,
+        text: str,
+        observations: Sequence[Observation],
+        *,
+        last: bool,
+    ) -> Conversation:
+        """The conversation after the model said `text` and was shown `observations`; `last`
+        tells it to answer now with what it has.
+        """
+        ...
