@@ -52,10 +52,10 @@ def last_attention(model: Any, live: LiveBatch[int], tokens: Tokens) -> npt.NDAr
             input_ids=torch.from_numpy(tokens.ids[-1:])[None].to(device),
             attention_mask=torch.ones((1, n), dtype=torch.long, device=device),
             position_ids=torch.from_numpy(tokens.positions[:, -1:])[:, None].to(device),
-            past_key_values=Cache(layers=layers),
             use_cache=True,
             output_attentions=True,
             logits_to_keep=1,
+            **{live.cache_name: Cache(layers=layers)},
         )
     weights = [one for one in getattr(out, "attentions", None) or () if one is not None]
     if not weights:

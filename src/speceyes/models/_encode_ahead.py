@@ -28,15 +28,12 @@ def encode_ahead(reader: Reader, images: Sequence[Image]) -> None:
             [ready], return_tensors="pt", **reader.pixels.options
         )
         inner, device = reader.model.model, reader.model.device
-        # The class's own method: a forward pass in another thread may have its object's replaced.
-        out = type(inner).get_image_features(
-            inner,
+        out = inner.get_image_features(
             sent(inputs["pixel_values"].to(reader.model.dtype), device),
             sent(inputs["image_grid_thw"], device),
             return_dict=True,
         )
-        deep = getattr(out, "deepstack_features", None) or ()
-        found = Features(out.pooler_output[0].clone(), tuple(layer[0].clone() for layer in deep))
+        [found] = Features.split(out)
         if device.type == "cuda":
             torch.cuda.current_stream(device).synchronize()
         reader.features.put(digest, found)

@@ -174,6 +174,11 @@ class LiveBatch(Generic[Key]):
     def __len__(self) -> int:
         return len(self._lines)
 
+    @property
+    def cache_name(self) -> str:
+        """The argument of the forward pass that takes keys and values."""
+        return self._reader.cache_name
+
     def add(self, rows: Sequence[tuple[Key, Tokens, int | None]]) -> list[tuple[Key, Decoded]]:
         """Reads the prompts of new rows, and decodes a first token of each.
 
@@ -293,16 +298,15 @@ class LiveBatch(Generic[Key]):
         cache = Cache(layers=self._prefix_layers(found, before))
         encoded = self._reader.encoded(shown, self._spent)
         start = time.perf_counter()
-        with given(self._model, encoded) as features:
-            logits = self._model(
-                input_ids=sent(torch.from_numpy(ids), device),
-                attention_mask=sent(torch.from_numpy(mask), device),
-                position_ids=sent(torch.from_numpy(positions), device),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=keep,
-                **features,
-            ).logits[:, -keep:]
+        logits = self._model(
+            input_ids=sent(torch.from_numpy(ids), device),
+            attention_mask=sent(torch.from_numpy(mask), device),
+            position_ids=sent(torch.from_numpy(positions), device),
+            use_cache=True,
+            logits_to_keep=keep,
+            **{self._reader.cache_name: cache},
+            **given(encoded),
+        ).logits[:, -keep:]
         self._spent.forward_s += time.perf_counter() - start
         self._spent.passes += 1
         self._spent.read += sum(new)
@@ -373,9 +377,9 @@ class LiveBatch(Generic[Key]):
             input_ids=numbers[1][:, None],
             attention_mask=mask,
             position_ids=numbers[2][None, :, None].expand(3, -1, 1),
-            past_key_values=slots.cache(),
             use_cache=True,
             logits_to_keep=1,
+            **{self._reader.cache_name: slots.cache()},
         ).logits[:count, -1]
         self._spent.forward_s += time.perf_counter() - start
         self._spent.passes += 1

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -111,10 +110,22 @@ class Features:
     Args:
         merged: [tokens, width].
         deep: [tokens, width] for each layer that is fed features too (DeepStack, Qwen3-VL).
+        form: The class in which the vision tower gave them, and the language model takes them.
     """
 
     merged: torch.Tensor
     deep: tuple[torch.Tensor, ...]
+    form: type[Any]
+
+    @classmethod
+    def split(cls, output: Any) -> list[Features]:
+        """One for each image of what `get_image_features` gave."""
+        deep = getattr(output, "deepstack_features", None) or ()
+        # Clones, so that one image that is kept doesn't keep the whole batch in memory.
+        return [
+            cls(merged.clone(), tuple(layer[i].clone() for layer in deep), type(output))
+            for i, merged in enumerate(output.pooler_output)
+        ]
 
     @property
     def bytes(self) -> int:
@@ -130,6 +141,8 @@ def why_not(model: Any, processor: Any, pixels: Any) -> str | None:
         return "it has no get_rope_index"
     if not callable(getattr(inner, "get_image_features", None)):
         return "it has no get_image_features"
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        return "its forward pass doesn't take features of images"
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     if kinds or getattr(config, "use_sliding_window", False):
@@ -161,9 +174,13 @@ class Reader:
     pixels: QwenPixels
     features: BoundedCache[bytes, Features]
     ready: BoundedCache[bytes, Image]
+    cache_name: str = field(init=False)
+    """The argument of the forward pass that takes keys and values: "cache" since 5.24."""
     _takes_types: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        named = inspect.signature(self.model.forward).parameters
+        object.__setattr__(self, "cache_name", "cache" if "cache" in named else "past_key_values")
         named = inspect.signature(self.model.model.get_rope_index).parameters
         object.__setattr__(self, "_takes_types", "mm_token_type_ids" in named)
 
@@ -249,12 +266,7 @@ class Reader:
             return_dict=True,
         )
         spent.forward_s += time.perf_counter() - start
-        deep = getattr(out, "deepstack_features", None) or ()
-        # Clones, so that one image that is kept doesn't keep the whole batch in memory.
-        return [
-            Features(out.pooler_output[i].clone(), tuple(layer[i].clone() for layer in deep))
-            for i in range(len(images))
-        ]
+        return Features.split(out)
 
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -264,30 +276,11 @@ def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device)
 
 
-@dataclass(slots=True)
-class _Output:
-    """Features in the form that the models' forward passes read."""
-
-    pooler_output: tuple[torch.Tensor, ...]
-    deepstack_features: list[tuple[torch.Tensor, ...]]
-
-
-@contextmanager
-def given(model: Any, features: Sequence[Features]) -> Iterator[Mapping[str, Any]]:
-    """Lets the next forward pass use these features instead of encoding pixels.
-
-    Yields:
-        Further arguments of that pass; empty where there are no features.
-    """
+def given(features: Sequence[Features]) -> dict[str, Any]:
+    """Arguments of a forward pass that uses these features instead of encoding pixels."""
     if not features:
-        yield {}
-        return
-    deep = [tuple(layer) for layer in zip(*(one.deep for one in features), strict=True)]
-    output = _Output(tuple(one.merged for one in features), deep)
-    inner = model.model
-    mine: Callable[..., _Output] = lambda *_, **__: output  # noqa: E731
-    inner.get_image_features = mine  # on this object; its class keeps its own
-    try:
-        yield {"pixel_values": features[0].merged.new_zeros(0)}
-    finally:
-        del inner.get_image_features
+        return {}
+    named: dict[str, Any] = {"pooler_output": tuple(one.merged for one in features)}
+    if features[0].deep:
+        named["deepstack_features"] = list(zip(*(one.deep for one in features), strict=True))
+    return {"mm_encoder_outputs": {"image": features[0].form(**named)}}
