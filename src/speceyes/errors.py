@@ -8,6 +8,12 @@ as an observation.
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
+Fault: TypeAlias = Literal["text", "image", "length", "request"]
+"""What of a request makes it fail however often it is tried: words that can't be written, an image
+that can't be seen, a prompt above the model's context, or what an engine refuses as a whole."""
+
 
 class SpecEyesError(Exception):
     """Base of all errors raised on purpose by this package."""
@@ -29,6 +35,19 @@ class ModelError(SpecEyesError, RuntimeError):
     """A model or an engine failed on one request; ends that one query."""
 
 
+class PromptError(ModelError, InputError):
+    """A prompt that this model can never answer, so that asking again is of no use.
+
+    Args:
+        message: What was got, what is allowed, what to do; no text of the prompt itself.
+        fault: What of the request is at fault.
+    """
+
+    def __init__(self, message: str, fault: Fault) -> None:
+        super().__init__(message)
+        self.fault: Fault = fault
+
+
 class ParseError(SpecEyesError, ValueError):
     """A model's turn that doesn't follow its dialect; goes back to the model as text."""
 
@@ -39,3 +58,15 @@ class ToolError(SpecEyesError, RuntimeError):
 
 class CalibrationError(ConfigError):
     """A gate is used with another model, K or prompt than it was calibrated for."""
+
+
+def fault_of(exc: BaseException) -> Fault | None:
+    """What of the request an exception is about; None where it may go well another time.
+
+    Example:
+        >>> fault_of(ImageError("250 times as long as wide")), fault_of(ModelError("busy"))
+        ('image', None)
+    """
+    if isinstance(exc, PromptError):
+        return exc.fault
+    return "image" if isinstance(exc, ImageError) else None

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PILImage
 
-from speceyes.errors import InputError
+from speceyes.errors import Fault, InputError
 
 Image: TypeAlias = PILImage.Image
 Box: TypeAlias = tuple[float, float, float, float]
@@ -242,6 +242,7 @@ class Completion:
         first_token: Text to probability (0 to 1) of what could come first, where
             `Sampling.first_token` asked for it. Tokens that decode to the same text are summed.
         error: Why the model failed; None where it didn't.
+        fault: What of the request is at fault, where no further attempt can succeed.
 
     Raises:
         InputError: top_logprobs has another shape than [n, K].
@@ -254,6 +255,7 @@ class Completion:
     prompt_tokens: int = 0
     first_token: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    fault: Fault | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", tuple(int(t) for t in self.token_ids))
@@ -279,9 +281,9 @@ class Completion:
     __hash__ = None  # type: ignore[assignment]
 
     @classmethod
-    def failed(cls, error: str) -> Completion:
+    def failed(cls, error: str, fault: Fault | None = None) -> Completion:
         """The completion of a request that failed."""
-        return cls(text="", finish="error", error=error)
+        return cls(text="", finish="error", error=error, fault=fault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,12 +419,14 @@ class Trajectory:
         answer: The final answer; None where there is none.
         stop: "answered", "max_steps" (out of turns without an answer) or "error".
         error: What ended it, where stop is "error".
+        fault: What of the request is at fault, where no further attempt can succeed.
     """
 
     steps: tuple[Step, ...]
     answer: str | None
     stop: Literal["answered", "max_steps", "error"]
     error: str | None = None
+    fault: Fault | None = None
 
     @property
     def depth(self) -> int:

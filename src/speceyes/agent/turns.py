@@ -20,7 +20,7 @@ from speceyes import prompts
 from speceyes.agent.guessers import TurnGuesser
 from speceyes.agent.guesses import Guessing, Tally
 from speceyes.agent.hint import hinted
-from speceyes.errors import ModelError, ParseError
+from speceyes.errors import ModelError, ParseError, fault_of
 from speceyes.fingerprint import frozen
 from speceyes.isolation import describe, generate_isolated
 from speceyes.protocols import Dialect, Session, VisionLanguageModel
@@ -124,7 +124,7 @@ class TurnRun:
             one = _Live(key, query, hinted(opening(query, tools), hint))
         except Exception as exc:  # noqa: BLE001 - a query's failure is its own
             reason = f"the agent could not be asked: {describe(exc)}"
-            self._done.append((key, Trajectory((), None, "error", reason), 0.0))
+            self._done.append((key, Trajectory((), None, "error", reason, fault_of(exc)), 0.0))
         else:
             self._live[key] = one
             self._begin_turn(one)
@@ -158,7 +158,13 @@ class TurnRun:
                     self._guessing.end(key, completion.text, calls)
             except Exception as exc:  # noqa: BLE001 - a dialect's defect ends this one only
                 _log.warning("trajectory %s ended by %s", one.key, describe(exc))
-                trajectory = Trajectory(tuple(one.steps), None, "error", describe(exc))
+                trajectory = Trajectory(
+                    tuple(one.steps),
+                    None,
+                    "error",
+                    describe(exc),
+                    None if one.steps else fault_of(exc),
+                )
             spent = time.perf_counter() - start
             one.seconds += spent
             if self.on_turn is not None and len(one.steps) > turns:
@@ -229,7 +235,9 @@ class TurnRun:
         if completion.error is not None or completion.finish == "error":
             reason = completion.error or "the model failed without a reason"
             one.steps.append(_step(completion, error=reason))
-            return Trajectory(tuple(one.steps), None, "error", reason)
+            # What a later turn is too long for, the query didn't bring.
+            fault = completion.fault if len(one.steps) == 1 else None
+            return Trajectory(tuple(one.steps), None, "error", reason, fault)
         last = len(one.steps) + 1 >= agent.max_steps
         turn, problem = Turn(), None
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 from urllib.parse import SplitResult, urlsplit
 
-from speceyes.errors import ConfigError
+from speceyes.errors import ConfigError, Fault
 
 _MUCH = 400
 """Characters of an engine's own words that are passed on."""
@@ -94,6 +94,25 @@ class Wording:
             429: "lower max_concurrency",
         }.get(status)
         return f"{said} ({advice})" if advice else said
+
+
+def refused_fault(status: int, said: str) -> Fault | None:
+    """What of the request an engine refused for good; None where that is not the request's fault.
+
+    Engines have no codes for it, only words: vLLM and SGLang answer 400 to a prompt above the
+    context, to an image that they can't decode, and to anything else that they won't do.
+
+    Example:
+        >>> refused_fault(400, "This model's maximum context length is 4096 tokens.")
+        'length'
+        >>> refused_fault(503, "busy")
+    """
+    said = said.lower()
+    if status not in (400, 413, 422) or "logprob" in said:
+        return None
+    if re.search(r"context length|context window|model.?len|(prompt|input).{0,40}too long", said):
+        return "length"
+    return "image" if re.search(r"\bimages?\b|\bpixels?\b", said) else "request"
 
 
 def _message(reply: bytes) -> str:

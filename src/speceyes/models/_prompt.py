@@ -9,7 +9,7 @@ from typing import Any, final
 
 from jinja2 import TemplateError
 
-from speceyes.errors import ConfigError, ModelError
+from speceyes.errors import ConfigError, ModelError, PromptError
 from speceyes.models._pixels import Pixels
 from speceyes.models._rgb import checked
 from speceyes.types import Conversation, Image, Message
@@ -96,10 +96,11 @@ class Prompter:
         mark = getattr(self.processor, "image_token", None)
         # Counted over a batch, one row's surplus could swallow another row's image.
         if mark and text.count(mark) != len(images):
-            raise ModelError(
+            raise PromptError(
                 f"it has {text.count(mark)} places for images ({mark}) and {len(images)} images: "
                 f"{mark} must not be written in a message's text, and the chat template must "
-                "show every image"
+                "show every image",
+                "text",
             )
         return Prompt(index, text, images)
 
@@ -179,9 +180,10 @@ class Prompter:
         said += [part for part in conversation.begun if isinstance(part, str)]
         for mark in sorted(m for m in marks if isinstance(m, str) and m):
             if any(mark in text for text in said):
-                raise ModelError(
+                raise PromptError(
                     f"{mark} must not be written in a message's text: it stands for an image, a "
-                    "video or a sound; write it otherwise, or leave it out"
+                    "video or a sound; write it otherwise, or leave it out",
+                    "text",
                 )
 
     def _begun(self, conversation: Conversation) -> str:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, final
 
+from speceyes.errors import fault_of
 from speceyes.models._load import out_of_memory, reason
 from speceyes.types import Completion, Conversation
 
@@ -94,7 +95,8 @@ class LiveSession(Generic[Read]):
             try:
                 joining.append((key, self._host.read(self._asked[key])))
             except Exception as exc:  # noqa: BLE001 - it ends this row, whatever it is
-                self._end(key, Completion.failed(f"the prompt can't be made: {reason(exc)}"))
+                why = f"the prompt can't be made: {reason(exc)}"
+                self._end(key, Completion.failed(why, fault_of(exc)))
         failure = None
         try:
             with self._host.working():

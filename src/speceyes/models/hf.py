@@ -15,7 +15,7 @@ from typing import Any, final
 
 import torch
 
-from speceyes.errors import ConfigError, ModelError
+from speceyes.errors import ConfigError, PromptError, fault_of
 from speceyes.models._attention import last_attention
 from speceyes.models._bounded import BoundedCache
 from speceyes.models._decode import Decoded, decode
@@ -359,7 +359,9 @@ class HFModel:
                 try:
                     prompts.append(self._prompt(index, conversations[index]))
                 except Exception as exc:  # noqa: BLE001  (it ends this row, whatever it is)
-                    done[index] = Completion.failed(f"the prompt can't be made: {reason(exc)}")
+                    done[index] = Completion.failed(
+                        f"the prompt can't be made: {reason(exc)}", fault_of(exc)
+                    )
             self._run(prompts, sampling, done)
         return [done[index] for index in range(len(conversations))]
 
@@ -516,9 +518,10 @@ class HFModel:
 
     def _check_length(self, n: int) -> None:
         if self._longest is not None and n >= self._longest:
-            raise ModelError(
+            raise PromptError(
                 f"the prompt has {n} tokens, and {self._name} reads fewer than "
-                f"{self._longest}: use fewer or smaller images, or less text"
+                f"{self._longest}: use fewer or smaller images, or less text",
+                "length",
             )
 
     def _run(
@@ -541,14 +544,14 @@ class HFModel:
                 answers = self._forward(prompts, sampling)
         except Exception as exc:  # noqa: BLE001  (it ends the row that is guilty, whatever it is)
             # Only words are kept: the traceback would hold on to the memory that ran out.
-            failure, full = reason(exc), out_of_memory(exc)
+            failure, full, fault = reason(exc), out_of_memory(exc), fault_of(exc)
         else:
             done.update(zip((p.index for p in prompts), answers, strict=True))
             return
         if full:
             failure = self._shrink(size, failure)
         if size == 1:
-            done[prompts[0].index] = Completion.failed(failure)
+            done[prompts[0].index] = Completion.failed(failure, fault)
             return
         self._run(prompts[: size // 2], sampling, done)
         self._run(prompts[size // 2 :], sampling, done)

@@ -16,6 +16,7 @@ from speceyes.models._engine_meet import HOSTED, Engine, capped, headers_of, mee
 from speceyes.models._engine_read import read
 from speceyes.models._engine_session import EngineSession
 from speceyes.models._engine_sight import QwenSight, own_size, sight_of
+from speceyes.models._engine_words import refused_fault
 from speceyes.models._seed import row_seed
 from speceyes.protocols import Session
 from speceyes.types import Completion, Conversation, Image, Message, Sampling
@@ -249,6 +250,8 @@ class OpenAIModel:
     ) -> Completion:
         try:
             return self._complete(index, conversation, sampling, cancel)
+        except Refused as exc:
+            return Completion.failed(said(exc), refused_fault(exc.status, str(exc)))
         except ModelError as exc:
             return Completion.failed(said(exc))
         except Exception as exc:  # noqa: BLE001  (it ends this row, whatever it is)

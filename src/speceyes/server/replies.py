@@ -6,15 +6,25 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
+from speceyes.errors import Fault
 from speceyes.server.asking import Asked
 from speceyes.server.refusal import Refusal
-from speceyes.types import Completion, Result
+from speceyes.types import Completion, Result, Trajectory
 
 _WORD = re.compile(r"\s*\S+")
-_KIND = re.compile(r"(?:the (?:agent|server) failed: )?([A-Z]\w*(?:Error|Exception))\b")
+_KIND = re.compile(r"\b([A-Z]\w{0,40}(?:Error|Exception|Warning))\b")
+_REASON = re.compile(r"^.*?\b\w+Error: ", re.DOTALL)
+
+_FAULTS: Final[Mapping[Fault, str]] = {
+    "text": "the text holds words that the model's prompt can't",
+    "image": "the model can't be shown this image",
+    "length": "text and images together are longer than the model's context",
+    "request": "the engine behind this server refuses this request, as it will every time",
+}
+"""What is said of a request that can't succeed, where the model's own words must not be shown."""
 
 Pieces = Callable[[Sequence[int]], Sequence[str]]
 """The text of each token."""
@@ -29,20 +39,44 @@ def pieces_of(model: Any) -> Pieces | None:
     return lambda tokens: [str(piece(token)) for token in tokens]
 
 
-def refusal_of(result: Result) -> Refusal:
-    """What a client is told of a result without an answer. The reason itself stays here: it can
-    hold addresses of engines, or pieces of a prompt.
+def fault_in(result: Result) -> tuple[Fault, str] | None:
+    """What of the request is at fault and why, where asking again can't help; None where it can.
+
+    The agent's word counts where it was asked, for it has the last one.
+    """
+    said: Trajectory | Completion | None = result.trajectory or result.draft
+    if said is None or said.fault is None:
+        return None
+    reason = _REASON.sub("", said.error or "", count=1).strip()
+    # An engine's own words come with its address, and may quote what it was sent.
+    hidden = not reason or "://" in reason or said.fault == "request"
+    return said.fault, _FAULTS[said.fault] if hidden else reason
+
+
+def refusal_of(result: Result, asked: Asked) -> Refusal:
+    """What a client is told of a result without an answer. A failure's reason itself stays here: it
+    can hold addresses of engines, or pieces of a prompt.
 
     Example:
-        >>> refusal_of(Result("1", None, "error", error="the agent failed: ModelError: x")).status
+        >>> asked = Asked("?", (), ())
+        >>> failed = Result("1", None, "error", error="the agent failed: ModelError: x")
+        >>> refusal_of(failed, asked).status
         502
     """
+    fault = fault_in(result)
+    if fault is not None:
+        kind, why = fault
+        param = "messages[0].content" if kind in ("text", "image") else "messages"
+        if kind == "image" and len(asked.wheres) == 1:
+            param = asked.wheres[0]
+        code = "context_length_exceeded" if kind == "length" else "unanswerable"
+        return Refusal(400, f"{param}: {why}", code=code, param=param)
     if result.trajectory is not None and result.trajectory.stop == "max_steps":
         turns = len(result.trajectory.steps)
         return Refusal(422, f"the agent gave no answer within {turns} turns", code="no_answer")
     failed = result.draft is not None and result.draft.error is not None
-    asked = result.judgement is not None or result.verdict is not None
-    if result.trajectory is None and asked and not failed:
+    tried = result.judgement is not None or result.verdict is not None
+    if result.trajectory is None and tried and not failed:
         return Refusal(
             422,
             "the draft was not accepted, and this server has no agent",
@@ -52,9 +86,21 @@ def refusal_of(result: Result) -> Refusal:
 
 
 def kind_of(result: Result) -> str:
-    """The failure's kind, for the log: an exception's name, and no text that a client sent."""
-    found = _KIND.match(result.error or "")
-    return found[1] if found else "no exception"
+    """Why there is no answer, for the log: reasons of our own, and of others' an exception's name,
+    for their texts may hold what a client sent.
+    """
+    fault = fault_in(result)
+    if fault is not None:
+        return f"{fault[0]}: {fault[1]}"
+    found = _KIND.search((result.error or "")[:400])
+    if found:
+        return found[1]
+    way = result.trajectory
+    if way is not None and way.stop == "max_steps":
+        return f"the agent gave no answer within {len(way.steps)} turns"
+    if way is None:
+        return "the draft was not accepted, and there is no agent"
+    return "no reason was given"
 
 
 def extension(result: Result, queued_s: float) -> dict[str, Any]:

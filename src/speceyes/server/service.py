@@ -170,7 +170,7 @@ class Service:
         await self._wait(request, job)
         result = job.future.result()
         if result.answer is None:
-            raise self._unanswered(job)
+            raise self._unanswered(job, asked)
         self.metrics.result(result, job.queued_s)
         return JSONResponse(
             replies.completion(number, self.name, asked, result, job.queued_s, self.pieces)
@@ -252,7 +252,7 @@ class Service:
                     yield ": waiting\n\n"
             result = job.future.result()
             if result.answer is None:
-                raise self._unanswered(job)
+                raise self._unanswered(job, asked)
             self.metrics.result(result, job.queued_s)
             for chunk in replies.chunks(
                 number, self.name, created, asked, result, job.queued_s, self.pieces
@@ -268,13 +268,13 @@ class Service:
                 self.worker.abandon(job)
             self.metrics.answered(status)
 
-    def _unanswered(self, job: Job) -> Refusal:
+    def _unanswered(self, job: Job, asked: Asked) -> Refusal:
         result = job.future.result()
         if not job.wanted and result.trajectory is None and result.draft is None:
             return _late()
         _log.warning("%s: no answer (%s)", job.query.id, replies.kind_of(result))
         self.metrics.result(result, job.queued_s)
-        return replies.refusal_of(result)
+        return replies.refusal_of(result, asked)
 
 
 def _closing() -> Refusal:
