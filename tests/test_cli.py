@@ -129,7 +129,7 @@ def test_a_checkout_without_weights_says_what_to_do(
 ) -> None:
     monkeypatch.setattr(tiny, "LARGE", tmp_path / "large")
     code, line = _fails(["demo", "--out", str(tmp_path / "out")], capsys)
-    assert code == 2 and "speceyes.tiny.train" in line
+    assert code == 2 and "speceyes.tiny.training.train" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -519,7 +519,7 @@ def test_boxes_together_are_no_worse_separated(zoomer: object, hard: list[object
 def test_the_chosen_threshold_loses_what_is_allowed(
     rows: list[tuple[int, bool, bool]],
 ) -> None:
-    depth = pytest.importorskip("speceyes.tiny.depth")
+    depth = pytest.importorskip("speceyes.tiny.training.depth")
     tenths, right, let = (np.array(column) for column in zip(*rows, strict=True))
     raw = tenths / 10
     found = depth.Drafts((), right, raw)
@@ -534,7 +534,7 @@ def test_the_chosen_threshold_loses_what_is_allowed(
 
 def test_figures_are_counted_from_what_was_drafted() -> None:
     """A drafter that always says "red", surely: right where red is, accepted where let through."""
-    depth = pytest.importorskip("speceyes.tiny.depth")
+    depth = pytest.importorskip("speceyes.tiny.training.depth")
     asked = {"red": SpeculativeAnswerer(ScriptedModel("Red."), top_k=9)}
     items, found = depth.record(asked, "calibration", 6, 9, batch=4)
     assert len(items) == 6

@@ -26,8 +26,8 @@ def test_no_scene_is_in_two_splits() -> None:
 
 def test_training_draws_only_from_the_train_split() -> None:
     """What the trainer draws never falls into a split that is measured on."""
-    lessons = pytest.importorskip("speceyes.tiny.lessons")
-    models = pytest.importorskip("speceyes.tiny.models")
+    lessons = pytest.importorskip("speceyes.tiny.training.lessons")
+    models = pytest.importorskip("speceyes.tiny.training.models")
     lesson = lessons.Lessons(
         models.build_tokenizer(), models.SMALL_SIZE, large=False, seed=5, scenes_a_batch=2
     )

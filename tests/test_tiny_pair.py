@@ -17,8 +17,8 @@ from speceyes.fallback import AgenticFallback
 from speceyes.judge import ToolJudge
 from speceyes.models.hf import HFModel
 from speceyes.pipeline import SpecPipeline
-from speceyes.tiny.models import system_text
 from speceyes.tiny.scenes import Item, questions
+from speceyes.tiny.training.models import system_text
 from speceyes.tools import Tools
 from speceyes.types import Conversation, Message, Result, Sampling
 

@@ -16,8 +16,9 @@ from speceyes import prompts, tiny
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.dialects.deepeyes import DeepEyesDialect
 from speceyes.models.scripted import ScriptedModel
-from speceyes.tiny import scenes, train, transcripts
-from speceyes.tiny.models import LARGE_SIZE, SMALL_SIZE, Size, build_model, build_processor
+from speceyes.tiny import scenes
+from speceyes.tiny.training import train, transcripts
+from speceyes.tiny.training.models import LARGE_SIZE, SMALL_SIZE, Size, build_model, build_processor
 from speceyes.tools.zoom import Zoom
 from speceyes.types import Query
 
@@ -94,7 +95,7 @@ def test_the_command_trains_and_writes_a_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [LARGE_SIZE, SMALL_SIZE])
 def test_transcripts_are_what_the_phases_send(size: Size) -> None:
     """The text a transcript is written in is the chat template's, for every kind of turn."""
-    from speceyes.tiny.models import build_tokenizer
+    from speceyes.tiny.training.models import build_tokenizer
 
     processor = build_processor(build_tokenizer(), size)
     query = Query("What colour is the large ring?", (Image.new("RGB", (8, 8)),), ("red", "blue"))
@@ -212,11 +213,11 @@ def test_training_starts_from_given_weights() -> None:
 
 def test_prompts_are_those_the_pair_was_trained_on() -> None:
     """A changed prompt means training the pair again: this fails until that is done."""
-    from speceyes.tiny.models import phrase_tokens, system_text
+    from speceyes.tiny.training.models import phrase_tokens, system_text
 
     trained_on = "8163dda0648ec6f9"
     now = prompts.fingerprint(system_text(), *phrase_tokens())
     assert now == trained_on, (
         "a prompt or the zoom tool's schema has changed since the tiny pair was trained: train it "
-        f"again (python -m speceyes.tiny.train) and put {now!r} here"
+        f"again (python -m speceyes.tiny.training.train) and put {now!r} here"
     )

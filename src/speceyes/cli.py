@@ -238,7 +238,7 @@ def _bundled() -> dict[str, Any]:
     if not (tiny.LARGE.is_dir() and tiny.SMALL.is_dir()):
         raise ConfigError(
             f"the bundled pair is not in {tiny.WEIGHTS}: install a released wheel, train it with "
-            "python -m speceyes.tiny.train, or name models with --large and --small"
+            "python -m speceyes.tiny.training.train, or name models with --large and --small"
         )
     return tiny.settings()
 

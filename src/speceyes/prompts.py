@@ -3,7 +3,7 @@
 The words are this project's own; what they ask for follows the published agents' formats
 (DeepEyes, arXiv 2505.14362; SpecEyes, arXiv 2603.23483, Sec. 3). The bundled tiny pair was
 trained on these very texts: changing one means training the pair again
-(`python -m speceyes.tiny.train`), and a test says so.
+(`python -m speceyes.tiny.training.train`), and a test says so.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The bundled tiny trained models, a pair and a drafter that zooms, in the Hugging Face format.
 
-They were trained on the synthetic scenes of `speceyes.tiny.scenes` by `speceyes.tiny.train`
-and know nothing else. `docs/tiny.md` and the model card beside the weights have the figures.
+They were trained by `speceyes.tiny.training` on the synthetic scenes of `speceyes.tiny.scenes` and
+know nothing else. `docs/tiny.md` and the model card beside the weights have the figures.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ SMALL_ZOOM = WEIGHTS / "small_zoom"
 
 
 def settings() -> dict[str, Any]:
-    """What was chosen on the calibration split: `threshold`, `top_k`, `aggregate`, and more."""
+    """Settings chosen on the calibration split: `threshold`, `top_k`, `aggregate`, and more."""
     data: dict[str, Any] = json.loads((WEIGHTS / "settings.json").read_text(encoding="utf-8"))
     return data
 
 
 def depth_settings() -> dict[str, Any]:
-    """What `speceyes.tiny.depth` measured of `SMALL_ZOOM`: `top_k`, `cpu_seconds`, and with the
-    judge ("judged") and without ("unjudged") each drafter's `threshold`, `rule` and figures.
+    """Figures of `SMALL_ZOOM` by `speceyes.tiny.training.depth`: `top_k`, `cpu_seconds`, and with the
+    judge ("judged") and without ("unjudged") each drafter's `threshold` and `rule`.
     """
     data: dict[str, Any] = json.loads((WEIGHTS / "depth.json").read_text(encoding="utf-8"))
     return data

@@ -131,7 +131,8 @@ def cell(thing: Shape | Card) -> tuple[int, int]:
     return min(max(row, 1), GRID), min(max(column, 1), GRID)
 
 
-def _tint(rng: np.random.Generator, colour: str) -> tuple[int, int, int]:
+def tint(rng: np.random.Generator, colour: str) -> tuple[int, int, int]:
+    """The colour, varied a little."""
     r, g, b = np.clip(np.array(COLOURS[colour]) + rng.integers(-12, 13, 3), 0, 255)
     return int(r), int(g), int(b)
 
@@ -154,8 +155,8 @@ def _card(rng: np.random.Generator, colour: str, x: float, y: float) -> Card:
         dx, dy = (quadrant % 2 - 0.5) * 0.096, (quadrant // 2 - 0.5) * 0.096
         dx, dy = dx + float(rng.uniform(-0.006, 0.006)), dy + float(rng.uniform(-0.006, 0.006))
         hue = next(colours)
-        marks.append(Shape(next(shapes), hue, x + dx, y + dy, size, _tint(rng, hue)))
-    return Card(colour, x, y, CARD_SIDE, _tint(rng, colour), tuple(marks))
+        marks.append(Shape(next(shapes), hue, x + dx, y + dy, size, tint(rng, hue)))
+    return Card(colour, x, y, CARD_SIDE, tint(rng, colour), tuple(marks))
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:
@@ -177,11 +178,11 @@ def draw_scene(rng: np.random.Generator) -> Scene:
         _pick(rng, SHAPES, n_large), _pick(rng, list(COLOURS), n_large), strict=True
     ):
         size = float(rng.uniform(*LARGE_SIZES))
-        large.append(Shape(shape, colour, *spot(size), size, _tint(rng, colour)))
+        large.append(Shape(shape, colour, *spot(size), size, tint(rng, colour)))
     small = []
     for colour in _pick(rng, list(COLOURS), n_small):
         size, shape = float(rng.uniform(*SMALL_SIZES)), SHAPES[int(rng.integers(len(SHAPES)))]
-        small.append(Shape(shape, colour, *spot(size), size, _tint(rng, colour)))
+        small.append(Shape(shape, colour, *spot(size), size, tint(rng, colour)))
     cards = [_card(rng, c, *spot(CARD_SIDE)) for c in _pick(rng, list(COLOURS), n_cards)]
     grey = int(rng.integers(150, 200))
     background = tuple(int(np.clip(grey + d, 0, 255)) for d in rng.integers(-10, 11, 3))

@@ -1,4 +1,4 @@
-"""Measures what depth brings on the tiny models: `python -m speceyes.tiny.depth --out FILE`.
+"""Measures drafts with depth, tiny models: `python -m speceyes.tiny.training.depth --out FILE`.
 
 Threshold and depth rule are chosen on the calibration split, everything else is measured on the
 held-out one. Who needs tools is taken from the scenes: the large model's judge says the same of
@@ -173,7 +173,9 @@ def _endless() -> Iterator[Item]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes everything that was measured as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m speceyes.tiny.depth", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m speceyes.tiny.training.depth", description=__doc__
+    )
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--queries", type=int, default=1000, help="of each split")
     parser.add_argument("--costs", type=int, default=64, help="questions timed for each way")

@@ -13,8 +13,8 @@ from PIL import Image as PILImage
 
 from speceyes import prompts
 from speceyes.dialects.deepeyes import DeepEyesDialect
-from speceyes.tiny.models import END
 from speceyes.tiny.scenes import Look, Question
+from speceyes.tiny.training.models import END
 from speceyes.tools.zoom import Zoom
 from speceyes.types import Conversation, Image, Message, Observation, Query, ToolCall
 

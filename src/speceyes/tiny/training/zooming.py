@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from speceyes.tiny import scenes, transcripts
+from speceyes.tiny import scenes
 from speceyes.tiny.scenes import Card, Question, Scene, Shape
-from speceyes.tiny.transcripts import Transcript
+from speceyes.tiny.training import transcripts
+from speceyes.tiny.training.transcripts import Transcript
 
 Told = tuple[str, Transcript, Question]
 """What reports call it, what is told, and the question with the looks whose crops are shown."""

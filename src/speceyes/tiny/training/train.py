@@ -1,4 +1,4 @@
-"""Trains the tiny models: `python -m speceyes.tiny.train large|small|small_zoom --out DIR`.
+"""Trains the tiny models: `python -m speceyes.tiny.training.train large|small|... --out DIR`.
 
 Plain supervised learning on drawn scenes, in the Hugging Face classes' own layers. Three things
 make it learn in minutes. A head, thrown away afterwards, names what each merged vision token
@@ -27,8 +27,9 @@ from torch import nn
 from tqdm import tqdm
 from transformers import Qwen3VLForConditionalGeneration
 
-from speceyes.tiny.lessons import ROLES, THINGS, TOKENS, Batch, Lessons, Row
-from speceyes.tiny.models import (
+from speceyes.tiny.scenes import COLOURS, SHAPES
+from speceyes.tiny.training.lessons import ROLES, THINGS, TOKENS, Batch, Lessons, Row
+from speceyes.tiny.training.models import (
     LARGE_SIZE,
     SMALL_SIZE,
     Size,
@@ -36,7 +37,6 @@ from speceyes.tiny.models import (
     build_processor,
     build_tokenizer,
 )
-from speceyes.tiny.scenes import COLOURS, SHAPES
 
 HEADS = (TOKENS, TOKENS, len(THINGS), 7, 7)
 """Classes of the throw-away head's linear part: row, column, thing, offsets across and down."""
@@ -363,7 +363,9 @@ def _means(report: dict[str, list[float]]) -> dict[str, float]:
 
 def main(argv: list[str] | None = None) -> None:
     """Trains one of the models and writes it in the Hugging Face format."""
-    parser = argparse.ArgumentParser(prog="python -m speceyes.tiny.train", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m speceyes.tiny.training.train", description=__doc__
+    )
     parser.add_argument("model", choices=("large", "small", "small_zoom"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--start", type=Path, help="folder of an exported model to start from")

@@ -1,6 +1,6 @@
-"""Whole funnels with and without depth: `python -m speceyes.tiny.depth_funnel --out FILE`.
+"""Whole funnels with and without depth: `python -m speceyes.tiny.training.depth_funnel --out FILE`.
 
-Uses what `speceyes.tiny.depth` chose on the calibration split.
+Uses what `speceyes.tiny.training.depth` chose on the calibration split.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from speceyes.judge import ToolJudge
 from speceyes.models.hf import HFModel
 from speceyes.pipeline import SpecPipeline
 from speceyes.tiny import LARGE, SMALL, SMALL_ZOOM, depth_settings
-from speceyes.tiny.depth import is_right
 from speceyes.tiny.scenes import questions
+from speceyes.tiny.training.depth import is_right
 from speceyes.tools import Tools
 from speceyes.types import Completion, Query
 
@@ -81,7 +81,7 @@ def funnel(name: str, judged: bool, n: int) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the figures of four funnels as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m speceyes.tiny.depth_funnel")
+    parser = argparse.ArgumentParser(prog="python -m speceyes.tiny.training.depth_funnel")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--queries", type=int, default=320)
     args = parser.parse_args(argv)

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 from transformers import PreTrainedTokenizerFast
 
-from speceyes.tiny import scenes, transcripts, zooming
-from speceyes.tiny.models import Size
+from speceyes.tiny import scenes
 from speceyes.tiny.scenes import COLOURS, SHAPES, Card, Look, Question, Scene, Shape
-from speceyes.tiny.transcripts import Piece, Region, Transcript, region_of
+from speceyes.tiny.training import transcripts, zooming
+from speceyes.tiny.training.models import Size
+from speceyes.tiny.training.transcripts import Piece, Region, Transcript, region_of
 
 ROLES = ("given", "said", "place", "box", "seen", "answer")
 TOKENS = 4  # merged vision tokens a side
