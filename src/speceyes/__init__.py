@@ -30,7 +30,6 @@ _HOMES: dict[str, str] = {
     "Conversation": "types",
     "DepthRule": "drafting",
     "Dialect": "protocols",
-    "EarlierCallGuesser": "agent.guessers",
     "GateMonitor": "calibration",
     "HFModel": "models.hf",
     "OpenAIModel": "models.openai",
@@ -50,7 +49,6 @@ _HOMES: dict[str, str] = {
     "Scoring": "calibration",
     "ScriptedModel": "models.scripted",
     "SeparabilityGate": "gate",
-    "SmallModelGuesser": "agent.guessers",
     "SpecEyesError": "errors",
     "SpecPipeline": "pipeline",
     "SpeculativeAnswerer": "answerer",
@@ -63,7 +61,6 @@ _HOMES: dict[str, str] = {
     "Tools": "tools",
     "Trajectory": "types",
     "Turn": "types",
-    "TurnGuesser": "agent.guessers",
     "Verdict": "types",
     "VisionLanguageModel": "protocols",
     "Zoom": "tools.zoom",
@@ -82,7 +79,6 @@ __all__ = [
     "Conversation",
     "DepthRule",
     "Dialect",
-    "EarlierCallGuesser",
     "GateMonitor",
     "HFModel",
     "ImageError",
@@ -102,7 +98,6 @@ __all__ = [
     "Scoring",
     "ScriptedModel",
     "SeparabilityGate",
-    "SmallModelGuesser",
     "SpecEyesError",
     "SpecPipeline",
     "SpeculativeAnswerer",
@@ -115,7 +110,6 @@ __all__ = [
     "Tools",
     "Trajectory",
     "Turn",
-    "TurnGuesser",
     "Verdict",
     "VisionLanguageModel",
     "Zoom",
@@ -126,7 +120,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from speceyes.agent.guessers import EarlierCallGuesser, SmallModelGuesser, TurnGuesser
     from speceyes.answerer import SpeculativeAnswerer
     from speceyes.calibration import Calibration, GateMonitor, Scoring, calibrate
     from speceyes.drafting import DepthRule

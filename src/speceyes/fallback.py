@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, final
 
-from speceyes.agent import hint as hints
-from speceyes.agent.guessers import TurnGuesser
-from speceyes.agent.guesses import Guesses, Tally
-from speceyes.agent.hint import Hint
 from speceyes.agent.own import OwnAgent, OwnRun
 from speceyes.agent.turns import Agent, TurnRun
 from speceyes.errors import ConfigError
 from speceyes.protocols import Dialect, Tool, VisionLanguageModel
-from speceyes.types import Completion, Query, Step, Trajectory, Verdict
+from speceyes.types import Query, Step, Trajectory
 
 if TYPE_CHECKING:
     from speceyes.tools import Tools
@@ -39,16 +35,9 @@ class AgenticFallback:
             (5 tool steps). Before the last one the model is told to answer with what it has.
         max_tokens: Most new tokens a turn.
         max_batch: Most trajectories alive at once.
-        hint: What the agent is told of a draft that the gate rejected, behind the question of its
-            first turn: "answer", "reasoning", a function of query, draft and verdict that returns
-            a text, or None for nothing; see docs/turns.md. Drafts then never end early.
-        guesser: Says which tool a turn will call, so that it is run, and what it shows encoded,
-            while the turn is still being decoded; see docs/turns.md. It changes no trajectory.
-            None guesses nothing.
 
     Raises:
-        ConfigError: A number is below 1, the dialect or a tool is unknown, or `hint` or `guesser`
-            is none.
+        ConfigError: A number is below 1, or the dialect or a tool is unknown.
 
     Example:
         >>> from PIL import Image
@@ -70,8 +59,6 @@ class AgenticFallback:
         max_steps: int = 6,
         max_tokens: int = 512,
         max_batch: int = 16,
-        hint: Hint | None = None,
-        guesser: TurnGuesser | None = None,
     ) -> None:
         for name, value in (
             ("max_steps", max_steps),
@@ -80,11 +67,6 @@ class AgenticFallback:
         ):
             if value < 1:
                 raise ConfigError(f"{name}={value}; it must be at least 1")
-        if guesser is not None and not isinstance(guesser, TurnGuesser):
-            raise ConfigError(
-                f"guesser is a {type(guesser).__name__}; it needs reads_text, guess, seen_size and "
-                "learn, as SmallModelGuesser and EarlierCallGuesser have them"
-            )
         from speceyes.dialects import dialect as dialect_named
         from speceyes.tools import Tools
 
@@ -96,9 +78,6 @@ class AgenticFallback:
         self.max_steps = max_steps
         self.max_tokens = max_tokens
         self.max_batch = max_batch
-        self.hint = hints.checked(hint)
-        self.guesser = guesser
-        self.tally = Tally()
         self.own: OwnAgent | None = None
         """The callable that answers instead of a model; see `from_callable`."""
 
@@ -141,14 +120,7 @@ class AgenticFallback:
         made.model, made.tools, made.dialect = None, Tools(), None
         made.max_steps = made.max_tokens = 1
         made.max_batch = concurrency
-        made.hint = made.guesser = None
-        made.tally = Tally()
         return made
-
-    @property
-    def guesses(self) -> Guesses:
-        """What came of all guesses so far."""
-        return self.tally.total
 
     @property
     def name(self) -> str:
@@ -207,7 +179,7 @@ class AgentRun:
     """
 
     def __init__(self, agent: AgenticFallback) -> None:
-        self._most, self._hint = agent.max_batch, agent.hint
+        self._most = agent.max_batch
         self._run: TurnRun | OwnRun
         if agent.own is not None:
             self._run = OwnRun(agent.own, agent.max_batch)
@@ -220,8 +192,6 @@ class AgentRun:
                     agent.dialect,
                     agent.max_steps,
                     agent.max_tokens,
-                    agent.guesser,
-                    agent.tally,
                 )
             )
 
@@ -249,20 +219,14 @@ class AgentRun:
         """How many more may be added before the next step."""
         return self._most - self._run.live
 
-    def add(
-        self, key: int, query: Query, rejected: tuple[Completion, Verdict] | None = None
-    ) -> None:
+    def add(self, key: int, query: Query) -> None:
         """Lets a query join at the next step.
 
         Args:
             key: Comes back with its trajectory.
             query: The query.
-            rejected: Its draft, and the verdict that rejected it, for `AgenticFallback.hint`.
         """
-        if self._hint is not None and rejected is not None and isinstance(self._run, TurnRun):
-            self._run.add(key, query, hints.told(self._hint, query, *rejected))
-        else:
-            self._run.add(key, query)
+        self._run.add(key, query)
 
     def step(self) -> list[tuple[int, Trajectory, float]]:
         """Works on all live trajectories until a turn of one of them is over, or, where the

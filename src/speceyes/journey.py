@@ -79,13 +79,6 @@ class Ticket:
         return self.judgement is None or not self.judgement.needs_tools
 
     @property
-    def rejected(self) -> tuple[Completion, Verdict] | None:
-        """Its draft and the gate's verdict, where it was left to a draft and the gate rejected."""
-        if self.draft is None or self.verdict is None or self.verdict.accepted:
-            return None
-        return (self.draft, self.verdict) if self.wants_draft else None
-
-    @property
     def accepted(self) -> bool:
         """Whether the gate has accepted its draft."""
         return self.verdict is not None and self.verdict.accepted

@@ -167,9 +167,7 @@ class SpecPipeline:
         self.costs = CostModel()
         """What phases have cost so far; see `CostModel.efficiency`."""
         self.order: Order = order
-        # A draft that ended early says too little to be handed to the agent.
-        hints = getattr(fallback, "hint", None) is not None
-        self.early = early and not hints and schedule != "sequential"
+        self.early = early and schedule != "sequential"
         if schedule == "sequential":
             judge, answerer, fallback = (as_published(p) for p in (judge, answerer, fallback))
         self.judge = judge

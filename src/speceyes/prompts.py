@@ -58,16 +58,6 @@ REASON = (
 
 REASONED = "So the answer, in a word or a short phrase, is:"
 
-HINT_ANSWER = (
-    "At a quick glance somebody answered: {said} (confidence {score}, too low to rely on). It may "
-    "be wrong; check it."
-)
-
-HINT_REASONING = (
-    "Somebody took a quick look before you and said the following (confidence {score}, too low to "
-    "rely on). It may be wrong; check it.\n{said}"
-)
-
 TRANSFER = (
     "Somebody looked at the image before you and noted the following. It may be wrong in parts; "
     "trust what you see.\n{notes}"

@@ -123,7 +123,7 @@ class Rounds:
             self._live[key] = ticket
             if ticket.watch is not None and ticket.audit is None:
                 ticket.watch.joined()
-            agent.add(key, ticket.query, ticket.rejected)
+            agent.add(key, ticket.query)
 
     def _turned(self, key: int, step: Step, tool_seconds: float) -> None:
         ticket = self._live[key]

@@ -17,9 +17,6 @@ from dataclasses import dataclass, field
 from typing import Final, final
 
 from speceyes import prompts
-from speceyes.agent.guessers import TurnGuesser
-from speceyes.agent.guesses import Guessing, Tally
-from speceyes.agent.hint import hinted
 from speceyes.errors import ModelError, ParseError, fault_of
 from speceyes.fingerprint import frozen
 from speceyes.isolation import describe, generate_isolated
@@ -51,8 +48,6 @@ class Agent:
     dialect: Dialect
     max_steps: int
     max_tokens: int
-    guesser: TurnGuesser | None
-    tally: Tally
 
 
 _MOST_FAILURES: Final = 3
@@ -89,11 +84,6 @@ class TurnRun:
         self._open: Callable[[Sampling], Session] | None = begin if callable(begin) else None
         self._session = None if self._open is None else self._open(self._sampling)
         self._failures = 0
-        self._guessing: Guessing | None = None
-        if agent.guesser is not None:
-            self._guessing = Guessing(
-                agent.guesser, agent.model, agent.tools, agent.dialect, agent.tally
-            )
 
     @property
     def live(self) -> int:
@@ -107,13 +97,12 @@ class TurnRun:
         """Whether one that is added joins in the middle of the others' turns."""
         return self._session is not None
 
-    def add(self, key: int, query: Query, hint: str = "") -> None:
+    def add(self, key: int, query: Query) -> None:
         """Lets a query join at the next step; see `speceyes.fallback.AgentRun`.
 
         Args:
             key: Comes back with its trajectory.
             query: The query.
-            hint: A text that the agent is told behind the question.
         """
         agent = self._agent
         try:
@@ -121,7 +110,7 @@ class TurnRun:
             # With a single turn the first is the last, and must be asked for an answer.
             opening = agent.dialect.open if agent.max_steps > 1 else agent.dialect.ask_direct
             query = dataclasses.replace(query, images=tuple(map(frozen, query.images)))
-            one = _Live(key, query, hinted(opening(query, tools), hint))
+            one = _Live(key, query, opening(query, tools))
         except Exception as exc:  # noqa: BLE001 - a query's failure is its own
             reason = f"the agent could not be asked: {describe(exc)}"
             self._done.append((key, Trajectory((), None, "error", reason, fault_of(exc)), 0.0))
@@ -153,9 +142,6 @@ class TurnRun:
             start = time.perf_counter()
             try:
                 trajectory = self._advance(one, completion)
-                if self._guessing is not None:
-                    calls = one.steps[-1].calls if len(one.steps) > turns else ()
-                    self._guessing.end(key, completion.text, calls)
             except Exception as exc:  # noqa: BLE001 - a dialect's defect ends this one only
                 _log.warning("trajectory %s ended by %s", one.key, describe(exc))
                 trajectory = Trajectory(
@@ -179,14 +165,10 @@ class TurnRun:
     def _begin_turn(self, one: _Live) -> None:
         if self._session is not None:
             self._session.add(one.key, one.conversation)
-        if self._guessing is not None and len(one.steps) + 1 < self._agent.max_steps:
-            self._guessing.begin(one.key, one.conversation)
 
     def close(self) -> None:
         """Gives up what is under way."""
         self._live.clear()
-        if self._guessing is not None:
-            self._guessing.close()
         if self._session is not None:
             self._session.close()
 
@@ -202,8 +184,6 @@ class TurnRun:
             while not (said := session.step()):
                 if not len(session):
                     raise ModelError(f"the session of {self._agent.model.name} lost its rows")
-                if self._guessing is not None:
-                    self._guessing.listen(getattr(session, "said", _nothing))
             self._failures = 0
             return said
         except Exception as exc:  # noqa: BLE001 - it promised not to; the rows are told apart
@@ -291,16 +271,9 @@ class TurnRun:
                 if callable(carry):
                     arguments = carry(located.arguments, earlier)
                     located = dataclasses.replace(located, arguments=arguments)
-                if self._guessing is not None:
-                    self._guessing.meets(one.key, located)
                 seen.append(agent.tools.run(located, images))
             earlier.append((call, seen[-1]))
         return tuple(seen)
-
-
-def _nothing(key: int) -> str:
-    """What a session tells of a turn that doesn't tell."""
-    return ""
 
 
 def _step(

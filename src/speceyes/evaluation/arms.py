@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
-from speceyes.agent.guessers import EarlierCallGuesser, SmallModelGuesser
-from speceyes.agent.hint import Hint
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.drafting.rule import DepthRule
 from speceyes.errors import ConfigError
@@ -121,8 +119,8 @@ class Ground:
             more |= {"prompt": "", "choice_prompt": ""}
         return SpeculativeAnswerer(model, top_k=top_k, max_tokens=self.draft_tokens, **more)
 
-    def agent(self, **more: Any) -> AgenticFallback:
-        """The agent in batches; `more` is for `AgenticFallback`."""
+    def agent(self) -> AgenticFallback:
+        """The agent in batches."""
         return AgenticFallback(
             self.large,
             tools=Tools(self.tools),
@@ -130,7 +128,6 @@ class Ground:
             max_steps=self.max_steps,
             max_tokens=self.max_tokens,
             max_batch=self.batch_size,
-            **more,
         )
 
     def judge(self, which: str) -> ToolJudge | None:
@@ -181,15 +178,13 @@ class Ground:
             batch_size=self.batch_size,
         )
 
-    def funnel(
-        self, aggregate: Aggregate, judge: str = "large", *, hint: Hint | None = None
-    ) -> SpecPipeline:
+    def funnel(self, aggregate: Aggregate, judge: str = "large") -> SpecPipeline:
         """The whole funnel; it speculates always, so that routes don't depend on time."""
         return SpecPipeline(
             judge=self.judge(judge),
             answerer=self.answerer(self.top_k),
             gate=self.gate(aggregate),
-            fallback=self.agent(hint=hint),
+            fallback=self.agent(),
             batch_size=self.batch_size,
         )
 
@@ -273,22 +268,6 @@ _ARMS: dict[str, Arm] = {
             "transfer-likely",
             "reasoning transfer, verified by likelihood",
             lambda ground: _transfer(ground, "likelihood").stream,
-        ),
-        Arm(
-            "hint",
-            "funnel, min, rejected drafts as hints",
-            lambda ground: ground.funnel("min", hint="answer").stream,
-        ),
-        Arm(
-            "guessed",
-            "agent, its calls guessed",
-            lambda ground: agent_arm(
-                ground.agent(
-                    guesser=EarlierCallGuesser()
-                    if ground.looker is None
-                    else SmallModelGuesser(ground.looker, ground.dialect)
-                )
-            ),
         ),
         Arm(
             DEEP,

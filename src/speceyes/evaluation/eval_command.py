@@ -102,7 +102,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         default=DEFAULT_ARMS,
         metavar="LIST",
         help="with commas; agent and draft are always run; also min-small-judge, min-no-judge, "
-        "specreason, transfer, deep, cascade, hint and guessed; default: %(default)s",
+        "specreason, transfer, deep and cascade; default: %(default)s",
     )
     for name, default, what in (
         ("limit", None, "samples in all; default: the whole benchmark, 200 of the scenes"),
@@ -311,7 +311,6 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
     small = large if names[0] == names[1] else _load(names[1], options.device)
     looks = {
         "specreason",
-        "guessed",
         *(a for a in _asked(options) if arms.arm(a).needs or a == arms.DEEP),
     }
     looker = options.looker or (str(tiny.SMALL_ZOOM) if bundled else None)

@@ -103,7 +103,7 @@ class AgentSide:
         if job.watch is not None and job.ticket.audit is None:
             job.watch.joined()
         try:
-            self._current().add(self._number, job.query, job.ticket.rejected)
+            self._current().add(self._number, job.query)
         except Exception as exc:  # noqa: BLE001 - this one fails, and the next are served
             _log.error("a query could not join the agent: %s", type(exc).__name__)
             del self.live[self._number]

@@ -26,8 +26,8 @@ def settings() -> dict[str, Any]:
 
 
 def depth_settings() -> dict[str, Any]:
-    """Figures of `SMALL_ZOOM` by `speceyes.tiny.training.depth`: `top_k`, `cpu_seconds`, and with the
-    judge ("judged") and without ("unjudged") each drafter's `threshold` and `rule`.
+    """Figures of `SMALL_ZOOM`: `top_k`, `cpu_seconds`, and with the judge ("judged") and without
+    ("unjudged") each drafter's `threshold` and `rule`; by `speceyes.tiny.training.depth`.
     """
     data: dict[str, Any] = json.loads((WEIGHTS / "depth.json").read_text(encoding="utf-8"))
     return data
