@@ -22,9 +22,9 @@ from families import KINDS
 from family_models import Kind, build_kind
 from speceyes import Query, SpecPipeline
 from speceyes.dialects import dialect
-from speceyes.models._native import why_not
-from speceyes.models._pixels import QwenPixels
 from speceyes.models.hf import HFModel
+from speceyes.models.hf.pixels import QwenPixels
+from speceyes.models.hf.prompt_encoder import unsupported_reason
 from speceyes.types import Completion, Conversation, Message, Result, Sampling, ToolCall, Turn
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "backbones.md"
@@ -236,7 +236,7 @@ def examine(kind: Kind, directory: Path) -> Findings:
         batch=batch if same else float("inf"),
         forward=forward,
         saved=saved,
-        reuse=why_not(net, processor, held._pixels) or "",
+        reuse=unsupported_reason(net, processor, held._pixels) or "",
     )
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from random_models import FAMILIES, Family, build
 from speceyes import tiny
 from speceyes.models import HFModel
-from speceyes.models._fit import FIRST, MemoryFit
-from speceyes.models._live import _bucket
+from speceyes.models.hf.continuous_batch import _bucket
+from speceyes.models.hf.memory_fit import FIRST, MemoryFit
 from speceyes.tiny.scenes import questions
 from speceyes.types import Conversation, Message, Sampling
 

@@ -127,7 +127,7 @@ def test_a_file_imports_only_from_lower_floors(path: Path) -> None:
 
 def test_the_reader_sees_every_way_to_import(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("test_floors.SOURCE", tmp_path / "speceyes")
-    for name in ("pipeline.py", "models/hf.py"):
+    for name in ("pipeline.py", "models/hf/model.py"):
         file = tmp_path / "speceyes" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("")

@@ -23,9 +23,9 @@ from speceyes.calibration import Scoring, calibrate
 from speceyes.errors import CalibrationError, ConfigError, ImageError, InputError
 from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel
-from speceyes.models._pixels import ProcessorPixels, QwenPixels, pixels_of
 from speceyes.models._rgb import to_rgb
-from speceyes.models._stop import Row, Speech, StopStrings
+from speceyes.models.hf.pixels import ProcessorPixels, QwenPixels, pixels_of
+from speceyes.models.hf.stopping import Detokenizer, Row, StopStrings
 from speceyes.pipeline import SpecPipeline
 from speceyes.protocols import VisionLanguageModel
 from speceyes.types import Completion, Conversation, Message, Sampling
@@ -186,7 +186,7 @@ def test_sorting_saves_padding(family: Family) -> None:
 # --- where an answer ends -----------------------------------------------------------------
 
 
-def speech_of(model: HFModel) -> Speech:
+def speech_of(model: HFModel) -> Detokenizer:
     return model._speech
 
 
@@ -233,10 +233,10 @@ def test_end_of_sequence_first_gives_an_empty_answer(fresh: HFModel) -> None:
 
 def test_a_stop_string_that_straddles_tokens(model: HFModel) -> None:
     free = model.generate(MIXED, Sampling(max_tokens=24, top_k=4))
-    speech = speech_of(model)
+    detokenizer = speech_of(model)
     tried = 0
     for row, whole in enumerate(free):
-        pieces = [speech.piece(token) for token in whole.token_ids]
+        pieces = [detokenizer.piece(token) for token in whole.token_ids]
         for i in range(4, len(pieces) - 1):
             left, right = pieces[i], pieces[i + 1]
             if "\ufffd" in left + right or len(left) < 1 or len(right) < 2:
@@ -289,24 +289,24 @@ def test_stop_strings_are_met_as_soon_as_the_whole_text_has_one(
     """The cheap look at the tail finds what decoding everything at every step finds."""
     ids = TOKENIZER("".join(parts), add_special_tokens=False)["input_ids"]
     ids.insert(special, TOKENIZER.convert_tokens_to_ids("<|vision_start|>"))
-    speech = Speech(TOKENIZER, frozenset())
-    stops = StopStrings((stop, "never"), speech)
-    expected = next((n for n in range(1, len(ids) + 1) if stop in speech.text(ids[:n])), None)
+    detokenizer = Detokenizer(TOKENIZER, frozenset())
+    stops = StopStrings((stop, "never"), detokenizer)
+    expected = next((n for n in range(1, len(ids) + 1) if stop in detokenizer.text(ids[:n])), None)
     row = Row()
     met = next((n for n, t in enumerate(ids, 1) if row.take(t, frozenset(), stops)), None)
     assert met == expected
     if met is not None:
-        whole = speech.text(ids)
+        whole = detokenizer.text(ids)
         assert row.text(stops) == whole[: whole.find(stop) + len(stop)]
         assert row.ids == ids[:met]
 
 
 def test_a_special_token_can_be_a_stop_string() -> None:
-    speech = Speech(TOKENIZER, frozenset())
-    stops = StopStrings(("<|vision_end|>",), speech)
+    detokenizer = Detokenizer(TOKENIZER, frozenset())
+    stops = StopStrings(("<|vision_end|>",), detokenizer)
     row = Row()
     for token in TOKENIZER("blue<|vision_end|>")["input_ids"]:
-        row.take(token, speech.ends, stops)
+        row.take(token, detokenizer.ends, stops)
     assert (row.finish, row.text(stops)) == ("stop", "blue<|vision_end|>")
 
 

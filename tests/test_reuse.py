@@ -21,8 +21,8 @@ from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.models import HFModel
 from speceyes.models._bounded import BoundedCache
-from speceyes.models._pixels import QwenPixels
-from speceyes.models._prefix import BLOCK, Kept, PrefixCache
+from speceyes.models.hf.pixels import QwenPixels
+from speceyes.models.hf.prefix_cache import BLOCK, CacheEntry, PrefixCache
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import Schedule, SpecPipeline
 from speceyes.tiny.scenes import questions
@@ -149,7 +149,7 @@ tokens = st.lists(st.integers(0, 2), min_size=1, max_size=70)
 def test_the_longest_known_beginning_is_found(kept: list[list[int]], asked: list[int]) -> None:
     cache = PrefixCache(1 << 20)
     for row in kept:
-        cache.add(Kept(np.array(row, np.int64), _States(1)))
+        cache.add(CacheEntry(np.array(row, np.int64), _States(1)))
     found, n = cache.find(np.array(asked, np.int64))
 
     def common(row: list[int]) -> int:
@@ -169,9 +169,9 @@ def test_a_continued_conversation_replaces_its_beginning() -> None:
     cache = PrefixCache(1 << 20)
     row = np.arange(64, dtype=np.int64)
     for n in (20, 40, 64):
-        cache.add(Kept(row[:n], _States(100)))
+        cache.add(CacheEntry(row[:n], _States(100)))
         assert len(cache) == 1
-    cache.add(Kept(row[:32], _States(100)))
+    cache.add(CacheEntry(row[:32], _States(100)))
     assert len(cache) == 1
     assert cache.find(row)[1] == 64
 
@@ -180,7 +180,7 @@ def test_a_prefix_cache_stays_within_its_bytes() -> None:
     cache = PrefixCache(5000)
     rows = [np.full(32, i, np.int64) for i in range(20)]
     for row in rows:
-        cache.add(Kept(row, _States(1000)))
+        cache.add(CacheEntry(row, _States(1000)))
         assert cache.used <= 5000
     assert [cache.find(row)[1] for row in rows[-3:]] == [32, 32, 32]
     assert cache.find(rows[0])[1] == 0

@@ -36,7 +36,7 @@ class Peak:
         """Most bytes in use."""
 
     def __enter__(self) -> Self:
-        from speceyes.models import gauge
+        from speceyes.models.hf import device_memory as gauge
 
         gc.collect()
         gauge.reset(self._device)
@@ -57,7 +57,7 @@ class Peak:
             self._look()
 
     def _look(self) -> None:
-        from speceyes.models import gauge
+        from speceyes.models.hf import device_memory as gauge
 
         now = gauge.used(self._device)
         if now is not None and self.most is not None:
@@ -103,7 +103,7 @@ def scoring(
     """
     from PIL import Image
 
-    from speceyes.models import gauge
+    from speceyes.models.hf import device_memory as gauge
     from speceyes.models.shapes import build
     from speceyes.types import Conversation, Message, Sampling
 

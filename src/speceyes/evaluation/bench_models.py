@@ -171,7 +171,7 @@ def shaped(
     Raises:
         ConfigError: A shape, device or dtype that isn't there, or too little memory.
     """
-    from speceyes.models import gauge
+    from speceyes.models.hf import device_memory as gauge
     from speceyes.models.shapes import build, parameters, place
     from speceyes.models.sizes import named
 

@@ -24,8 +24,8 @@ from transformers import (
 
 from speceyes import prompts
 from speceyes.errors import ConfigError
-from speceyes.models._load import choose_device, choose_dtype
 from speceyes.models.hf import HFModel
+from speceyes.models.hf.load import choose_device, choose_dtype
 from speceyes.models.sizes import Shape, named
 
 _SPECIAL = (

@@ -19,10 +19,16 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 from typing_extensions import override
 
-from speceyes.models._decode import Decoded, below, drawn, generator, scored
-from speceyes.models._native import Reader, Spent, Tokens, given, sent
-from speceyes.models._prefix import Kept, PrefixCache
-from speceyes.models._stop import Row, Speech, StopStrings
+from speceyes.models.hf.generate import Decoded, below, drawn, generator, scored
+from speceyes.models.hf.prefix_cache import CacheEntry, PrefixCache
+from speceyes.models.hf.prompt_encoder import (
+    ComputeStats,
+    EncodedPrompt,
+    PromptEncoder,
+    inject_image_features,
+    to_device,
+)
+from speceyes.models.hf.stopping import Detokenizer, Row, StopStrings
 from speceyes.types import Sampling
 
 Key = TypeVar("Key")
@@ -41,7 +47,7 @@ class _Line(Generic[Key]):
     """A row under way."""
 
     key: Key
-    tokens: Tokens
+    tokens: EncodedPrompt
     generator: torch.Generator | None
     row: Row = field(default_factory=Row)
     length: int = 0
@@ -141,15 +147,15 @@ def _bucket(n: int, least: int) -> int:
 
 
 @final
-class LiveBatch(Generic[Key]):
+class ContinuousBatch(Generic[Key]):
     """Rows under way under one `Sampling`. Use it from one thread, inside inference mode.
 
     Args:
-        model: A model that `why_not` has nothing against.
+        model: A model that `unsupported_reason` has nothing against.
         reader: Its reader.
         prefixes: Conversations that were read before.
         sampling: How every row is decoded.
-        speech: Reads tokens.
+        detokenizer: Reads tokens.
         spent: Counts what is computed.
         compiled: The model's forward pass, compiled for fixed shapes; None steps as it is.
     """
@@ -157,17 +163,17 @@ class LiveBatch(Generic[Key]):
     def __init__(
         self,
         model: Any,
-        reader: Reader,
+        reader: PromptEncoder,
         prefixes: PrefixCache,
         sampling: Sampling,
-        speech: Speech,
-        spent: Spent,
+        detokenizer: Detokenizer,
+        spent: ComputeStats,
         compiled: Callable[..., Any] | None = None,
     ) -> None:
         self._compiled = compiled
         self._model, self._reader, self._prefixes = model, reader, prefixes
-        self._sampling, self._speech, self._spent = sampling, speech, spent
-        self._stops = StopStrings(sampling.stop, speech)
+        self._sampling, self._speech, self._spent = sampling, detokenizer, spent
+        self._stops = StopStrings(sampling.stop, detokenizer)
         self._lines: list[_Line[Key]] = []
         self._slots: _Slots | None = None
 
@@ -179,7 +185,9 @@ class LiveBatch(Generic[Key]):
         """The argument of the forward pass that takes keys and values."""
         return self._reader.cache_name
 
-    def add(self, rows: Sequence[tuple[Key, Tokens, int | None]]) -> list[tuple[Key, Decoded]]:
+    def add(
+        self, rows: Sequence[tuple[Key, EncodedPrompt, int | None]]
+    ) -> list[tuple[Key, Decoded]]:
         """Reads the prompts of new rows, and decodes a first token of each.
 
         Args:
@@ -200,15 +208,15 @@ class LiveBatch(Generic[Key]):
             group.append(at)
         return done + (self._join(rows, found, group) if group else [])
 
-    def _found(self, tokens: Tokens) -> tuple[Kept | None, int]:
+    def _found(self, tokens: EncodedPrompt) -> tuple[CacheEntry | None, int]:
         """An earlier conversation, and how much of it serves: all but the last token at most."""
         kept, common = self._prefixes.find(tokens.key)
         return kept, tokens.whole(min(common, len(tokens.ids) - 1))
 
     def _join(
         self,
-        rows: Sequence[tuple[Key, Tokens, int | None]],
-        found: Sequence[tuple[Kept | None, int]],
+        rows: Sequence[tuple[Key, EncodedPrompt, int | None]],
+        found: Sequence[tuple[CacheEntry | None, int]],
         group: Sequence[int],
     ) -> list[tuple[Key, Decoded]]:
         prompts = [rows[at][1] for at in group]
@@ -242,7 +250,7 @@ class LiveBatch(Generic[Key]):
         return done
 
     def likelihoods(
-        self, rows: Sequence[tuple[Tokens, Sequence[int]]]
+        self, rows: Sequence[tuple[EncodedPrompt, Sequence[int]]]
     ) -> list[npt.NDArray[np.float32]]:
         """How likely the model holds answers that it is given, in one pass.
 
@@ -270,8 +278,8 @@ class LiveBatch(Generic[Key]):
 
     def _read(
         self,
-        prompts: Sequence[Tokens],
-        found: Sequence[tuple[Kept | None, int]],
+        prompts: Sequence[EncodedPrompt],
+        found: Sequence[tuple[CacheEntry | None, int]],
         keep: int = 1,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """One pass over what is new in the prompts.
@@ -299,13 +307,13 @@ class LiveBatch(Generic[Key]):
         encoded = self._reader.encoded(shown, self._spent)
         start = time.perf_counter()
         logits = self._model(
-            input_ids=sent(torch.from_numpy(ids), device),
-            attention_mask=sent(torch.from_numpy(mask), device),
-            position_ids=sent(torch.from_numpy(positions), device),
+            input_ids=to_device(torch.from_numpy(ids), device),
+            attention_mask=to_device(torch.from_numpy(mask), device),
+            position_ids=to_device(torch.from_numpy(positions), device),
             use_cache=True,
             logits_to_keep=keep,
             **{self._reader.cache_name: cache},
-            **given(encoded),
+            **inject_image_features(encoded),
         ).logits[:, -keep:]
         self._spent.forward_s += time.perf_counter() - start
         self._spent.passes += 1
@@ -326,7 +334,7 @@ class LiveBatch(Generic[Key]):
         return logits.float(), states
 
     def _prefix_layers(
-        self, found: Sequence[tuple[Kept | None, int]], before: int
+        self, found: Sequence[tuple[CacheEntry | None, int]], before: int
     ) -> list[DynamicLayer]:
         """Layers that hold the beginnings, each from the left end of its row."""
         count = int(self._model.config.get_text_config().num_hidden_layers)
@@ -369,7 +377,7 @@ class LiveBatch(Generic[Key]):
             spare = min(_bucket(count, 1), slots.states.shape[2]) - count
             lengths, last, positions = (one + [0] * spare for one in (lengths, last, positions))
         slots.rows = torch.arange(len(lengths), device=device)
-        numbers = sent(torch.tensor([lengths, last, positions]), device)
+        numbers = to_device(torch.tensor([lengths, last, positions]), device)
         slots.places = numbers[0]
         mask = (torch.arange(slots.width, device=device)[None] <= numbers[0][:, None]).long()
         start = time.perf_counter()
@@ -475,4 +483,4 @@ class LiveBatch(Generic[Key]):
         if not self._prefixes.limit or not line.finite:
             return
         said = np.asarray(line.row.ids, np.int64)[: line.length - len(line.tokens.ids)]
-        self._prefixes.add(Kept(np.concatenate((line.tokens.key, said)), states))
+        self._prefixes.add(CacheEntry(np.concatenate((line.tokens.key, said)), states))

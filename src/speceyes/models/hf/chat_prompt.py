@@ -10,8 +10,8 @@ from typing import Any, final
 from jinja2 import TemplateError
 
 from speceyes.errors import ConfigError, ModelError, PromptError
-from speceyes.models._pixels import Pixels
 from speceyes.models._rgb import checked
+from speceyes.models.hf.pixels import Pixels
 from speceyes.types import Conversation, Image, Message
 
 logger = logging.getLogger(__name__)

@@ -42,7 +42,7 @@ def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Speech:
+class Detokenizer:
     """A tokenizer, as far as reading a model's answer needs one.
 
     Args:
@@ -95,14 +95,14 @@ class StopStrings:
 
     Args:
         strings: The stop strings; none may be empty.
-        speech: The tokenizer.
+        detokenizer: The tokenizer.
 
     Raises:
         ConfigError: A stop string is empty.
     """
 
     strings: tuple[str, ...]
-    speech: Speech
+    detokenizer: Detokenizer
     tokens: dict[int, str] = field(init=False)
     window: int = field(init=False)
     _last: frozenset[str] = field(init=False)
@@ -112,7 +112,7 @@ class StopStrings:
         if "" in self.strings:
             raise ConfigError("stop holds an empty string, which would stop every answer at once")
         # A stop string that is itself a special token never shows in the text.
-        tokens = {t: name for t, name in self.speech.special.items() if name in self.strings}
+        tokens = {t: name for t, name in self.detokenizer.special.items() if name in self.strings}
         object.__setattr__(self, "tokens", tokens)
         longest = max((len(s.encode()) for s in self.strings), default=0)
         object.__setattr__(self, "window", longest + 4)  # and what is left of a cut character
@@ -126,21 +126,21 @@ class StopStrings:
             return False
         if ids[-1] in self.tokens:
             return True
-        piece = self.speech.piece(ids[-1])
+        piece = self.detokenizer.piece(ids[-1])
         if not (self._always or _BROKEN in piece or any(c in self._last for c in piece)):
             return False
         tail: list[int] = []
         for token in reversed(ids):
-            if token not in self.speech.special:
+            if token not in self.detokenizer.special:
                 tail.append(token)
                 if len(tail) == self.window:
                     break
-        text = self.speech.text(tail[::-1])
+        text = self.detokenizer.text(tail[::-1])
         return any(string in text for string in self.strings)
 
     def cut(self, ids: Sequence[int]) -> str:
         """The text of an answer that met a stop string, up to and with that string."""
-        text = self.speech.text(ids)
+        text = self.detokenizer.text(ids)
         if ids and ids[-1] in self.tokens:
             return text + self.tokens[ids[-1]]
         ends = [text.find(s) + len(s) for s in self.strings if s in text]
@@ -184,4 +184,4 @@ class Row:
 
     def text(self, stops: StopStrings) -> str:
         """What was said, cut right after the stop string where one was met."""
-        return stops.cut(self.ids) if self._met else stops.speech.text(self.ids)
+        return stops.cut(self.ids) if self._met else stops.detokenizer.text(self.ids)

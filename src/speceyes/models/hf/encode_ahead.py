@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 
 from speceyes.fingerprint import fingerprint
-from speceyes.models._native import Features, Reader, sent
+from speceyes.models.hf.prompt_encoder import Features, PromptEncoder, to_device
 from speceyes.types import Image
 
 
-def encode_ahead(reader: Reader, images: Sequence[Image]) -> None:
-    """Puts the features of images that aren't known yet where `Reader.encoded` finds them.
+def encode_ahead(reader: PromptEncoder, images: Sequence[Image]) -> None:
+    """Puts the features of images that aren't known yet where `PromptEncoder.encoded` finds them.
 
     May run beside a forward pass in another thread, on the CPU. Call it in inference mode.
 
@@ -29,8 +29,8 @@ def encode_ahead(reader: Reader, images: Sequence[Image]) -> None:
         )
         inner, device = reader.model.model, reader.model.device
         out = inner.get_image_features(
-            sent(inputs["pixel_values"].to(reader.model.dtype), device),
-            sent(inputs["image_grid_thw"], device),
+            to_device(inputs["pixel_values"].to(reader.model.dtype), device),
+            to_device(inputs["image_grid_thw"], device),
             return_dict=True,
         )
         [found] = Features.split(out)

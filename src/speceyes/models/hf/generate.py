@@ -25,7 +25,7 @@ from transformers import (
 )
 from typing_extensions import override
 
-from speceyes.models._stop import Row, Speech, StopStrings
+from speceyes.models.hf.stopping import Detokenizer, Row, StopStrings
 from speceyes.scores import EPS
 from speceyes.types import Finish, Floor, Sampling
 
@@ -61,7 +61,7 @@ def decode(
     model: Any,
     inputs: Mapping[str, Any],
     sampling: Sampling,
-    speech: Speech,
+    detokenizer: Detokenizer,
     pad_id: int,
     seeds: Sequence[int | None],
     *,
@@ -73,15 +73,15 @@ def decode(
         model: The Hugging Face model.
         inputs: What the processor made of the batch, left-padded, on the model's device.
         sampling: Greedy where temperature is 0; see `Recorder` for the rest.
-        speech: Reads tokens.
+        detokenizer: Reads tokens.
         pad_id: Fills up rows that are finished.
         seeds: One a row, for its draws.
         keep_logits: Keep B x T x vocabulary till the end, as the paper's code does.
     """
-    stops = StopStrings(sampling.stop, speech)
+    stops = StopStrings(sampling.stop, detokenizer)
     recorder = Recorder(sampling, seeds)
-    stopping = PerRowStopping(len(seeds), speech.ends, stops, recorder)
-    with _neutral(model, sampling, speech.ends, pad_id), torch.inference_mode():
+    stopping = PerRowStopping(len(seeds), detokenizer.ends, stops, recorder)
+    with _neutral(model, sampling, detokenizer.ends, pad_id), torch.inference_mode():
         kept = model.generate(
             **inputs,
             return_dict_in_generate=keep_logits,
@@ -98,7 +98,7 @@ def decode(
             # A copy, so that one row that is kept doesn't keep the whole batch in memory.
             top_logprobs=_row(top, i, len(row.ids)),
             finish=row.finish or "length",
-            first_token=_first_token(first, i, speech),
+            first_token=_first_token(first, i, detokenizer),
             finite=bool(finite[i]),
         )
         for i, row in enumerate(stopping.rows)
@@ -112,9 +112,9 @@ def _row(top: npt.NDArray[np.float32] | None, index: int, n: int) -> npt.NDArray
 
 
 def _first_token(
-    first: tuple[list[list[int]], list[list[float]]] | None, index: int, speech: Speech
+    first: tuple[list[list[int]], list[list[float]]] | None, index: int, detokenizer: Detokenizer
 ) -> Mapping[str, float]:
-    return {} if first is None else speech.first_token(first[0][index], first[1][index])
+    return {} if first is None else detokenizer.first_token(first[0][index], first[1][index])
 
 
 @contextmanager

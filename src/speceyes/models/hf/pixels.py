@@ -88,9 +88,11 @@ class QwenPixels:
 
     @property
     def options(self) -> Mapping[str, Any]:
+        """The processor must not resize again."""
         return {"do_resize": False}
 
     def ready(self, image: Image) -> Image:
+        """The image in RGB, resized by Pillow."""
         rgb = to_rgb(image)
         size = self.size(rgb)
         resample = None if self.resample is None else PILImage.Resampling(int(self.resample))
@@ -160,9 +162,11 @@ class ProcessorPixels:
 
     @property
     def options(self) -> Mapping[str, Any]:
+        """None: the processor works as it always does."""
         return {}
 
     def ready(self, image: Image) -> Image:
+        """The image in RGB, in its own size."""
         return to_rgb(image)
 
     def size(self, image: Image) -> tuple[int, int]:

@@ -17,12 +17,14 @@ import torch
 from transformers.cache_utils import Cache
 
 from speceyes.errors import ModelError
-from speceyes.models._live import LiveBatch
-from speceyes.models._native import Tokens
-from speceyes.models._prefix import Kept
+from speceyes.models.hf.continuous_batch import ContinuousBatch
+from speceyes.models.hf.prefix_cache import CacheEntry
+from speceyes.models.hf.prompt_encoder import EncodedPrompt
 
 
-def last_attention(model: Any, live: LiveBatch[int], tokens: Tokens) -> npt.NDArray[np.float32]:
+def last_attention(
+    model: Any, live: ContinuousBatch[int], tokens: EncodedPrompt
+) -> npt.NDArray[np.float32]:
     """How much the last token attends to each token of a prompt, itself included.
 
     Args:
@@ -37,7 +39,7 @@ def last_attention(model: Any, live: LiveBatch[int], tokens: Tokens) -> npt.NDAr
         ModelError: The model gives no attentions.
     """
     n = len(tokens.ids)
-    before = Tokens(
+    before = EncodedPrompt(
         tokens.ids[:-1],
         tokens.key[:-1],
         tokens.shown,
@@ -45,7 +47,7 @@ def last_attention(model: Any, live: LiveBatch[int], tokens: Tokens) -> npt.NDAr
         int(tokens.positions[:, -1].max()),
     )
     _, [states] = live._read([before], [live._found(before)])
-    layers = live._prefix_layers([(Kept(before.key, states), n - 1)], n - 1)
+    layers = live._prefix_layers([(CacheEntry(before.key, states), n - 1)], n - 1)
     device = model.device
     with _eager(model):
         out = model(

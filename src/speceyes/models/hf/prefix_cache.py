@@ -24,7 +24,7 @@ BLOCK = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CacheEntry:
     """A conversation that was read.
 
     Args:
@@ -37,6 +37,7 @@ class Kept:
 
     @property
     def bytes(self) -> int:
+        """Memory that it takes."""
         return int(self.key.nbytes + self.states.element_size() * self.states.numel())
 
 
@@ -58,7 +59,7 @@ class PrefixCache:
 
     def __init__(self, limit: int) -> None:
         self._blocks: dict[bytes, int] = {}
-        self._kept: BoundedCache[int, Kept] = BoundedCache(
+        self._kept: BoundedCache[int, CacheEntry] = BoundedCache(
             limit, lambda kept: kept.bytes, self._forget
         )
         self._next = 0
@@ -76,7 +77,7 @@ class PrefixCache:
         """Bytes that are held now."""
         return self._kept.used
 
-    def find(self, key: npt.NDArray[np.int64]) -> tuple[Kept | None, int]:
+    def find(self, key: npt.NDArray[np.int64]) -> tuple[CacheEntry | None, int]:
         """The conversation with the longest beginning in common, and its length in tokens.
 
         Beginnings shorter than a block are not found.
@@ -94,7 +95,7 @@ class PrefixCache:
         differ = np.flatnonzero(kept.key[:n] != key[:n])
         return kept, int(differ[0]) if len(differ) else n
 
-    def add(self, kept: Kept) -> None:
+    def add(self, kept: CacheEntry) -> None:
         """Keeps a conversation. One that it continues is dropped: this one serves for both."""
         if kept.bytes > self.limit:
             return
@@ -118,7 +119,7 @@ class PrefixCache:
         """Forgets everything."""
         self._kept.clear()
 
-    def _forget(self, at: int, kept: Kept) -> None:
+    def _forget(self, at: int, kept: CacheEntry) -> None:
         for block in _chain(kept.key):
             if self._blocks.get(block) == at:
                 del self._blocks[block]

@@ -19,13 +19,13 @@ import torch
 
 from speceyes.fingerprint import fingerprint
 from speceyes.models._bounded import BoundedCache
-from speceyes.models._pixels import QwenPixels
-from speceyes.models._prompt import Prompt
+from speceyes.models.hf.chat_prompt import Prompt
+from speceyes.models.hf.pixels import QwenPixels
 from speceyes.types import Image
 
 
 @dataclass(slots=True)
-class Spent:
+class ComputeStats:
     """What was computed so far.
 
     Args:
@@ -47,7 +47,7 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ImageSpan:
     """An image in a row.
 
     Args:
@@ -66,7 +66,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class EncodedPrompt:
     """A prompt as the model reads it.
 
     Args:
@@ -79,15 +79,15 @@ class Tokens:
 
     ids: npt.NDArray[np.int64]
     key: npt.NDArray[np.int64]
-    shown: tuple[Shown, ...]
+    shown: tuple[ImageSpan, ...]
     positions: npt.NDArray[np.int64]
     following: int
 
-    def followed(self, ids: Sequence[int]) -> Tokens:
+    def followed(self, ids: Sequence[int]) -> EncodedPrompt:
         """This prompt with tokens of text behind it."""
         new = np.asarray(ids, np.int64)
         behind = np.broadcast_to(self.following + np.arange(len(new)), (3, len(new)))
-        return Tokens(
+        return EncodedPrompt(
             np.concatenate((self.ids, new)),
             np.concatenate((self.key, new)),
             self.shown,
@@ -129,10 +129,11 @@ class Features:
 
     @property
     def bytes(self) -> int:
+        """Memory that they take."""
         return sum(t.element_size() * t.numel() for t in (self.merged, *self.deep))
 
 
-def why_not(model: Any, processor: Any, pixels: Any) -> str | None:
+def unsupported_reason(model: Any, processor: Any, pixels: Any) -> str | None:
     """Why this model can't be driven this way; None where it can."""
     if not isinstance(pixels, QwenPixels):
         return "its image processor is not that of the Qwen-VL families"
@@ -158,8 +159,8 @@ def why_not(model: Any, processor: Any, pixels: Any) -> str | None:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Reader:
-    """Prompts to `Tokens`, images to `Features`.
+class PromptEncoder:
+    """Prompts to `EncodedPrompt`, images to `Features`.
 
     Args:
         model: A Qwen-VL model.
@@ -184,7 +185,7 @@ class Reader:
         named = inspect.signature(self.model.model.get_rope_index).parameters
         object.__setattr__(self, "_takes_types", "mm_token_type_ids" in named)
 
-    def tokens(self, prompt: Prompt) -> Tokens:
+    def tokens(self, prompt: Prompt) -> EncodedPrompt:
         """One prompt's tokens and positions."""
         mark = int(self.model.config.image_token_id)
         start = self.processor.tokenizer.bos_token
@@ -200,9 +201,9 @@ class Reader:
         for place, image, (grid, n) in zip(places, prompt.images, sizes, strict=True):
             digest, first = fingerprint(image), int(starts[place])
             key[first : first + n] = int.from_bytes(digest[:8], "big", signed=True) | -(1 << 63)
-            shown.append(Shown(image, digest, grid, first, n))
+            shown.append(ImageSpan(image, digest, grid, first, n))
         positions, following = self._positions(ids, ids == mark, [g for g, _ in sizes])
-        return Tokens(ids, key, tuple(shown), positions, following)
+        return EncodedPrompt(ids, key, tuple(shown), positions, following)
 
     def _grid(self, image: Image) -> tuple[tuple[int, int, int], int]:
         patch = int(self.processor.image_processor.patch_size)
@@ -230,10 +231,10 @@ class Reader:
         positions, delta = self.model.model.get_rope_index(row, **named)
         return positions[:, 0].numpy().astype(np.int64), n + int(delta)
 
-    def encoded(self, images: Sequence[Shown], spent: Spent) -> list[Features]:
+    def encoded(self, images: Sequence[ImageSpan], spent: ComputeStats) -> list[Features]:
         """The images' features, in order; those that aren't known are encoded in one batch."""
         known: dict[bytes, Features] = {}
-        new: dict[bytes, Shown] = {}
+        new: dict[bytes, ImageSpan] = {}
         for one in images:
             found = self.features.get(one.digest)
             if found is None:
@@ -253,7 +254,7 @@ class Reader:
             if digest not in self.features and digest not in self.ready:
                 self.ready.put(digest, self.pixels.quick(image))
 
-    def _encode(self, images: Sequence[Shown], spent: Spent) -> list[Features]:
+    def _encode(self, images: Sequence[ImageSpan], spent: ComputeStats) -> list[Features]:
         ahead = {one.digest: self.ready.take(one.digest) for one in images}
         # A pool of threads was slower: what each allocates goes back to the system at once.
         ready = [ahead[one.digest] or self.pixels.quick(one.image) for one in images]
@@ -261,22 +262,22 @@ class Reader:
         device, dtype = self.model.device, self.model.dtype
         start = time.perf_counter()
         out = self.model.model.get_image_features(
-            sent(inputs["pixel_values"].to(dtype), device),
-            sent(inputs["image_grid_thw"], device),
+            to_device(inputs["pixel_values"].to(dtype), device),
+            to_device(inputs["image_grid_thw"], device),
             return_dict=True,
         )
         spent.forward_s += time.perf_counter() - start
         return Features.split(out)
 
 
-def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The tensor on the device; to a GPU from pinned memory, so that nobody waits for it."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
-def given(features: Sequence[Features]) -> dict[str, Any]:
+def inject_image_features(features: Sequence[Features]) -> dict[str, Any]:
     """Arguments of a forward pass that uses these features instead of encoding pixels."""
     if not features:
         return {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, final
 
 from speceyes.errors import fault_of
-from speceyes.models._load import out_of_memory, reason
+from speceyes.models.hf.load import out_of_memory, reason
 from speceyes.types import Completion, Conversation
 
 logger = logging.getLogger(__name__)
@@ -26,17 +26,25 @@ LONGEST = 16
 
 
 class Rows(Protocol[Taken]):
-    """Rows that are decoded together: `LiveBatch`, with completions for what it decodes."""
+    """Rows that are decoded together: `ContinuousBatch`, with completions for what it decodes."""
 
     def __len__(self) -> int: ...
 
-    def add(self, rows: Sequence[tuple[int, Taken]]) -> list[tuple[int, Completion]]: ...
+    def add(self, rows: Sequence[tuple[int, Taken]]) -> list[tuple[int, Completion]]:
+        """Lets rows join; those that are finished at once."""
+        ...
 
-    def step(self) -> list[tuple[int, Completion]]: ...
+    def step(self) -> list[tuple[int, Completion]]:
+        """Decodes a token of every row; those that are finished now."""
+        ...
 
-    def said(self, key: int) -> str: ...
+    def said(self, key: int) -> str:
+        """The text of a row so far."""
+        ...
 
-    def drop(self, key: int) -> None: ...
+    def drop(self, key: int) -> None:
+        """Lets a row leave unfinished."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ class Host(Generic[Read]):
 
 
 @final
-class LiveSession(Generic[Read]):
+class ContinuousSession(Generic[Read]):
     """See `speceyes.protocols.Session`.
 
     Where a batch fails, all of its rows are begun anew, without a session, so that only those

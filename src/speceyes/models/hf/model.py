@@ -16,21 +16,27 @@ from typing import Any, final
 import torch
 
 from speceyes.errors import ConfigError, PromptError, fault_of
-from speceyes.models._attention import last_attention
 from speceyes.models._bounded import BoundedCache
-from speceyes.models._decode import Decoded, decode
-from speceyes.models._encode_ahead import encode_ahead
-from speceyes.models._fit import MemoryFit
-from speceyes.models._live import LiveBatch, compiled
-from speceyes.models._load import load, out_of_memory, reason, short_name
-from speceyes.models._native import Features, Reader, Spent, Tokens, why_not
-from speceyes.models._pixels import QwenPixels, pixels_of
-from speceyes.models._prefix import PrefixCache
-from speceyes.models._prompt import Prompt, Prompter
-from speceyes.models._revision import revision_of
 from speceyes.models._seed import row_seed
-from speceyes.models._session import Host, LiveSession
-from speceyes.models._stop import Speech, StopStrings, end_ids
+from speceyes.models.hf.attention import last_attention
+from speceyes.models.hf.chat_prompt import Prompt, Prompter
+from speceyes.models.hf.continuous_batch import ContinuousBatch, compiled
+from speceyes.models.hf.encode_ahead import encode_ahead
+from speceyes.models.hf.generate import Decoded, decode
+from speceyes.models.hf.load import load, out_of_memory, reason, short_name
+from speceyes.models.hf.memory_fit import MemoryFit
+from speceyes.models.hf.pixels import QwenPixels, pixels_of
+from speceyes.models.hf.prefix_cache import PrefixCache
+from speceyes.models.hf.prompt_encoder import (
+    ComputeStats,
+    EncodedPrompt,
+    Features,
+    PromptEncoder,
+    unsupported_reason,
+)
+from speceyes.models.hf.revision import revision_of
+from speceyes.models.hf.session import ContinuousSession, Host
+from speceyes.models.hf.stopping import Detokenizer, StopStrings, end_ids
 from speceyes.protocols import Session
 from speceyes.types import Completion, Conversation, Image, Sampling
 
@@ -50,7 +56,7 @@ class _Read:
     """A conversation as tokens; `index` is its place in the call."""
 
     index: int
-    tokens: Tokens
+    tokens: EncodedPrompt
 
 
 @final
@@ -128,25 +134,25 @@ class HFModel:
         self._pixels = pixels_of(processor.image_processor)
         self._prompter = Prompter(processor, self._pixels)
         self._pad_id: int = processor.tokenizer.pad_token_id
-        self._speech = Speech(processor.tokenizer, end_ids(model, processor.tokenizer))
+        self._speech = Detokenizer(processor.tokenizer, end_ids(model, processor.tokenizer))
         config = model.config.get_text_config()
         self._vocabulary: int = config.vocab_size
         self._longest: int | None = getattr(config, "max_position_embeddings", None)
-        self._spent = Spent()
+        self._spent = ComputeStats()
         if cache_bytes is None:
             cache_bytes = _DEFAULT_CACHE
             if on_cuda:
                 cache_bytes = torch.cuda.get_device_properties(model.device).total_memory // 8
         self._features = BoundedCache[bytes, Features](cache_bytes // 4, lambda f: f.bytes)
         self._prefixes = PrefixCache(cache_bytes - cache_bytes // 4)
-        self._reader: Reader | None = None
+        self._reader: PromptEncoder | None = None
         if not reference:
-            why = why_not(model, processor, self._pixels)
+            why = unsupported_reason(model, processor, self._pixels)
             if why is not None:
                 logger.info("%s: every prompt is read anew, since %s", self._name, why)
             elif isinstance(self._pixels, QwenPixels):
                 ahead = BoundedCache[bytes, Image](_AHEAD, lambda im: im.width * im.height * 4)
-                self._reader = Reader(model, processor, self._pixels, self._features, ahead)
+                self._reader = PromptEncoder(model, processor, self._pixels, self._features, ahead)
         self._compiled = compiled(model) if compile and self._reader is not None else None
         # Tokenizers hold state while they pad, and models keep positions between steps.
         self._lock = threading.Lock()
@@ -255,7 +261,7 @@ class HFModel:
         return self._max_batch if self._fit is None else min(self._max_batch, self._fit.rows())
 
     @property
-    def spent(self) -> Spent:
+    def spent(self) -> ComputeStats:
         """What was computed so far: tokens read, reused, decoded, and padding. Counted for
         the families that are driven by tokens only.
         """
@@ -372,7 +378,7 @@ class HFModel:
         if self._reader is None or sampling.temperature > 0:
             return None
         self._check(sampling)
-        return LiveSession(
+        return ContinuousSession(
             Host(
                 rows=lambda: _Rows(self, sampling),
                 read=lambda conversation: self._read(0, conversation),
@@ -399,7 +405,7 @@ class HFModel:
         found: list[float | None] = [None] * len(conversations)
         if self._reader is None:
             return found
-        rows: list[tuple[int, Tokens, list[int]]] = []
+        rows: list[tuple[int, EncodedPrompt, list[int]]] = []
         for at, (conversation, answer) in enumerate(zip(conversations, answers, strict=True)):
             with contextlib.suppress(Exception):
                 tokenizer = self._processor.tokenizer
@@ -601,10 +607,10 @@ class HFModel:
             done.update(batch.step())
         return [self._completion(done[p.index], len(p.tokens.ids)) for p in prompts]
 
-    def _live(self, sampling: Sampling) -> LiveBatch[int]:
+    def _live(self, sampling: Sampling) -> ContinuousBatch[int]:
         """An empty batch."""
         assert self._reader is not None
-        return LiveBatch(
+        return ContinuousBatch(
             self._model,
             self._reader,
             self._prefixes,
@@ -632,7 +638,7 @@ class HFModel:
 
 @final
 class _Rows:
-    """A `LiveBatch` whose rows come back as completions."""
+    """A `ContinuousBatch` whose rows come back as completions."""
 
     def __init__(self, model: HFModel, sampling: Sampling) -> None:
         self._model = model

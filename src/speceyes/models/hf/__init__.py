@@ -1,0 +1,5 @@
+"""Local weights: any Hugging Face `AutoModelForImageTextToText` and its processor."""
+
+from speceyes.models.hf.model import HFModel
+
+__all__ = ["HFModel"]
