@@ -30,9 +30,10 @@ from engine_server import (
 )
 from speceyes import ConfigError, ImageError
 from speceyes.models import OpenAIModel, ScriptedModel
-from speceyes.models._engine_ask import HABITS, ImageLinks
-from speceyes.models._engine_read import read
-from speceyes.models.openai import QwenSight, own_size
+from speceyes.models.openai import QwenResize, own_size
+from speceyes.models.openai.image_urls import ImageUrls
+from speceyes.models.openai.replies import read_completion
+from speceyes.models.openai.requests import CAPABILITIES
 from speceyes.types import Completion, Conversation, Message, Sampling
 
 Served = tuple[str, Behaviour]
@@ -137,7 +138,6 @@ def test_garbage_is_told_and_not_tried_again(
     [
         [],
         "text",
-        {"error": "x"},
         {"choices": []},
         {"choices": [{"message": None, "finish_reason": "stop"}]},
         {"choices": [{"message": {"content": 7}, "finish_reason": "stop"}]},
@@ -296,7 +296,7 @@ GOOD = [("token_id:5", -0.1), ("token_id:6", -3.0), ("token_id:7", -4.0)]
 
 
 def _read(reply: Any, k: int, kind: str = "vllm") -> Completion:
-    return read(reply, Sampling(top_k=k), HABITS[kind])
+    return read_completion(reply, Sampling(top_k=k), CAPABILITIES[kind])
 
 
 def test_rows_are_sorted_and_a_token_that_is_listed_twice_counts_once() -> None:
@@ -388,7 +388,7 @@ def test_an_engine_that_caps_them_is_refused_with_what_to_do(served: Served) -> 
 def test_first_tokens_of_the_same_text_are_summed() -> None:
     row = [(" yes", np.log(0.5)), (" yes", np.log(0.25)), ("no", np.log(0.2)), ("", -3.0)]
     reply = _reply([row], text="yes")
-    found = read(reply, Sampling(max_tokens=1, first_token=True), HABITS["sglang"])
+    found = read_completion(reply, Sampling(max_tokens=1, first_token=True), CAPABILITIES["sglang"])
     assert found.first_token == pytest.approx({" yes": 0.75, "no": 0.2})
 
 
@@ -420,7 +420,7 @@ def test_an_engine_that_does_not_say_which_stop_string_it_was(
     text: str, stops: tuple[str, ...], expected: str
 ) -> None:
     reply = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
-    assert read(reply, Sampling(stop=stops), HABITS["openai"]).text == expected
+    assert read_completion(reply, Sampling(stop=stops), CAPABILITIES["openai"]).text == expected
 
 
 @pytest.mark.parametrize("last, kept", [("<|im_end|>", 1), ("", 1), ("b", 2)])
@@ -440,7 +440,7 @@ def test_calls_and_thoughts_that_the_engine_took_apart_are_put_together() -> Non
     call = {"function": {"name": "zoom", "arguments": '{"b": [1, 2]}'}}
     message = {"content": None, "reasoning_content": "hm", "tool_calls": [call]}
     reply = {"choices": [{"message": message, "finish_reason": "tool_calls"}]}
-    found = read(reply, Sampling(), HABITS["openai"])
+    found = read_completion(reply, Sampling(), CAPABILITIES["openai"])
     assert found.finish == "stop"
     assert found.text == (
         '<think>hm</think>\n<tool_call>\n{"name": "zoom", "arguments": {"b": [1, 2]}}\n</tool_call>'
@@ -508,10 +508,10 @@ def test_images_arrive_as_they_are_seen(form: Any) -> None:
 def test_encoded_images_stay_within_their_bytes() -> None:
     rng = np.random.default_rng(0)
     noise = [Image.fromarray(rng.integers(0, 256, (50, 50, 3), dtype=np.uint8)) for _ in range(8)]
-    links = ImageLinks(30_000, "png", 95)
+    links = ImageUrls(30_000, "png", 95)
     for image in noise:
         links(image)
-    assert 0 < links._kept.used <= 30_000
+    assert 0 < links.kept_bytes <= 30_000
     links(noise[-1])
     assert links.encoded == 8
     links(noise[0])
@@ -661,7 +661,7 @@ def test_the_resizing_rule_is_that_of_the_qwen_families(
     from qwen_vl_utils import smart_resize
 
     image = _sized(width, height)
-    sight = QwenSight(*limits)
+    sight = QwenResize(*limits)
     if max(width, height) > 200 * min(width, height):
         with pytest.raises(ImageError, match="200"):
             sight(image)
@@ -681,9 +681,9 @@ def _sized(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize(
     "name, seen",
     [
-        ("Qwen/Qwen3-VL-8B-Instruct", QwenSight(32, 65_536, 16_777_216)),
-        ("Qwen/Qwen2.5-VL-7B-Instruct", QwenSight()),
-        ("ChenShawn/DeepEyes-7B", QwenSight()),
+        ("Qwen/Qwen3-VL-8B-Instruct", QwenResize(32, 65_536, 16_777_216)),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", QwenResize()),
+        ("ChenShawn/DeepEyes-7B", QwenResize()),
         ("llava-onevision", own_size),
     ],
 )

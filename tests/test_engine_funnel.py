@@ -11,7 +11,7 @@ import pytest
 from engine_server import Behaviour, serving
 from speceyes import SpecPipeline, tiny
 from speceyes.models import HFModel, OpenAIModel
-from speceyes.models.openai import QwenSight
+from speceyes.models.openai import QwenResize
 from speceyes.tiny.scenes import Item, questions
 from speceyes.types import Conversation, Message, Result, Sampling
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
     not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"
 )
 
-SEEN = {"large": QwenSight(28, 10_160, 15_735), "small": QwenSight(20, 5_184, 8_028)}
+SEEN = {"large": QwenResize(28, 10_160, 15_735), "small": QwenResize(20, 5_184, 8_028)}
 Served = tuple[str, Behaviour]
 QUERIES = 12
 

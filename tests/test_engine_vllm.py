@@ -16,7 +16,7 @@ import pytest
 
 from speceyes import ConfigError, SpecPipeline, tiny
 from speceyes.models import HFModel, OpenAIModel
-from speceyes.models.openai import QwenSight
+from speceyes.models.openai import QwenResize
 from speceyes.scores import separability
 from speceyes.tiny.scenes import questions
 from speceyes.types import Conversation, Message, Query, Result, Sampling
@@ -26,7 +26,7 @@ URLS = {
     for name in ("large", "small", "transformers")
 }
 QUERIES = 200
-SEEN = {"large": QwenSight(28, 10_160, 15_735), "small": QwenSight(20, 5_184, 8_028)}
+SEEN = {"large": QwenResize(28, 10_160, 15_735), "small": QwenResize(20, 5_184, 8_028)}
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.skipif(

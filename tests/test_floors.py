@@ -21,6 +21,7 @@ FLOORS = {
     "_headers": 1,
     "_pixels": 1,
     "_sources": 1,
+    "event_loop": 1,
     "fingerprint": 1,
     "images": 1.5,
     "scales": 1,

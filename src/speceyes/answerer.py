@@ -17,7 +17,7 @@ from speceyes.drafting.notes import deepened
 from speceyes.drafting.rule import DepthRule
 from speceyes.errors import ConfigError
 from speceyes.isolation import describe, generate_isolated
-from speceyes.protocols import Dialect, Session, Tool, VisionLanguageModel
+from speceyes.protocols import ChecksTopK, Dialect, Session, Tool, VisionLanguageModel
 from speceyes.scores import raw_scores
 from speceyes.types import Completion, Conversation, Floor, Message, Query, Sampling
 
@@ -53,8 +53,8 @@ class SpeculativeAnswerer:
         look_tokens: Most new tokens of a turn with a call.
 
     Raises:
-        ConfigError: A number is out of range, there are no tools for max_depth, or the dialect
-            or a tool is unknown.
+        ConfigError: A number is out of range, there are no tools for max_depth, the dialect
+            or a tool is unknown, or an engine returns fewer than top_k log-probabilities.
 
     Example:
         >>> from PIL import Image
@@ -88,6 +88,8 @@ class SpeculativeAnswerer:
         ):
             if value < 1:
                 raise ConfigError(f"{name}={value}; it must be at least 1")
+        if isinstance(model, ChecksTopK):  # or every draft fails later, one by one
+            model.check_top_k(top_k)
         self.model = model
         self.top_k = top_k
         self.max_tokens = max_tokens

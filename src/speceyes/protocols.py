@@ -41,6 +41,19 @@ class VisionLanguageModel(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksTopK(Protocol):
+    """A model that can tell beforehand whether it returns enough log-probabilities."""
+
+    def check_top_k(self, top_k: int) -> None:
+        """Finds out whether it returns top_k log-probabilities a token.
+
+        Raises:
+            ConfigError: It doesn't; with what to do.
+        """
+        ...
+
+
 class Session(Protocol):
     """Conversations that a model continues side by side, each joining and leaving on its own.
 

@@ -21,9 +21,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
-from speceyes.agent.event_loop import EventLoop
 from speceyes.agent.outcome import trajectory_of
 from speceyes.errors import ConfigError
+from speceyes.event_loop import EventLoop
 from speceyes.isolation import describe
 from speceyes.types import Query, Trajectory
 

@@ -1,8 +1,7 @@
-"""The size at which an engine's model sees an image, computed here: no engine says it."""
+"""Size at which an engine's model sees an image; computed here, since no engine tells."""
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import final
@@ -16,7 +15,7 @@ _LONGEST = 200
 
 @final
 @dataclass(frozen=True, slots=True)
-class QwenSight:
+class QwenResize:
     """The resizing rule of the Qwen-VL families: multiples of a factor within limits of area.
 
     Args:
@@ -31,7 +30,7 @@ class QwenSight:
 
     Example:
         >>> from PIL import Image
-        >>> QwenSight()(Image.new("RGB", (1000, 700)))
+        >>> QwenResize()(Image.new("RGB", (1000, 700)))
         (1008, 700)
     """
 
@@ -52,29 +51,24 @@ class QwenSight:
         Raises:
             ImageError: The image has no pixels, or is more than 200 times as long as wide.
         """
+        # Imported when needed, since it loads torch.
+        from qwen_vl_utils import smart_resize
+
         width, height = image.size
         if min(width, height) < 1 or max(width, height) > _LONGEST * min(width, height):
             raise ImageError(
                 f"an image of {width} x {height} pixels can't be seen by this model: crop it to "
                 f"at most {_LONGEST} times as long as wide"
             )
-        across, down = (max(self.factor, self._nearest(side)) for side in (width, height))
-        area = across * down
-        if area > self.max_pixels:
-            shrink = math.sqrt(width * height / self.max_pixels)
-            across, down = (
-                math.floor(side / shrink / self.factor) * self.factor for side in (width, height)
-            )
-        elif area < self.min_pixels:
-            grow = math.sqrt(self.min_pixels / (width * height))
-            across, down = (
-                math.ceil(side * grow / self.factor) * self.factor for side in (width, height)
-            )
+        down, across = smart_resize(
+            height,
+            width,
+            factor=self.factor,
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+        )
         # A thin image within a small budget would lose its short side altogether.
         return max(across, self.factor), max(down, self.factor)
-
-    def _nearest(self, side: int) -> int:
-        return round(side / self.factor) * self.factor
 
 
 def own_size(image: Image) -> tuple[int, int]:
@@ -82,28 +76,25 @@ def own_size(image: Image) -> tuple[int, int]:
     return image.size
 
 
-_KNOWN = (
+_FAMILIES = (
     (
         re.compile(r"qwen-?_?3(\.\d+)?-?_?vl|qwen-?_?3\.5", re.IGNORECASE),
-        QwenSight(32, 256 * 256, 4096 * 4096),
+        QwenResize(32, 256 * 256, 4096 * 4096),
     ),
     (
         re.compile(
             r"qwen-?_?2(\.5)?-?_?vl|deepeyes|thyme|mini-?o3|pixel-?reasoner|vilasr", re.IGNORECASE
         ),
-        QwenSight(),
+        QwenResize(),
     ),
 )
 
 
-def sight_of(name: str) -> QwenSight | None:
+def resize_of(name: str) -> QwenResize | None:
     """The rule of a family that the model's name shows, under its published checkpoints' limits.
 
     Example:
-        >>> sight_of("Qwen/Qwen3-VL-8B-Instruct").factor, sight_of("llava-1.5-7b-hf")
+        >>> resize_of("Qwen/Qwen3-VL-8B-Instruct").factor, resize_of("llava-1.5-7b-hf")
         (32, None)
     """
-    for pattern, sight in _KNOWN:
-        if pattern.search(name):
-            return sight
-    return None
+    return next((rule for pattern, rule in _FAMILIES if pattern.search(name)), None)

@@ -1,4 +1,4 @@
-"""What is settled with an engine before anything is asked of it: keys, its model, its kind."""
+"""Handshake with an engine: its key, the name of its model and its kind."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from speceyes.errors import ConfigError, ModelError
-from speceyes.models._engine_http import Endpoint, Refused
-from speceyes.models._engine_read import too_few
-from speceyes.types import Sampling
+from speceyes.models.openai.client import EngineClient
+from speceyes.models.openai.http_errors import EngineRefusal, with_notes
 
 logger = logging.getLogger(__name__)
 
@@ -20,26 +19,26 @@ Engine: TypeAlias = Literal["auto", "vllm", "sglang", "openai"]
 HOSTED = "api.openai.com"
 
 
-def meet(endpoint: Endpoint, model: str | None, engine: Engine) -> tuple[str, Engine]:
+def identify(client: EngineClient, model: str | None, engine: Engine) -> tuple[str, Engine]:
     """The model's name and the engine's kind, from its list of models.
 
     Raises:
         ConfigError: It can't be reached, or doesn't serve the model.
     """
     try:
-        listed = endpoint.call("/models")
+        listed = client.submit(client.call("/models")).result()
         served = {str(entry["id"]): str(entry.get("owned_by")) for entry in listed["data"]}
     except (ModelError, LookupError, TypeError, AttributeError) as exc:
-        hidden = isinstance(exc, Refused) and exc.status in (404, 405, 501)
+        hidden = isinstance(exc, EngineRefusal) and exc.status in (404, 405, 501)
         if model is not None and hidden:
-            logger.warning("%s lists no models: taken for a plain engine", endpoint.url)
+            logger.warning("%s lists no models: taken for a plain engine", client.url)
             return model, "openai" if engine == "auto" else engine
-        why = said(exc) if isinstance(exc, ModelError) else "its list of models is malformed"
+        why = with_notes(exc) if isinstance(exc, ModelError) else "its list of models is malformed"
         raise ConfigError(f"{why} (pass model= and engine= to do without its list)") from exc
     if model is None:
         if len(served) != 1:
             raise ConfigError(
-                f"{endpoint.url} serves {sorted(served) or 'no model'}: "
+                f"{client.url} serves {sorted(served) or 'no model'}: "
                 "name the model that is meant by model="
             )
         model = next(iter(served))
@@ -48,32 +47,21 @@ def meet(endpoint: Endpoint, model: str | None, engine: Engine) -> tuple[str, En
     if model not in served:
         if kind != "openai":
             raise ConfigError(
-                f"model={model!r} isn't served at {endpoint.url}, which has "
+                f"model={model!r} isn't served at {client.url}, which has "
                 f"{sorted(served)}: pass one of these"
             )
-        logger.warning("%s doesn't list %s", endpoint.url, model)
+        logger.warning("%s doesn't list %s", client.url, model)
     return model, kind if engine == "auto" else engine
 
 
-def capped(asked: int, sampling: Sampling, exc: Refused) -> str:
-    """What to do where an engine refuses to return so many log-probabilities."""
-    limit = re.search(
-        r"(?:max allowed|at most|less than or equal to|maximum(?: of)?):? (\d+)", str(exc)
-    )
-    what = too_few(asked, int(limit[1]) if limit else None)
-    drawn = " (one more than top_k, since temperature > 0)" if asked > sampling.top_k else ""
-    return f"{what}{drawn}; it says: {exc}"
-
-
-def said(exc: BaseException) -> str:
-    """An error's message with its notes."""
-    return "; ".join([str(exc), *getattr(exc, "__notes__", ())])
-
-
-def headers_of(
+def request_headers(
     base_url: str, api_key: str | None, headers: Mapping[str, str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Headers with the key among them, and what of them must never be shown."""
+    """Headers with the key among them, and the texts of them that must never be shown.
+
+    Raises:
+        ConfigError: A name or value that can't be a header.
+    """
     if api_key is None:
         api_key = os.environ.get("SPECEYES_API_KEY")
         # A key for one company must not be sent to whoever listens at another address.

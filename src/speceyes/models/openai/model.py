@@ -1,31 +1,37 @@
-"""Any OpenAI-compatible engine: vLLM, SGLang, llama.cpp's server, hosted APIs."""
+"""Vision-language model behind an OpenAI-compatible engine."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, final, get_args
+from concurrent.futures import Future
+from typing import Any, final, get_args
 
 from speceyes.errors import ConfigError, ModelError
-from speceyes.models._engine_ask import HABITS, ImageLinks, body_of
-from speceyes.models._engine_http import Cancel, Endpoint, Refused
-from speceyes.models._engine_meet import HOSTED, Engine, capped, headers_of, meet, said
-from speceyes.models._engine_read import read
-from speceyes.models._engine_session import EngineSession
-from speceyes.models._engine_sight import QwenSight, own_size, sight_of
-from speceyes.models._engine_words import refused_fault
 from speceyes.models._seed import row_seed
+from speceyes.models.openai.client import EngineClient
+from speceyes.models.openai.handshake import HOSTED, Engine, identify, request_headers
+from speceyes.models.openai.http_errors import (
+    EngineRefusal,
+    LogprobsError,
+    refused_fault,
+    with_notes,
+)
+from speceyes.models.openai.image_sizing import own_size, resize_of
+from speceyes.models.openai.image_urls import ImageFormat, ImageUrls
+from speceyes.models.openai.logprobs import about_logprobs, refused_logprobs
+from speceyes.models.openai.replies import read_completion
+from speceyes.models.openai.requests import CAPABILITIES, request_body
+from speceyes.models.openai.session import EngineSession, result_of
 from speceyes.protocols import Session
 from speceyes.types import Completion, Conversation, Image, Message, Sampling
 
-__all__ = ["OpenAIModel", "QwenSight", "own_size"]
-
 logger = logging.getLogger(__name__)
 
-_FIRST = (64, 20, 5)
+_FIRST_TOKENS = (64, 20, 5)
 """How many first tokens the judge is told of, at most; less where an engine refuses."""
 
 
@@ -37,7 +43,8 @@ class OpenAIModel:
     request that fails is a `Completion` with `error`, and its neighbours never notice. Images
     travel inside the request, encoded once each. One object may be called from several threads;
     an exception in the caller, such as Ctrl-C, closes the connections, which ends the work in
-    engines that watch them.
+    engines that watch them. `Sampling.floor` is not sent: no engine can stop at a token that is
+    below it, and the gate rejects the draft all the same.
 
     Args:
         base_url: The engine's address, such as "http://localhost:8000/v1"; "/v1" is added where
@@ -49,7 +56,9 @@ class OpenAIModel:
             OPENAI_API_KEY for api.openai.com alone. Never logged or shown.
         name: Names the model in results and calibrations; default: `model`.
         top_k: Ask now, with a request of two tokens, whether so many log-probabilities come back.
-        seen: How the engine resizes images: `QwenSight(factor, min_pixels, max_pixels)`,
+        template_kwargs: Arguments of the chat template (`chat_template_kwargs`), such as
+            `{"enable_thinking": False}`.
+        seen: How the engine resizes images: `QwenResize(factor, min_pixels, max_pixels)`,
             `own_size`, or any function of an image that gives (width, height) in pixels.
             Default: by the model's name, else the image's own size.
         image_format: "png", which loses nothing, or "jpeg", which is smaller for photos and
@@ -62,6 +71,7 @@ class OpenAIModel:
         backoff_s: Seconds before the second attempt; doubled for each further one, times a random
             number from 0.5 to 1.5. Where the engine says Retry-After, that counts instead.
         max_wait_s: The longest pause in seconds; an engine that asks for more is given up.
+        proxy: Address of an HTTP proxy to send everything through; the environment's are not used.
         headers: Further headers, such as a gateway's key. Never logged or shown.
         extra_body: Further fields of each request; a field that is None is left out.
 
@@ -85,8 +95,9 @@ class OpenAIModel:
         api_key: str | None = None,
         name: str | None = None,
         top_k: int | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
         seen: Callable[[Image], tuple[int, int]] | None = None,
-        image_format: Literal["png", "jpeg"] = "png",
+        image_format: ImageFormat = "png",
         jpeg_quality: int = 95,
         cache_bytes: int = 1 << 28,
         max_concurrency: int = 32,
@@ -94,30 +105,35 @@ class OpenAIModel:
         retries: int = 4,
         backoff_s: float = 0.5,
         max_wait_s: float = 60.0,
+        proxy: str | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
-        if engine not in get_args(Engine):
-            raise ConfigError(f"engine={engine!r}; it must be one of {get_args(Engine)}")
-        if image_format not in ("png", "jpeg"):
-            raise ConfigError(f"image_format={image_format!r}; it must be 'png' or 'jpeg'")
-        if not 1 <= jpeg_quality <= 95:
-            raise ConfigError(f"jpeg_quality={jpeg_quality}; it must be 1 to 95")
-        for what, amount, least in (
-            ("cache_bytes", cache_bytes, 0),
-            ("max_concurrency", max_concurrency, 1),
-            ("retries", retries, 0),
-            ("top_k", 1 if top_k is None else top_k, 1),
+        for what, choice, allowed in (
+            ("engine", engine, get_args(Engine)),
+            ("image_format", image_format, get_args(ImageFormat)),
         ):
-            if amount < least:
-                raise ConfigError(f"{what}={amount}; it must be at least {least}")
+            if choice not in allowed:
+                raise ConfigError(f"{what}={choice!r}; it must be one of {allowed}")
+        for what, amount, least, most in (
+            ("jpeg_quality", jpeg_quality, 1, 95),
+            ("cache_bytes", cache_bytes, 0, math.inf),
+            ("max_concurrency", max_concurrency, 1, math.inf),
+            ("retries", retries, 0, math.inf),
+            ("top_k", 1 if top_k is None else top_k, 1, math.inf),
+        ):
+            if not least <= amount <= most:
+                limit = "" if most == math.inf else f" and at most {most}"
+                raise ConfigError(f"{what}={amount}; it must be at least {least}{limit}")
         for what, seconds in (("backoff_s", backoff_s), ("max_wait_s", max_wait_s)):
             if not (math.isfinite(seconds) and seconds >= 0):
                 raise ConfigError(f"{what}={seconds}; it must be finite and at least 0 seconds")
         if not (math.isfinite(timeout_s) and timeout_s > 0):
             raise ConfigError(f"timeout_s={timeout_s}; it must be finite and above 0 seconds")
-        sent, secrets = headers_of(base_url, api_key, headers or {})
-        self._endpoint = Endpoint(
+        if proxy is not None and not re.fullmatch(r"https?://[^\s/]+/?", proxy):
+            raise ConfigError("proxy isn't an address such as 'http://proxy.example:3128'")
+        sent, secrets = request_headers(base_url, api_key, headers or {})
+        self._client = EngineClient(
             base_url,
             headers=sent,
             secrets=secrets,
@@ -125,47 +141,50 @@ class OpenAIModel:
             retries=retries,
             backoff_s=backoff_s,
             max_wait_s=max_wait_s,
-            connections=max_concurrency,
+            max_concurrency=max_concurrency,
+            proxy=proxy,
         )
-        self._threads = max_concurrency
-        self._links = ImageLinks(cache_bytes, image_format, jpeg_quality)
+        self._image_urls = ImageUrls(cache_bytes, image_format, jpeg_quality)
+        self._template_kwargs = dict(template_kwargs or {})
         self._extra = dict(extra_body or {})
-        self._first: tuple[int, ...] = _FIRST
+        self._first_tokens: tuple[int, ...] = _FIRST_TOKENS
+        self._checked_k = 0
+        self._said: set[str] = set()
         if model is None or engine == "auto":
-            model, engine = meet(self._endpoint, model, engine)
+            model, engine = identify(self._client, model, engine)
         self._model, self._engine = model, engine
-        self._habits = HABITS[engine]
+        self._capabilities = CAPABILITIES[engine]
         self._name = name or model
-        hosted = self._endpoint.host == HOSTED
+        hosted = self._client.host == HOSTED
         self._tokens_field = "max_completion_tokens" if hosted else "max_tokens"
-        self._seen = seen or sight_of(model)
-        if self._seen is None:
+        rule = seen or resize_of(model)
+        if rule is None:
             logger.info(
                 "%s: how it resizes images isn't known from its name; coordinates in pixels are "
                 "taken to be those of the image itself unless seen= says otherwise",
                 self._name,
             )
-            self._seen = own_size
+        self._seen: Callable[[Image], tuple[int, int]] = rule or own_size
         if top_k is not None:
-            self.probe(top_k)
+            self.check_top_k(top_k)
 
     def __repr__(self) -> str:
-        return f"OpenAIModel({self._endpoint.url!r}, {self._model!r}, engine={self._engine!r})"
+        return f"OpenAIModel({self._client.url!r}, {self._model!r}, engine={self._engine!r})"
 
     @property
     def name(self) -> str:
-        """Names the model in results and calibrations."""
+        """Name of the model in results and calibrations."""
         return self._name
 
     @property
     def engine(self) -> Engine:
-        """What it was told, or found, the engine to be."""
+        """The engine's kind, as told or found out."""
         return self._engine
 
     @property
     def images_encoded(self) -> int:
-        """How many images were encoded so far."""
-        return self._links.encoded
+        """Number of images that were encoded so far."""
+        return self._image_urls.encoded
 
     def seen_size(self, image: Image) -> tuple[int, int]:
         """(width, height) in pixels of the image as the model sees it, by the rule of `seen`.
@@ -173,7 +192,6 @@ class OpenAIModel:
         Raises:
             ImageError: The model can't see such an image.
         """
-        assert self._seen is not None
         return self._seen(image)
 
     def prepare(self, images: Sequence[Image]) -> None:
@@ -183,25 +201,32 @@ class OpenAIModel:
         """
         for image in images:
             with contextlib.suppress(Exception):
-                self._links(image)
+                self._image_urls(image)
 
-    def probe(self, top_k: int) -> None:
+    def check_top_k(self, top_k: int) -> None:
         """Asks for two tokens, to see whether the engine returns top_k log-probabilities.
+
+        Nothing is asked where as many were found before.
 
         Raises:
             ConfigError: It doesn't, or doesn't answer; with what to do.
         """
+        if top_k <= self._checked_k:
+            return
         asked = Conversation((Message("user", ("Say yes.",)),))
         sampling = Sampling(max_tokens=2, top_k=top_k)
         try:
-            self._complete(0, asked, sampling, Cancel())
+            self._client.submit(self._complete(0, asked, sampling)).result()
         except ModelError as exc:
-            raise ConfigError(f"{self!r}: {said(exc)}") from exc
+            raise ConfigError(f"{self!r}: {with_notes(exc)}") from exc
+        self._checked_k = top_k
 
     def close(self) -> None:
-        """Closes idle connections and gives up encoded images; the model stays usable."""
-        self._endpoint.close()
-        self._links.clear()
+        """Ends what is under way, closes connections and gives up encoded images; the model stays
+        usable.
+        """
+        self._client.close()
+        self._image_urls.clear()
 
     def generate(
         self, conversations: Sequence[Conversation], sampling: Sampling
@@ -214,21 +239,15 @@ class OpenAIModel:
             ConfigError: A stop string is empty.
         """
         _check_stop(sampling)
-        cancel = Cancel()
-        if len(conversations) < 2:
-            return [self._row(i, c, sampling, cancel) for i, c in enumerate(conversations)]
-        threads = min(self._threads, len(conversations))
-        with ThreadPoolExecutor(threads, thread_name_prefix="speceyes-engine") as pool:
-            try:
-                rows = [
-                    pool.submit(self._row, index, conversation, sampling, cancel)
-                    for index, conversation in enumerate(conversations)
-                ]
-                return [row.result() for row in rows]
-            except BaseException:
-                cancel.now()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        rows = [
+            self._client.submit(self._row(index, conversation, sampling))
+            for index, conversation in enumerate(conversations)
+        ]
+        try:
+            return [result_of(row) for row in rows]
+        except BaseException:
+            self._client.cancel(rows)
+            raise
 
     def session(self, sampling: Sampling) -> Session | None:
         """Conversations that are sent as they are added and come back as they finish, or None
@@ -240,56 +259,72 @@ class OpenAIModel:
         _check_stop(sampling)
         if sampling.temperature > 0:
             return None
-        return EngineSession(
-            lambda conversation, cancel: self._row(0, conversation, sampling, cancel),
-            self._threads,
-        )
 
-    def _row(
-        self, index: int, conversation: Conversation, sampling: Sampling, cancel: Cancel
-    ) -> Completion:
+        def submit(conversation: Conversation) -> Future[Completion]:
+            return self._client.submit(self._row(0, conversation, sampling))
+
+        return EngineSession(submit, self._client.cancel)
+
+    async def _row(self, index: int, conversation: Conversation, sampling: Sampling) -> Completion:
+        """The completion of one conversation; a failed one where it can't be had."""
         try:
-            return self._complete(index, conversation, sampling, cancel)
-        except Refused as exc:
-            return Completion.failed(said(exc), refused_fault(exc.status, str(exc)))
+            return await self._complete(index, conversation, sampling)
+        except LogprobsError as exc:
+            self._say_once("judge" if not sampling.top_k else "draft", str(exc))
+            return Completion.failed(with_notes(exc))
+        except EngineRefusal as exc:
+            return Completion.failed(with_notes(exc), refused_fault(exc.status, str(exc)))
         except ModelError as exc:
-            return Completion.failed(said(exc))
+            return Completion.failed(with_notes(exc))
         except Exception as exc:  # noqa: BLE001  (it ends this row, whatever it is)
             return Completion.failed(f"the request can't be made: {type(exc).__name__}: {exc}")
 
-    def _complete(
-        self, index: int, conversation: Conversation, sampling: Sampling, cancel: Cancel
+    def _say_once(self, phase: str, why: str) -> None:
+        if phase not in self._said:
+            self._said.add(phase)
+            logger.warning(
+                "%s: %s (said once; until then every such request fails, and its query goes to "
+                "the agent)",
+                self._name,
+                why,
+            )
+
+    async def _complete(
+        self, index: int, conversation: Conversation, sampling: Sampling
     ) -> Completion:
-        seed = row_seed(sampling.seed, index)
         # The token that was drawn is listed too, and can push the last of the top K out.
         least = sampling.top_k + (sampling.temperature > 0 and sampling.top_k > 0)
         while True:
-            first = self._first
+            first = self._first_tokens
             asked: int | None = max(least, first[0] if sampling.first_token else 0)
-            if not asked and not self._habits.tells_count:
+            if not asked and not self._capabilities.counts_by_logprobs:
                 asked = None
-            body = body_of(
-                conversation,
-                sampling,
-                model=self._model,
-                habits=self._habits,
-                links=self._links,
-                seed=seed,
-                tokens_field=self._tokens_field,
-                top_logprobs=asked,
-                extra=self._extra,
-            )
+
+            def body(top_logprobs: int | None = asked) -> Mapping[str, Any]:
+                return request_body(
+                    conversation,
+                    sampling,
+                    model=self._model,
+                    capabilities=self._capabilities,
+                    image_urls=self._image_urls,
+                    seed=row_seed(sampling.seed, index),
+                    tokens_field=self._tokens_field,
+                    top_logprobs=top_logprobs,
+                    template_kwargs=self._template_kwargs,
+                    extra=self._extra,
+                )
+
             try:
-                reply = self._endpoint.call("/chat/completions", body, cancel)
-            except Refused as exc:
-                if asked and exc.status in (400, 422) and "logprob" in str(exc).lower():
-                    if sampling.first_token and asked > least and len(first) > 1:
-                        logger.info("%s: %s; asking for fewer", self._name, exc)
-                        self._first = first[1:]
-                        continue
-                    raise ModelError(capped(asked, sampling, exc)) from exc
-                raise
-            return read(reply, sampling, self._habits)
+                reply = await self._client.call("/chat/completions", body)
+            except EngineRefusal as exc:
+                if not asked or not about_logprobs(exc):
+                    raise
+                if sampling.first_token and asked > least and len(first) > 1:
+                    logger.info("%s: %s; asking for fewer", self._name, exc)
+                    self._first_tokens = first[1:]
+                    continue
+                raise refused_logprobs(asked, sampling, exc) from exc
+            return read_completion(reply, sampling, self._capabilities)
 
 
 def _check_stop(sampling: Sampling) -> None:

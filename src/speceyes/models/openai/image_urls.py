@@ -1,0 +1,82 @@
+"""Images as data URLs, each encoded once."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from concurrent.futures import Future
+from typing import Literal, TypeAlias, final
+
+from speceyes.fingerprint import fingerprint
+from speceyes.models._bounded import BoundedCache
+from speceyes.models._rgb import checked, to_rgb
+from speceyes.types import Image
+
+ImageFormat: TypeAlias = Literal["png", "jpeg"]
+
+
+@final
+class ImageUrls:
+    """Cache of data URLs by an image's content.
+
+    Args:
+        limit: Bytes of URLs that are kept, the least recently used given up first.
+        image_format: "png", which loses nothing, or "jpeg", which is smaller for photos.
+        quality: Of JPEG, 1 to 95; colours are not subsampled.
+    """
+
+    def __init__(self, limit: int, image_format: ImageFormat, quality: int) -> None:
+        self._format, self._quality = image_format, quality
+        self._kept = BoundedCache[bytes, str](limit, len)
+        self._encoding: dict[bytes, Future[str]] = {}
+        self._lock = threading.Lock()
+        self.encoded = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Size of the URLs that are kept."""
+        return self._kept.used
+
+    def __call__(self, image: Image) -> str:
+        """The image in RGB as a data URL, what is transparent on white.
+
+        Raises:
+            InputError: Not a PIL image. Paths and URLs are never opened here.
+        """
+        key = fingerprint(checked(image))
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                return found
+            encoding = self._encoding.get(key)
+            mine = encoding is None
+            if encoding is None:
+                encoding = self._encoding[key] = Future()
+        if mine:
+            try:
+                url = self._encode(image)
+                self._kept.put(key, url)
+                encoding.set_result(url)
+            except BaseException as exc:
+                encoding.set_exception(exc)
+                raise
+            finally:
+                with self._lock:
+                    del self._encoding[key]
+        return encoding.result()
+
+    def clear(self) -> None:
+        """Gives up what is kept."""
+        self._kept.clear()
+
+    def _encode(self, image: Image) -> str:
+        with self._lock:
+            self.encoded += 1
+        buffer = io.BytesIO()
+        rgb = to_rgb(image)
+        if self._format == "png":
+            rgb.save(buffer, "PNG", compress_level=1, icc_profile=None)
+        else:
+            rgb.save(buffer, "JPEG", quality=self._quality, subsampling=0, icc_profile=None)
+        return f"data:image/{self._format};base64,{base64.b64encode(buffer.getvalue()).decode()}"

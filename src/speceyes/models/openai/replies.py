@@ -1,0 +1,194 @@
+"""Completions from an engine's replies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from speceyes.errors import ModelError
+from speceyes.models.openai.logprobs import (
+    UNKNOWN_ID,
+    ReplyToken,
+    check_complete,
+    first_token,
+    top_rows,
+)
+from speceyes.models.openai.requests import EngineCapabilities
+from speceyes.types import Completion, Finish, Sampling
+
+_FINISH: Mapping[str, Finish] = {
+    "stop": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "tool_calls": "stop",
+    "function_call": "stop",
+    "length": "length",
+}
+
+
+def read_completion(reply: Any, sampling: Sampling, capabilities: EngineCapabilities) -> Completion:
+    """The completion that a reply holds.
+
+    Args:
+        reply: The engine's JSON.
+        sampling: What was asked for.
+        capabilities: What the engine does beyond the protocol.
+
+    Raises:
+        ModelError: The reply is malformed, or lacks what was asked for.
+    """
+    try:
+        choice = reply["choices"][0]
+        finish = choice.get("finish_reason")
+        if choice.get("error"):  # a gateway's word of an engine that failed on the way
+            raise ModelError(f"the engine failed: {json.dumps(choice['error'])[:400]}")
+        raw_text = _text(choice["message"])
+        stopped = choice.get("stop_reason", choice.get("matched_stop"))
+        usage = reply.get("usage") or {}
+        counted = _count(usage.get("completion_tokens"))
+        prompt_tokens = _count(usage.get("prompt_tokens")) or 0
+        listed = (choice.get("logprobs") or {}).get("content") or []
+        tokens = [ReplyToken.read(entry) for entry in listed]
+    except (LookupError, TypeError, AttributeError, ValueError) as exc:
+        raise ModelError(
+            f"the engine's reply isn't a chat completion ({type(exc).__name__}: {exc}), beginning "
+            f"{json.dumps(reply)[:120]!r}: check that base_url leads to an OpenAI-compatible engine"
+        ) from None
+    if finish not in _FINISH:
+        raise ModelError(
+            f"the engine ended the answer with finish_reason={finish!r}; only "
+            f"{', '.join(_FINISH)} are known: look into the engine's log"
+        )
+    met = stopped if isinstance(stopped, str) and stopped in sampling.stop else None
+    text = _with_stop(raw_text, sampling, met, finish == "stop")
+    k = sampling.top_k
+    if k or sampling.first_token:
+        check_complete(tokens, counted, text)
+    rows = top_rows(tokens, k)
+    first: dict[str, float] = {}
+    if sampling.first_token and tokens:
+        top_rows(tokens[:1], 1)
+        first = first_token(tokens[0])
+    ids = tuple(token.id for token in tokens) if tokens else (UNKNOWN_ID,) * (counted or 0)
+    natural = finish == "stop" and not isinstance(stopped, str)
+    if natural and tokens and _is_end(tokens[-1], (raw_text, text), capabilities):
+        ids, rows = ids[:-1], rows[:-1]
+    return Completion(
+        text=text,
+        token_ids=ids,
+        top_logprobs=rows if k and len(rows) else np.zeros((0, 0), dtype=np.float32),
+        # A text that was cut here had its stop string before its length.
+        finish="stop" if len(text) < len(raw_text) else _FINISH[finish],
+        prompt_tokens=prompt_tokens,
+        first_token=first,
+    )
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """The text of the model, put together again where the engine took it apart.
+
+    Raises:
+        TypeError: There are parts that have no text.
+    """
+    content = message.get("content") or message.get("refusal") or ""
+    text = content if isinstance(content, str) else "".join(map(_part, _listed(content)))
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(thought, str) and thought:
+        text = f"<think>{thought}</think>{text}"
+    return text + "".join(
+        _call(call["function"]["name"], call["function"].get("arguments"))
+        for call in message.get("tool_calls") or ()
+    )
+
+
+def _listed(content: Any) -> list[Any]:
+    if not isinstance(content, list):
+        raise TypeError(f"content is a {type(content).__name__}, neither text nor a list of parts")
+    return content
+
+
+def _part(part: Any) -> str:
+    """The text of one part of a content that is a list."""
+    if isinstance(part, str):
+        return part
+    kind = part.get("type", "text")
+    if kind in ("thinking", "reasoning"):
+        thought = part.get("thinking") or part.get("reasoning") or part.get("text")
+        thought = thought or part.get("summary") or ""
+        inner = thought if isinstance(thought, str) else "".join(map(_part, _listed(thought)))
+        return f"<think>{inner}</think>" if inner else ""
+    if kind == "redacted_thinking":
+        return ""
+    if kind == "tool_use":
+        return _call(part["name"], part.get("input"))
+    text = part.get("text", part.get("refusal"))
+    if not isinstance(text, str):
+        raise TypeError(f"content has a part of type {kind!r} without text")
+    return text
+
+
+def _call(name: str, arguments: Any) -> str:
+    """A call as the Hermes format writes it; engines leave out arguments where there are none."""
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments or {})
+    name = json.dumps(name)
+    arguments = arguments.strip() or "{}"
+    if arguments == "null":
+        arguments = "{}"
+    return f'\n<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
+
+
+def _with_stop(text: str, sampling: Sampling, met: str | None, ended: bool) -> str:
+    """The text up to its first stop string, which engines leave out.
+
+    Where the engine doesn't say which one it was, it is a closing tag whose opening tag the text
+    has left open, the last such; otherwise the text is taken as it came.
+    """
+    start = _thought_end(text, sampling.stop_after)
+    if start is None:
+        return text
+    ends = [text.find(s, start) + len(s) for s in sampling.stop if s in text[start:]]
+    if ends:
+        return text[: min(ends)]
+    if met is not None:
+        return text + met
+    if ended and not sampling.stop_after:  # else the engine was given no stop strings
+        tags = [s for s in sampling.stop if s.startswith("</") and s.endswith(">")]
+        opened = {s: text.rfind("<" + s[2:]) for s in tags}
+        last = max(opened, key=lambda s: opened[s], default=None)
+        if last is not None and opened[last] >= 0:
+            return text + last
+    return text
+
+
+def _thought_end(text: str, close: str) -> int | None:
+    """Place from which stop strings count; None where a reasoning block was left open."""
+    if not close:
+        return 0
+    end = text.find(close)
+    if end >= 0:
+        return end + len(close)
+    return None if close.startswith("</") and "<" + close[2:] in text else 0
+
+
+def _is_end(token: ReplyToken, texts: Sequence[str], capabilities: EngineCapabilities) -> bool:
+    """Whether the last token is the end of the sequence, which is no part of the answer.
+
+    Args:
+        token: The last one.
+        texts: The text as it came, and with its stop string.
+        capabilities: What the engine does.
+    """
+    if capabilities.lists_end is not None:
+        return capabilities.lists_end
+    spelling = token.text.encode() if token.spelling is None else token.spelling
+    return not spelling or not any(
+        text.encode("utf-8", "replace").endswith(spelling) for text in texts
+    )

@@ -1,0 +1,484 @@
+"""Replies and requests as engines, gateways and thinking models really write them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from engine_server import Behaviour, Fault, refused, sent, serving
+from speceyes import ConfigError, SpecPipeline
+from speceyes.judge import ToolJudge
+from speceyes.models import OpenAIModel, ScriptedModel
+from speceyes.models.openai.replies import read_completion
+from speceyes.models.openai.requests import CAPABILITIES
+from speceyes.types import Conversation, Message, Query, Sampling
+from test_engine import RED, ask, fails, one
+
+Served = tuple[str, Behaviour]
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    with serving({"m": ScriptedModel({"call": "<a>x</a> more", "": "it is red"})}) as found:
+        yield found
+
+
+@pytest.fixture
+def model(served: Served) -> Iterator[OpenAIModel]:
+    made = OpenAIModel(served[0], "m", retries=2, backoff_s=0.01, timeout_s=5)
+    yield made
+    made.close()
+
+
+def text_of(message: dict[str, Any], finish: str = "stop", **sampling: Any) -> str:
+    reply = {"choices": [{"message": message, "finish_reason": finish}]}
+    return read_completion(reply, Sampling(**sampling), CAPABILITIES["openai"]).text
+
+
+# Contents
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        ([{"type": "text", "text": "it is"}, {"type": "text", "text": " red"}], "it is red"),
+        ([{"type": "output_text", "text": "red", "annotations": []}], "red"),
+        (["red", " dog"], "red dog"),
+        (
+            [{"type": "thinking", "thinking": "hm", "signature": "x"}, {"text": "red"}],
+            "<think>hm</think>red",
+        ),
+        (
+            [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                {"type": "text", "text": "red"},
+            ],
+            "<think>hm</think>red",
+        ),
+        (
+            [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}]}, "red"],
+            "<think>a</think>red",
+        ),
+        ([{"type": "redacted_thinking", "data": "zzz"}, {"type": "text", "text": "red"}], "red"),
+        (
+            [{"type": "text", "text": "I zoom."}, {"type": "tool_use", "name": "z", "input": {}}],
+            'I zoom.\n<tool_call>\n{"name": "z", "arguments": {}}\n</tool_call>',
+        ),
+        ([], ""),
+        (None, ""),
+    ],
+)
+def test_a_content_of_parts_is_joined(content: Any, expected: str) -> None:
+    assert text_of({"content": content}) == expected
+
+
+@pytest.mark.parametrize("content", [{"text": "x"}, [{"type": "audio", "data": "x"}], [7]])
+def test_a_content_without_text_is_told_by_what_it_is(content: Any) -> None:
+    with pytest.raises(Exception, match=r"isn't a chat completion .*(content|'int')"):
+        text_of({"content": content})
+
+
+def test_parts_over_http_are_an_answer(served: Served, model: OpenAIModel) -> None:
+    def parted(reply: Any) -> Any:
+        message = reply["choices"][0]["message"]
+        message["content"] = [{"type": "text", "text": message["content"]}]
+        return reply
+
+    served[1].late = lambda number, body: parted
+    found = one(model, Sampling(top_k=4))
+    assert (found.text, found.error, len(found.top_logprobs)) == ("it is red", None, 3)
+
+
+def test_a_refusal_is_the_answer_where_there_is_no_other() -> None:
+    assert text_of({"content": None, "refusal": "I can't help."}) == "I can't help."
+
+
+@pytest.mark.parametrize(
+    "function, arguments",
+    [
+        ({"name": "z"}, "{}"),
+        ({"name": "z", "arguments": None}, "{}"),
+        ({"name": "z", "arguments": ""}, "{}"),
+        ({"name": "z", "arguments": "  "}, "{}"),
+        ({"name": "z", "arguments": "null"}, "{}"),
+        ({"name": "z", "arguments": {}}, "{}"),
+        ({"name": "z", "arguments": {"a": 1}}, '{"a": 1}'),
+        ({"name": "z", "arguments": '{"a": 1}'}, '{"a": 1}'),
+        ({"name": "z", "arguments": '{"a":'}, '{"a":'),
+    ],
+    ids=str,
+)
+def test_calls_may_lack_arguments(function: Any, arguments: str) -> None:
+    message = {"content": None, "tool_calls": [{"id": "1", "function": function}]}
+    expected = f'\n<tool_call>\n{{"name": "z", "arguments": {arguments}}}\n</tool_call>'
+    assert text_of(message, "tool_calls") == expected
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+def test_thoughts_that_stand_apart_come_first(key: str) -> None:
+    assert text_of({"content": "red", key: "hm"}) == "<think>hm</think>red"
+    assert text_of({"content": "red", key: None}) == "red"
+    assert text_of({"content": "red", key: ""}) == "red"
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        ({"message": "model is loading"}, ("200 with an error", "model is loading")),
+        ("no such model", ("200 with an error", "no such model")),
+        ({"message": "too long", "code": 400}, ("an error 400", "too long")),
+        ({"message": "no credit", "code": "403"}, ("an error 403", "no credit", "gateway")),
+        ({"code": "context_length"}, ("200 with an error", "context_length")),
+    ],
+)
+def test_an_error_that_comes_with_status_200_is_told(
+    served: Served, model: OpenAIModel, error: Any, words: tuple[str, ...]
+) -> None:
+    served[1].early = lambda number, body: sent(json.dumps({"error": error}).encode())
+    found = one(model)
+    fails(found, *words)
+    assert "base_url" not in (found.error or "")
+    assert len(served[1].bodies) == 1
+
+
+def test_an_error_object_that_says_busy_is_tried_again(served: Served, model: OpenAIModel) -> None:
+    busy = sent(json.dumps({"error": {"message": "overloaded", "code": 503}}).encode())
+    served[1].early = lambda number, body: busy if number < 2 else None
+    assert one(model).text == "it is red"
+    served[1].early = lambda number, body: busy
+    fails(one(model), "overloaded", "after 3 attempts")
+
+
+def test_a_choice_that_failed_says_why(served: Served, model: OpenAIModel) -> None:
+    def failed(reply: Any) -> Any:
+        reply["choices"][0] |= {"error": {"code": 502, "message": "upstream gone"}}
+        return reply
+
+    served[1].late = lambda number, body: failed
+    fails(one(model), "upstream gone")
+
+
+def test_403_names_more_than_the_key(served: Served, model: OpenAIModel) -> None:
+    served[1].early = lambda number, body: refused(403, "blocked by policy")
+    fails(one(model), "403", "blocked by policy", "model='m'", "gateway")
+
+
+# Log-probabilities that are refused
+
+
+def no_logprobs(status: int, why: str) -> Any:
+    def early(number: int, body: Any) -> Fault | None:
+        return refused(status, why) if body.get("logprobs") else None
+
+    return early
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_a_judge_without_log_probabilities_is_told_so_once(
+    served: Served, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    served[1].early = no_logprobs(status, "logprobs are not supported by this model")
+    model = OpenAIModel(served[0], "m", engine="openai", retries=0)
+    judge = ToolJudge(model, dialect=None)
+    for _ in range(3):
+        [judged] = judge([Query("Which?", (RED,))])
+        assert judged.needs_tools
+        assert "refuses the log-probabilities of the first token" in judged.reason
+        assert "parity=True" in judged.reason and "temperature" not in judged.reason
+    told = [r for r in caplog.records if r.levelno >= logging.WARNING and "refuses" in r.message]
+    assert len(told) == 1
+    model.close()
+
+
+def test_a_draft_without_log_probabilities_is_told_so_once(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    served[1].early = no_logprobs(403, "You are not allowed to request logprobs")
+    model = OpenAIModel(served[0], "m", engine="openai", retries=0)
+    for _ in range(3):
+        found = one(model, Sampling(top_k=64))
+        fails(found, "refuses top_k=64", "not allowed to request logprobs")
+        assert "temperature" not in (found.error or "") and "api_key" not in (found.error or "")
+    assert len([r for r in caplog.records if "refuses top_k=64" in r.message]) == 1
+    model.close()
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        "Requested sample logprobs of 64, which is greater than max allowed: 20",
+        "Invalid 'top_logprobs': integer above maximum value. Expected a value <= 20, but got 64.",
+        "top_logprobs must be less than or equal to 20",
+    ],
+)
+def test_the_limit_is_read_from_the_engines_words(
+    served: Served, model: OpenAIModel, why: str
+) -> None:
+    served[1].early = no_logprobs(400, why)
+    fails(one(model, Sampling(top_k=64)), "than the engine returns (20)", "use top_k=20")
+
+
+def test_an_engine_with_too_few_fails_when_the_pipeline_is_built(served: Served) -> None:
+    served[1].max_logprobs = 20
+    small = OpenAIModel(served[0], "m")
+    with pytest.raises(ConfigError, match=r"than the engine returns \(20\).*--max-logprobs 64"):
+        SpecPipeline.from_pretrained(ScriptedModel("x"), small, tools=["zoom"])
+    pipe = SpecPipeline.from_pretrained(ScriptedModel("x"), small, tools=["zoom"], top_k=20)
+    asked = len(served[1].bodies)
+    small.check_top_k(20)
+    assert len(served[1].bodies) == asked  # it was asked before
+    pipe.close()
+    small.close()
+
+
+# What is sent
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_every_field_of_a_sampling_is_sent(kind: str) -> None:
+    drawn = Sampling(
+        temperature=0.7,
+        top_p=0.8,
+        sample_top_k=20,
+        presence_penalty=1.5,
+        repetition_penalty=1.0,
+        seed=1,
+    )
+    with serving({"m": ScriptedModel("x")}, kind=kind) as (url, behaviour):
+        model = OpenAIModel(url)
+        assert one(model, drawn).error is None
+        assert one(model, Sampling(top_p=0.8, sample_top_k=20)).error is None
+        assert one(model, Sampling(repetition_penalty=None)).error is None
+        warm, cold, own = behaviour.bodies
+        model.close()
+    fields = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "repetition_penalty")
+    assert [warm[field] for field in fields] == [0.7, 0.8, 20, 0.0, 1.5, 1.0]
+    assert [cold[field] for field in fields] == [0.0, 1.0, -1, 0.0, 0.0, 1.0]
+    assert "repetition_penalty" not in own
+
+
+def test_a_plain_engine_is_sent_what_was_asked_for_and_no_more() -> None:
+    with serving({"m": ScriptedModel("x")}, kind="openai") as (url, behaviour):
+        model = OpenAIModel(url)
+        assert one(model).error is None
+        assert one(model, Sampling(temperature=0.7, top_p=0.8)).error is None
+        fails(one(model, Sampling(repetition_penalty=1.1)), "repetition_penalty")
+        plain, drawn, _ = behaviour.bodies
+        model.close()
+    assert not {"top_p", "top_k", "min_p", "presence_penalty", "repetition_penalty"} & set(plain)
+    assert drawn["top_p"] == 0.8
+
+
+@pytest.mark.parametrize("kind", ["vllm", "openai"])
+def test_arguments_of_the_template_are_sent(kind: str) -> None:
+    with serving({"m": ScriptedModel("x")}, kind=kind) as (url, behaviour):
+        model = OpenAIModel(url, template_kwargs={"enable_thinking": True, "depth": 3})
+        one(model)
+        one(model, thinking=False)
+        given, closed = (body["chat_template_kwargs"] for body in behaviour.bodies)
+        model.close()
+    assert given == {"enable_thinking": True, "depth": 3}
+    assert closed == {"enable_thinking": False, "thinking": False, "depth": 3}
+
+
+def test_thinking_is_closed_where_the_engine_can() -> None:
+    for kind, expected in (("vllm", True), ("sglang", True), ("openai", False)):
+        with serving({"m": ScriptedModel("x")}, kind=kind) as (url, behaviour):
+            model = OpenAIModel(url)
+            one(model, thinking=False)
+            assert ("chat_template_kwargs" in behaviour.bodies[0]) is expected
+            one(model)
+            assert "chat_template_kwargs" not in behaviour.bodies[1]
+            model.close()
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("<think>a</b>c</think>d</b>e", "<think>a</b>c</think>d</b>"),
+        ("a</b>c</think>d</b>e", "a</b>c</think>d</b>"),  # the prompt had opened the block
+        ("<think>a</b>c", "<think>a</b>c"),  # cut within it
+        ("d</b>e", "d</b>"),
+    ],
+)
+def test_stop_strings_count_after_the_thought_only(text: str, expected: str) -> None:
+    with serving({"m": ScriptedModel(text)}) as (url, behaviour):
+        model = OpenAIModel(url)
+        found = one(model, Sampling(stop=("</b>",), stop_after="</think>"))
+        assert (found.text, found.error) == (expected, None)
+        assert "stop" not in behaviour.bodies[0]
+        model.close()
+
+
+def test_a_result_of_a_tool_names_its_call(served: Served, model: OpenAIModel) -> None:
+    asked = Conversation((*ask().messages, Message("tool", ("a dog",), call_id="c1")))
+    model.generate([asked], Sampling())
+    last = served[1].bodies[0]["messages"][-1]
+    assert last == {"role": "tool", "content": "a dog", "tool_call_id": "c1"}
+
+
+# Where it goes
+
+
+class _Proxy(BaseHTTPRequestHandler):
+    seen: list[str]
+
+    def do_POST(self) -> None:
+        self.seen.append(self.path)
+        self.rfile.read(int(self.headers["Content-Length"]))
+        data = json.dumps(
+            {"choices": [{"message": {"content": "by proxy"}, "finish_reason": "stop"}]}
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, list[str]]]:
+    seen: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Proxy,), {"seen": seen}))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", seen
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_environments_proxy_and_netrc_are_not_used(
+    served: Served,
+    proxy: tuple[str, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy[0])
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    served[1].key = "right"
+    model = OpenAIModel(served[0], "m", api_key="right")
+    assert one(model).text == "it is red"
+    assert proxy[1] == []
+    model.close()
+
+
+def test_a_proxy_that_is_asked_for_is_used(proxy: tuple[str, list[str]]) -> None:
+    model = OpenAIModel("http://gpu.test:8000/v1", "m", engine="openai", proxy=proxy[0])
+    assert one(model).text == "by proxy"
+    assert proxy[1] == ["http://gpu.test:8000/v1/chat/completions"]
+    model.close()
+    with pytest.raises(ConfigError, match="proxy") as caught:
+        OpenAIModel("http://x.test/v1", "m", engine="openai", proxy="me:hunter2@proxy")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_redirect_is_not_followed(served: Served, proxy: tuple[str, list[str]]) -> None:
+    served[1].early = lambda number, body: refused(307, "there", Location=proxy[0] + "/v1")
+    model = OpenAIModel(served[0], "m", api_key="secret-key", retries=0)
+    fails(one(model), "isn't followed", proxy[0])
+    assert proxy[1] == []
+    model.close()
+
+
+# Ends
+
+
+def test_a_closed_model_goes_on(served: Served, model: OpenAIModel) -> None:
+    assert one(model).error is None
+    model.close()
+    assert one(model).error is None
+
+
+def test_closing_ends_what_is_under_way(served: Served) -> None:
+    arrived = threading.Event()
+
+    def early(number: int, body: Any) -> Fault:
+        def wait(handler: Any, reply: Any) -> None:
+            arrived.set()
+            handler.hung_up_within(20)
+            handler.close_connection = True
+
+        return wait
+
+    served[1].early = early
+    model = OpenAIModel(served[0], "m", timeout_s=30)
+    rows: list[Any] = []
+    thread = threading.Thread(target=lambda: rows.append(one(model)))
+    thread.start()
+    assert arrived.wait(20)
+    model.close()
+    thread.join(20)
+    assert not thread.is_alive()
+    fails(rows[0], "the model was closed")
+
+
+def test_a_forked_child_asks_by_itself(served: Served, model: OpenAIModel) -> None:
+    assert one(model).error is None
+    code = (
+        "import os, sys\n"
+        "from PIL import Image\n"
+        "from speceyes.models import OpenAIModel\n"
+        "from speceyes.types import Conversation, Message, Sampling\n"
+        "model = OpenAIModel(sys.argv[1], 'm')\n"
+        "asked = [Conversation((Message('user', ('Which?',)),))]\n"
+        "assert model.generate(asked, Sampling())[0].text == 'it is red'\n"
+        "child = os.fork()\n"
+        "said = model.generate(asked, Sampling())[0].text\n"
+        "if child == 0:\n"
+        "    os._exit(0 if said == 'it is red' else 3)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, served[0]], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_either_client_library_will_do(library: str, served: Served) -> None:
+    pytest.importorskip(library)
+    other = "httpx" if library == "httpx2" else "httpx2"
+    code = (
+        f"import sys; sys.modules[{other!r}] = None\n"
+        "from speceyes.models import OpenAIModel\n"
+        "from speceyes.types import Conversation, Message, Sampling\n"
+        f"model = OpenAIModel({served[0]!r}, 'm')\n"
+        "asked = Conversation((Message('user', ('Which?',)),))\n"
+        "print(model.generate([asked] * 3, Sampling(top_k=4))[2].text)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout.strip(), done.stderr) == ("it is red", "")
+
+
+def test_without_a_client_library_it_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['httpx'] = sys.modules['httpx2'] = None\n"
+        "from speceyes import ConfigError\n"
+        "try:\n"
+        "    from speceyes.models import OpenAIModel\n"
+        "except ConfigError as exc:\n"
+        "    print(exc)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert 'pip install "speceyes[engine]"' in done.stdout, done.stderr
