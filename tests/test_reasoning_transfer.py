@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
+import re
+import threading
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from PIL import Image
 from random_models import FAMILIES, Family, build
 from speceyes import tiny
 from speceyes.errors import ConfigError
+from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel
 from speceyes.models.scripted import ScriptedModel, scripted_logprobs
-from speceyes.strategies import ReasoningTransfer
-from speceyes.strategies.reasoning_transfer import pays, same_words
+from speceyes.strategies import Reasoner, ReasoningTransfer, Selector
+from speceyes.strategies.verification import same_words
 from speceyes.tiny.scenes import questions
 from speceyes.types import Completion, Conversation, Message, Query, Sampling
 
@@ -67,33 +68,81 @@ def test_disagreement_hands_the_reasoning_over() -> None:
     assert run.transferred.written == run.transferred.kept == len(THOUGHT.split())
 
 
-@pytest.mark.parametrize(
-    ("keep", "wanted"),
-    [
-        ("all", THOUGHT),
-        ("last", "It is blue. Its edge is white."),
-        ("likeliest", "The wall is grey. It is blue."),
-    ],
-)
-def test_what_is_kept_of_the_reasoning(keep: Any, wanted: str) -> None:
+def kept_of(keep: Any, thought: Any = THOUGHT) -> tuple[str, ReasoningTransfer]:
+    """What the large model is handed, and the run."""
     seen: list[str] = []
 
     def again(conversation: Conversation, sampling: Sampling) -> str:
         seen.append(conversation.messages[-1].text)
         return "blue"
 
+    run = ReasoningTransfer(large(again=again), small(thought=thought), keep=keep)
+    ask(run)
+    return seen[0].split("trust what you see.\n")[1].split("\nAnswer with")[0], run
+
+
+@pytest.mark.parametrize(
+    ("keep", "wanted"),
+    [
+        ("all", THOUGHT),
+        (Selector("last", unit="sentences"), "It is blue. Its edge is white."),
+        (Selector("likeliest", unit="sentences"), "The wall is grey. It is blue."),
+        (Selector("last", share=0.2), "edge is white."),
+        (Selector("likeliest", share=0.2), "The wall is"),
+        (Selector("last", share=1.0), THOUGHT),
+    ],
+)
+def test_what_is_kept_of_the_reasoning(keep: Any, wanted: str) -> None:
     sure = {"The wall is grey.": -0.1, "The ball lies left.": -3.0, "It is blue.": -0.2}
     rows = [
         [value]
         for part in THOUGHT.split(". ")
         for value in [sure.get(part.rstrip(".") + ".", -2.0)] * len(part.split())
     ]
-    thought = Completion(THOUGHT, tuple(range(len(rows))), np.array(rows, np.float32))
-    run = ReasoningTransfer(large(again=again), small(thought=thought), keep=keep, sentences=2)
-    ask(run)
-    notes = seen[0].split("trust what you see.\n")[1].split("\nAnswer with")[0]
-    assert notes == wanted
-    assert run.transferred.kept <= run.transferred.written
+    tokens = re.findall(r"\s*\S+", THOUGHT)
+    for told in (tokens, ()):  # with the model's tokens, and with words where it tells none
+        thought = Completion(
+            THOUGHT, tuple(range(len(rows))), np.array(rows, np.float32), tokens=told
+        )
+        notes, run = kept_of(keep, thought)
+        # Of tokens that are as likely as each other the later ones are kept.
+        assert notes == (wanted if wanted != "The wall is" else "wall is grey.")
+        assert run.transferred.kept == len(notes.split())
+        assert run.transferred.written == len(tokens)
+
+
+@given(
+    tokens=st.lists(st.sampled_from(["A", " red", "ring", ".", " It", "\n", " é"]), min_size=1),
+    by=st.sampled_from(["all", "last", "likeliest", "attended", "random"]),
+    unit=st.sampled_from(["tokens", "sentences"]),
+    share=st.floats(0.01, 1.0),
+    seed=st.integers(0, 3),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_selector_keeps_its_share_in_order(
+    tokens: list[str], by: Any, unit: Any, share: float, seed: int
+) -> None:
+    n, rng = len(tokens), np.random.default_rng(seed)
+    rows = -rng.random((n, 1)).astype(np.float32)
+    said = Completion("".join(tokens), tuple(range(n)), rows, tokens=tuple(tokens))
+    weights = rng.random((2, 3, n)).astype(np.float32)
+    selector = Selector(by, share, unit, heads=((1, 2),), seed=seed)
+    notes, kept, written = selector.select(said, weights)
+    assert selector.select(said, weights) == (notes, kept, written) and written == n
+    left = iter("".join(tokens))
+    assert all(any(c == other for other in left) for c in notes if not c.isspace())
+    if by == "all":
+        assert notes == said.text.strip() and kept == n
+    elif unit == "tokens":
+        assert kept == max(1, round(share * n))
+    if by == "attended" and unit == "tokens" and kept == 1:
+        assert notes == tokens[int(np.argmax(weights[1, 2]))].strip()
+
+
+def test_a_random_selection_is_the_same_in_every_batch_and_differs_by_seed() -> None:
+    words = " ".join(f"w{i}" for i in range(40))
+    found = {seed: kept_of(Selector("random", seed=seed), words)[0] for seed in (0, 0, 1)}
+    assert found[0] != found[1] and all(len(one.split()) == 20 for one in found.values())
 
 
 def test_a_second_answer_of_the_small_model_can_settle_it() -> None:
@@ -158,7 +207,8 @@ def test_arguments_that_are_none() -> None:
     for options, message in (
         ({"verify": "vote"}, "verify='vote'"),
         ({"keep": "first"}, "keep='first'"),
-        ({"sentences": 0}, "sentences=0"),
+        ({"keep": Selector("last"), "batch_size": 0}, "batch_size=0"),
+        ({"verify": "separability"}, "needs gates"),
         ({"verify": "likelihood"}, "can't tell how likely"),
         ({"keep": "attended"}, "small can't tell what it attends to"),
     ):
@@ -166,12 +216,61 @@ def test_arguments_that_are_none() -> None:
             ReasoningTransfer(large(), small(), **options)  # type: ignore[arg-type]
 
 
-def test_words_and_the_rule_of_break_even() -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"by": "first"}, "keep='first'"), ({"unit": "words"}, "unit='words'")]
+    + [({"share": share}, "share=") for share in (0.0, 1.1, float("nan"))],
+)
+def test_selectors_that_are_none(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Selector(**options)
+
+
+def test_heads_that_the_model_lacks_are_named_and_all_is_handed_over() -> None:
+    said = Completion("a b", (1, 2), tokens=("a", " b"))
+    with pytest.raises(ConfigError, match="2 layers of 3 heads"):
+        Selector("attended", heads=((2, 0),)).select(said, np.zeros((2, 3, 2), np.float32))
+    assert Selector("attended").select(said) == ("a b", 2, 2)
+
+
+def test_same_words() -> None:
     query = Query("?", (DOT,))
     assert same_words(query, "A red ball!", "red ball") and not same_words(query, "", "")
-    rates = {"small_rate": 100.0, "read_rate": 5000.0, "large_rate": 30.0, "answer_tokens": 5.0}
-    assert pays(reasoning_tokens=100, kept_tokens=100, own_tokens=100, **rates)
-    assert not pays(reasoning_tokens=400, kept_tokens=400, own_tokens=100, **rates)
+
+
+@pytest.mark.parametrize(
+    ("margins", "settled"), [((9.0, 9.0), 3), ((9.0, 2.0), 0), ((2.0, 9.0), 0)]
+)
+def test_by_separability_both_must_be_sure(margins: tuple[float, float], settled: int) -> None:
+    gate = SeparabilityGate(0.98, top_k=4)
+    strong = ScriptedModel({"Somebody looked": "blue", "": "red"}, margin=margins[0])
+    quick = ScriptedModel({"step by step": THOUGHT, "": "red"}, margin=margins[1])
+    run = ReasoningTransfer(strong, quick, verify="separability", gates=(gate, gate))
+    results = ask(run, 3)
+    assert run.transferred.agreed == settled
+    assert {r.answer for r in results} == {"red" if settled else "blue"}
+
+
+def test_both_first_answers_are_asked_at_once() -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    def waits(conversation: Conversation, sampling: Sampling) -> str:
+        both.wait()  # breaks, and fails the row, unless the other model is asked meanwhile
+        return "red"
+
+    run = ReasoningTransfer(ScriptedModel({"": waits}), ScriptedModel({"": waits}))
+    assert ask(run)[0].route == "draft"
+
+
+def test_a_model_by_itself_reasons_or_does_not() -> None:
+    model = small(answer="red", thought=THOUGHT, second="blue")
+    [at_once], [reasoned] = ask(Reasoner(model, reason=False)), ask(Reasoner(model))
+    assert (at_once.answer, reasoned.answer) == ("red", "blue")
+    assert [s.text for s in reasoned.trajectory.steps] == [THOUGHT, "blue"]
+    gone = RuntimeError("gone")
+    [without] = ask(Reasoner(small(thought=gone)))
+    assert without.answer == "red"  # where it can't reason it answers at once
+    assert ask(Reasoner(small(answer=gone, thought=gone)))[0].route == "error"
 
 
 # --- likelihoods of given answers -------------------------------------------------------------
@@ -214,38 +313,40 @@ def test_a_likelihood_is_what_the_logits_say(family: Family) -> None:
 def test_attention_is_what_the_whole_pass_gives(family: Family, cache_bytes: int | None) -> None:
     net, processor = build(family)
     model = HFModel(net, processor, cache_bytes=cache_bytes)
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (56, 84, 3), np.uint8))
-    asked = Conversation((Message("user", (image, "What colour is it?")),))
-    parts, lead = ["What colour is", "the small square", "left of"], " the large circle?"
+    rng = np.random.default_rng(0)
+    asked, said, lead = [], [], "\nSo it is the large circle?"
+    for i in range(3):
+        image = Image.fromarray(rng.integers(0, 256, (56 + 30 * i, 84, 3), np.uint8))
+        asked.append(Conversation((Message("user", (image, "What colour is it?" * (i + 1))),)))
+        said.append(processor.tokenizer("the small square left of" + " it" * i)["input_ids"])
     before = net.config.get_text_config()._attn_implementation
     for _ in range(2):  # the second time over what was kept
-        [found] = model.attended([asked], [parts], lead)
-        model.generate([asked], Sampling(max_tokens=2))
+        found = model.attended(asked, said, lead)
+        model.generate(asked, Sampling(max_tokens=2))
     assert net.config.get_text_config()._attn_implementation == before
 
-    said = dataclasses.replace(asked, prefill=" ".join(parts) + lead)
-    inputs, [length] = model._prompter.batch([model._prompter.prompt(0, said)])
     net.set_attn_implementation("eager")
-    with torch.no_grad():
-        weights = net(**inputs, output_attentions=True).attentions
-    whole = torch.stack([one[0, :, -1].mean(dim=0) for one in weights]).mean(dim=0)
-    assert len(whole) == length
-    texts = [" ".join(parts[:k]) for k in range(4)]
-    ends = [
-        model._prompter.batch([model._prompter.prompt(0, dataclasses.replace(asked, prefill=t))])[1]
-        for t in texts
-    ]
-    wanted = [float(whole[a[0] : b[0]].sum()) for a, b in itertools.pairwise(ends)]
-    assert found == pytest.approx(wanted, abs=1e-5) and sum(found) < 1
+    for conversation, mine, weights in zip(asked, said, found, strict=True):
+        inputs, [length] = model._prompter.batch([model._prompter.prompt(0, conversation)])
+        ids = torch.tensor([[*mine, *processor.tokenizer(lead)["input_ids"]]])
+        inputs["input_ids"] = torch.cat((inputs["input_ids"], ids), dim=1)
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        if "mm_token_type_ids" in inputs:
+            more = torch.zeros(1, ids.shape[1], dtype=inputs["mm_token_type_ids"].dtype)
+            inputs["mm_token_type_ids"] = torch.cat((inputs["mm_token_type_ids"], more), dim=1)
+        with torch.no_grad():
+            whole = net(**inputs, output_attentions=True).attentions
+        wanted = torch.stack([one[0, :, -1] for one in whole])[:, :, length : length + len(mine)]
+        np.testing.assert_allclose(weights, wanted.numpy(), atol=1e-5)
 
 
 def test_what_cannot_be_read_has_no_attention_and_all_of_it_is_handed_over() -> None:
     net, processor = build("qwen3_vl")
     model = HFModel(net, processor)
     asked = Conversation((Message("user", (Image.new("RGB", (4000, 2)), "?")),))
-    assert model.attended([asked], [["a", "b"]]) == [None]
+    assert model.attended([asked], [[1, 2]], "") == [None]
     with pytest.raises(ConfigError, match="can't tell what it attends to"):
-        model.reference().attended([asked], [["a", "b"]])
+        model.reference().attended([asked], [[1, 2]], "")
 
     class Blind:
         """Looks at one sentence only, where it can tell."""
@@ -256,14 +357,16 @@ def test_what_cannot_be_read_has_no_attention_and_all_of_it_is_handed_over() -> 
             self.inner, self.told = small(), told
             self.seen_size, self.generate = self.inner.seen_size, self.inner.generate
 
-        def attended(self, conversations: Any, parts: Any, lead: str) -> Any:
+        def attended(self, conversations: Any, said: Any, lead: str) -> Any:
             if isinstance(self.told, Exception):
                 raise self.told
-            assert parts == [THOUGHT.replace(". ", ".|").split("|")] and "answer" in lead
+            assert "answer" in lead and len(said[0]) == len(THOUGHT.split())
             return [self.told]
 
+    looked = np.zeros((1, 2, len(THOUGHT.split())), np.float32)
+    looked[0, 1, 10] = looked[0, 0, 14] = 0.5  # in "It is blue." and "Its edge is white."
     for told, kept in (
-        ([0.1, 0.0, 0.6, 0.2], "It is blue. Its edge is white."),
+        (looked, "It is blue. Its edge is white."),
         (None, THOUGHT),
         (RuntimeError("gone"), THOUGHT),
     ):
@@ -273,19 +376,9 @@ def test_what_cannot_be_read_has_no_attention_and_all_of_it_is_handed_over() -> 
             seen.append(conversation.messages[-1].text)
             return "blue"
 
-        run = ReasoningTransfer(large(again=again), Blind(told), keep="attended", sentences=2)
-        [result] = ask(run)
+        keep = Selector("attended", unit="sentences")
+        [result] = ask(ReasoningTransfer(large(again=again), Blind(told), keep=keep))
         assert result.answer == "blue" and f"trust what you see.\n{kept}\n" in seen[0]
-
-
-def test_the_bundled_small_model_tells_what_it_attends_to() -> None:
-    big, quick = HFModel.from_pretrained(tiny.LARGE), HFModel.from_pretrained(tiny.SMALL)
-    [item] = questions("heldout", 1)
-    asked = Conversation((Message("user", (*item.query.images, item.query.text)),))
-    [found] = quick.attended([asked], [["It is a large bar.", "It is red.", "row 2"]], "\nSo")
-    assert len(found) == 3 and all(0 < one < 1 for one in found)
-    run = ReasoningTransfer(big, quick, keep="attended", sentences=1)
-    assert run([item.query])[0].query_id == item.query.id
 
 
 def test_verification_by_likelihood_on_the_bundled_pair() -> None:

@@ -181,6 +181,7 @@ class Sampling:
         stop_after: Text that closes a reasoning block, such as "</think>": while a block is
             open, in the answer or from the prompt's end on, stop strings don't count. Empty
             lets them count everywhere.
+        token_texts: Also return the text of each token (`Completion.tokens`).
     """
 
     max_tokens: int = 256
@@ -195,6 +196,7 @@ class Sampling:
     presence_penalty: float = 0.0
     repetition_penalty: float | None = 1.0
     stop_after: str = ""
+    token_texts: bool = False
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -243,6 +245,8 @@ class Completion:
             `Sampling.first_token` asked for it. Tokens that decode to the same text are summed.
         error: Why the model failed; None where it didn't.
         fault: What of the request is at fault, where no further attempt can succeed.
+        tokens: The text of each token, where `Sampling.token_texts` asked and the model tells;
+            put together they are `text`, but for a character that spans several tokens.
 
     Raises:
         InputError: top_logprobs has another shape than [n, K].
@@ -256,9 +260,11 @@ class Completion:
     first_token: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     fault: Fault | None = None
+    tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", tuple(int(t) for t in self.token_ids))
+        object.__setattr__(self, "tokens", tuple(self.tokens))
         rows = np.asarray(self.top_logprobs, dtype=np.float32)
         if rows.ndim != 2 or (rows.shape[1] > 0 and rows.shape[0] != len(self.token_ids)):
             raise InputError(

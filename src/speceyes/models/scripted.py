@@ -198,4 +198,5 @@ def _complete(
         finish="rejected" if rejected else "length" if cut else "stop",
         prompt_tokens=sum(map(len, prompt)) + len(conversation.images),
         first_token={tokens[0]: 1.0} if sampling.first_token and tokens else {},
+        tokens=tuple(tokens) if sampling.token_texts else (),
     )

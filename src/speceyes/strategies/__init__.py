@@ -2,7 +2,9 @@
 
 from speceyes.strategies.break_even import BreakEven, Pace, break_even, pace
 from speceyes.strategies.cascade import Cascade, Drafter, drafter_of
+from speceyes.strategies.reasoner import Reasoner
 from speceyes.strategies.reasoning_transfer import ReasoningTransfer, Transferred
+from speceyes.strategies.selection import Selector
 from speceyes.strategies.specreason import SpecReason, Steps
 
 __all__ = [
@@ -10,7 +12,9 @@ __all__ = [
     "Cascade",
     "Drafter",
     "Pace",
+    "Reasoner",
     "ReasoningTransfer",
+    "Selector",
     "SpecReason",
     "Steps",
     "Transferred",

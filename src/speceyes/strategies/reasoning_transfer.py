@@ -9,69 +9,76 @@ paper is claimed.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import re
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Literal, TypeAlias, final, get_args
+from typing import Any, Protocol, final, get_args, runtime_checkable
 
-from speceyes import intake, prompts
-from speceyes.errors import ConfigError, InputError
+from speceyes.errors import ConfigError
+from speceyes.gate import SeparabilityGate
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
 from speceyes.isolation import describe, generate_isolated
 from speceyes.protocols import VisionLanguageModel
-from speceyes.strategies.key_reasoning import Keep, best_of, likeliest, sentences_of
+from speceyes.strategies import questions
+from speceyes.strategies.batches import run_batches
+from speceyes.strategies.selection import Selector, Weights
+from speceyes.strategies.verification import (
+    Agrees,
+    TellsLikelihoods,
+    Verify,
+    alike,
+    answered,
+    both_sure,
+    same_words,
+)
 from speceyes.types import (
     Completion,
     Conversation,
-    Message,
     Query,
     Result,
+    Route,
     Sampling,
     Step,
     Timings,
     Trajectory,
 )
 
-Verify: TypeAlias = Literal["answers", "likelihood"]
-
 _log = logging.getLogger(__name__)
 
-_WORDS = re.compile(r"\w+")
-_ARTICLES = {"a", "an", "the"}
 
+@runtime_checkable
+class TellsAttention(Protocol):
+    """A model that can tell what it attends to, as `HFModel` does for the Qwen-VL families."""
 
-def same_words(query: Query, one: str, other: str) -> bool:
-    """Whether two short answers say the same, but for case, articles and punctuation.
+    @property
+    def tells_attention(self) -> bool:
+        """Whether `attended` works."""
+        ...
 
-    Example:
-        >>> from PIL import Image
-        >>> asked = Query("Which colour?", (Image.new("RGB", (8, 8)),))
-        >>> same_words(asked, "The red one.", "red one"), same_words(asked, "red", "not red")
-        (True, False)
-    """
-    words = [[w for w in _WORDS.findall(t.casefold()) if w not in _ARTICLES] for t in (one, other)]
-    return bool(words[0]) and words[0] == words[1]
+    def attended(
+        self, conversations: Sequence[Conversation], said: Sequence[Sequence[int]], lead: str
+    ) -> list[Weights | None]:
+        """float32[layers, heads, n] each, from the end of the lead to n said tokens, or None."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """What came of the queries so far.
+    """Counts of the queries so far.
 
     Args:
         queries: How many there were.
-        agreed: Of these, how many both models answered alike at once.
+        agreed: Of these, how many the first answers settled.
         reasoned: Of these, how many were settled by the small model's reasoned answer, where
             `two_stage` asks for it.
         large_decoded: Tokens that the large model decoded.
         large_read: Tokens of prompts that it was given.
         small_decoded: Tokens that the small model decoded.
         small_read: Tokens of prompts that it was given.
-        kept: Tokens of reasoning that were handed over, of those that were written.
+        kept: Tokens of reasoning that were handed over, of those that were written; words where
+            the small model doesn't tell its tokens.
         written: Tokens of reasoning that the small model wrote.
     """
 
@@ -86,61 +93,31 @@ class Transferred:
     written: int = 0
 
 
-def pays(
-    *,
-    reasoning_tokens: float,
-    small_rate: float,
-    kept_tokens: float,
-    read_rate: float,
-    answer_tokens: float,
-    own_tokens: float,
-    large_rate: float,
-) -> bool:
-    """The break-even rule: N_S / T_S + N_key / P_L + N'_L / T_L < N_L / T_L.
-
-    Args:
-        reasoning_tokens: N_S, tokens that the small model writes.
-        small_rate: T_S, tokens a second that it decodes.
-        kept_tokens: N_key, tokens of these that the large one reads.
-        read_rate: P_L, tokens a second that it reads.
-        answer_tokens: N'_L, tokens of its short answer.
-        own_tokens: N_L, tokens that it would write reasoning by itself.
-        large_rate: T_L, tokens a second that it decodes.
-
-    Example:
-        >>> pays(reasoning_tokens=200, small_rate=100, kept_tokens=200, read_rate=5000,
-        ...      answer_tokens=5, own_tokens=200, large_rate=30)
-        True
-    """
-    transferred = reasoning_tokens / small_rate + kept_tokens / read_rate
-    return transferred + answer_tokens / large_rate < own_tokens / large_rate
-
-
 @final
 class ReasoningTransfer:
     """Answers with a large model that only ever answers briefly.
 
-    Both models answer at once. Where they agree, that is the answer. Elsewhere the small model
-    reasons, and the large one answers again with that reasoning, or the key of it, in its prompt.
+    Both models answer at once, side by side. Where their answers settle the query, that is the
+    answer. Elsewhere the small model reasons, and the large one answers again with that reasoning,
+    or the key of it, in its prompt. All prompts begin with the image and the question, so that
+    models which keep what they have read don't read it again.
 
-    A `Result`'s route is "draft" where the models agreed and "agent" where reasoning was
-    transferred; its draft is the small model's answer, its trajectory the large one's answers with
-    the reasoning between them.
+    A `Result`'s route is "draft" where the first answers settled it and "agent" where reasoning
+    was transferred; its draft is the small model's answer, its trajectory the large one's answers
+    with the reasoning between them.
 
     Args:
         large: Its answers are those that are given.
         small: Answers, and reasons.
-        verify: What agreement is: "answers", the two say the same (`agrees`); or "likelihood", each
-            model holds the other's answer likely (`likely`), for which both must offer
-            `likelihoods`, as `HFModel` does for the Qwen-VL families.
-        agrees: For "answers".
+        verify: How first answers settle a query: "answers", the two say the same (`agrees`);
+            "likelihood", each model holds the other's answer likely (`likely`), for which both
+            must offer `likelihoods`, as `HFModel` does for the Qwen-VL families; or
+            "separability", the two say the same and each passes its gate (`gates`).
+        agrees: For "answers" and "separability".
         likely: For "likelihood": least mean log-probability of an answer's tokens, nats.
-        keep: What of the reasoning is handed over: "all"; the "last" sentences; the "likeliest",
-            which the small model was surest of, by the mean log-probability of their tokens; or
-            the most "attended", by the small model's own attention from where it would begin its
-            answer behind its reasoning, for which it must offer `attended`, as `HFModel` does
-            for the Qwen-VL families.
-        sentences: How many, for all but "all".
+        gates: For "separability": the large model's gate and the small model's.
+        keep: What of the reasoning is handed over: a `Selector`, or its `by`. "attended" needs
+            a small model that tells what it attends to.
         two_stage: Let the small model answer once more, behind its reasoning, and where that is
             what the large one said, spare the large one's second answer.
         answer_tokens: Most new tokens of an answer.
@@ -149,7 +126,7 @@ class ReasoningTransfer:
         image_limits: What images are loaded under.
 
     Raises:
-        ConfigError: An argument that is none, or a model that can't tell likelihoods.
+        ConfigError: An argument that is none, or a model that can't tell what is asked of it.
 
     Example:
         >>> from PIL import Image
@@ -168,24 +145,19 @@ class ReasoningTransfer:
         small: VisionLanguageModel,
         *,
         verify: Verify = "answers",
-        agrees: Callable[[Query, str, str], bool] = same_words,
+        agrees: Agrees = same_words,
         likely: float = -1.0,
-        keep: Keep = "all",
-        sentences: int = 3,
+        gates: tuple[SeparabilityGate, SeparabilityGate] | None = None,
+        keep: Selector | str = "all",
         two_stage: bool = False,
         answer_tokens: int = 20,
         reason_tokens: int = 256,
         batch_size: int = 16,
         image_limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
-        for name, value, allowed in (
-            ("verify", verify, get_args(Verify)),
-            ("keep", keep, get_args(Keep)),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"{name}={value!r}; it must be one of {allowed}")
+        if verify not in get_args(Verify):
+            raise ConfigError(f"verify={verify!r}; it must be one of {get_args(Verify)}")
         counts = {
-            "sentences": sentences,
             "answer_tokens": answer_tokens,
             "reason_tokens": reason_tokens,
             "batch_size": batch_size,
@@ -194,23 +166,32 @@ class ReasoningTransfer:
             if count < 1:
                 raise ConfigError(f"{name}={count}; it must be at least 1")
         for model in (large, small):
-            if verify == "likelihood" and not callable(getattr(model, "likelihoods", None)):
+            if verify == "likelihood" and not isinstance(model, TellsLikelihoods):
                 raise ConfigError(
                     f"{model.name} can't tell how likely an answer is: use verify='answers', or a "
                     "model with `likelihoods`, such as HFModel"
                 )
-        if keep == "attended" and not getattr(small, "tells_attention", False):
+        if verify == "separability" and gates is None:
+            raise ConfigError(
+                "verify='separability' needs gates=(gate of the large model, of the small one)"
+            )
+        self.selector = keep if isinstance(keep, Selector) else Selector(keep)  # type: ignore[arg-type]
+        if self.selector.by == "attended" and not (
+            isinstance(small, TellsAttention) and small.tells_attention
+        ):
             raise ConfigError(
                 f"{small.name} can't tell what it attends to: use keep='likeliest' or 'last', or "
                 "a model of the Qwen-VL families as HFModel"
             )
-        self.large, self.small = large, small
-        self.verify, self.keep = verify, keep
-        self._agrees, self._likely = agrees, likely
-        self._sentences, self._two_stage = sentences, two_stage
+        self.large, self.small, self.verify = large, small, verify
+        self._agrees, self._likely, self._gates = agrees, likely, gates
+        self._two_stage = two_stage
         self._batch_size, self._limits = batch_size, image_limits
+        ks = [g.top_k for g in gates] if gates and verify == "separability" else [0, 0]
+        self._first = [Sampling(max_tokens=answer_tokens, top_k=k) for k in ks]
         self._short = Sampling(max_tokens=answer_tokens)
-        self._long = Sampling(max_tokens=reason_tokens, top_k=1 if keep == "likeliest" else 0)
+        likely_k = 1 if self.selector.by == "likeliest" else 0
+        self._long = Sampling(max_tokens=reason_tokens, top_k=likely_k, token_texts=True)
         self._lock = threading.Lock()
         self.transferred = Transferred()
         """What came of all queries so far."""
@@ -221,150 +202,109 @@ class ReasoningTransfer:
 
     def stream(self, queries: Iterable[Any]) -> Iterator[Result]:
         """Results in order, a batch at a time; queries are pulled a batch at a time."""
-        source = enumerate(queries)
-        while batch := list(islice(source, self._batch_size)):
-            yield from self._batch(batch)
-
-    def _batch(self, items: Sequence[tuple[int, Any]]) -> list[Result]:
-        start = time.perf_counter()
-        done: dict[int, Result] = {}
-        asked: list[_Asked] = []
-        for at, item in items:
-            try:
-                query = intake.to_query(item, number=at, limits=self._limits, allow_urls=False)
-                asked.append(_Asked(at, query))
-            except Exception as exc:  # noqa: BLE001 - a query's failure is its own
-                reason = str(exc) if isinstance(exc, InputError) else describe(exc)
-                name = intake.named(item) or str(at)
-                done[at] = Result(name, None, "error", error=reason)
-        self._answer(asked)
-        seconds = time.perf_counter() - start
-        for one in asked:
-            spent = Timings(fallback=seconds / len(asked), latency=seconds)
-            done[one.at] = one.result(spent)
-        return [done[at] for at, _ in items]
+        return run_batches(queries, self._batch_size, self._limits, _Asked, self._answer)
 
     def _answer(self, asked: Sequence[_Asked]) -> None:
         """Both stages, for one batch."""
-        if not asked:
-            return
-        for one, said in zip(
-            asked, self._say(self.large, [_briefly(o) for o in asked]), strict=True
-        ):
-            one.large = said
-        for one, said in zip(
-            asked, self._say(self.small, [_briefly(o) for o in asked]), strict=True
-        ):
-            one.small = said
-        self._compare(asked)
-        left = [one for one in asked if not one.agreed]
+        self._first_answers(asked)
+        self._verify(asked)
+        left = [one for one in asked if not one.settled]
         if left:
-            for one, said in zip(
-                left, self._say(self.small, [_reasoning(o) for o in left], self._long), strict=True
-            ):
+            thoughts = generate_isolated(
+                self.small, [questions.reasoning(o.query) for o in left], self._long
+            )
+            for one, said in zip(left, thoughts, strict=True):
                 one.reasoning = said
-            self._pick(left)
+            self._select(left)
             if self._two_stage:
-                self._settle(left)
-            rest = [one for one in left if not one.settled]
-            said_again = self._say(self.large, [_transferred(o) for o in rest])
-            for one, said in zip(rest, said_again, strict=True):
+                self._conclude(left)
+            rest = [one for one in left if not one.concluded]
+            told = [questions.noted(o.query, o.notes) for o in rest]
+            again = generate_isolated(self.large, told, self._short)
+            for one, said in zip(rest, again, strict=True):
                 one.final = said
         self._count(asked)
 
-    def _say(
-        self,
-        model: VisionLanguageModel,
-        conversations: Sequence[Conversation],
-        sampling: Sampling | None = None,
-    ) -> list[Completion]:
-        return generate_isolated(model, conversations, sampling or self._short)
+    def _first_answers(self, asked: Sequence[_Asked]) -> None:
+        """Both models' answers at once, side by side."""
+        told = [questions.short(one.query) for one in asked]
+        models = (self.large, self.small)
+        with ThreadPoolExecutor(2, "first-answer") as pool:
+            large, small = pool.map(
+                lambda pair: generate_isolated(pair[0], told, pair[1]),
+                zip(models, self._first, strict=True),
+            )
+        for one, by_large, by_small in zip(asked, large, small, strict=True):
+            one.large, one.small = by_large, by_small
 
-    def _compare(self, asked: Sequence[_Asked]) -> None:
-        both = [one for one in asked if _answered(one.large) and _answered(one.small)]
-        if self.verify == "answers":
+    def _verify(self, asked: Sequence[_Asked]) -> None:
+        both = [one for one in asked if answered(one.large) and answered(one.small)]
+        if self.verify != "likelihood":
             for one in both:
-                one.agreed = self._alike(one.query, one.small.text, one.large.text)
+                same = alike(self._agrees, one.query, one.small.text, one.large.text)
+                if same and self.verify == "separability":
+                    assert self._gates is not None
+                    same = both_sure(self._gates, one.large, one.small)
+                one.settled = same
             return
-        asking = [_briefly(one) for one in both]
-        by_large = self.large.likelihoods(asking, [one.small.text for one in both])  # type: ignore[attr-defined]
-        by_small = self.small.likelihoods(asking, [one.large.text for one in both])  # type: ignore[attr-defined]
+        assert isinstance(self.large, TellsLikelihoods)
+        assert isinstance(self.small, TellsLikelihoods)
+        told = [questions.short(one.query) for one in both]
+        by_large = self.large.likelihoods(told, [one.small.text for one in both])
+        by_small = self.small.likelihoods(told, [one.large.text for one in both])
         for one, mine, other in zip(both, by_large, by_small, strict=True):
-            known = mine is not None and other is not None
-            one.agreed = known and min(mine, other) >= self._likely
+            if mine is not None and other is not None:
+                one.settled = min(mine, other) >= self._likely
 
-    def _alike(self, query: Query, one: str, other: str) -> bool:
-        try:
-            return bool(self._agrees(query, one, other))
-        except Exception:  # noqa: BLE001 - what can't be compared doesn't agree
-            return False
-
-    def _settle(self, left: Sequence[_Asked]) -> None:
+    def _conclude(self, left: Sequence[_Asked]) -> None:
         """The small model's answer behind its own reasoning."""
-        able = [one for one in left if one.notes and _answered(one.large)]
-        for one, said in zip(
-            able, self._say(self.small, [_reasoned(o) for o in able]), strict=True
-        ):
+        able = [one for one in left if one.thought and answered(one.large)]
+        told = [questions.concluding(one.query, one.thought) for one in able]
+        for one, said in zip(able, generate_isolated(self.small, told, self._short), strict=True):
             one.second = said
-            one.settled = _answered(said) and self._alike(one.query, said.text, one.large.text)
+            one.concluded = answered(said) and alike(
+                self._agrees, one.query, said.text, one.large.text
+            )
 
-    def _pick(self, left: Sequence[_Asked]) -> None:
+    def _select(self, left: Sequence[_Asked]) -> None:
         """The part of each row's reasoning that is handed over."""
-        parts = [sentences_of(one.thought) for one in left]
-        looked = self._attention(left, parts) if self.keep == "attended" else [None] * len(left)
-        for one, mine, worth in zip(left, parts, looked, strict=True):
-            if self.keep == "all" or len(mine) <= self._sentences:
-                one.notes = one.thought
-            elif self.keep == "last":
-                one.notes = " ".join(mine[-self._sentences :])
-            elif self.keep == "likeliest" and one.reasoning is not None:
-                one.notes = best_of(mine, likeliest(mine, one.reasoning), self._sentences)
-            elif worth is None:  # it couldn't be told: nothing is left out
-                one.notes = one.thought
-            else:
-                one.notes = best_of(mine, worth, self._sentences)
+        able = [one for one in left if one.thought]
+        looked = self._attention(able)
+        for one, weights in zip(able, looked, strict=True):
+            assert one.reasoning is not None
+            one.notes, one.kept, one.written = self.selector.select(one.reasoning, weights)
 
-    def _attention(
-        self, left: Sequence[_Asked], parts: Sequence[Sequence[str]]
-    ) -> list[list[float] | None]:
-        """How much the small model, about to answer, attends to each sentence."""
-        found: list[list[float] | None] = [None] * len(left)
-        asked = [i for i, mine in enumerate(parts) if len(mine) > self._sentences]
+    def _attention(self, able: Sequence[_Asked]) -> list[Weights | None]:
+        """What the small model, about to answer, attends to in each reasoning."""
+        none: list[Weights | None] = [None] * len(able)
+        if self.selector.by != "attended" or not able:
+            return none
+        assert isinstance(self.small, TellsAttention)
         try:
-            looked = self.small.attended(  # type: ignore[attr-defined]
-                [_reasoning(left[i]) for i in asked],
-                [parts[i] for i in asked],
-                f"\n{prompts.REASONED}",
+            return self.small.attended(
+                [questions.reasoning(one.query) for one in able],
+                [one.reasoning.token_ids if one.reasoning else () for one in able],
+                questions.ANSWER_LEAD,
             )
         except Exception as exc:  # noqa: BLE001 - the queries are answered all the same
             _log.warning("what was attended to can't be told: %s", describe(exc))
-            return found
-        for i, weights in zip(asked, looked, strict=True):
-            found[i] = weights
-        return found
+            return none
 
     def _count(self, asked: Sequence[_Asked]) -> None:
         large = [c for one in asked for c in (one.large, one.final) if c is not None]
         small = [c for o in asked for c in (o.small, o.reasoning, o.second) if c is not None]
         with self._lock:
             was = self.transferred
-            reasoned = [one for one in asked if one.reasoning is not None]
-            written = sum(len(o.reasoning.token_ids) for o in reasoned if o.reasoning is not None)
-            kept = sum(
-                round(len(o.reasoning.token_ids) * len(o.notes) / max(1, len(o.reasoning.text)))
-                for o in reasoned
-                if o.reasoning is not None
-            )
             self.transferred = Transferred(
                 queries=was.queries + len(asked),
-                agreed=was.agreed + sum(one.agreed for one in asked),
-                reasoned=was.reasoned + sum(one.settled for one in asked),
+                agreed=was.agreed + sum(one.settled for one in asked),
+                reasoned=was.reasoned + sum(one.concluded for one in asked),
                 large_decoded=was.large_decoded + sum(len(c.token_ids) for c in large),
                 large_read=was.large_read + sum(c.prompt_tokens for c in large),
                 small_decoded=was.small_decoded + sum(len(c.token_ids) for c in small),
                 small_read=was.small_read + sum(c.prompt_tokens for c in small),
-                kept=was.kept + kept,
-                written=was.written + written,
+                kept=was.kept + sum(one.kept for one in asked),
+                written=was.written + sum(one.written for one in asked),
             )
 
 
@@ -376,27 +316,28 @@ def _nothing() -> Completion:
 class _Asked:
     """A query under way."""
 
-    at: int
     query: Query
     large: Completion = field(default_factory=_nothing)
     small: Completion = field(default_factory=_nothing)
-    agreed: bool = False
+    settled: bool = False
     reasoning: Completion | None = None
     notes: str = ""
-    """What of it is handed over."""
+    """What of the reasoning is handed over."""
+    kept: int = 0
+    written: int = 0
     second: Completion | None = None
-    settled: bool = False
+    concluded: bool = False
     final: Completion | None = None
 
     @property
     def thought(self) -> str:
         """The reasoning; "" where there is none."""
-        failed = self.reasoning is None or self.reasoning.error is not None
-        return "" if failed or self.reasoning is None else self.reasoning.text.strip()
+        said = self.reasoning
+        return "" if said is None or said.error is not None else said.text.strip()
 
     def result(self, spent: Timings) -> Result:
-        """What became of it. The large model's last answer that there is counts."""
-        given = [c for c in (self.final, self.large) if c is not None and _answered(c)]
+        """The result: the large model's last answer that there is counts."""
+        given = [c for c in (self.final, self.large) if c is not None and answered(c)]
         steps = [self.large, *(c for c in (self.reasoning, self.second, self.final) if c)]
         trajectory = Trajectory(
             tuple(Step(c.text, (), (), len(c.token_ids), c.prompt_tokens, c.error) for c in steps),
@@ -404,54 +345,13 @@ class _Asked:
             "answered" if given else "error",
             None if given else self.large.error or "the large model said nothing",
         )
-        if not given:
-            return Result(
-                self.query.id,
-                None,
-                "error",
-                draft=self.small,
-                trajectory=trajectory,
-                timings=spent,
-                error=f"the large model failed: {trajectory.error}",
-            )
+        route: Route = "draft" if self.settled else "agent"
         return Result(
             self.query.id,
             trajectory.answer,
-            "draft" if self.agreed else "agent",
+            route if given else "error",
             draft=self.small,
             trajectory=trajectory,
             timings=spent,
+            error=None if given else f"the large model failed: {trajectory.error}",
         )
-
-
-def _answered(said: Completion) -> bool:
-    return said.error is None and said.finish == "stop" and bool(said.text.strip())
-
-
-def _asking(one: _Asked, instruction: str) -> Conversation:
-    text = f"{one.query.text}\n{instruction}"
-    return Conversation((Message("user", (*one.query.images, text)),))
-
-
-def _brief(query: Query) -> str:
-    return prompts.CHOICE if query.choices else prompts.DRAFT
-
-
-def _briefly(one: _Asked) -> Conversation:
-    return _asking(one, _brief(one.query))
-
-
-def _reasoning(one: _Asked) -> Conversation:
-    return _asking(one, prompts.REASON)
-
-
-def _reasoned(one: _Asked) -> Conversation:
-    asked = _reasoning(one)
-    return dataclasses.replace(asked, prefill=f"{one.notes}\n{prompts.REASONED}")
-
-
-def _transferred(one: _Asked) -> Conversation:
-    if not one.notes:
-        return _briefly(one)
-    notes = prompts.TRANSFER.replace("{notes}", one.notes)
-    return _asking(one, f"{notes}\n{_brief(one.query)}")

@@ -7,7 +7,7 @@ takes layers x heads x n numbers, where the whole prompt's would take n times as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,37 +23,47 @@ from speceyes.models.hf.prompt_encoder import EncodedPrompt
 
 
 def last_attention(
-    model: Any, live: ContinuousBatch[int], tokens: EncodedPrompt
-) -> npt.NDArray[np.float32]:
-    """How much the last token attends to each token of a prompt, itself included.
+    model: Any, live: ContinuousBatch[int], rows: Sequence[EncodedPrompt]
+) -> list[npt.NDArray[np.float32]]:
+    """How much the last token of each prompt attends to each of its tokens, itself included.
 
     Args:
         model: The model.
         live: An empty batch of it. Use it inside inference mode, as always.
-        tokens: The prompt, two tokens or more.
+        rows: The prompts, two tokens or more each; they share both passes.
 
     Returns:
-        float32[n], the mean over layers and heads; it sums to 1.
+        float32[layers, heads, n] each; a head's weights sum to 1.
 
     Raises:
         ModelError: The model gives no attentions.
     """
-    n = len(tokens.ids)
-    before = EncodedPrompt(
-        tokens.ids[:-1],
-        tokens.key[:-1],
-        tokens.shown,
-        tokens.positions[:, :-1],
-        int(tokens.positions[:, -1].max()),
-    )
-    _, [states] = live._read([before], [live._found(before)])
-    layers = live._prefix_layers([(CacheEntry(before.key, states), n - 1)], n - 1)
+    befores = [
+        EncodedPrompt(
+            row.ids[:-1],
+            row.key[:-1],
+            row.shown,
+            row.positions[:, :-1],
+            int(row.positions[:, -1].max()),
+        )
+        for row in rows
+    ]
+    _, states = live._read(befores, [live._found(before) for before in befores])
+    lengths = [len(before.ids) for before in befores]
+    longest = max(lengths)
+    kept = [CacheEntry(b.key, s) for b, s in zip(befores, states, strict=True)]
+    layers = live._prefix_layers(list(zip(kept, lengths, strict=True)), longest)
+    mask = torch.zeros((len(rows), longest + 1), dtype=torch.long)
+    for i, n in enumerate(lengths):
+        mask[i, :n] = mask[i, -1] = 1
     device = model.device
     with _eager(model):
         out = model(
-            input_ids=torch.from_numpy(tokens.ids[-1:])[None].to(device),
-            attention_mask=torch.ones((1, n), dtype=torch.long, device=device),
-            position_ids=torch.from_numpy(tokens.positions[:, -1:])[:, None].to(device),
+            input_ids=torch.tensor([[int(row.ids[-1])] for row in rows], device=device),
+            attention_mask=mask.to(device),
+            position_ids=torch.from_numpy(
+                np.stack([row.positions[:, -1:] for row in rows], axis=1)
+            ).to(device),
             use_cache=True,
             output_attentions=True,
             logits_to_keep=1,
@@ -64,8 +74,11 @@ def last_attention(
         raise ModelError(
             f"{type(model).__name__} gives no attentions: keep reasoning by keep='likeliest'"
         )
-    mean = torch.stack([one[0, :, -1].float().mean(dim=0) for one in weights]).mean(dim=0)
-    return np.asarray(mean.cpu().numpy(), dtype=np.float32)
+    last = torch.stack([one[:, :, -1].float() for one in weights], dim=1).cpu().numpy()
+    return [
+        np.concatenate((last[i, :, :, :n], last[i, :, :, -1:]), axis=-1)
+        for i, n in enumerate(lengths)
+    ]
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import logging
 import math
 import os
@@ -13,6 +12,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from speceyes.errors import ConfigError, PromptError, fault_of
@@ -428,21 +429,18 @@ class HFModel:
         return self._reader is not None
 
     def attended(
-        self,
-        conversations: Sequence[Conversation],
-        parts: Sequence[Sequence[str]],
-        lead: str = "",
-    ) -> list[list[float] | None]:
+        self, conversations: Sequence[Conversation], said: Sequence[Sequence[int]], lead: str
+    ) -> list[npt.NDArray[np.float32] | None]:
         """What the model attends to in what it has said, from where it is about to go on.
 
         Args:
             conversations: What was asked.
-            parts: What it said to each, in parts; between two of them is a blank.
-            lead: What stands between the last part and where it goes on.
+            said: The n tokens that it said to each, as in `Completion.token_ids`.
+            lead: What stands between the last token and where it goes on.
 
         Returns:
-            For each part the attention that goes to it, 0 to 1, the mean over layers and heads;
-            None where a conversation can't be read.
+            float32[layers, heads, n] each: the attention, 0 to 1, from the end of the lead to
+            each token; None where a conversation can't be read or nothing was said.
 
         Raises:
             ConfigError: This model can't tell.
@@ -452,22 +450,24 @@ class HFModel:
                 f"{self._name} can't tell what it attends to: only models of the Qwen-VL families "
                 "that are not under reference=True can"
             )
-        found: list[list[float] | None] = [None] * len(conversations)
-        for at, (asked, said) in enumerate(zip(conversations, parts, strict=True)):
+        found: list[npt.NDArray[np.float32] | None] = [None] * len(conversations)
+        behind = self._processor.tokenizer(lead, add_special_tokens=False)["input_ids"]
+        rows: list[tuple[int, int, EncodedPrompt]] = []
+        for at, (asked, ids) in enumerate(zip(conversations, said, strict=True)):
             with contextlib.suppress(Exception):
-                found[at] = self._attended(asked, said, lead)
+                prompt = self._read(at, asked).tokens
+                if ids:
+                    rows.append((at, len(prompt.ids), prompt.followed([*ids, *behind])))
+        rows.sort(key=lambda row: len(row[2].ids))
+        for start in range(0, len(rows), _SCORED):
+            some = rows[start : start + _SCORED]
+            with self._working():
+                weights = last_attention(
+                    self._model, self._live(Sampling()), [row[2] for row in some]
+                )
+            for (at, n, _), mine in zip(some, weights, strict=True):
+                found[at] = mine[:, :, n : n + len(said[at])]
         return found
-
-    def _attended(self, asked: Conversation, parts: Sequence[str], lead: str) -> list[float]:
-        ends = []
-        for k in range(len(parts) + 1):
-            begun = dataclasses.replace(asked, prefill=" ".join(parts[:k]))
-            ends.append(len(self._read(0, begun).tokens.ids))
-        begun = dataclasses.replace(asked, prefill=" ".join(parts) + lead)
-        tokens = self._read(0, begun).tokens
-        with self._working():
-            weights = last_attention(self._model, self._live(Sampling()), tokens)
-        return [float(weights[a:b].sum()) for a, b in itertools.pairwise(ends)]
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
@@ -595,7 +595,7 @@ class HFModel:
             [row_seed(sampling.seed, prompt.index) for prompt in asked],
             keep_logits=self._is_reference,
         )
-        return [self._completion(row, n) for row, n in zip(rows, lengths, strict=True)]
+        return [self._completion(r, n, sampling) for r, n in zip(rows, lengths, strict=True)]
 
     def _live_forward(self, prompts: Sequence[_Read], sampling: Sampling) -> list[Completion]:
         done: dict[int, Decoded] = {}
@@ -605,7 +605,7 @@ class HFModel:
         )
         while len(batch):
             done.update(batch.step())
-        return [self._completion(done[p.index], len(p.tokens.ids)) for p in prompts]
+        return [self._completion(done[p.index], len(p.tokens.ids), sampling) for p in prompts]
 
     def _live(self, sampling: Sampling) -> ContinuousBatch[int]:
         """An empty batch."""
@@ -620,7 +620,7 @@ class HFModel:
             self._compiled,
         )
 
-    def _completion(self, row: Decoded, prompt_tokens: int) -> Completion:
+    def _completion(self, row: Decoded, prompt_tokens: int, sampling: Sampling) -> Completion:
         if not row.finite:
             return Completion.failed(
                 f"the scores of {self._name} in {self.dtype} are not finite numbers: load it "
@@ -633,6 +633,7 @@ class HFModel:
             finish=row.finish,
             prompt_tokens=prompt_tokens,
             first_token=row.first_token,
+            tokens=tuple(map(self._speech.piece, row.ids)) if sampling.token_texts else (),
         )
 
 
@@ -643,6 +644,7 @@ class _Rows:
     def __init__(self, model: HFModel, sampling: Sampling) -> None:
         self._model = model
         self._batch = model._live(sampling)
+        self._sampling = sampling
         self._most = sampling.max_tokens
         self._lengths: dict[int, int] = {}
 
@@ -668,4 +670,7 @@ class _Rows:
         self._batch.drop(key)
 
     def _ended(self, decoded: Sequence[tuple[int, Decoded]]) -> list[tuple[int, Completion]]:
-        return [(key, self._model._completion(one, self._lengths.pop(key))) for key, one in decoded]
+        return [
+            (key, self._model._completion(one, self._lengths.pop(key), self._sampling))
+            for key, one in decoded
+        ]

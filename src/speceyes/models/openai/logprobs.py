@@ -59,6 +59,15 @@ def _id(token: str) -> int:
     return int(found[1]) if found else UNKNOWN_ID
 
 
+def token_texts(tokens: Sequence[ReplyToken]) -> tuple[str, ...]:
+    """The text of each token; none at all where the engine tells ids instead of texts."""
+    if any(t.spelling is None and _ID.fullmatch(t.text) for t in tokens):
+        return ()
+    return tuple(
+        t.text if t.spelling is None else t.spelling.decode(errors="replace") for t in tokens
+    )
+
+
 def check_complete(tokens: Sequence[ReplyToken], counted: int | None, text: str) -> None:
     """Checks that every token came with its log-probabilities.
 

@@ -14,6 +14,7 @@ from speceyes.models.openai.logprobs import (
     ReplyToken,
     check_complete,
     first_token,
+    token_texts,
     top_rows,
 )
 from speceyes.models.openai.requests import EngineCapabilities
@@ -75,7 +76,7 @@ def read_completion(reply: Any, sampling: Sampling, capabilities: EngineCapabili
     ids = tuple(token.id for token in tokens) if tokens else (UNKNOWN_ID,) * (counted or 0)
     natural = finish == "stop" and not isinstance(stopped, str)
     if natural and tokens and _is_end(tokens[-1], (raw_text, text), capabilities):
-        ids, rows = ids[:-1], rows[:-1]
+        ids, rows, tokens = ids[:-1], rows[:-1], tokens[:-1]
     return Completion(
         text=text,
         token_ids=ids,
@@ -84,6 +85,7 @@ def read_completion(reply: Any, sampling: Sampling, capabilities: EngineCapabili
         finish="stop" if len(text) < len(raw_text) else _FINISH[finish],
         prompt_tokens=prompt_tokens,
         first_token=first,
+        tokens=token_texts(tokens) if sampling.token_texts else (),
     )
 
 

@@ -1,0 +1,43 @@
+"""The questions of reasoning transfer: an answer at once, reasoning, an answer behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from speceyes import prompts
+from speceyes.types import Conversation, Message, Query
+
+ANSWER_LEAD = f"\n{prompts.REASONED}"
+"""Stands between reasoning and the answer that follows it."""
+
+
+def _asking(query: Query, instruction: str) -> Conversation:
+    # The image and the question come first in all of them, so that what was read serves again.
+    return Conversation((Message("user", (*query.images, f"{query.text}\n{instruction}")),))
+
+
+def _brief(query: Query) -> str:
+    return prompts.CHOICE if query.choices else prompts.DRAFT
+
+
+def short(query: Query) -> Conversation:
+    """Asks for the answer at once."""
+    return _asking(query, _brief(query))
+
+
+def reasoning(query: Query) -> Conversation:
+    """Asks for reasoning without the answer."""
+    return _asking(query, prompts.REASON)
+
+
+def concluding(query: Query, thought: str) -> Conversation:
+    """Asks the model that has reasoned for its answer."""
+    return dataclasses.replace(reasoning(query), prefill=f"{thought}{ANSWER_LEAD}")
+
+
+def noted(query: Query, notes: str) -> Conversation:
+    """Asks for the answer at once, with another model's notes in the prompt; `short` for none."""
+    if not notes:
+        return short(query)
+    told = prompts.TRANSFER.replace("{notes}", notes)
+    return _asking(query, f"{told}\n{_brief(query)}")
