@@ -44,7 +44,8 @@ class SpeculativeAnswerer:
         prompt: Instruction below an open question.
         choice_prompt: Instruction below a question with choices.
         tools: What the model may look with: a `Tools` registry, or whatever one is made of.
-        max_depth: Most turns with a tool call before a draft; 0 drafts at once.
+        max_depth: Most turns with a tool call before a draft; 0 drafts at once. Experimental:
+            on the bundled models depth saves no time (docs/depth.md).
         together: How many boxes are proposed in the first of these turns, each drafted from by
             itself; see `speceyes.drafting.Looks`.
         rule: Which drafts go deeper; None lets all of them. It must belong to the gate that

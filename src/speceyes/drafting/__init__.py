@@ -1,5 +1,7 @@
-"""What makes a draft better before the gate sees it: looks of the small model's own, and when they
-are worth their cost. `SpeculativeAnswerer` uses both.
+"""Drafts with depth: looks of the small model's own before the gate, and when they are worth it.
+
+`SpeculativeAnswerer` uses both. Experimental: on the bundled models depth saves no time
+(docs/depth.md).
 """
 
 from __future__ import annotations

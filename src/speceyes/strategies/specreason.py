@@ -1,5 +1,9 @@
 """SpecReason: the small model proposes each step, the large one scores it and may replace it.
 
+Experimental: on the bundled pair it is slower than the agent alone. Its turns are a dozen tokens,
+where the method is for hundreds, and its models see images at different sizes, so that no turn
+with a box can be accepted (docs/strategies.md).
+
 Pan et al., arXiv 2504.07891, is about steps of text; here a step is an agent's turn, and tools work
 inside accepted steps as they do inside the large model's own. The SpecEyes paper runs it as a
 baseline (Table 1: 0.37x to 0.61x), since every proposed step is one more pass of the large model.
@@ -85,7 +89,7 @@ class Steps:
 
 @final
 class SpecReason:
-    """Runs an agent whose turns the small model proposes.
+    """Runs an agent whose turns the small model proposes. Experimental; see the module.
 
     Args:
         large: Scores each turn, and writes those that it doesn't accept.
