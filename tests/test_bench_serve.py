@@ -39,6 +39,7 @@ from speceyes.server.load_shots import (
     shots,
 )
 from speceyes.types import Conversation, Message, Sampling
+from support.processes import started
 
 OK = b'{"id": "%d", "choices": [{"message": {"content": "%d"}}]}'
 
@@ -271,12 +272,11 @@ def test_the_server_that_is_loaded_doesn_t_outlive_the_load_test() -> None:
     command = [sys.executable, "-m", "speceyes.server.load_target", "--pair", "scripted"]
     more = "--stall 0 --batch-size 2 --queue 2 --timeout 5".split()
     pipe = subprocess.PIPE
-    child = subprocess.Popen([*command, *more], stdin=pipe, stderr=pipe, text=True)
-    assert child.stderr is not None and child.stdin is not None
-    assert "serving" in child.stderr.readline()
-    child.stdin.close()  # as it is when whoever started it is killed
-    assert child.wait(60) == 0
-    child.stderr.close()
+    with started(*command, *more, stdin=pipe, stderr=pipe) as child:
+        assert child.stderr is not None and child.stdin is not None
+        assert "serving" in child.stderr.readline()
+        child.stdin.close()  # as it is when whoever started it is killed
+        assert child.wait(60) == 0
 
 
 def test_every_request_has_its_one_end_among_faults_and_overload(loaded: tuple[int, Path]) -> None:

@@ -15,6 +15,7 @@ import speceyes
 from speceyes import cli, tiny
 from speceyes.evaluation.row import Row
 from speceyes.types import Result
+from support.processes import started
 
 needs_weights = pytest.mark.skipif(
     not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"
@@ -212,19 +213,15 @@ def test_demo_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_ctrl_c_leaves_what_was_finished(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     command = [sys.executable, "-m", "speceyes", "demo", "--out", str(out), "--batch-size", "1"]
-    running = subprocess.Popen(
-        [*command, "--queries", "100000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    results = out / "results.jsonl"
-    deadline = time.monotonic() + 240
-    while not (results.exists() and results.stat().st_size) and time.monotonic() < deadline:
-        assert running.poll() is None, running.communicate()
-        time.sleep(0.2)
-    running.send_signal(signal.SIGINT)
-    said, complained = running.communicate(timeout=120)
+    pipe = subprocess.PIPE
+    with started(*command, "--queries", "100000", stdout=pipe, stderr=pipe) as running:
+        results = out / "results.jsonl"
+        deadline = time.monotonic() + 240
+        while not (results.exists() and results.stat().st_size) and time.monotonic() < deadline:
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.2)
+        running.send_signal(signal.SIGINT)
+        said, complained = running.communicate(timeout=120)
     assert running.returncode == 130
     assert "Traceback" not in complained and "what was finished is in" in complained
     rows = [Row.from_json(line) for line in results.read_text("utf-8").splitlines()]

@@ -239,6 +239,7 @@ _CHECKS = {
     "pip": _pip,
     "pytest": _pytest,
     ".ci/run": lambda _: _there(".ci/run"),
+    ".ci/record": lambda _: _there(".ci/record"),
 }
 """What is wrong with a command's arguments, by its name."""
 

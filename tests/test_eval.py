@@ -45,6 +45,7 @@ from speceyes.evaluation.runs import CALIBRATION, RECORDS, TEST, Record, Run, Wr
 from speceyes.evaluation.statistics import auroc, wilson_interval
 from speceyes.evaluation.sweep import LOSS, cascade_of, choose, chosen_thresholds, costs, recorded
 from speceyes.types import Query
+from support.processes import started
 
 HERE = Path(__file__).parent
 
@@ -252,17 +253,17 @@ def test_twenty_kills_leave_the_report_of_an_unbroken_run(run: Run, tmp_path: Pa
     records = folder / RECORDS
     while kills < 20:
         before = records.stat().st_size if records.exists() else 0
-        child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-        grown = False
-        while child.poll() is None and not grown:
-            time.sleep(0.005)
-            grown = records.exists() and records.stat().st_size > before
-        time.sleep(rng.uniform(0, 0.12))
-        if child.poll() is None:
-            child.send_signal(signal.SIGKILL)
-            kills += 1
-        _, said = child.communicate()
-        assert child.returncode == -signal.SIGKILL, said.decode()[-2000:]
+        with started(*command, env=environment, stderr=subprocess.PIPE) as child:
+            grown = False
+            while child.poll() is None and not grown:
+                time.sleep(0.005)
+                grown = records.exists() and records.stat().st_size > before
+            time.sleep(rng.uniform(0, 0.12))
+            if child.poll() is None:
+                child.send_signal(signal.SIGKILL)
+                kills += 1
+            _, said = child.communicate()
+        assert child.returncode == -signal.SIGKILL, said[-2000:]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
     again = read(folder)

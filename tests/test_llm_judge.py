@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +17,7 @@ from speceyes.errors import ConfigError
 from speceyes.evaluation.llm_judge import Case, LLMJudge, Opinion, agreement, read_verdict
 from speceyes.models import OpenAIModel, ScriptedModel
 from speceyes.types import Conversation, Sampling
+from support.processes import started
 
 PUPPY = Case("What is it?", "a dog", "a puppy")
 CAT = Case("What is it?", "a dog", "a cat")
@@ -139,16 +137,13 @@ def test_verdicts_survive_a_kill(tmp_path: Path) -> None:
         "    judge([Case('Q', 'g', str(i))])\n"
         "    time.sleep(0.002)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code])
-    try:
+    with started(sys.executable, "-c", code) as process:
         until = time.monotonic() + 60
         while not (cache.exists() and cache.read_bytes().count(b"\n") >= 20):
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.02)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
     whole = cache.read_bytes().count(b"\n")
     silent = LLMJudge(ScriptedModel(RuntimeError("asked again")), cache)
     assert all(one.judge for one in silent([Case("Q", "g", str(i)) for i in range(whole)]))

@@ -17,12 +17,13 @@ import httpx
 import openai
 import pytest
 
-from served import asking, data_url
+from served import asking, data_url, until
 from speceyes import tiny
 from speceyes.cli import main, parser
 from speceyes.errors import ConfigError
 from speceyes.server import command
 from speceyes.tiny.scenes import questions
+from support.processes import started
 
 needs_weights = pytest.mark.skipif(
     not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"
@@ -32,16 +33,11 @@ needs_weights = pytest.mark.skipif(
 class Process:
     """`speceyes serve` in a process of its own."""
 
-    def __init__(self, *arguments: str) -> None:
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "speceyes", "serve", "--port", "0", *arguments],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert self.child.stderr is not None
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        self.child = child
+        assert child.stderr is not None
         said = []
-        for line in self.child.stderr:
+        for line in child.stderr:
             said.append(line)
             if found := re.search(r"on (http\S+)/v1", line):
                 self.url = found[1]
@@ -62,11 +58,7 @@ class Process:
         """Exit code and the rest of standard error."""
         if self.child.poll() is None:
             self.child.send_signal(signal.SIGTERM)
-        try:
-            _, said = self.child.communicate(timeout=90)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
-            raise
+        _, said = self.child.communicate(timeout=90)
         return self.child.returncode, said
 
 
@@ -77,12 +69,13 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process,
     key, line = new_key("tests")
     file: Path = tmp_path_factory.mktemp("keys") / "keys.txt"
     file.write_text(f"{line}\n")
-    started = Process("--keys", str(file), "--batch-size", "4")
-    try:
-        started.ready()
-        yield started, key
-    finally:
-        started.end()
+    command = [sys.executable, "-m", "speceyes", "serve", "--port", "0"]
+    more = ["--keys", str(file), "--batch-size", "4"]
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with started(*command, *more, stderr=subprocess.PIPE, env=alone) as child:
+        one = Process(child)
+        one.ready()
+        yield one, key
 
 
 @pytest.fixture
@@ -188,8 +181,7 @@ def test_many_at_once_then_sigterm_loses_nothing(process: tuple[Process, str]) -
     threads = [threading.Thread(target=ask, args=(body,)) for body in bodies * 4]
     for thread in threads:
         thread.start()
-    while len(replies) < 2:
-        time.sleep(0.005)
+    until(lambda: len(replies) >= 2, 90)
     code, said = one.end()
     for thread in threads:
         thread.join(90)

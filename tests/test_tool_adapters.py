@@ -24,6 +24,7 @@ from speceyes.tools import Tools, tool
 from speceyes.tools.adapters import McpTools, from_langchain, from_smolagents, mcp_tools
 from speceyes.tools.adapters.foreign import ForeignTool, contents, for_model
 from speceyes.types import ToolCall
+from support.processes import started
 
 RED = PILImage.new("RGB", (40, 30), "red")
 BLUE = PILImage.new("RGB", (20, 10), "blue")
@@ -386,19 +387,17 @@ def test_a_server_at_an_address(script: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, str(script), "streamable-http", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            until = time.monotonic() + 30
-            while not listening(port) and time.monotonic() < until:
-                time.sleep(0.05)
-            with mcp_tools(f"http://127.0.0.1:{port}/mcp", images={"size": ["photo"]}) as session:
-                tools = Tools(session)
-                assert tools.run(ToolCall("size", {}), [BLUE]).content == ("(20, 10)",)
-                server.kill()
-                server.wait(10)
-                assert tools.run(ToolCall("size", {}), [BLUE]).error is not None
-        finally:
+    nowhere = subprocess.DEVNULL
+    with started(*command, stdout=nowhere, stderr=nowhere) as server:
+        until = time.monotonic() + 30
+        while not listening(port) and time.monotonic() < until:
+            time.sleep(0.05)
+        with mcp_tools(f"http://127.0.0.1:{port}/mcp", images={"size": ["photo"]}) as session:
+            tools = Tools(session)
+            assert tools.run(ToolCall("size", {}), [BLUE]).content == ("(20, 10)",)
             server.kill()
+            server.wait(10)
+            assert tools.run(ToolCall("size", {}), [BLUE]).error is not None
 
 
 def test_a_closed_session_ends_its_server(script: Path) -> None:

@@ -1,0 +1,1 @@
+"""Helpers that the tests share, and the rules that pytest applies to all of them."""
