@@ -1,0 +1,138 @@
+"""Measures how much a reader has to hold in mind, for this checkout or another one.
+
+    python tests/support/measure_house.py [CHECKOUT]
+
+Prints files, lines and floors of the source; public names and arguments; how often attributes are
+looked up by `getattr`; how docstrings open; and the way of one query: the frames of ours between
+`pipe(...)` and a model's `generate`, and the files whose functions run from question to result.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import runpy
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+OPENINGS = {"who", "whom", "whose", "what", "which", "how", "whether"}
+LEAVES = (
+    *("models", "tools", "dialects", "images", "scoring", "gates", "calibration"),
+    *("_pixels", "scales", "scores"),  # as two of these were called before
+)
+"""Rooms that the way of a query leads into, not through: a reader may take them as given."""
+GROUND = ("types", "protocols", "values", "errors", "texts", "prompts")
+
+
+def main(root: Path) -> None:
+    """Prints all figures of a checkout."""
+    source = root / "src" / "speceyes"
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(source.rglob("*.py"))}
+    _say("files", len(trees))
+    _say("lines", sum(len(path.read_text("utf-8").splitlines()) for path in trees))
+    over = [path for path in trees if len(path.read_text("utf-8").splitlines()) > 300]
+    _say("files over 300 lines", len(over), [path.relative_to(source).as_posix() for path in over])
+    _say("rooms", len({path.relative_to(source).parts[0] for path in trees}))
+    sys.path[:0] = [str(root / "src"), str(root / "tests")]
+    floors = runpy.run_path(str(root / "tests" / "test_floors.py"))["FLOORS"]
+    _say("floors", len(set(floors.values())), f"of {len(floors)} entries in the table")
+    _say("getattr", sum(_getattrs(tree) for tree in trees.values()))
+    opened = Counter(word for tree in trees.values() for word in _openings(tree))
+    riddles = {word: n for word, n in opened.items() if word in OPENINGS}
+    _say("docstrings", opened.total())
+    _say("that open with who, what, which, how, whether", sum(riddles.values()), riddles)
+
+    import speceyes
+
+    assert Path(speceyes.__file__).is_relative_to(root), speceyes.__file__
+    _say("public names", len(speceyes.__all__))
+    accepted = inspect.signature(speceyes.SpecPipeline.from_pretrained).parameters
+    _say("arguments of SpecPipeline.from_pretrained", len(accepted))
+    for route in ("draft", "agent"):
+        depths, files = _way(speceyes, source, route)
+        _say(f"{route}: frames of ours from pipe(...) to generate", max(depths.values()), depths)
+        leaf = tuple(f"{name}{end}" for name in LEAVES for end in ("/", ".py"))
+        known = {f"{name}.py" for name in GROUND}
+        through = [name for name in files if not name.startswith(leaf) and name not in known]
+        _say(f"{route}: files from question to result", len(through), through)
+        _say(f"{route}: with the rooms they lead into", len(files))
+
+
+def _getattrs(tree: ast.AST) -> int:
+    return sum(
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr"
+        for node in ast.walk(tree)
+    )
+
+
+def _openings(tree: ast.AST) -> Iterator[str]:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+            yield (text.split() or [""])[0].strip(".,:;'\"`").lower()
+
+
+def _way(speceyes: Any, source: Path, route: str) -> tuple[dict[str, int], list[str]]:
+    """Frames of ours to each model call of a query, and the files that ran, in order."""
+    from PIL import Image
+
+    depths: dict[str, int] = {}
+    ran: dict[str, None] = {}
+
+    def ours(frame: FrameType) -> bool:
+        return frame.f_code.co_filename.startswith(f"{source}/")
+
+    class Watched:
+        """A scripted model that looks at the calls that led to it."""
+
+        def __init__(self, called: str, answer: Any) -> None:
+            self.name = called
+            self._model = speceyes.ScriptedModel(answer, name=called, margin=12.0)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._model, name)
+
+        def generate(self, conversations: Sequence[Any], sampling: Any) -> Any:
+            frame, depth = sys._getframe(1), 0
+            while frame is not None:
+                depth += ours(frame)
+                frame = frame.f_back  # type: ignore[assignment]
+            phase = f"{self.name} {len(depths) + 1}"
+            depths[phase] = depth - 1  # pipe(...) itself is not between
+            return self._model.generate(conversations, sampling)
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and ours(frame):
+            ran.setdefault(Path(frame.f_code.co_filename).relative_to(source).as_posix())
+
+    judged = "no" if route == "draft" else "yes"
+    large = Watched("large", {"Reply with one word": judged, "": "<answer>blue</answer>"})
+    pipe = speceyes.SpecPipeline.from_pretrained(
+        large, Watched("small", "red"), tools=["zoom"], dialect="deepeyes"
+    )
+    image = Image.new("RGB", (64, 64), "red")
+    pipe(image, "Which colour?")  # imports what is imported late
+    depths.clear()
+    sys.setprofile(profile)
+    threading.setprofile(profile)
+    try:
+        result = pipe(image, "Which colour?")
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    assert result.route == route, result
+    return depths, list(ran)
+
+
+def _say(what: str, figure: int, more: object = "") -> None:
+    print(f"{figure:6}  {what}", *([more] if more else []), sep="  ")  # noqa: T201
+
+
+if __name__ == "__main__":
+    here = Path(__file__).parents[2]
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else here).resolve())
