@@ -6,8 +6,6 @@ As a program, `python eval_models.py FOLDER DELAY` runs or resumes one, for test
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +17,10 @@ from speceyes.evaluation.runs import Run
 from speceyes.fingerprint import fingerprint
 from speceyes.models.scripted import ScriptedModel
 from speceyes.prompts import CHOICE, DRAFT
-from speceyes.types import Completion, Conversation, Sampling
+from speceyes.types import Conversation, Sampling
+from support.models import FakeModel
 
 COUNT = 36
-
-
-class Steady:
-    """A scripted model whose log-probabilities don't depend on how many are asked for."""
-
-    def __init__(self, model: ScriptedModel) -> None:
-        self.name, self._model, self.seen_size = model.name, model, model.seen_size
-
-    def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling
-    ) -> list[Completion]:
-        """128 log-probabilities a token, cut to as many as are wanted."""
-        wide = replace(sampling, top_k=128 if sampling.top_k else 0, floor=None)
-        return [
-            replace(said, top_logprobs=said.top_logprobs[:, : sampling.top_k])
-            for said in self._model.generate(conversations, wide)
-        ]
 
 
 def ground_of(items: list[Card], *, delay_s: float = 0.0, batch_size: int = 2) -> Ground:
@@ -93,12 +75,12 @@ def ground_of(items: list[Card], *, delay_s: float = 0.0, batch_size: int = 2) -
 
     return Ground(
         ScriptedModel(large, name="large", delay_s=delay_s),
-        Steady(ScriptedModel(small, name="small", margin=margin, delay_s=delay_s)),
+        FakeModel(small, wide=128, name="small", margin=margin, delay_s=delay_s),
         {},
         top_k=64,
         record_k=128,
         batch_size=batch_size,
-        looker=Steady(ScriptedModel(looker, name="looker", margin=sure, delay_s=delay_s)),
+        looker=FakeModel(looker, wide=128, name="looker", margin=sure, delay_s=delay_s),
     )
 
 

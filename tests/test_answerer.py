@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from speceyes.isolation import generate_isolated, isolated
 from speceyes.models.scripted import ScriptedModel, scripted_logprobs
 from speceyes.protocols import VisionLanguageModel
 from speceyes.types import Completion, Conversation, Message, Query, Sampling
+from support.models import FakeModel
 
 PICTURE = Image.new("RGB", (64, 48), "red")
 
@@ -97,34 +99,25 @@ def test_a_long_draft_is_cut_and_says_so() -> None:
 # --- isolation --------------------------------------------------------------------------------
 
 
-class Unreliable:
-    """Breaks the Protocol: raises for a batch, or loses rows."""
-
-    name = "unreliable"
-
-    def __init__(self, loses: int = 0) -> None:
-        self.loses = loses
-
-    def seen_size(self, image: Image.Image) -> tuple[int, int]:
-        return image.size
-
-    def generate(self, conversations: list[Conversation], sampling: Sampling) -> list[Completion]:
-        if not self.loses and any("poison" in c.messages[0].text for c in conversations):
-            raise RuntimeError("CUDA error")
-        kept = conversations[self.loses :] if len(conversations) > 1 else conversations
-        return [Completion(c.messages[0].text) for c in kept]
+def poisoned(batch: Sequence[Conversation]) -> Exception | None:
+    guilty = any("poison" in c.messages[0].text for c in batch)
+    return RuntimeError("CUDA error") if guilty else None
 
 
 def test_a_batch_that_raises_is_asked_again_one_by_one() -> None:
     batch = [user("a"), user("poison"), user("b")]
-    said = generate_isolated(Unreliable(), batch, Sampling())
+    model = FakeModel(lambda c, _: c.messages[0].text, fails=poisoned)
+    said = generate_isolated(model, batch, Sampling())
     assert [c.text for c in said] == ["a", "", "b"]
     assert said[1].error == "RuntimeError: CUDA error"
 
 
 def test_lost_rows_are_found_again() -> None:
     batch = [user("a"), user("b"), user("c")]
-    said = generate_isolated(Unreliable(loses=1), batch, Sampling())
+    model = FakeModel(
+        lambda c, _: c.messages[0].text, changes=lambda said: said[1:] if len(said) > 1 else said
+    )
+    said = generate_isolated(model, batch, Sampling())
     assert [c.text for c in said] == ["a", "b", "c"]
 
 

@@ -32,16 +32,15 @@ from speceyes.protocols import Dialect
 from speceyes.tools import Tools, Zoom
 from speceyes.tools.draw import ObjectMapper, PathTracer
 from speceyes.types import (
-    Completion,
     Conversation,
     Message,
     Observation,
     Query,
-    Sampling,
     ToolCall,
     Trajectory,
 )
 from speceyes.types import Image as Picture
+from support.models import FakeModel
 
 everyone = pytest.mark.parametrize("name", SPEAKERS)
 with_boxes = pytest.mark.parametrize("name", [n for n, s in SPEAKERS.items() if s.place])
@@ -590,30 +589,13 @@ class Python:
         return Observation((f"ran {arguments['code']}", images[0].crop((10, 20, 60, 90))))
 
 
-class Recorder:
-    """A scripted model that remembers what it was asked."""
-
-    name = "recorder"
-
-    def __init__(self, turns: Sequence[str]) -> None:
-        self.asked: list[Conversation] = []
-        self.turns = turns
-        self.inner = ScriptedModel(lambda c, s: self.turns[min(len(self.asked), len(turns)) - 1])
-
-    def seen_size(self, image: Picture) -> tuple[int, int]:
-        return image.width // 2, image.height // 2
-
-    def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling
-    ) -> list[Completion]:
-        self.asked += conversations
-        return self.inner.generate(conversations, sampling)
-
-
 def travel(
     name: str, turns: Sequence[str], tools: Any = None, **options: Any
 ) -> tuple[Trajectory, list[Conversation]]:
-    model = Recorder(turns)
+    model = FakeModel(
+        lambda *_: turns[min(len(model.asked), len(turns)) - 1],
+        seen=lambda image: (image.width // 2, image.height // 2),
+    )
     given = [Zoom(), ObjectMapper(), PathTracer(), Python()] if tools is None else tools
     agent = AgenticFallback(model, tools=given, dialect=SPEAKERS[name].dialect, **options)
     [way] = agent([Query("Which colour?", (PHOTO,))])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +18,9 @@ from speceyes.efficiency import ENOUGH, CostModel, efficiency
 from speceyes.errors import ConfigError
 from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
-from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
 from speceyes.types import Judgement, Query, Result, Timings, Verdict
+from support.models import FakeModel
 
 DOT = Image.new("RGB", (32, 32))
 YES, NO = Verdict(True, 0.99, 9.0, 0.98), Verdict(False, 0.5, 0.0, 0.98)
@@ -173,26 +171,13 @@ def test_threads_may_share_it() -> None:
 # --- in the pipeline ------------------------------------------------------------------------
 
 
-class Slow:
-    """A model that takes its time for each row."""
-
-    def __init__(self, script: Any, seconds: float, margin: float = 12.0) -> None:
-        self._model, self._seconds = ScriptedModel(script, margin=margin), seconds
-        self.name = "slow"
-
-    def seen_size(self, image: Image.Image) -> tuple[int, int]:
-        return self._model.seen_size(image)
-
-    def generate(self, asked: Sequence[Any], sampling: Any) -> list[Any]:
-        time.sleep(self._seconds * len(asked))
-        return self._model.generate(asked, sampling)
-
-
 def pipe(draft_s: float, agent_s: float, *, margin: float, speculate: Any) -> SpecPipeline:
     return SpecPipeline(
-        answerer=SpeculativeAnswerer(Slow("red", draft_s, margin)),
+        answerer=SpeculativeAnswerer(FakeModel("red", seconds_per_row=draft_s, margin=margin)),
         gate=SeparabilityGate(0.9),
-        fallback=AgenticFallback(Slow("<answer>red</answer>", agent_s), tools=["zoom"]),
+        fallback=AgenticFallback(
+            FakeModel("<answer>red</answer>", seconds_per_row=agent_s), tools=["zoom"]
+        ),
         batch_size=8,
         speculate=speculate,
     )

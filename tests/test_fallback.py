@@ -20,7 +20,8 @@ from speceyes.errors import ConfigError, ToolError
 from speceyes.fallback import AgenticFallback
 from speceyes.models.scripted import Script, ScriptedModel
 from speceyes.tools import Tools
-from speceyes.types import Completion, Conversation, Observation, Query, Sampling, Trajectory
+from speceyes.types import Conversation, Observation, Query, Sampling, Trajectory
+from support.models import FakeModel
 
 PICTURE = Image.effect_noise((200, 100), 60).convert("RGB")
 
@@ -36,25 +37,6 @@ def call(box: Any = (10, 20, 60, 90), name: str = "image_zoom_in_tool", **more: 
 
 def answer(text: str) -> str:
     return f"<think>clear</think>\n<answer>{text}</answer>"
-
-
-class Recorder:
-    """A scripted model that remembers the batches it was given."""
-
-    name = "recorder"
-
-    def __init__(self, script: Script, **options: Any) -> None:
-        self.inner = ScriptedModel(script, **options)
-        self.batches: list[list[Conversation]] = []
-
-    def seen_size(self, image: Image.Image) -> tuple[int, int]:
-        return self.inner.seen_size(image)
-
-    def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling
-    ) -> list[Completion]:
-        self.batches.append(list(conversations))
-        return self.inner.generate(conversations, sampling)
 
 
 def run(script: Script, **options: Any) -> Trajectory:
@@ -85,7 +67,7 @@ def test_boxes_are_read_in_pixels_of_the_image_as_the_model_sees_it() -> None:
 
 
 def test_an_earlier_crop_can_be_zoomed_again() -> None:
-    model = Recorder([call((0, 0, 100, 100)), call((50, 50, 90, 90), img_idx=1), answer("red")])
+    model = FakeModel([call((0, 0, 100, 100)), call((50, 50, 90, 90), img_idx=1), answer("red")])
     [way] = AgenticFallback(model, tools=["zoom"])([ask()])
     second = way.steps[1].observations[0]
     assert (second.source, second.box) == (1, (50, 50, 90, 90))
@@ -98,7 +80,7 @@ def test_an_earlier_crop_can_be_zoomed_again() -> None:
 
 
 def test_calls_of_one_turn_each_get_their_observation_and_see_the_same_images() -> None:
-    model = Recorder([call((0, 0, 50, 50)) + call((50, 50, 99, 99), img_idx=1), answer("red")])
+    model = FakeModel([call((0, 0, 50, 50)) + call((50, 50, 99, 99), img_idx=1), answer("red")])
     [way] = AgenticFallback(model, tools=["zoom"])([ask()])
     # Stopped at the first </tool_call>, as the dialect's stop strings have it.
     assert way.depth == 1
@@ -127,7 +109,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("said", "told"), BROKEN)
 def test_what_goes_wrong_is_told_to_the_model_which_may_answer_to_it(said: str, told: str) -> None:
-    model = Recorder([said, answer("red")])
+    model = FakeModel([said, answer("red")])
     [way] = AgenticFallback(model, tools=["zoom"])([ask()])
     assert way.answer == "red"
     [seen] = way.steps[0].observations
@@ -190,7 +172,7 @@ def test_a_tool_that_takes_too_long_is_an_observation() -> None:
 
 
 def test_before_its_last_turn_the_model_is_told_to_answer() -> None:
-    model = Recorder({"No further tool calls": answer("red"), "": call()})
+    model = FakeModel({"No further tool calls": answer("red"), "": call()})
     [way] = AgenticFallback(model, tools=["zoom"], max_steps=4)([ask()])
     assert (way.answer, way.depth, len(way.steps)) == ("red", 3, 4)
     told = [prompts.LAST_TURN in batch[0].messages[-1].text for batch in model.batches]
@@ -231,7 +213,7 @@ def test_no_answer_in_the_last_turn_is_max_steps(said: str) -> None:
 
 
 def test_a_single_turn_is_asked_for_an_answer_at_once() -> None:
-    model = Recorder("red")
+    model = FakeModel("red")
     [way] = AgenticFallback(model, tools=["zoom"], max_steps=1)([ask()])
     assert way.answer == "red"
     assert prompts.DIRECT in model.batches[0][0].messages[-1].text
@@ -248,7 +230,7 @@ def test_live_trajectories_share_one_batch_a_round_and_new_ones_join() -> None:
     script = by_number(
         q0=answer("a"), q1=[call(), answer("b")], q2=[call(), call(), answer("c")], q3=answer("d")
     )
-    model = Recorder(script)
+    model = FakeModel(script)
     ways = AgenticFallback(model, tools=["zoom"], max_batch=2)([ask(n) for n in range(4)])
     assert [way.answer for way in ways] == ["a", "b", "c", "d"]
     assert [way.depth for way in ways] == [0, 1, 2, 0]
@@ -302,7 +284,7 @@ def test_an_exception_of_the_iterable_comes_after_what_is_under_way() -> None:
 
 
 def test_no_queries_ask_nothing() -> None:
-    model = Recorder("red")
+    model = FakeModel("red")
     assert AgenticFallback(model, tools=["zoom"])([]) == []
     assert model.batches == []
 
@@ -310,20 +292,13 @@ def test_no_queries_ask_nothing() -> None:
 # --- one trajectory's trouble -----------------------------------------------------------------
 
 
-class Poisoned(Recorder):
-    """Raises for every batch that holds query 1 in its second turn."""
-
-    def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling
-    ) -> list[Completion]:
-        said = super().generate(conversations, sampling)
-        if any("#1." in c.messages[1].text and len(c.messages) > 2 for c in conversations):
-            raise RuntimeError("illegal memory access")
-        return said
-
-
 def test_a_batch_that_raises_ends_only_the_guilty() -> None:
-    model = Poisoned([call(), answer("a")])
+    def poisoned(batch: Sequence[Conversation]) -> Exception | None:
+        """For every batch that holds query 1 in its second turn."""
+        guilty = any("#1." in c.messages[1].text and len(c.messages) > 2 for c in batch)
+        return RuntimeError("illegal memory access") if guilty else None
+
+    model = FakeModel([call(), answer("a")], fails=poisoned)
     ways = AgenticFallback(model, tools=["zoom"])([ask(n) for n in range(3)])
     assert [way.answer for way in ways] == ["a", None, "a"]
     assert (ways[1].stop, ways[1].error) == ("error", "RuntimeError: illegal memory access")

@@ -18,6 +18,7 @@ from speceyes.models.scripted import ScriptedModel
 from speceyes.protocols import Tool
 from speceyes.tools.zoom import Zoom
 from speceyes.types import Completion, Conversation, Query, Sampling
+from support.models import FakeModel
 
 PICTURE = Image.new("RGB", (64, 48), "red")
 
@@ -28,31 +29,6 @@ def ask(number: int = 0, question: str = "Which colour is the collar?") -> Query
 
 def says(**first: float) -> Completion:
     return Completion(max(first, key=lambda k: first[k]), (1,), first_token=first)
-
-
-class Recorder:
-    """A scripted model that remembers what it was asked, batch by batch."""
-
-    def __init__(self, model: ScriptedModel, *, breaks_batches: bool = False) -> None:
-        self.inner, self.breaks_batches = model, breaks_batches
-        self.batches: list[tuple[Conversation, ...]] = []
-        self.samplings: list[Sampling] = []
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    def seen_size(self, image: Image.Image) -> tuple[int, int]:
-        return self.inner.seen_size(image)
-
-    def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling
-    ) -> list[Completion]:
-        self.batches.append(tuple(conversations))
-        self.samplings.append(sampling)
-        if self.breaks_batches and any("#1" in c.messages[-1].text for c in conversations):
-            raise RuntimeError("kernel died")
-        return self.inner.generate(conversations, sampling)
 
 
 # --- the probability --------------------------------------------------------------------------
@@ -108,7 +84,7 @@ def test_the_probability_is_a_ratio_in_the_unit_interval(
 
 
 def test_one_batch_with_one_token_and_first_token_probabilities() -> None:
-    model = Recorder(ScriptedModel({"#0": "no", "": "yes"}))
+    model = FakeModel({"#0": "no", "": "yes"})
     judgements = ToolJudge(model, tools=(Zoom(),))([ask(0), ask(2)])
     assert [j.needs_tools for j in judgements] == [False, True]
     assert [j.p_tools for j in judgements] == [0.0, 1.0]
@@ -181,8 +157,13 @@ def test_an_unknown_dialect_or_tool_is_refused_at_construction() -> None:
 # --- one row's trouble ------------------------------------------------------------------------
 
 
+def with_number_one(batch: Sequence[Conversation]) -> Exception | None:
+    guilty = any("#1" in c.messages[-1].text for c in batch)
+    return RuntimeError("kernel died") if guilty else None
+
+
 def test_a_model_that_raises_for_a_batch_costs_only_the_guilty_row() -> None:
-    model = Recorder(ScriptedModel("no"), breaks_batches=True)
+    model = FakeModel("no", fails=with_number_one)
     judgements = ToolJudge(model)([ask(0), ask(1), ask(2)])
     assert [j.needs_tools for j in judgements] == [False, True, False]
     assert "kernel died" in judgements[1].reason
@@ -250,7 +231,7 @@ def test_without_a_dialect_it_is_asked_plainly() -> None:
     ],
 )
 def test_parity_reads_the_prefix_of_ten_tokens(text: str, needs: bool) -> None:
-    model = Recorder(ScriptedModel(text))
+    model = FakeModel(text)
     [judgement] = ToolJudge(model, parity=True, threshold=0)([ask()])
     assert judgement.needs_tools is needs
     assert judgement.p_tools is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 from typing import Any
 
 import pytest
@@ -32,6 +31,7 @@ from speceyes.integrations.langchain import (
     lent_tools,
     question,
 )
+from support.models import FakeModel
 
 RED = PILImage.new("RGB", (64, 48), "red")
 CALL = (
@@ -88,34 +88,19 @@ def test_langgraph_takes_the_tiny_pair_through_two_tool_turns() -> None:
 
 
 def test_what_is_asked_together_shares_batches() -> None:
-    sizes: list[int] = []
-    free = threading.Event()
-
-    class Model:
-        name = "counted"
-        _inner = ScriptedModel("red")
-
-        def seen_size(self, image: Any) -> tuple[int, int]:
-            return image.size
-
-        def generate(self, conversations: Any, sampling: Any) -> Any:
-            sizes.append(len(conversations))
-            free.wait(0.3)
-            return self._inner.generate(conversations, sampling)
-
-    with SpecPipeline.from_pretrained(small=Model(), judge=None) as pipe:
+    model = FakeModel("red", delay_s=0.3)
+    with SpecPipeline.from_pretrained(small=model, judge=None) as pipe:
         chat = ChatSpecEyes(funnel=pipe)
         asked = [[question(f"q{at}", RED)] for at in range(6)]
         assert [m.content for m in chat.batch(asked)] == ["red"] * 6
-        synchronous = len(sizes)
+        synchronous = len(model.batches)
 
         async def both() -> list[Any]:
             return [await chat.abatch(asked), await chat.ainvoke(asked[0])]
 
         many, one = asyncio.run(both())
         assert [m.content for m in many] == ["red"] * 6 and one.content == "red"
-        free.set()
-    assert sum(sizes) == 13 and synchronous < 6 and len(sizes) - synchronous < 7
+    assert len(model.asked) == 13 and synchronous < 6 and len(model.batches) - synchronous < 7
 
 
 def test_streams_carry_text_calls_and_usage() -> None:
