@@ -1,1 +1,1 @@
-"""Training of the bundled models, and what it needs; nothing else imports it."""
+"""Training of the bundled models; imported by nothing outside."""

@@ -1,0 +1,563 @@
+"""Trains the pair that reasons: `python -m speceyes.tiny.training.reasoning small|large --out DIR`.
+
+The small model starts from the bundled drafter, whose vision tower already knows every shape and
+colour; the tower stays as it is, so that each scene is looked at once and its features are kept.
+The language model learns to answer puzzles (`speceyes.tiny.puzzles`) at once, to write reasoning
+and to answer behind it, and to answer with notes in its prompt, right, wrong and irrelevant ones.
+The large model starts from the small one, with layers inserted that begin as the identity (block
+expansion, as in LLaMA Pro, arXiv 2401.02415), and learns on. That makes a token of it as dear as
+the method supposes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import AddedToken
+from torch import nn
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneration
+
+from speceyes import prompts
+from speceyes.strategies.selection import join_kept
+from speceyes.tiny import SMALL, puzzles
+from speceyes.tiny.puzzles import Puzzle, Solution
+from speceyes.tiny.scenes import COLOURS, GRID, SHAPES, Scene, split_of
+from speceyes.tiny.training.lessons import TOKENS, Row, view_of
+from speceyes.tiny.training.models import (
+    END,
+    SMALL_SIZE,
+    Size,
+    build_model,
+    build_processor,
+    build_tokenizer,
+)
+from speceyes.tiny.training.train import batched_vision, positions, to_patches
+from speceyes.tiny.training.transcripts import chat_text
+from speceyes.types import Conversation, Message
+
+Role: TypeAlias = Literal["given", "reason", "answer"]
+ROLES: tuple[Role, ...] = ("given", "reason", "answer")
+WEIGHTS = {"given": 0.0, "reason": 0.15, "answer": 1.0}
+"""What a token's loss counts."""
+LAYERS = 12
+"""Decoder layers of the large model."""
+BRANCHES = {"small": "srr", "large": "srrnn"}
+"""Told about a scene: short answers, reasoning, short answers with notes; one puzzle each."""
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+def phrases() -> list[str]:
+    """Texts that are one token each beside those of the bundled pair."""
+    numbers = range(10)
+    places = range(1, GRID + 1)
+    rows = [f"{lead}Row {n}:" for n in places for lead in ("", " ", ". ")]
+    columns = [f"{lead} column {n}" for n in places for lead in ("", ",")]
+    located = [f": row {n}" for n in places] + [f" in row {n}:" for n in places]
+    marks = [f"{space}({n})" for n in numbers for space in ("", " ")]
+    marks += [f"{space}[{n}]" for n in numbers for space in ("", " ")]
+    headers = [f" {puzzles.header(group)}" for group in (*COLOURS, *SHAPES)]
+    notes = prompts.TRANSFER.removesuffix("{notes}")
+    return [
+        notes,
+        prompts.REASON,
+        prompts.REASONED,
+        *rows,
+        *columns,
+        *located,
+        *marks,
+        *headers,
+        ". Right of it:",
+        ". Left of it:",
+        " Right of it:",
+        " Left of it:",
+        " nothing",
+        " Colours:",
+        " Shapes:",
+        *(f" {n}" for n in (0, 5, 6, 7, 8, 9)),
+        *(f" {puzzles.plural(shape)}" for shape in SHAPES),
+        *(puzzles.plural(shape) for shape in SHAPES),
+        "neither",
+        " neither",
+        " objects",
+        "How many",
+        " are there?",
+        "What is the number of",
+        " plus the number of",
+        "Which are there more of",
+        "Is the object",
+        " of the same",
+        " as the object",
+        " is the object",
+        "In row",
+        ", what",
+        " has the",
+        " of the object",
+        " of the",
+    ]
+
+
+def reasoning_tokenizer() -> PreTrainedTokenizerFast:
+    """The bundled pair's tokenizer with more phrases behind it; the ids before stay as they are."""
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens([AddedToken(p, normalized=False) for p in phrases()])
+    return tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A conversation to learn from: pieces of text with their roles."""
+
+    name: str
+    pieces: tuple[tuple[str, Role], ...]
+
+
+def _asked(question: str, instruction: str) -> str:
+    content = Message(
+        "user", (f"<|vision_start|><|image_pad|><|vision_end|>{question}\n{instruction}",)
+    )
+    return chat_text(Conversation((content,)))
+
+
+def told_short(puzzle: Puzzle, solution: Solution) -> Told:
+    """The answer at once."""
+    given = _asked(puzzle.text, prompts.DRAFT)
+    return Told(f"short {puzzle.kind}", ((given, "given"), (f"{solution.answer}{END}", "answer")))
+
+
+def told_reasoning(puzzle: Puzzle, solution: Solution) -> Told:
+    """Reasoning, and the answer behind it. The end of the turn is learned after the reasoning."""
+    given = _asked(puzzle.text, prompts.REASON)
+    return Told(
+        f"reason {puzzle.kind}",
+        (
+            (given, "given"),
+            (" ".join(solution.reasoning), "reason"),
+            (f"\n{prompts.REASONED}", "given"),
+            (f" {solution.answer}{END}", "answer"),
+        ),
+    )
+
+
+def told_noted(puzzle: Puzzle, solution: Solution, notes: str, kind: str) -> Told:
+    """The answer at once, with notes in the prompt."""
+    lead = prompts.TRANSFER.replace("{notes}", notes)
+    given = _asked(puzzle.text, f"{lead}\n{prompts.DRAFT}")
+    return Told(f"{kind} notes", ((given, "given"), (f"{solution.answer}{END}", "answer")))
+
+
+class Encoder:
+    """Turns what is told into token rows.
+
+    Args:
+        tokenizer: With the puzzles' phrases.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        self._pad = int(tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+        self._words = [tokenizer.decode([i]) for i in range(len(tokenizer))]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids; an image's pad is repeated for each of its tokens."""
+        raw = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [i for t in raw for i in ([t] * (TOKENS**2 if t == self._pad else 1))]
+
+    def words(self, text: str) -> list[str]:
+        """The texts of its tokens."""
+        return [self._words[i] for i in self.encode(text)]
+
+    def row(self, told: Told, scene: int) -> Row:
+        """The row; roles index `ROLES`."""
+        ids: list[int] = []
+        roles: list[int] = []
+        for text, role in told.pieces:
+            more = self.encode(text)
+            ids += more
+            roles += [ROLES.index(role)] * len(more)
+        none = np.zeros((0, 5), dtype=np.int64)
+        return Row(np.array(ids), np.array(roles), (scene,), told.name, none)
+
+
+class Notes:
+    """Draws notes as a selector might hand them over, some of them bad.
+
+    Args:
+        encoder: Cuts reasoning into tokens.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    def draw(
+        self, scene: Scene, puzzle: Puzzle, solution: Solution, rng: np.random.Generator
+    ) -> tuple[str, str]:
+        """Kind ("right", "part", "wrong", "other") and text."""
+        chance = rng.random()
+        if chance < 0.24:
+            return "right", " ".join(solution.reasoning)
+        if chance < 0.70:
+            return "part", self._part(solution, rng)
+        if chance < 0.86:
+            for _ in range(20):
+                other = puzzle.solve(puzzles.altered(scene, rng))
+                if other is not None and other.answer != solution.answer:
+                    whole = rng.random() < 0.6
+                    return "wrong", " ".join(other.reasoning) if whole else self._part(other, rng)
+        elsewhere = scene if rng.random() < 0.5 else puzzles.draw_scene(rng)
+        while True:
+            other_puzzle = puzzles.pose(elsewhere, puzzles.draw_kind(rng), rng)
+            if other_puzzle is not None and other_puzzle != puzzle:
+                other = other_puzzle.solve(elsewhere)
+                assert other is not None
+                return "other", " ".join(other.reasoning)
+
+    def _part(self, solution: Solution, rng: np.random.Generator) -> str:
+        said = " ".join(solution.reasoning)
+        words = self._encoder.words(said)
+        n = len(words)
+        chance, share = rng.random(), rng.uniform(0.2, 0.9)
+        count = max(1, round(share * n))
+        if chance < 0.4:
+            kept = set(rng.permutation(n)[:count].tolist())
+        elif chance < 0.7:
+            kept = set(range(n - count, n))
+        else:
+            sentences = solution.reasoning
+            some = sorted(rng.permutation(len(sentences))[: max(1, round(share * len(sentences)))])
+            return " ".join(sentences[i] for i in some)
+        return join_kept(words, [i in kept for i in range(n)])
+
+
+class Looked:
+    """Scenes of the training split with their features by a frozen vision tower.
+
+    Args:
+        model: Of which the tower is used.
+        size: Its size.
+        scenes: How many to draw.
+        seed: Of the scenes.
+    """
+
+    def __init__(
+        self, model: Qwen3VLForConditionalGeneration, size: Size, scenes: int, seed: int
+    ) -> None:
+        rng = np.random.default_rng([seed, 77])
+        self.scenes: list[Scene] = []
+        features, deep = [], []
+        model.eval()
+        grid = size.view // size.patch
+        with tqdm(total=scenes, desc="looking") as bar, torch.no_grad():
+            while len(self.scenes) < scenes:
+                some = [
+                    s for _ in range(32) if split_of((s := puzzles.draw_scene(rng)).id) == "train"
+                ]
+                views = np.stack([view_of(s, WHOLE, size.view, rng) for s in some])
+                out = model.model.visual(
+                    to_patches(views.astype(np.uint8), size.patch),
+                    grid_thw=torch.tensor([[1, grid, grid]] * len(some)),
+                )
+                shape = (len(some), TOKENS**2, size.hidden)
+                features.append(out.pooler_output.view(shape))
+                deep.append(torch.stack([d.view(shape) for d in out.deepstack_features]))
+                self.scenes += some
+                bar.update(len(some))
+        self.features = torch.cat(features)
+        self.deep = torch.cat(deep, dim=1)
+
+
+def fuse_norms(model: Qwen3VLForConditionalGeneration) -> None:
+    """Lets the language model's norms run as one operation each, for training speed."""
+    for module in model.model.language_model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+
+            def norm(x: torch.Tensor, one: Any = module) -> torch.Tensor:
+                return F.rms_norm(x, one.weight.shape, one.weight, one.variance_epsilon)
+
+            module.forward = norm
+
+
+class Trainer:
+    """A model with what trains it.
+
+    Args:
+        name: "small" or "large".
+        start: Folder of the exported model to start from.
+        seed: Of scenes, puzzles and new weights.
+        lr: Highest learning rate.
+        scenes: How many are drawn and looked at once.
+        batch: Scenes a step.
+    """
+
+    def __init__(
+        self, name: str, start: Path, *, seed: int, lr: float, scenes: int, batch: int
+    ) -> None:
+        self.name, self.seed, self.lr, self.batch = name, seed, lr, batch
+        self.size = SMALL_SIZE
+        self.tokenizer = reasoning_tokenizer()
+        self.encoder = Encoder(self.tokenizer)
+        self.notes = Notes(self.encoder)
+        self.model = build_model(self.tokenizer, self.size, seed)
+        self._begin_with(start)
+        batched_vision(self.model, (self.size.view // self.size.patch) ** 2)
+        self.looked = Looked(self.model, self.size, scenes, seed)
+        if name == "large":
+            self._grow(LAYERS)
+        fuse_norms(self.model)
+        self.model.train()
+        self.model.model.visual.requires_grad_(False)
+        self.image_token = int(self.model.config.image_token_id)
+        self.step, self.seconds = 0, 0.0
+        self.params = [p for p in self.model.parameters() if p.requires_grad]
+        decayed = [p for p in self.params if p.ndim > 1]
+        plain = [p for p in self.params if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
+            lr=self.lr,
+            betas=(0.9, 0.98),
+        )
+
+    def _begin_with(self, weights: Path) -> None:
+        """Exported weights. Where they are the bundled pair's, whose vocabulary lacks the puzzles'
+        phrases, a phrase begins as the mean of its old tokens.
+        """
+        known = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=torch.float32)
+        old, state = build_tokenizer(), known.state_dict()
+        name = "model.language_model.embed_tokens.weight"
+        words = state[name]
+        if len(words) >= len(self.tokenizer):
+            self.model.load_state_dict(state)
+            return
+        more = [words[old(p, add_special_tokens=False)["input_ids"]].mean(0) for p in phrases()]
+        kept = words[: len(old)]
+        mine = self.model.state_dict()[name].clone()
+        grown = torch.cat([kept, torch.stack(more)])
+        mine[: len(grown)] = grown
+        state[name] = state["lm_head.weight"] = mine
+        self.model.load_state_dict(state)
+
+    def _grow(self, layers: int) -> None:
+        """Inserts layers that begin as the identity, evenly behind the last layer that images
+        reach by themselves.
+        """
+        before = list(self.model.model.language_model.layers)
+        self.size = replace(self.size, layers=layers)
+        larger = build_model(self.tokenizer, self.size, self.seed + 1)
+        new = larger.model.language_model.layers
+        first = len(self.size.deepstack)
+        order: list[int | None] = list(range(first))
+        gaps = np.array_split(np.arange(layers - len(before)), len(before) - first + 1)
+        for number, gap in enumerate(gaps):
+            order += [None] * len(gap)
+            if first + number < len(before):
+                order.append(first + number)
+        for layer, source in zip(new, order, strict=True):
+            if source is None:
+                layer.self_attn.o_proj.weight.data.zero_()
+                layer.mlp.down_proj.weight.data.zero_()
+            else:
+                layer.load_state_dict(before[source].state_dict())
+        state = {k: v for k, v in self.model.state_dict().items() if ".layers." not in k}
+        larger.load_state_dict(state, strict=False)
+        self.model = larger
+
+    def rows(self, number: int) -> list[Row]:
+        """The rows of batch `number`; they depend on it and the seed alone."""
+        rng = np.random.default_rng([self.seed, list(BRANCHES).index(self.name), number])
+        told: list[Row] = []
+        for at in rng.integers(len(self.looked.scenes), size=self.batch).tolist():
+            scene = self.looked.scenes[at]
+            mine = list(self._told(scene, rng))
+            told += [self.encoder.row(one, at) for one in mine]
+        return told
+
+    def _told(self, scene: Scene, rng: np.random.Generator) -> Iterator[Told]:
+        for branch in BRANCHES[self.name]:
+            while (puzzle := puzzles.pose(scene, puzzles.draw_kind(rng), rng)) is None:
+                pass
+            solution = puzzle.solve(scene)
+            assert solution is not None
+            if branch == "s":
+                yield told_short(puzzle, solution)
+            elif branch == "r":
+                yield told_reasoning(puzzle, solution)
+            else:
+                kind, notes = self.notes.draw(scene, puzzle, solution, rng)
+                yield told_noted(puzzle, solution, notes, kind)
+
+    def loss(self, rows: list[Row], report: dict[str, list[float]]) -> torch.Tensor:
+        """Weighted log-loss of what the rows say, summed, in nats."""
+        longest = max(len(r.ids) for r in rows)
+        ids = np.zeros((len(rows), longest), dtype=np.int64)
+        roles = np.zeros_like(ids)
+        places = np.zeros((3, len(rows), longest), dtype=np.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(row.ids)], roles[i, : len(row.ids)] = row.ids, row.roles
+            places[:, i, : len(row.ids)] = positions(row, self.image_token)
+        targets, asked = ids[:, 1:].copy(), roles[:, 1:].copy()
+        # Behind the last token of reasoning the turn ends, whatever is told next.
+        ends = (roles[:, :-1] == ROLES.index("reason")) & (asked != ROLES.index("reason"))
+        targets[ends] = self.tokenizer.convert_tokens_to_ids(END)
+        asked[ends] = ROLES.index("reason")
+        tokens = torch.from_numpy(ids)
+        shown = torch.tensor([row.images[0] for row in rows])
+        visual = tokens == self.image_token
+        core = self.model.model.language_model
+        embeds = core.embed_tokens(tokens)
+        embeds = embeds.masked_scatter(visual[..., None], self.looked.features[shown])
+        hidden = core(
+            inputs_embeds=embeds,
+            position_ids=torch.from_numpy(places),
+            visual_pos_masks=visual,
+            deepstack_visual_embeds=[d[shown].flatten(0, 1) for d in self.looked.deep],
+            use_cache=False,
+        ).last_hidden_state
+        said = asked > 0
+        logits = self.model.lm_head(hidden[:, :-1][torch.from_numpy(said)])
+        gold = torch.from_numpy(targets[said])
+        weights = torch.tensor([WEIGHTS[r] for r in ROLES])[torch.from_numpy(asked[said])]
+        right = np.ones_like(said)
+        right[said] = (logits.argmax(-1) == gold).numpy()
+        self._note(rows, asked, right, report)
+        return (F.cross_entropy(logits, gold, reduction="none") * weights).sum()
+
+    def _note(
+        self, rows: list[Row], asked: np.ndarray, right: np.ndarray, report: dict[str, list[float]]
+    ) -> None:
+        for i, row in enumerate(rows):
+            branch = row.name.split()[0]
+            for role in ("reason", "answer"):
+                mask = asked[i] == ROLES.index(role)
+                if mask.any():
+                    hit = float(right[i][mask].all())
+                    report[f"{branch} {role}"].append(hit)
+                    report[f"{row.name} {role}"].append(hit)
+                    if role == "reason":
+                        report["reason tokens"].append(float(right[i][mask].mean()))
+
+    def train_step(self, steps: int, report: dict[str, list[float]]) -> None:
+        """One batch."""
+        start = time.perf_counter()
+        rate = min(1.0, (self.step + 1) / 100) * min(
+            1.0, max(0.02, (steps - self.step) / (0.4 * steps))
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * rate
+        rows = sorted(self.rows(self.step), key=lambda r: len(r.ids))
+        short = [r for r in rows if r.name.startswith("short")]
+        long = [r for r in rows if not r.name.startswith("short")]
+        total = torch.zeros(())
+        for group_rows in (short, long):
+            total = total + self.loss(group_rows, report) / len(rows)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = float(nn.utils.clip_grad_norm_(self.params, 1.0))
+        if math.isfinite(norm):
+            self.optimizer.step()
+        report["norm"].append(norm)
+        report["loss"].append(float(total.detach()))
+        self.step += 1
+        self.seconds += time.perf_counter() - start
+
+    def save(self, out: Path) -> None:
+        """The checkpoint to go on from, replaced in one step so that a kill leaves the old one."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        torch.save(state, out / "checkpoint.tmp")
+        (out / "checkpoint.tmp").replace(out / "checkpoint.pt")
+
+    def load(self, out: Path) -> None:
+        """Goes on from the checkpoint in `out`, if there is one."""
+        path = out / "checkpoint.pt"
+        if path.exists():
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.seconds = state["step"], state["seconds"]
+
+    def export(self, out: Path) -> None:
+        """The model in the Hugging Face format, float16, with its processor."""
+        plain = build_model(self.tokenizer, self.size, 0)
+        plain.load_state_dict(self.model.state_dict())
+        plain.half().save_pretrained(out)
+        build_processor(self.tokenizer, self.size).save_pretrained(out)
+
+
+def _means(report: dict[str, list[float]]) -> dict[str, float]:
+    return {k: round(float(np.mean(v)), 3) for k, v in sorted(report.items()) if v}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Trains one of the models and writes it in the Hugging Face format."""
+    parser = argparse.ArgumentParser(
+        prog="python -m speceyes.tiny.training.reasoning", description=__doc__
+    )
+    parser.add_argument("model", choices=("large", "small"))
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--start", type=Path, default=SMALL, help="exported model to start from")
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--scenes", type=int, default=8000, help="scenes that are looked at")
+    parser.add_argument("--batch", type=int, default=8, help="scenes a step")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: all")
+    parser.add_argument("--every", type=int, default=100, help="steps between reports")
+    args = parser.parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(
+        args.model, args.start, seed=args.seed, lr=args.lr, scenes=args.scenes, batch=args.batch
+    )
+    trainer.load(args.out)
+    report: dict[str, list[float]] = defaultdict(list)
+    log = (args.out / "log.jsonl").open("a", encoding="utf-8")
+    saved = time.monotonic()
+    for _ in tqdm(range(trainer.step, args.steps), desc=f"training {args.model}"):
+        trainer.train_step(args.steps, report)
+        if trainer.step % args.every == 0:
+            line = {"step": trainer.step, "seconds": round(trainer.seconds), **_means(report)}
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            report.clear()
+        if time.monotonic() - saved > 120 or trainer.step == args.steps:
+            trainer.save(args.out)
+            saved = time.monotonic()
+    log.close()
+    trainer.export(args.out / "model")
+    facts: dict[str, Any] = {
+        "model": args.model,
+        "steps": trainer.step,
+        "start": args.start.name,
+        "layers": trainer.size.layers,
+        "scenes": args.scenes,
+        "scenes_a_step": args.batch,
+        "seed": args.seed,
+        "learning_rate": args.lr,
+        "seconds": round(trainer.seconds),
+        "threads": torch.get_num_threads(),
+        "hardware": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+    }
+    (args.out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""How the pair that reasons is trained: the real model's loss, layers that begin as nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from speceyes import prompts, tiny
+from speceyes.strategies import questions
+from speceyes.tiny import puzzles
+from speceyes.tiny.training import reasoning
+from speceyes.tiny.training.lessons import view_of
+from speceyes.tiny.training.models import END, build_model
+from speceyes.tiny.training.train import to_patches
+from speceyes.tiny.training.transcripts import chat_text
+
+
+@pytest.fixture(scope="module")
+def trainer() -> reasoning.Trainer:
+    return reasoning.Trainer("small", tiny.SMALL, seed=1, lr=1e-3, scenes=6, batch=2)
+
+
+def test_what_is_told_is_what_the_strategies_ask(trainer: reasoning.Trainer) -> None:
+    scene, puzzle = puzzles.draw("train", 0)
+    solution = puzzle.solve(scene)
+    assert solution is not None
+    [item] = puzzles.questions("train", 1)
+    thought = " ".join(solution.reasoning)
+    for told, asked in (
+        (reasoning.told_short(puzzle, solution), questions.short(item.query)),
+        (reasoning.told_reasoning(puzzle, solution), questions.reasoning(item.query)),
+        (
+            reasoning.told_noted(puzzle, solution, "a note", "right"),
+            questions.noted(item.query, "a note"),
+        ),
+    ):
+        assert told.pieces[0][0] == chat_text(asked) and told.pieces[-1][0].endswith(END)
+    given, said, lead, _ = (text for text, _ in reasoning.told_reasoning(puzzle, solution).pieces)
+    begun = questions.concluding(item.query, thought)
+    assert said + lead == begun.prefill and given == chat_text(questions.reasoning(item.query))
+    # The tokens of the parts are those of the whole, or generation would leave what was trained.
+    encode = trainer.encoder.encode
+    assert encode(said + lead) == [*encode(said), *encode(lead)]
+    assert len(encode(prompts.REASON)) == 1
+
+
+def test_the_loss_is_that_of_the_plain_model(trainer: reasoning.Trainer) -> None:
+    rows = [r for r in trainer.rows(0) if r.name.startswith("short")]
+    rng = np.random.default_rng([1, 77])
+    looked = trainer.looked
+    plain = build_model(trainer.tokenizer, trainer.size, 0).eval()
+    plain.load_state_dict(trainer.model.state_dict())
+    scene = looked.scenes[rows[0].images[0]]
+    # The very view that was looked at can't be drawn again alone, so a new one is put in.
+    view = view_of(scene, reasoning.WHOLE, trainer.size.view, rng).astype(np.uint8)
+    patches = to_patches(view[None], trainer.size.patch)
+    grid = torch.tensor([[1, 8, 8]])
+    with torch.no_grad():
+        out = plain.model.visual(patches, grid_thw=grid)
+        looked.features[rows[0].images[0]] = out.pooler_output
+        looked.deep[:, rows[0].images[0]] = torch.stack(list(out.deepstack_features))
+        ours = float(trainer.loss(rows[:1], defaultdict(list)))
+        ids = torch.from_numpy(rows[0].ids)[None]
+        logits = plain(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=patches,
+            image_grid_thw=grid,
+            mm_token_type_ids=(ids == trainer.image_token).int(),
+        ).logits[0]
+    said = torch.from_numpy(rows[0].roles > 0)[1:]
+    wanted = F.cross_entropy(logits[:-1][said], ids[0, 1:][said], reduction="sum")
+    assert ours == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_inserted_layers_begin_as_the_identity_and_learn(tmp_path: Path) -> None:
+    small = reasoning.Trainer("small", tiny.SMALL, seed=1, lr=1e-3, scenes=4, batch=1)
+    small.export(tmp_path / "small")
+    large = reasoning.Trainer("large", tmp_path / "small", seed=1, lr=1e-3, scenes=4, batch=1)
+    small.model.load_state_dict(
+        {k: v.half().float() for k, v in small.model.state_dict().items()}  # as exported
+    )
+    rows = small.rows(3)
+    small.looked.features.copy_(large.looked.features)
+    small.looked.deep.copy_(large.looked.deep)
+    with torch.no_grad():
+        before = [float(t.loss(rows, defaultdict(list))) for t in (small, large)]
+    assert len(large.model.model.language_model.layers) == reasoning.LAYERS
+    assert before[0] == pytest.approx(before[1], rel=1e-4)
+    added = large.model.model.language_model.layers[2]
+    large.train_step(100, defaultdict(list))
+    assert bool((added.mlp.down_proj.weight != 0).any())
+    large.save(tmp_path)
+    again = reasoning.Trainer("large", tmp_path / "small", seed=1, lr=1e-3, scenes=4, batch=1)
+    again.load(tmp_path)
+    assert again.step == 1 and all(
+        torch.equal(a, b)
+        for a, b in zip(large.model.parameters(), again.model.parameters(), strict=True)
+    )
+
+
+def test_notes_are_right_partly_wrong_or_about_something_else(trainer: reasoning.Trainer) -> None:
+    rng = np.random.default_rng(0)
+    kinds = defaultdict(int)
+    for i in range(200):
+        scene, puzzle = puzzles.draw("train", i % 40)
+        solution = puzzle.solve(scene)
+        assert solution is not None
+        kind, notes = trainer.notes.draw(scene, puzzle, solution, rng)
+        kinds[kind] += 1
+        whole = " ".join(solution.reasoning)
+        assert notes == whole if kind == "right" else notes != whole
+    assert set(kinds) == {"right", "part", "wrong", "other"} and min(kinds.values()) > 10
