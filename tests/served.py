@@ -72,6 +72,12 @@ class Served:
         data: dict[str, Any] = reply.json()
         return data
 
+    def gauge(self, name: str) -> float:
+        """A value of `/metrics`."""
+        lines = self.http.get("/metrics").text.splitlines()
+        [line] = [line for line in lines if line.startswith(f"speceyes_{name} ")]
+        return float(line.split()[-1])
+
     def refused(self, body: Any, status: int = 400, **more: Any) -> dict[str, Any]:
         """The error of a request that must not be served."""
         reply = self.post(body, **more)

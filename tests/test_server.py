@@ -16,7 +16,7 @@ from served import Served, asking, data_url, pipeline, serving, until
 from speceyes import ScriptedModel, SeparabilityGate, SpecPipeline, SpeculativeAnswerer
 from speceyes.errors import ConfigError
 from speceyes.server.app import application
-from speceyes.server.asking import read
+from speceyes.server.chat_request import read_request
 from speceyes.server.limits import ServerLimits
 from speceyes.server.refusal import Refusal
 
@@ -30,6 +30,12 @@ def _draft(conversation: Any, sampling: Any) -> str:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Served]:
     with serving(pipeline(draft=_draft, agent="<answer>deep blue sea</answer>")) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[Served]:
+    with serving(pipeline(), limits={"tolerant": False}) as served:
         yield served
 
 
@@ -175,7 +181,7 @@ def _one(**message: Any) -> dict[str, Any]:
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"reasoning_effort": "low"}, "reasoning_effort"),
-        ({"functions": []}, "functions"),
+        ({"functions": [{}]}, "functions"),
         ({"audio": {}}, "audio"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens"),
@@ -204,8 +210,10 @@ def _one(**message: Any) -> dict[str, Any]:
         ({"a\nname\x1b[31m": 1}, "a\nname\x1b[31m"),
     ],
 )
-def test_what_is_not_supported_is_named(server: Served, change: dict[str, Any], param: str) -> None:
-    error = server.refused({**asking(), **change})
+def test_a_strict_server_refuses_by_name(
+    strict: Served, change: dict[str, Any], param: str
+) -> None:
+    error = strict.refused({**asking(), **change})
     assert error["param"] == param and error["type"] == "invalid_request_error"
     assert error["message"].startswith(param)
 
@@ -257,11 +265,11 @@ _FIELDS = sorted(
 def test_whatever_is_sent_is_read_or_refused(change: dict[str, Any]) -> None:
     body = json.dumps({**asking(), **change}).encode()
     try:
-        asked = read(body, "speceyes", ServerLimits(thresholds=(0.5, 1.0)), 64)
+        asked = read_request(body, "speceyes", ServerLimits(thresholds=(0.5, 1.0)), 64)
     except Refusal as exc:
         assert exc.status in (400, 404) and len(str(exc)) < 400
     else:
-        assert asked.question.strip() and asked.urls
+        assert asked.question.strip() and asked.dialogue.pictures
 
 
 def test_the_other_routes(server: Served) -> None:

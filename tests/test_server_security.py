@@ -200,7 +200,7 @@ def test_pixels_under_way_are_bounded() -> None:
         replies: list[int] = []
         first = threading.Thread(target=lambda: replies.append(served.post(body).status_code))
         first.start()
-        until(lambda: served.service.worker.live == 1)
+        until(lambda: served.gauge("trajectories") == 1)
         assert served.refused(body, 429)["code"] == "too_many_pixels"
         hold.set()
         first.join(60)
@@ -225,7 +225,7 @@ def test_pixels_under_way_are_bounded() -> None:
         "HTTPS://example.com/photo.png",
         "http://169.254.169.254/latest/meta-data",
         "",
-        " data:image/png;base64,AAAA",
+        "x data:image/png;base64,AAAA",
     ],
 )
 def test_nothing_is_read_but_the_request_itself(
@@ -303,6 +303,21 @@ def test_allowed_hosts_are_fetched_from_and_no_others(monkeypatch: pytest.Monkey
             assert "pw" not in error["message"]
 
 
+def test_a_private_host_is_fetched_from_only_where_it_is_named_as_one() -> None:
+    with _pictures() as port:
+        good = f"http://localhost:{port}/p.png"
+        with serving(pipeline(), limits={"private_domains": {"localhost"}}) as served:
+            assert served.ask(urls=[good])["speceyes"]["route"] == "draft"
+            # All other rules hold: no other host, redirects included, and images only.
+            for url in (
+                f"http://127.0.0.1:{port}/p.png",
+                f"{good}?to=http://127.0.0.1:{port}/p.png",
+                f"{good}?to=http://169.254.169.254/latest/meta-data",
+                f"http://user:pw@localhost:{port}/p.png",
+            ):
+                assert served.refused(asking(urls=[url]))["param"].endswith("image_url.url")
+
+
 @pytest.mark.parametrize("domain", ["", "http://host", "host:80", "*.host", "a b"])
 def test_domains_are_plain_names(domain: str) -> None:
     with pytest.raises(ConfigError, match="domain"):
@@ -368,8 +383,8 @@ def test_a_client_that_leaves_is_not_worked_for(stream: bool) -> None:
         )
         with socket.create_connection(_address(served)) as sock:
             sock.sendall(head.encode() + body)
-            until(lambda: served.service.worker.waiting == 1)
-        until(lambda: served.service.worker.waiting == 0 or served.service.slots.held == 1)
+            until(lambda: served.gauge("waiting") == 1)
+        until(lambda: served.gauge("waiting") == 0 or served.service.slots.held == 1)
         hold.set()
         first.join(60)
         assert replies == [200]

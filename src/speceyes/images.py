@@ -89,6 +89,20 @@ class ImageLimits:
                 )
         object.__setattr__(self, "formats", tuple(self.formats))
 
+    def within(self, other: ImageLimits) -> ImageLimits:
+        """The stricter of both, in everything.
+
+        Raises:
+            ConfigError: No format is allowed by both.
+        """
+        return ImageLimits(
+            min(self.max_bytes, other.max_bytes),
+            min(self.max_pixels, other.max_pixels),
+            min(self.max_frames, other.max_frames),
+            max(self.min_side, other.min_side),
+            tuple(name for name in self.formats if name in other.formats),
+        )
+
 
 DEFAULT_LIMITS = ImageLimits()
 

@@ -58,6 +58,12 @@ REASON = (
 
 REASONED = "So the answer, in a word or a short phrase, is:"
 
+INSTRUCTIONS = "# What the application asks of your answers\n{text}"
+
+JSON_ANSWER = (
+    "The final answer must be one JSON value and nothing around it, without a code fence{schema}."
+)
+
 TRANSFER = (
     "Somebody looked at the image before you and noted the following. It may be wrong in parts; "
     "trust what you see.\n{notes}"

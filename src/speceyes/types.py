@@ -48,18 +48,24 @@ class Query:
         images: The images, already loaded (see `speceyes.images.load_image`); at least one.
         choices: The options of a multiple-choice question, without letters; may be empty.
         id: Anything that names the query in results; the pipeline numbers queries without one.
+        instructions: What an application asks of its answers. The agent alone is told: judge and
+            draft keep the prompts that the gate was calibrated under.
+        history: What was said before, texts only, oldest first. The agent alone is told.
     """
 
     question: str
     images: tuple[Image, ...]
     choices: tuple[str, ...] = ()
     id: str = ""
+    instructions: str = ""
+    history: tuple[Message, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.question, str) or not self.question.strip():
             raise InputError(f"question={self.question!r} is blank: pass the question as text")
         object.__setattr__(self, "images", tuple(self.images))
         object.__setattr__(self, "choices", tuple(self.choices))
+        object.__setattr__(self, "history", tuple(self.history))
         if not self.images:
             raise InputError(f"query {self.id or self.question!r} has no image: pass at least one")
         for image in self.images:
@@ -423,14 +429,15 @@ class Trajectory:
     Args:
         steps: The rounds, first to last.
         answer: The final answer; None where there is none.
-        stop: "answered", "max_steps" (out of turns without an answer) or "error".
+        stop: "answered", "max_steps" (out of turns without an answer), "calls" (a turn of another
+            program's loop, which runs the tools itself) or "error".
         error: What ended it, where stop is "error".
         fault: What of the request is at fault, where no further attempt can succeed.
     """
 
     steps: tuple[Step, ...]
     answer: str | None
-    stop: Literal["answered", "max_steps", "error"]
+    stop: Literal["answered", "max_steps", "calls", "error"]
     error: str | None = None
     fault: Fault | None = None
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, final
 
 from speceyes import prompts
+from speceyes.agent.context import in_context
 from speceyes.errors import ModelError, ParseError, fault_of
 from speceyes.fingerprint import frozen
 from speceyes.isolation import describe, generate_isolated
@@ -110,7 +111,7 @@ class TurnRun:
             # With a single turn the first is the last, and must be asked for an answer.
             opening = agent.dialect.open if agent.max_steps > 1 else agent.dialect.ask_direct
             query = dataclasses.replace(query, images=tuple(map(frozen, query.images)))
-            one = _Live(key, query, opening(query, tools))
+            one = _Live(key, query, in_context(opening(query, tools), query))
         except Exception as exc:  # noqa: BLE001 - a query's failure is its own
             reason = f"the agent could not be asked: {describe(exc)}"
             self._done.append((key, Trajectory((), None, "error", reason, fault_of(exc)), 0.0))

@@ -15,8 +15,8 @@ from typing import Any
 from speceyes.errors import ConfigError, ImageError, ModelError
 from speceyes.images import load_image
 from speceyes.integrations.langchain_images import lent_tools, question
-from speceyes.integrations.turn_taking import OfferedTool, Round, Said, TurnTaking
 from speceyes.pipeline import SpecPipeline
+from speceyes.strategies.turn_taking import OfferedTool, Round, Said, TurnTaking
 from speceyes.types import Image, Observation, Query, Result
 
 try:

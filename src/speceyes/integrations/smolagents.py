@@ -19,8 +19,8 @@ from PIL import Image as PILImage
 from speceyes.errors import ConfigError, ModelError
 from speceyes.fallback import AgenticFallback
 from speceyes.integrations.smolagents_album import Album
-from speceyes.integrations.turn_taking import OfferedTool, Round, Said, TurnTaking, blocking
 from speceyes.pipeline import SpecPipeline
+from speceyes.strategies.turn_taking import OfferedTool, Round, Said, TurnTaking, blocking
 from speceyes.types import Image, Observation, Query, ToolCall
 
 try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,6 +17,7 @@ from speceyes.server.description import (
     failure,
     secured,
 )
+from speceyes.server.formats import ChatFormat
 from speceyes.server.keys import Keys
 from speceyes.server.limits import ServerLimits
 from speceyes.server.metrics import CONTENT_TYPE
@@ -36,9 +38,9 @@ def application(
     Args:
         pipe: The pipeline, which then belongs to this application alone.
         name: The name under which it is served.
-        limits: What a request may do; None for `ServerLimits()`.
-        keys: Who is let in; None lets everybody in.
-        open_metrics: Whether `/metrics` needs no key.
+        limits: Limits of a request; None for `ServerLimits()`.
+        keys: Clients that are let in; None lets all in.
+        open_metrics: `/metrics` needs no key.
 
     Raises:
         ConfigError: A pipeline that must not or can't be served so.
@@ -61,21 +63,25 @@ def application(
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, exc: HTTPException) -> Response:
-        return refused(Refusal(exc.status_code, str(exc.detail), headers=exc.headers))
+        words = str(exc.detail)
+        if exc.status_code == 404:
+            words = f"there is no such route; clients' base address is {_base(request)}"
+        return refused(Refusal(exc.status_code, words, headers=exc.headers))
 
+    chats = ChatFormat(name, lambda: service.pieces)
     keyed = keys is not None
     described = describe_chat(name, service.limits, keyed=keyed)
 
     @app.post("/v1/chat/completions", openapi_extra=described, response_class=JSONResponse)
     async def chat(request: Request) -> Response:
         """Answers one question about one or several images."""
-        return await service.chat(request)
+        return await service.answer(request, chats)
 
     listed = describe_models(keyed=keyed, one=False)
 
     @app.get("/v1/models", responses=listed, openapi_extra=secured(keyed))
     async def models(request: Request) -> dict[str, Any]:
-        """What is served."""
+        """Lists the one model."""
         service.client(request)
         return {"object": "list", "data": [_model(name)]}
 
@@ -83,7 +89,7 @@ def application(
 
     @app.get("/v1/models/{model}", responses=shown, openapi_extra=secured(keyed))
     async def model(request: Request, model: str) -> dict[str, Any]:
-        """The same of one model."""
+        """Describes the model."""
         service.client(request)
         if model != name:
             raise Refusal(404, f"there is {name!r} only", code="model_not_found", param="model")
@@ -91,13 +97,13 @@ def application(
 
     @app.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> str:
-        """Whether the process runs."""
+        """Says that the process runs."""
         return "ok\n"
 
     @app.get("/readyz", response_class=PlainTextResponse, responses={503: _NOT_READY})
     async def readyz() -> Response:
-        """Whether it takes requests."""
-        ready = service.worker.alive and not service.draining
+        """Says that it takes requests, or 503."""
+        ready = service.backend.alive and not service.draining
         return PlainTextResponse("ready\n" if ready else "not ready\n", 200 if ready else 503)
 
     counted = keyed and not open_metrics
@@ -125,6 +131,13 @@ def application(
     return app
 
 
+def _base(request: Request) -> str:
+    """The address to give to clients, as this request reached it."""
+    host = request.headers.get("host", "")
+    return f"{request.url.scheme}://{host}/v1" if _HOST.fullmatch(host) else "http://HOST:PORT/v1"
+
+
+_HOST = re.compile(r"[A-Za-z0-9.\-\[\]:]{1,255}")
 _NOT_READY = {"description": "It takes none", "content": {"text/plain": {}}}
 
 

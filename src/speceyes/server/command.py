@@ -19,6 +19,7 @@ from speceyes.images import ImageLimits
 from speceyes.pipeline import SpecPipeline
 from speceyes.server.keys import Keys, new_key
 from speceyes.server.limits import ServerLimits
+from speceyes.server.request_log import log_requests
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -69,6 +70,24 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         default=[],
         metavar="HOST",
         help="fetch images from this host; repeat for more; by default none are fetched",
+    )
+    net.add_argument(
+        "--allow-private-domain",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="the same for a host of your own network, whose address is private",
+    )
+    net.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse what has no effect, such as temperature or history, instead of naming it",
+    )
+    net.add_argument(
+        "--request-log",
+        type=Path,
+        metavar="FILE",
+        help="a line of JSON for each request, without prompts and images; - for standard error",
     )
     most = one.add_argument_group("limits")
     limits = ServerLimits()
@@ -137,6 +156,8 @@ def run(options: argparse.Namespace) -> int:
         thresholds=None if options.thresholds is None else tuple(options.thresholds),
         agent_on_request=not options.no_agent_route,
         domains=frozenset(options.allow_domain),
+        private_domains=frozenset(options.allow_private_domain),
+        tolerant=not options.strict,
     )
     keys = None if options.keys is None else Keys.load(options.keys)
     if keys is None and not options.no_keys and not _loopback(options.host):
@@ -157,6 +178,8 @@ def run(options: argparse.Namespace) -> int:
     )
     if not options.debug:
         _say_what_matters()
+    if options.request_log is not None:
+        log_requests(options.request_log)
     return run_app(app, options.name, options.host, options.port)
 
 

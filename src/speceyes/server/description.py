@@ -1,4 +1,4 @@
-"""The server's routes in the words of OpenAPI: what is taken, and what comes back."""
+"""The server's routes as OpenAPI describes them: requests, and responses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from PIL import Image
 
-from speceyes.server.asking import MAX_SEED, MAX_TOP_LOGPROBS, MOST_CHOICES, MOST_STOPS
+from speceyes.server.chat_request import MAX_SEED, MAX_TOP_LOGPROBS, MOST_CHOICES, MOST_STOPS
 from speceyes.server.limits import ServerLimits
 
 Schema = dict[str, Any]
@@ -37,12 +37,12 @@ _ERROR: Schema = {
 
 
 def describe_chat(name: str, limits: ServerLimits, *, keyed: bool) -> Schema:
-    """What is merged into the description of `/v1/chat/completions`.
+    """The description of `/v1/chat/completions`, to be merged into FastAPI's.
 
     Args:
         name: The name that is served.
-        limits: What requests may do, thresholds settled.
-        keyed: Whether a key is needed.
+        limits: Limits of a request, thresholds settled.
+        keyed: A key is needed.
     """
     what = {
         "200": {
@@ -76,7 +76,7 @@ def describe_chat(name: str, limits: ServerLimits, *, keyed: bool) -> Schema:
 
 
 def secured(keyed: bool) -> Schema:
-    """What a route that asks for a key says of that."""
+    """The description of a key, for a route that asks for one."""
     return {"security": [{BEARER: []}]} if keyed else {}
 
 
@@ -196,8 +196,16 @@ def _request(name: str, limits: ServerLimits) -> Schema:
         "service_tier": _maybe({"enum": ["auto", "default"]}),
         "user": _maybe(text),
         "safety_identifier": _maybe(text),
+        "functions": _maybe({"type": "array", "maxItems": 0}),
+        "function_call": _maybe({"const": "none"}),
+        "audio": {"type": "null"},
     }
+    if limits.tolerant:
+        fields |= _tolerated()
+        fields["messages"] = _messages(written, shown)
     whole = _object(["model", "messages"], fields)
+    if limits.tolerant:
+        del whole["additionalProperties"]  # they are ignored, and named in a header
 
     def on(field: str) -> Schema:
         return {"required": [field], "properties": {field: {"const": True}}}
@@ -205,6 +213,95 @@ def _request(name: str, limits: ServerLimits) -> Schema:
     return whole | {
         "dependentSchemas": {"stream_options": on("stream"), "top_logprobs": on("logprobs")},
         "not": {"required": ["max_tokens", "max_completion_tokens"]},
+    }
+
+
+def _tolerated() -> Schema:
+    """Fields as a tolerant server takes them."""
+    flag: Schema = {"type": "boolean"}
+    penalty = {"type": "number", "minimum": -2, "maximum": 2}
+    function = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": {"type": "string"},
+            "description": _maybe({"type": "string"}),
+            "parameters": _maybe({"type": "object"}),
+        },
+    }
+    tool = {"type": "object", "required": ["function"], "properties": {"function": function}}
+    form = {
+        "anyOf": [
+            {"const": {"type": "text"}},
+            {
+                "type": "object",
+                "required": ["type"],
+                "properties": {"type": {"const": "json_object"}},
+            },
+            {
+                "type": "object",
+                "required": ["type", "json_schema"],
+                "properties": {
+                    "type": {"const": "json_schema"},
+                    "json_schema": {
+                        "type": "object",
+                        "properties": {"schema": {"type": "object"}},
+                    },
+                },
+            },
+        ],
+        "description": "The agent alone is told",
+    }
+    return {
+        "temperature": _maybe({"type": "number", "minimum": 0, "maximum": 2}),
+        "presence_penalty": _maybe(penalty),
+        "frequency_penalty": _maybe(penalty),
+        "logit_bias": _maybe({"type": "object"}),
+        "tools": {
+            **_maybe({"type": "array", "items": tool}),
+            "description": "Run by the client; the agent alone is told",
+        },
+        "tool_choice": _maybe(
+            {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}]}
+        ),
+        "response_format": _maybe(form),
+        "store": _maybe(flag),
+        "service_tier": _maybe({"type": "string"}),
+    }
+
+
+def _messages(written: Schema, shown: Schema) -> Schema:
+    """Messages as a tolerant server takes them: one of the user's has a question, one an image."""
+    words = {"type": "string", "pattern": "\\S"}
+    said = {**written, "properties": {**written["properties"], "text": words}}
+
+    def user(content: Schema) -> Schema:
+        return {
+            "type": "object",
+            "required": ["role", "content"],
+            "properties": {"role": {"const": "user"}, "content": content},
+        }
+
+    def holding(part: Schema) -> Schema:
+        parts = {"type": "array", "items": {"anyOf": [written, shown]}, "contains": part}
+        return user(parts)
+
+    asked = {"anyOf": [user(words), holding(said)]}
+    other = {
+        "type": "object",
+        "required": ["role", "content"],
+        "properties": {
+            "role": {"enum": ["system", "developer", "assistant"]},
+            "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": written}]},
+        },
+    }
+    return {
+        "type": "array",
+        "items": {"anyOf": [asked, holding(shown), other]},
+        "minItems": 1,
+        "allOf": [{"contains": asked}, {"contains": holding(shown)}],
+        "description": "The last user message with text is the question; the agent alone is told "
+        "the others. Images are its own, or the latest ones before it",
     }
 
 
@@ -228,7 +325,12 @@ def _completion(name: str) -> Schema:
     text = {"type": "string"}
     message = _object(
         ["role", "content", "refusal"],
-        {"role": {"const": "assistant"}, "content": text, "refusal": {"type": "null"}},
+        {
+            "role": {"const": "assistant"},
+            "content": text,
+            "refusal": {"type": "null"},
+            "tool_calls": {"type": "array", "items": {"type": "object"}},
+        },
     )
     choice = _object(
         ["index", "message", "logprobs", "finish_reason"],
@@ -236,7 +338,7 @@ def _completion(name: str) -> Schema:
             "index": {"const": 0},
             "message": message,
             "logprobs": {"type": ["object", "null"]},
-            "finish_reason": {"enum": ["stop", "length"]},
+            "finish_reason": {"enum": ["stop", "length", "tool_calls"]},
         },
     )
     tokens = ("prompt_tokens", "completion_tokens", "total_tokens")

@@ -20,17 +20,19 @@ def shown(name: str) -> str:
 
 
 def is_zero(value: Any) -> bool:
-    """Whether it is 0 or 0.0, and not false."""
+    """True for 0 and 0.0, and not for false."""
     return is_number(value) and value == 0
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number."""
+    """True for a finite number."""
     return is_int(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def is_int(value: Any) -> bool:
-    """Whether it is a whole number, however large."""
+    """True for a whole number, however large; 2.0 is one too, as in JSON schemas."""
+    if isinstance(value, float):
+        return value.is_integer()
     return isinstance(value, int) and not isinstance(value, bool)
 
 

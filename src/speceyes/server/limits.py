@@ -30,6 +30,9 @@ class ServerLimits:
             the pipeline's own up to 1, so that a request can be stricter and not laxer.
         agent_on_request: Whether a request may ask for the agent at once.
         domains: Hosts, in lower case, whose http(s) images are fetched; none by default.
+        private_domains: Hosts the same, which may also have private addresses.
+        tolerant: Fields that the funnel can't follow are ignored, or told to the agent alone, and
+            named in the response's headers; otherwise they are refused.
 
     Raises:
         ConfigError: A number is out of range.
@@ -51,6 +54,8 @@ class ServerLimits:
     thresholds: tuple[float, float] | None = None
     agent_on_request: bool = True
     domains: frozenset[str] = field(default_factory=frozenset)
+    private_domains: frozenset[str] = field(default_factory=frozenset)
+    tolerant: bool = True
 
     def __post_init__(self) -> None:
         counts = ("body_bytes", "images", "question_chars", "capacity", "per_client", "pixels")
@@ -65,11 +70,12 @@ class ServerLimits:
             low, high = self.thresholds
             if not 0 <= low <= high <= 1:
                 raise ConfigError(f"thresholds={self.thresholds}; two numbers from 0 to 1, rising")
-        given: object = self.domains
-        if isinstance(given, str):
-            raise ConfigError(f"domains={self.domains!r}; pass a set of host names")
-        domains = frozenset(domain.lower() for domain in self.domains)
-        for domain in domains:
-            if not domain or any(sign in domain for sign in "/:@\\* "):
-                raise ConfigError(f"domain {domain!r}; a host name alone, such as images.example")
-        object.__setattr__(self, "domains", domains)
+        for name in ("domains", "private_domains"):
+            given: object = getattr(self, name)
+            if isinstance(given, str):
+                raise ConfigError(f"{name}={given!r}; pass a set of host names")
+            hosts = frozenset(host.lower() for host in getattr(self, name))
+            for host in hosts:
+                if not host or any(sign in host for sign in "/:@\\* "):
+                    raise ConfigError(f"domain {host!r}; a host name alone, such as images.example")
+            object.__setattr__(self, name, hosts)

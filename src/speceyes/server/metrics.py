@@ -22,7 +22,7 @@ class Metrics:
     """The counters of one server.
 
     Args:
-        pipe: Its costs and its audits are read whenever somebody looks.
+        pipe: Gives the pipeline whose costs and audits are read at each look.
         gauges: Further values, read then too: name, what it is, function.
 
     Example:
@@ -30,14 +30,17 @@ class Metrics:
         >>> from speceyes.gate import SeparabilityGate
         >>> from speceyes.models.scripted import ScriptedModel
         >>> drafts = SpeculativeAnswerer(ScriptedModel("red"))
-        >>> metrics = Metrics(SpecPipeline(answerer=drafts, gate=SeparabilityGate(0.98)), ())
+        >>> pipe = SpecPipeline(answerer=drafts, gate=SeparabilityGate(0.98))
+        >>> metrics = Metrics(lambda: pipe, ())
         >>> metrics.answered(200)
         >>> 'speceyes_responses_total{status="200"} 1.0' in metrics.text().decode()
         True
     """
 
     def __init__(
-        self, pipe: SpecPipeline, gauges: Iterable[tuple[str, str, Callable[[], float]]]
+        self,
+        pipe: Callable[[], SpecPipeline],
+        gauges: Iterable[tuple[str, str, Callable[[], float]]],
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Readings(pipe, tuple(gauges)))
@@ -90,14 +93,16 @@ class _Readings(Collector):
     """What is read rather than counted."""
 
     def __init__(
-        self, pipe: SpecPipeline, gauges: tuple[tuple[str, str, Callable[[], float]], ...]
+        self,
+        pipe: Callable[[], SpecPipeline],
+        gauges: tuple[tuple[str, str, Callable[[], float]], ...],
     ) -> None:
         self._pipe, self._gauges = pipe, gauges
 
     def collect(self) -> Iterator[Metric]:
         for name, what, read in self._gauges:
             yield GaugeMetricFamily(f"speceyes_{name}", what, value=read())
-        found = self._pipe.costs.efficiency()
+        found = self._pipe().costs.efficiency()
         for name, what, value in (
             ("beta", "Share of queries that no judge sent to the agent", found.beta),
             ("alpha", "Share of these whose draft was accepted", found.alpha),
@@ -105,7 +110,7 @@ class _Readings(Collector):
         ):
             if value is not None:
                 yield GaugeMetricFamily(f"speceyes_{name}", what, value=value)
-        auditor = self._pipe.auditor
+        auditor = self._pipe().auditor
         if auditor is None:
             return
         monitor = auditor.monitor

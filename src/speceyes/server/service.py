@@ -1,12 +1,13 @@
-"""What stands between a pipeline and its clients: who is asking, what for, and how it is told."""
+"""The way of a request: key, place, body, fields, images, models, answer."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Final, final
@@ -16,23 +17,24 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from speceyes.errors import ConfigError
-from speceyes.live.job import Job
-from speceyes.live.worker import Worker
 from speceyes.pipeline import SpecPipeline
-from speceyes.server import replies
+from speceyes.server import chat_response
 from speceyes.server.allowance import Allowance, Budgets
-from speceyes.server.asking import Asked, read
+from speceyes.server.backend import Backend, Gate, Pending
 from speceyes.server.body import client_left, read_body
+from speceyes.server.chat_request import ChatRequest
 from speceyes.server.fields import bad_field
+from speceyes.server.formats import Format
+from speceyes.server.image_sources import Picture, load_images
 from speceyes.server.keys import Keys
 from speceyes.server.limits import ServerLimits
 from speceyes.server.metrics import Metrics
 from speceyes.server.refusal import Refusal
-from speceyes.server.remote import load_images
+from speceyes.server.request_log import RequestRecord
 from speceyes.server.slots import Slot, Slots
 from speceyes.server.thresholds import settled, with_threshold
 from speceyes.tools import PythonTool
-from speceyes.types import Image, Query
+from speceyes.types import Image, Query, Result
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ HEARTBEAT_S: Final = 10.0
 """Seconds between two comments in a stream that waits for its answer."""
 _NO_LIMITS: Final = Allowance()
 GONE: Final = 499
-"""Counted where the client left, as proxies have it."""
+"""Counted where the client left, as proxies do."""
 
 
 def refused(exc: Refusal) -> JSONResponse:
@@ -50,14 +52,14 @@ def refused(exc: Refusal) -> JSONResponse:
 
 @final
 class Service:
-    """A pipeline, and everything that stands between it and its clients.
+    """Answers requests with a pipeline, within limits.
 
     Args:
         pipe: The pipeline.
-        name: What it is called in `/v1/models`.
-        limits: What a request may do.
-        keys: Who is let in; None for everybody.
-        open_metrics: Whether `/metrics` needs no key.
+        name: Its name in `/v1/models`.
+        limits: Limits of a request.
+        keys: Clients that are let in; None for all.
+        open_metrics: `/metrics` needs no key.
 
     Raises:
         ConfigError: The agent has a tool that runs code, or the gate can't have the thresholds
@@ -73,39 +75,73 @@ class Service:
         keys: Keys | None,
         open_metrics: bool,
     ) -> None:
-        _check_tools(pipe)
-        self.pipe, self.name, self.keys, self.open_metrics = pipe, name, keys, open_metrics
-        self.limits, loosest = settled(pipe, limits)
-        self.slots = Slots(self.limits)
+        self.name, self.keys, self.open_metrics = name, keys, open_metrics
+        self._asked_limits = limits
         self._allowances = {} if keys is None else keys.allowances
         self.budgets = Budgets(self._allowances)
         self.metrics = Metrics(
-            pipe,
+            lambda: self.pipe,
             (
                 ("in_flight", "Requests accepted and not done with", lambda: self.slots.held),
-                ("waiting", "Of these, not taken up yet", lambda: self.worker.waiting),
-                ("trajectories", "Of these, with the agent", lambda: self.worker.live),
+                ("waiting", "Of these, not taken up yet", lambda: self.backend.waiting),
+                ("trajectories", "Of these, with the agent", lambda: self.backend.live),
             ),
         )
-        self.worker = Worker(pipe, loosest=loosest, batched=self.metrics.batched)
-        self.pieces = replies.pieces_of(getattr(pipe.answerer, "model", None))
-        # Reading and decoding are bounded by threads: two at once, whoever sends them.
+        self.limits, self.backend = self._made(pipe)
+        self.slots = Slots(self.limits)
+        # Reading and decoding are bounded by threads: two at once, over all clients.
         self._loaders = ThreadPoolExecutor(2, thread_name_prefix="speceyes-images")
         self.draining = False
 
+    @property
+    def pipe(self) -> SpecPipeline:
+        """The pipeline that answers now."""
+        return self.backend.pipe
+
+    @property
+    def pieces(self) -> chat_response.Pieces | None:
+        """The text of each of the drafter's tokens, where its tokenizer is in this process."""
+        return chat_response.pieces_of(getattr(self.pipe.answerer, "model", None))
+
+    @property
+    def top_k(self) -> int | None:
+        """Log-probabilities that a draft's token carries; None where nothing drafts."""
+        top_k = getattr(self.pipe.answerer, "top_k", None)
+        return top_k if isinstance(top_k, int) else None
+
+    def _made(self, pipe: SpecPipeline) -> tuple[ServerLimits, Backend]:
+        """The limits under a pipeline's own, and the pipeline made ready."""
+        _check_tools(pipe)
+        limits, loosest = settled(pipe, self._asked_limits)
+        # An image that the pipeline would refuse is refused while its field is still known.
+        limits = dataclasses.replace(limits, image=limits.image.within(pipe.image_limits))
+        return limits, Backend(pipe, loosest=loosest, batched=self.metrics.batched)
+
+    async def exchange(self, pipe: SpecPipeline) -> None:
+        """Answers with another pipeline from now on; what was accepted is answered by the old one.
+
+        Raises:
+            ConfigError: It can't be served; the old one goes on.
+        """
+        limits, backend = self._made(pipe)
+        backend.start()
+        old, self.backend = self.backend, backend
+        self.limits = limits
+        await asyncio.to_thread(old.close)
+
     @asynccontextmanager
     async def life(self, app: FastAPI) -> AsyncIterator[None]:
-        """Starts the worker, and ends it when what was accepted is done."""
-        self.worker.start()
+        """Starts the models' threads, and ends them when what was accepted is done."""
+        self.backend.start()
         try:
             yield
         finally:
             self.draining = True
-            await asyncio.to_thread(self.worker.close)
+            await asyncio.to_thread(self.backend.close)
             self._loaders.shutdown(wait=True)
 
     def client(self, request: Request) -> str:
-        """Who is asking.
+        """The client's name: of its key, or its address.
 
         Raises:
             Refusal: 401.
@@ -123,106 +159,143 @@ class Service:
             )
         return found
 
-    async def chat(self, request: Request) -> Response:
-        """A chat completion."""
+    async def answer(self, request: Request, form: Format) -> Response:
+        """The response to a request in one of the protocols."""
+        record = RequestRecord(request.url.path)
         try:
-            response = await self._chat(request)
+            response = await self._answer(request, form, record)
+            record.status = response.status_code
         except Refusal as exc:
-            self.metrics.answered(exc.status)
-            return refused(exc)
+            record.refused(exc)
+            response = refused(exc)
         except ClientDisconnect:
-            self.metrics.answered(GONE)
-            return Response(status_code=GONE)
+            record.status = GONE
+            response = Response(status_code=GONE)
         except Exception as exc:  # noqa: BLE001 - its text may hold what a client sent
             _log.error("a request failed: %s", type(exc).__name__)
-            self.metrics.answered(500)
-            return refused(Refusal(500, "the server failed on this request", code="internal"))
+            record.status = 500
+            response = refused(Refusal(500, "the server failed on this request", code="internal"))
         if not isinstance(response, StreamingResponse):
-            self.metrics.answered(response.status_code)
+            self._ended(record)
         return response
 
-    async def _chat(self, request: Request) -> Response:
+    async def _answer(self, request: Request, form: Format, record: RequestRecord) -> Response:
         client = self.client(request)
-        if self.draining or not self.worker.alive:
+        record.client = client if self.keys is not None else ""
+        if self.draining or not self.backend.alive:
             raise _closing()
         self.budgets.check(client)
         slot = self.slots.acquire(client, self._allowance(client).requests)
         try:
             body = await read_body(request, self.limits)
             loop = asyncio.get_running_loop()  # which is not held up by a body of 32 MB
-            asked, images = await loop.run_in_executor(self._loaders, self._read, body, slot)
+            backend = self.backend
+            asked, images = await loop.run_in_executor(
+                self._loaders, self._read, form, backend, body, slot, record
+            )
             del body
-            job = self._job(asked, client, slot, images)
-            try:
-                self.worker.submit(job)
-            except ConfigError:
-                raise _closing() from None
+            pending = self._submit(backend, asked, client, slot, images)
         except BaseException:
             slot.release()
             raise
-        number = f"chatcmpl-{job.query.id}"
+        # Charged whatever becomes of it, also where its client has left.
+        pending.future.add_done_callback(lambda done: self.budgets.charge(client, done.result()))
+        record.id = pending.id
+        headers = {"x-request-id": pending.id, **chat_response.headers_of(asked)}
         if asked.stream:
             return StreamingResponse(
-                self._events(number, asked, job),
+                self._events(form, asked, pending, record),
                 media_type="text/event-stream",
-                headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+                headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers},
             )
-        await self._wait(request, job)
-        result = job.future.result()
-        if result.answer is None:
-            raise self._unanswered(job, asked)
-        self.metrics.result(result, job.queued_s)
-        return JSONResponse(
-            replies.completion(number, self.name, asked, result, job.queued_s, self.pieces)
-        )
+        await self._wait(request, pending)
+        result = self._result(pending, asked, record)
+        said = form.whole(pending.id, asked, result, pending.queued_s())
+        return JSONResponse(said, headers=headers)
 
-    def _read(self, body: bytes, slot: Slot) -> tuple[Asked, tuple[Image, ...]]:
-        """What is asked, and the images; in a thread."""
-        top_k = getattr(self.pipe.answerer, "top_k", None)
-        asked = read(body, self.name, self.limits, top_k if isinstance(top_k, int) else None)
-        return asked, load_images(asked.urls, asked.wheres, self.limits, slot.reserve)
+    def _read(
+        self, form: Format, backend: Backend, body: bytes, slot: Slot, record: RequestRecord
+    ) -> tuple[ChatRequest, dict[Picture, Image]]:
+        """The request and its images; in a thread."""
+        asked = form.read(body, self.limits, self.top_k, takes_turns=backend.takes_turns)
+        turns = asked.dialogue.turns
+        later = [one for turn in turns for one in turn.results if isinstance(one, Picture)]
+        pictures = [*asked.dialogue.pictures, *later]
+        record.images, record.stream, record.notes = len(pictures), asked.stream, asked.notes
+        return asked, load_images(pictures, self.limits, slot.reserve)
 
-    def _job(self, asked: Asked, client: str, slot: Slot, images: tuple[Image, ...]) -> Job:
-        gate = None
-        default = getattr(self.pipe.gate, "threshold", None)
-        if self.limits.thresholds is not None and default is not None:
-            threshold = default if asked.threshold is None else asked.threshold
-            # Where the front runs with the loosest gate, each request needs its own.
-            if threshold != default or self.limits.thresholds[0] < default:
-                try:
-                    gate = with_threshold(self.pipe.gate, threshold)
-                except ConfigError as exc:
-                    raise bad_field("speceyes.threshold", str(exc), "not_allowed") from None
+    def _submit(
+        self,
+        backend: Backend,
+        asked: ChatRequest,
+        client: str,
+        slot: Slot,
+        images: Mapping[Picture, Image],
+    ) -> Pending:
+        dialogue = asked.dialogue
         most = min(self.limits.seconds, self._allowance(client).timeout or self.limits.seconds)
         seconds = most if asked.seconds is None else min(asked.seconds, most)
-        job = Job(
-            Query(asked.question, images, asked.choices, uuid.uuid4().hex),
-            client,
-            time.monotonic() + seconds,
-            straight=asked.straight and self.pipe.fallback is not None,
-            gate=gate,
-            done=slot.release,
+        deadline = time.monotonic() + seconds
+        query = Query(
+            dialogue.question,
+            tuple(images[one] for one in dialogue.pictures),
+            asked.choices,
+            uuid.uuid4().hex,
+            asked.instructions,
+            dialogue.history,
         )
-        # Whatever becomes of it, also where its client has left.
-        job.future.add_done_callback(lambda done: self.budgets.charge(client, done.result()))
-        return job
+        while True:
+            try:
+                if asked.tools:
+                    rounds = backend.rounds(dialogue.turns, images)
+                    return backend.take_turn(query, rounds, asked.tools, deadline, slot.release)
+                return backend.submit(
+                    query,
+                    client,
+                    deadline,
+                    straight=asked.straight,
+                    gate=self._gate(backend, asked.threshold),
+                    done=slot.release,
+                )
+            except ConfigError:
+                if backend is self.backend:
+                    raise _closing() from None
+                backend = self.backend  # it was exchanged meanwhile
+
+    def _gate(self, backend: Backend, asked: float | None) -> Gate | None:
+        """The gate of a request that asks for its own threshold; None for the pipeline's.
+
+        Raises:
+            Refusal: The gate can't have it.
+        """
+        default = getattr(backend.pipe.gate, "threshold", None)
+        if self.limits.thresholds is None or default is None:
+            return None
+        threshold = default if asked is None else asked
+        # Where drafts are made under the loosest gate, each request needs its own.
+        if threshold == default and self.limits.thresholds[0] >= default:
+            return None
+        try:
+            return with_threshold(backend.pipe.gate, threshold)
+        except ConfigError as exc:
+            raise bad_field("speceyes.threshold", str(exc), "not_allowed") from None
 
     def _allowance(self, client: str) -> Allowance:
         return self._allowances.get(client, _NO_LIMITS)
 
-    async def _wait(self, request: Request, job: Job) -> None:
+    async def _wait(self, request: Request, pending: Pending) -> None:
         """Until it is done.
 
         Raises:
             Refusal: 504, its time is over.
             ClientDisconnect: The client has left.
         """
-        done = asyncio.wrap_future(job.future)
+        done = asyncio.wrap_future(pending.future)
         left = asyncio.ensure_future(client_left(request))
         try:
             await asyncio.wait(
                 (done, left),
-                timeout=max(0.0, job.deadline - time.monotonic()),
+                timeout=max(0.0, pending.deadline - time.monotonic()),
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if done.done():
@@ -234,47 +307,59 @@ class Service:
             left.cancel()
             with suppress(asyncio.CancelledError):
                 await left
-            if not job.future.done():
-                self.worker.abandon(job)
+            if not pending.future.done():
+                pending.abandon()
 
-    async def _events(self, number: str, asked: Asked, job: Job) -> AsyncIterator[str]:
-        """The stream; where it is closed before its end, nobody waits for the job any more."""
-        created, status = int(time.time()), GONE
+    async def _events(
+        self, form: Format, asked: ChatRequest, pending: Pending, record: RequestRecord
+    ) -> AsyncIterator[str]:
+        """The stream; where it is closed before its end, nobody waits for the answer any more."""
+        created, record.status = int(time.time()), GONE
         try:
-            yield replies.event(replies.opening(number, self.name, created))
-            done = asyncio.wrap_future(job.future)
+            for event in form.opening(pending.id, asked, created):
+                yield event
+            done = asyncio.wrap_future(pending.future)
             while not done.done():
-                rest = job.deadline - time.monotonic()
+                rest = pending.deadline - time.monotonic()
                 if rest <= 0:
                     raise _late()
                 await asyncio.wait((done,), timeout=min(rest, HEARTBEAT_S))
-                if not done.done() and job.deadline > time.monotonic():
+                if not done.done() and not pending.expired:
                     yield ": waiting\n\n"
-            result = job.future.result()
-            if result.answer is None:
-                raise self._unanswered(job, asked)
-            self.metrics.result(result, job.queued_s)
-            for chunk in replies.chunks(
-                number, self.name, created, asked, result, job.queued_s, self.pieces
-            ):
-                yield replies.event(chunk)
-            status = 200
-            yield "data: [DONE]\n\n"
+            result = self._result(pending, asked, record)
+            events = form.events(pending.id, asked, result, pending.queued_s(), created)
+            for event in events:
+                yield event
+            record.status = 200
+            yield form.end
         except Refusal as exc:
-            status = exc.status
-            yield replies.event(exc.body())
+            record.refused(exc)
+            yield form.failed(pending.id, exc)
         finally:
-            if not job.future.done():
-                self.worker.abandon(job)
-            self.metrics.answered(status)
+            if not pending.future.done():
+                pending.abandon()
+            self._ended(record)
 
-    def _unanswered(self, job: Job, asked: Asked) -> Refusal:
-        result = job.future.result()
-        if not job.wanted and result.trajectory is None and result.draft is None:
-            return _late()
-        _log.warning("%s: no answer (%s)", job.query.id, replies.kind_of(result))
-        self.metrics.result(result, job.queued_s)
-        return replies.refusal_of(result, asked)
+    def _result(self, pending: Pending, asked: ChatRequest, record: RequestRecord) -> Result:
+        """The result, where there is an answer or a call in it.
+
+        Raises:
+            Refusal: There is none.
+        """
+        result = pending.future.result()
+        way = result.trajectory
+        if result.answer is None and way is None and result.draft is None and pending.expired:
+            raise _late()
+        self.metrics.result(result, pending.queued_s())
+        record.answered(result, pending.queued_s())
+        if result.answer is not None or (way is not None and way.stop == "calls"):
+            return result
+        _log.warning("%s: no answer (%s)", pending.id, chat_response.kind_of(result))
+        raise chat_response.refusal_of(result, asked)
+
+    def _ended(self, record: RequestRecord) -> None:
+        self.metrics.answered(record.status)
+        record.write()
 
 
 def _closing() -> Refusal:

@@ -1,11 +1,13 @@
-"""Where a request's images come from: data URLs, and hosts that the operator has named."""
+"""Images of requests: from data URLs, and from hosts that the operator has named."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import final
 from urllib.parse import urljoin, urlsplit
 
 from speceyes import _fetch
@@ -22,6 +24,15 @@ _ADVICE = re.compile(r"; (?:shrink|save|pass|encode)|\. Convert|, or raise")
 
 FETCH_S = 10.0
 """Seconds for one image from another host, redirects included."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image of a request: its URL, and the field that holds it."""
+
+    url: str
+    where: str
 
 
 def check_source(url: str, where: str, limits: ServerLimits) -> None:
@@ -45,7 +56,7 @@ def check_source(url: str, where: str, limits: ServerLimits) -> None:
             code="image_source_refused",
             param=where,
         )
-    if not limits.domains:
+    if not (limits.domains or limits.private_domains):
         raise Refusal(
             400,
             f"{where} is an http(s) URL, and this server fetches none; send the image itself as "
@@ -58,9 +69,9 @@ def check_source(url: str, where: str, limits: ServerLimits) -> None:
 
 
 def _allowed(url: str, limits: ServerLimits) -> bool:
-    """Whether its host is named, as the parser that the connection uses reads it."""
+    """True where its host is named, as the parser that the connection uses reads it."""
     try:
-        return (urlsplit(url).hostname or "") in limits.domains
+        return (urlsplit(url).hostname or "") in limits.domains | limits.private_domains
     except ValueError:
         return False
 
@@ -76,24 +87,22 @@ def _foreign(where: str) -> Refusal:
 
 
 def load_images(
-    urls: Sequence[str],
-    wheres: Sequence[str],
+    pictures: Iterable[Picture],
     limits: ServerLimits,
     reserve: Callable[[int], None] = lambda pixels: None,
-) -> tuple[Image, ...]:
-    """The images behind checked URLs, decoded.
+) -> dict[Picture, Image]:
+    """The images of a request, decoded.
 
     Args:
-        urls: Data URLs, or http(s) ones of allowed hosts.
-        wheres: The request's field of each.
+        pictures: Data URLs, or http(s) ones of allowed hosts; each is loaded once.
         limits: What they may be.
-        reserve: Told the pixels of each.
+        reserve: Called with the pixels of each.
 
     Raises:
-        Refusal: 400 for an image that can't be used. What a decoder said stays here.
+        Refusal: 400 for an image that can't be used. A decoder's own words stay here.
     """
-    images = []
-    for url, where in zip(urls, wheres, strict=True):
+    images: dict[Picture, Image] = {}
+    for url, where in dict.fromkeys((one.url, one.where) for one in pictures):
         check_source(url, where, limits)
         try:
             if url[:5].lower() == "data:":
@@ -107,8 +116,8 @@ def load_images(
             _log.info("an image was refused")
             raise Refusal(400, f"{where}: {why}", code="bad_image", param=where) from None
         reserve(image.width * image.height)
-        images.append(image)
-    return tuple(images)
+        images[Picture(url, where)] = image
+    return images
 
 
 def _for_client(why: str) -> str:
@@ -132,7 +141,7 @@ def _fetched(url: str, where: str, limits: ServerLimits) -> bytes:
         parts = _fetch._checked(url)
         if previous == "https" and parts.scheme == "http":
             raise ImageError("a redirect from https to http is refused")
-        got = _fetch._get(parts, limits.image.max_bytes, deadline, FETCH_S, frozenset())
+        got = _fetch._get(parts, limits.image.max_bytes, deadline, FETCH_S, limits.private_domains)
         if isinstance(got, bytes):
             return got
         previous, url = parts.scheme, urljoin(url, got)

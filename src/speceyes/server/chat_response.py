@@ -1,4 +1,4 @@
-"""Results in the words of OpenAI's protocol, with what speceyes knows besides."""
+"""Results as chat completions of OpenAI's protocol, with route, score and timings beside them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import json
 import math
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from speceyes.errors import Fault
-from speceyes.server.asking import Asked
+from speceyes.server.chat_request import ChatRequest
 from speceyes.server.refusal import Refusal
 from speceyes.types import Completion, Result, Trajectory
 
+_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
+_MOST_NAMED = 24
 _WORD = re.compile(r"\s*\S+")
 _KIND = re.compile(r"\b([A-Z]\w{0,40}(?:Error|Exception|Warning))\b")
 _REASON = re.compile(r"^.*?\b\w+Error: ", re.DOTALL)
@@ -53,22 +56,24 @@ def fault_in(result: Result) -> tuple[Fault, str] | None:
     return said.fault, _FAULTS[said.fault] if hidden else reason
 
 
-def refusal_of(result: Result, asked: Asked) -> Refusal:
+def refusal_of(result: Result, request: ChatRequest) -> Refusal:
     """What a client is told of a result without an answer. A failure's reason itself stays here: it
     can hold addresses of engines, or pieces of a prompt.
 
     Example:
-        >>> asked = Asked("?", (), ())
+        >>> from speceyes.server.messages import Dialogue
+        >>> request = ChatRequest(Dialogue("?", "messages[0].content", ()))
         >>> failed = Result("1", None, "error", error="the agent failed: ModelError: x")
-        >>> refusal_of(failed, asked).status
+        >>> refusal_of(failed, request).status
         502
     """
     fault = fault_in(result)
     if fault is not None:
         kind, why = fault
-        param = "messages[0].content" if kind in ("text", "image") else "messages"
-        if kind == "image" and len(asked.wheres) == 1:
-            param = asked.wheres[0]
+        pictures = request.dialogue.pictures
+        param = request.dialogue.where if kind in ("text", "image") else "messages"
+        if kind == "image" and len(pictures) == 1:
+            param = pictures[0].where
         code = "context_length_exceeded" if kind == "length" else "unanswerable"
         return Refusal(400, f"{param}: {why}", code=code, param=param)
     if result.trajectory is not None and result.trajectory.stop == "max_steps":
@@ -159,7 +164,9 @@ def usage(result: Result) -> dict[str, int]:
     }
 
 
-def content(result: Result, asked: Asked, pieces: Pieces | None) -> tuple[str, str, int | None]:
+def content(
+    result: Result, request: ChatRequest, pieces: Pieces | None
+) -> tuple[str, str, int | None]:
     """The answer as it is sent.
 
     Returns:
@@ -167,7 +174,12 @@ def content(result: Result, asked: Asked, pieces: Pieces | None) -> tuple[str, s
         counts the draft's own tokens where it answered and their texts are known, else words.
     """
     text, finish, kept = result.answer or "", "stop", None
-    most = asked.max_tokens
+    if result.answer is None and result.trajectory is not None:
+        # A turn with calls: the model is shown its own text again, so the client keeps it.
+        return result.trajectory.steps[-1].text, finish, kept
+    if request.json_schema is not None:
+        return checked_json(text, request.json_schema), finish, kept
+    most = request.max_tokens
     draft = result.draft if result.route == "draft" else None
     if most is not None:
         if draft is not None and pieces is not None:
@@ -178,14 +190,14 @@ def content(result: Result, asked: Asked, pieces: Pieces | None) -> tuple[str, s
             words = _WORD.findall(text)
             if len(words) > most:
                 text, finish = "".join(words[:most]).strip(), "length"
-    ends = [at for stop in asked.stop if (at := text.find(stop)) >= 0]
+    ends = [at for stop in request.stop if (at := text.find(stop)) >= 0]
     if ends:
         text, finish = text[: min(ends)], "stop"
     return text, finish, kept
 
 
 def logprobs(
-    result: Result, asked: Asked, pieces: Pieces | None, kept: int | None
+    result: Result, request: ChatRequest, pieces: Pieces | None, kept: int | None
 ) -> dict[str, Any] | None:
     """The draft's, where it answered: each token and the log-probabilities of its K best.
 
@@ -193,7 +205,7 @@ def logprobs(
     listed as "rank:2", "rank:3", ... A token whose text isn't known here is "token_id:N".
     """
     draft = result.draft
-    if not asked.logprobs or result.route != "draft" or draft is None:
+    if not request.logprobs or result.route != "draft" or draft is None:
         return None
     names = _names(draft, pieces)
     rows = draft.top_logprobs[:kept]
@@ -202,9 +214,9 @@ def logprobs(
         own = {"token": name, "logprob": _floor(row[0]), "bytes": _bytes(name)}
         ranked = [own] + [
             {"token": f"rank:{at}", "logprob": _floor(value), "bytes": None}
-            for at, value in enumerate(row[1 : asked.top_logprobs], 2)
+            for at, value in enumerate(row[1 : request.top_logprobs], 2)
         ]
-        entries.append({**own, "top_logprobs": ranked[: asked.top_logprobs]})
+        entries.append({**own, "top_logprobs": ranked[: request.top_logprobs]})
     return {"content": entries, "refusal": None}
 
 
@@ -223,11 +235,90 @@ def _floor(value: float) -> float:
     return max(value, -9999.0)
 
 
+def headers_of(request: ChatRequest) -> dict[str, str]:
+    """Names of fields that had less effect than a client may expect; none where all was served."""
+    named = {
+        "x-speceyes-ignored": request.notes.ignored,
+        "x-speceyes-agent-only": request.notes.agent_only,
+    }
+    return {name: ",".join(list(found)[:_MOST_NAMED]) for name, found in named.items() if found}
+
+
+def tool_calls(result: Result) -> list[dict[str, Any]]:
+    """The calls of the client's tools that a turn ended with; none where it answered."""
+    way = result.trajectory
+    calls = way.steps[-1].calls if result.answer is None and way and way.steps else ()
+    return [
+        {
+            "id": f"call_{uuid.uuid4().hex[:24]}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": json.dumps(dict(call.arguments))},
+        }
+        for call in calls
+    ]
+
+
+def checked_json(text: str, schema: Mapping[str, Any]) -> str:
+    """The JSON value in an answer, checked against a schema.
+
+    Patterns of the schema are not applied, for a client's regular expression could hold the
+    server up; references out of the schema are never fetched.
+
+    Raises:
+        Refusal: 422, it is none.
+
+    Example:
+        >>> checked_json('```{"colour": "red"}```', {"required": ["colour"]})
+        '{"colour": "red"}'
+    """
+    import jsonschema  # type: ignore[import-untyped, unused-ignore]
+    import referencing
+
+    found = _FENCE.fullmatch(text.strip())
+    text = found[1] if found else text.strip()
+    try:
+        value = json.loads(text)
+        validator = jsonschema.Draft202012Validator(
+            _without_patterns(schema), registry=referencing.Registry()
+        )
+        good = validator.is_valid(value)
+    except (
+        ValueError,
+        RecursionError,
+        jsonschema.SchemaError,
+        referencing.exceptions.Unresolvable,
+    ):
+        good = False
+    if not good:
+        raise Refusal(422, "the agent's answer is not JSON of the form asked for", code="no_answer")
+    return text
+
+
+def _without_patterns(schema: Any) -> Any:
+    if isinstance(schema, Mapping):
+        return {
+            name: _without_patterns(value)
+            for name, value in schema.items()
+            # A property may be called so too; then its value is a schema.
+            if name != "patternProperties" and not (name == "pattern" and isinstance(value, str))
+        }
+    return [_without_patterns(one) for one in schema] if isinstance(schema, list) else schema
+
+
 def completion(
-    number: str, model: str, asked: Asked, result: Result, queued_s: float, pieces: Pieces | None
+    number: str,
+    model: str,
+    request: ChatRequest,
+    result: Result,
+    queued_s: float,
+    pieces: Pieces | None,
 ) -> dict[str, Any]:
     """A whole chat completion."""
-    text, finish, kept = content(result, asked, pieces)
+    text, finish, kept = content(result, request, pieces)
+    calls = tool_calls(result)
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+    if calls:
+        message["tool_calls"], finish = calls, "tool_calls"
     return {
         "id": number,
         "object": "chat.completion",
@@ -236,8 +327,8 @@ def completion(
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": text, "refusal": None},
-                "logprobs": logprobs(result, asked, pieces, kept),
+                "message": message,
+                "logprobs": logprobs(result, request, pieces, kept),
                 "finish_reason": finish,
             }
         ],
@@ -255,18 +346,23 @@ def chunks(
     number: str,
     model: str,
     created: int,
-    asked: Asked,
+    request: ChatRequest,
     result: Result,
     queued_s: float,
     pieces: Pieces | None,
 ) -> Iterator[dict[str, Any]]:
     """The rest of it. An answer is one chunk: before it is decided there is nothing to send."""
-    text, finish, kept = content(result, asked, pieces)
-    said = logprobs(result, asked, pieces, kept)
-    yield _chunk(number, model, created, {"content": text}, logprobs=said)
+    text, finish, kept = content(result, request, pieces)
+    said = logprobs(result, request, pieces, kept)
+    delta: dict[str, Any] = {"content": text}
+    calls = tool_calls(result)
+    if calls:
+        delta["tool_calls"] = [{"index": at, **call} for at, call in enumerate(calls)]
+        finish = "tool_calls"
+    yield _chunk(number, model, created, delta, logprobs=said)
     last = _chunk(number, model, created, {}, finish=finish)
     yield {**last, "speceyes": extension(result, queued_s)}
-    if asked.include_usage:
+    if request.include_usage:
         head = _chunk(number, model, created, {})
         yield {**head, "choices": [], "usage": usage(result)}
 

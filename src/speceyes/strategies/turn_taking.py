@@ -1,8 +1,8 @@
-"""A funnel as the model of somebody else's agent loop, one turn at a time.
+"""A funnel as the model of another program's agent loop, one turn at a time.
 
 The loop runs the tools. At its first turn the funnel drafts, and an accepted draft ends the loop
-before it began. Otherwise the large model takes a turn in its own dialect, and its calls go to the
-loop's tools, boxes already in pixels of the image that they refer to. The large model sees the
+before it has begun. Otherwise the large model takes a turn in its own dialect, and its calls go to
+the loop's tools, boxes already in pixels of the image that they refer to. The large model sees the
 conversation as `AgenticFallback` would have shown it, so that what it was trained on still holds.
 """
 
@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 from speceyes import prompts
-from speceyes.errors import ConfigError, ModelError, ParseError
+from speceyes.agent.context import in_context
+from speceyes.errors import ConfigError, ModelError, ParseError, PromptError
 from speceyes.isolation import generate_isolated
 from speceyes.pipeline import SpecPipeline
 from speceyes.protocols import Tool
@@ -40,20 +41,20 @@ TRIES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class OfferedTool:
-    """A tool that the loop runs: only what is said of it to the model."""
+    """A tool that the loop runs: its description for the model."""
 
     name: str
     description: str
     parameters: Mapping[str, Any]
 
     def __call__(self, images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
-        """It is never called here."""
+        """Raises: the loop runs its tools itself."""
         raise ModelError(f"{self.name} is run by the loop that offered it")
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """An earlier turn: what the model wrote, and what the loop's tools gave back."""
+    """An earlier turn: the model's text, and what the loop's tools gave back."""
 
     text: str
     observations: tuple[Observation, ...] = ()
@@ -61,7 +62,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the funnel says at its turn: an answer, or calls.
+    """The funnel's turn: an answer, or calls.
 
     Args:
         text: As it was written, to be handed in again as `Round.text`.
@@ -103,7 +104,7 @@ class _Asked:
 
 @final
 class TurnTaking:
-    """Takes a funnel's turns in other loops. Threads may share it as they may share the models.
+    """Takes a funnel's turns in other loops. Threads may share it where they may share the models.
 
     Args:
         pipe: The funnel. Its own tools run only where a loop offers none.
@@ -150,7 +151,7 @@ class TurnTaking:
             return _whole(blocking(functools.partial(self.pipe.ask, query)))
         if not rounds and (drafted := self._drafted(query)) is not None:
             return drafted
-        return self._turn(query, rounds, tools)
+        return self.turn(query, rounds, tools)
 
     async def ask(
         self, query: Query, rounds: Sequence[Round] = (), tools: Sequence[OfferedTool] = ()
@@ -167,7 +168,8 @@ class TurnTaking:
         result = self._drafting(query)
         return _whole(result) if result.route == "draft" else None
 
-    def _turn(self, query: Query, rounds: Sequence[Round], tools: Sequence[OfferedTool]) -> Said:
+    def turn(self, query: Query, rounds: Sequence[Round], tools: Sequence[OfferedTool]) -> Said:
+        """The large model's next turn, without a draft; see `__call__`."""
         agent = self.pipe.fallback
         if agent is None or agent.model is None or agent.dialect is None:
             raise ConfigError(
@@ -176,7 +178,7 @@ class TurnTaking:
             )
         model, dialect = agent.model, agent.dialect
         shown = [_as_trained(tool, agent.tools.get(tool.name)) for tool in tools]
-        conversation = dialect.open(query, shown)
+        conversation = in_context(dialect.open(query, shown), query)
         for number, one in enumerate(rounds, start=1):
             seen = one.observations or (Observation(("(nothing)",)),)
             last = number + 1 >= agent.max_steps
@@ -186,7 +188,8 @@ class TurnTaking:
         for _ in range(TRIES):
             [said] = generate_isolated(model, [asked.conversation], sampling)
             if said.error is not None:
-                raise ModelError(f"the agent's model failed: {said.error}")
+                why = f"the agent's model failed: {said.error}"
+                raise PromptError(why, said.fault) if said.fault else ModelError(why)
             asked.prompt_tokens += said.prompt_tokens
             asked.tokens += len(said.token_ids)
             try:
@@ -212,7 +215,7 @@ class TurnTaking:
 
 
 def blocking(ask: Callable[[], Any]) -> Any:
-    """What is awaited, waited for; also in a thread whose own event loop is running."""
+    """Runs a coroutine to its end, also in a thread whose own event loop is running."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
