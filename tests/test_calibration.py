@@ -26,8 +26,8 @@ from speceyes.calibration.simulation import KINDS, main, pool, split, surprising
 from speceyes.errors import CalibrationError, ConfigError, InputError
 from speceyes.gate import SeparabilityGate
 from speceyes.models.scripted import ScriptedModel
-from speceyes.scales import to_unit
-from speceyes.scores import AGGREGATES, raw_scores
+from speceyes.scoring.scales import to_unit
+from speceyes.scoring.scores import AGGREGATES, raw_scores
 from speceyes.types import Completion
 
 MADE = Scoring("small", "ab12", top_k=8)

@@ -18,7 +18,7 @@ from speceyes.errors import CalibrationError, ConfigError, InputError
 from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.gates import MarginGate, RecordedDrafts, choose_thresholds
-from speceyes.gates.together import cheapest, grid, outcome, outcomes
+from speceyes.gates.joint_thresholds import cheapest, grid, outcome, outcomes
 from speceyes.judge import ToolJudge
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline

@@ -268,6 +268,18 @@ def test_every_field_of_a_sampling_is_sent(kind: str) -> None:
     assert "repetition_penalty" not in own
 
 
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "openai"])
+def test_texts_of_tokens_come_where_they_are_asked_for(kind: str) -> None:
+    with serving({"m": ScriptedModel("it is red")}, kind=kind) as (url, _):
+        model = OpenAIModel(url)
+        found = one(model, Sampling(top_k=4, token_texts=True))
+        assert len(found.tokens) == len(found.token_ids) == len(found.top_logprobs) > 1
+        assert not any("token_id:" in text for text in found.tokens)
+        assert one(model, Sampling(token_texts=True)).tokens == found.tokens
+        assert one(model, Sampling(top_k=4)).tokens == ()
+        model.close()
+
+
 def test_a_plain_engine_is_sent_what_was_asked_for_and_no_more() -> None:
     with serving({"m": ScriptedModel("x")}, kind="openai") as (url, behaviour):
         model = OpenAIModel(url)

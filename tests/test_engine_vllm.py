@@ -17,7 +17,7 @@ import pytest
 from speceyes import ConfigError, SpecPipeline, tiny
 from speceyes.models import HFModel, OpenAIModel
 from speceyes.models.openai import QwenResize
-from speceyes.scores import separability
+from speceyes.scoring.scores import separability
 from speceyes.tiny.scenes import questions
 from speceyes.types import Conversation, Message, Query, Result, Sampling
 

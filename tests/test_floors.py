@@ -12,6 +12,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "speceyes"
 
 FLOORS = {
     # 0: what everything stands on
+    "checks": 0.5,
     "errors": 0,
     "prompts": 0,
     "types": 0.5,
@@ -24,8 +25,7 @@ FLOORS = {
     "event_loop": 1,
     "fingerprint": 1,
     "images": 1.5,
-    "scales": 1,
-    "scores": 1.5,
+    "scoring": 1,
     "calibration": 1.8,
     "isolation": 1,
     # 2: the phases and what they use
@@ -40,6 +40,7 @@ FLOORS = {
     "judge": 2.5,
     "gates": 2.6,
     # 3: the order of the phases
+    "health": 2.9,
     "observing": 2.9,
     "intake": 3,
     "journey": 3,
@@ -132,7 +133,7 @@ def test_the_reader_sees_every_way_to_import(tmp_path: Path, monkeypatch) -> Non
         file = tmp_path / "speceyes" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("")
-    file = tmp_path / "speceyes" / "scores.py"
+    file = tmp_path / "speceyes" / "scoring.py"
     file.write_text(
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n"

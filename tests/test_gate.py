@@ -13,9 +13,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from speceyes import scales, scores
 from speceyes.errors import ConfigError, InputError
 from speceyes.gate import SeparabilityGate
+from speceyes.scoring import scales, scores
 from speceyes.types import Completion, Verdict
 
 K = 8

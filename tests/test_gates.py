@@ -518,9 +518,7 @@ def test_drafts_that_separate_cleanly_and_constant_scores_do_not_break_the_fit()
 
 class JudgeGateOfOne:
     def __call__(self, completion: Completion) -> Any:
-        return JudgeGate(0.5)(
-            dataclasses.replace(completion, first_token={"speceyes:p(tools)": 0.25})
-        )
+        return JudgeGate(0.5)(dataclasses.replace(completion, notes={"p(tools)": 0.25}))
 
 
 def test_a_mix_rejects_what_a_part_can_not_score_and_says_what_it_needs() -> None:
@@ -617,4 +615,4 @@ def test_notes_of_a_draft_are_no_tokens() -> None:
     judge = ToolJudge(ScriptedModel("no"), dialect=None)
     answerer = SpeculativeAnswerer(ScriptedModel("yes"), top_k=8)
     [one] = JudgedAnswerer(answerer, judge)([Query("Is it?", (DOT,))])
-    assert json.loads(json.dumps(dict(one.first_token))) == {"speceyes:p(tools)": 0.0}
+    assert json.loads(json.dumps(dict(one.notes))) == {"p(tools)": 0.0}

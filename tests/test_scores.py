@@ -12,8 +12,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from speceyes import scales, scores
 from speceyes.errors import InputError
+from speceyes.scoring import scales, scores
 
 Floats = npt.NDArray[np.float64]
 AGGREGATES = scores.AGGREGATES

@@ -436,7 +436,7 @@ def test_a_device_ends_no_row_that_the_gate_could_accept(
     rows: list[float], raw: float, formula: Any
 ) -> None:
     from speceyes.models.hf.generate import below
-    from speceyes.scores import separability
+    from speceyes.scoring.scores import separability
 
     top = scripted_logprobs(len(rows), 16, rows)
     exact = separability(top, formula)

@@ -13,12 +13,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from speceyes import prompts
-from speceyes.drafting.notes import deepened
-from speceyes.drafting.rule import DepthRule
+from speceyes.drafting.rule import DEPTH, DepthRule
 from speceyes.errors import ConfigError
 from speceyes.isolation import describe, generate_isolated
 from speceyes.protocols import ChecksTopK, Dialect, Session, Tool, VisionLanguageModel
-from speceyes.scores import raw_scores
+from speceyes.scoring.scores import raw_scores
 from speceyes.types import Completion, Conversation, Floor, Message, Query, Sampling
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ class SpeculativeAnswerer:
             found = self._deeper([queries[at] for at in deeper], sampling)
             for at, (depth, draft) in zip(deeper, found, strict=True):
                 if draft is not None and self._score(draft) > self._score(drafts[at]):
-                    drafts[at] = deepened(draft, depth)
+                    drafts[at] = draft.noted(DEPTH, depth)
         return drafts
 
     def _at_once(

@@ -5,16 +5,25 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import KW_ONLY, dataclass, field
-from numbers import Integral
 from os import PathLike
 from typing import Final, final
 
 import numpy.typing as npt
 
 from speceyes.calibration.record import Calibration
+from speceyes.checks import checked_number, checked_whole
 from speceyes.errors import CalibrationError, ConfigError, InputError
-from speceyes.scales import SHARPNESS, checked_number, to_raw, to_unit
-from speceyes.scores import AGGREGATES, FORMULAS, TOP_K, Aggregate, Formula, combine, token_scores
+from speceyes.scoring.refusal import refusal
+from speceyes.scoring.scales import SHARPNESS, to_raw, to_unit
+from speceyes.scoring.scores import (
+    AGGREGATES,
+    FORMULAS,
+    TOP_K,
+    Aggregate,
+    Formula,
+    combine,
+    token_scores,
+)
 from speceyes.types import Completion, Floor, Verdict
 
 _SHARPEST: Final = 1e6
@@ -76,7 +85,7 @@ class SeparabilityGate:
             self, "sharpness", checked_number("sharpness", self.sharpness, 1 / _SHARPEST, _SHARPEST)
         )
         least = 1 if self.aggregate == "log" else 3
-        object.__setattr__(self, "top_k", _whole("top_k", self.top_k))
+        object.__setattr__(self, "top_k", checked_whole("top_k", self.top_k, 0))
         if self.top_k < least:
             raise ConfigError(
                 f"top_k={self.top_k}; {self.aggregate!r} needs at least {least}, since the spread "
@@ -118,7 +127,11 @@ class SeparabilityGate:
             calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
         )
         if not made.certified:
-            _log.warning("the gate accepts nothing: %s", made.statement)
+            _log.warning(
+                "the gate accepts nothing, and every query goes to the agent: %s Label more, allow "
+                "a larger target, or leave speculation off",
+                made.statement,
+            )
         scoring = made.scoring
         return cls(
             1.0 if made.threshold is None else made.threshold,
@@ -191,21 +204,9 @@ class SeparabilityGate:
             >>> gate(Completion("red", (7,), [[-0.1, -7.0, -8.0, -9.0]], finish="length")).reason
             'the draft was cut at its token limit; allow more tokens to have it judged'
         """
-        if completion.error is not None:
-            return self._rejected(f"the draft failed: {completion.error}")
-        if completion.finish == "length":
-            return self._rejected(
-                "the draft was cut at its token limit; allow more tokens to have it judged"
-            )
-        if completion.finish not in ("stop", "rejected"):
-            return self._rejected(f"the draft ended with finish={completion.finish!r}")
-        if not completion.token_ids:
-            return self._rejected("the draft is empty: there are no tokens to judge")
-        if completion.top_logprobs.shape[1] == 0:
-            return self._rejected(
-                "the draft has no log-probabilities; ask for them with "
-                f"Sampling(top_k={self.top_k})"
-            )
+        reason = refusal(completion, self.top_k, whole=False)
+        if reason is not None:
+            return self._rejected(reason)
         try:
             raw, tokens = self._raw(completion.top_logprobs, logprobs=True)
         except InputError as exc:
@@ -225,8 +226,8 @@ class SeparabilityGate:
 
     @property
     def floor(self) -> Floor | None:
-        """What ends a draft at the first token that rejects it; None where a later token could
-        make up for it, which only "min" rules out.
+        """The floor that ends a draft at the first token which rejects it; None where a later token
+        could make up for it, which only "min" rules out.
 
         Example:
             >>> round(SeparabilityGate(0.98, top_k=4).floor.separability, 3)
@@ -264,9 +265,3 @@ class SeparabilityGate:
 
     def _rejected(self, reason: str) -> Verdict:
         return Verdict(False, None, None, self.threshold, reason=reason)
-
-
-def _whole(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ConfigError(f"{name}={value!r}; it must be a whole number")
-    return int(value)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from speceyes.fallback import AgenticFallback
     from speceyes.gate import SeparabilityGate
-    from speceyes.scores import Aggregate
+    from speceyes.scoring.scores import Aggregate
     from speceyes.tools import Tools
 
 Schedule: TypeAlias = Literal["auto", "overlapped", "batched", "sequential"]

@@ -54,6 +54,46 @@ class ChecksTopK(Protocol):
         ...
 
 
+@runtime_checkable
+class DescribesDrafts(Protocol):
+    """An answerer that tells how its drafts are made, for calibrations to be checked against."""
+
+    @property
+    def model(self) -> VisionLanguageModel | None:
+        """The model that drafts, where there is one."""
+        ...
+
+    @property
+    def top_k(self) -> int | None:
+        """Number of log-probabilities that a draft's tokens keep."""
+        ...
+
+    @property
+    def prompt_hash(self) -> str | None:
+        """Fingerprint of the prompts."""
+        ...
+
+
+@runtime_checkable
+class HasTopK(Protocol):
+    """A gate that needs K log-probabilities a token."""
+
+    @property
+    def top_k(self) -> int | None:
+        """K; None where any number will do."""
+        ...
+
+
+@runtime_checkable
+class HasLeast(Protocol):
+    """A gate that tells where its scale ends."""
+
+    @property
+    def least(self) -> float | None:
+        """The threshold that accepts whatever can be scored; None where there is none."""
+        ...
+
+
 class Session(Protocol):
     """Conversations that a model continues side by side, each joining and leaving on its own.
 

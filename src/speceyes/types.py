@@ -154,7 +154,7 @@ class Floor:
     Args:
         separability: The raw threshold S (dimensionless).
         top_k: K of the score; at most `Sampling.top_k`.
-        formula: "code" or "paper"; see `speceyes.scores.separability`.
+        formula: "code" or "paper"; see `speceyes.scoring.scores.separability`.
     """
 
     separability: float
@@ -253,6 +253,8 @@ class Completion:
         fault: What of the request is at fault, where no further attempt can succeed.
         tokens: The text of each token, where `Sampling.token_texts` asked and the model tells;
             put together they are `text`, but for a character that spans several tokens.
+        notes: Name to number: what an answerer tells its gate about a draft, or about how it was
+            made, so that a draft that is written down can be gated again.
 
     Raises:
         InputError: top_logprobs has another shape than [n, K].
@@ -267,6 +269,7 @@ class Completion:
     error: str | None = None
     fault: Fault | None = None
     tokens: tuple[str, ...] = ()
+    notes: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", tuple(int(t) for t in self.token_ids))
@@ -291,6 +294,10 @@ class Completion:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+    def noted(self, name: str, value: float) -> Completion:
+        """This completion with one more note."""
+        return dataclasses.replace(self, notes={**self.notes, name: value})
 
     @classmethod
     def failed(cls, error: str, fault: Fault | None = None) -> Completion:

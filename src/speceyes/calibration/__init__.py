@@ -9,8 +9,8 @@ from speceyes.calibration.evidence import bounds
 from speceyes.calibration.fit import calibrate
 from speceyes.calibration.groups import calibrate_groups
 from speceyes.calibration.monitor import GateMonitor
+from speceyes.calibration.provenance import Scoring
 from speceyes.calibration.record import Calibration, CurvePoint
-from speceyes.calibration.scoring import Scoring
 from speceyes.calibration.shift import ShiftMartingale
 from speceyes.calibration.watched import WatchedGate
 

@@ -14,8 +14,6 @@ from typing import Final, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.errors import ConfigError
-
 Test: TypeAlias = Literal["binomial", "hoeffding-bentkus"]
 Counts: TypeAlias = npt.NDArray[np.int64]
 
@@ -45,7 +43,7 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
 
 
 def p_value(errors: int, drafts: int, target: float, test: Test = "binomial") -> float:
-    """How likely so few errors would be, were the risk as large as the target.
+    """Probability of so few errors, were the risk as large as the target.
 
     "binomial" is exact for errors that are 0 or 1: P(Bin(drafts, target) <= errors).
     "hoeffding-bentkus" is that of Bates et al. (arXiv 2101.02703), which Learn then Test uses: the
@@ -146,18 +144,3 @@ def _log_factorials(most: int) -> npt.NDArray[np.float64]:
     logs = np.array([math.lgamma(i + 1) for i in range(most + 1)])
     logs.setflags(write=False)
     return logs
-
-
-def check_share(name: str, value: object) -> float:
-    """The value as a float, if it lies strictly between 0 and 1.
-
-    Raises:
-        ConfigError: It doesn't.
-    """
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
-    if isinstance(value, bool) or not 0.0 < number < 1.0:
-        raise ConfigError(f"{name}={value!r}; it must lie strictly between 0 and 1")
-    return number

@@ -16,13 +16,13 @@ from typing import Any, Final, final
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.calibration.binomial import check_share
+from speceyes.checks import checked_share
 from speceyes.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 
 _SHIFTS: Final = np.geomspace(0.05, 8.0, 24)
-"""How far the bets' log-odds of a bad draft lie above the target's; capital is spread evenly."""
+"""Distances of the bets' log-odds of a bad draft from the target's; capital is spread evenly."""
 _LARGEST: Final = 1e200  # capital is capped there, which keeps it a supermartingale
 _HALVINGS: Final = 60
 
@@ -43,7 +43,7 @@ class RiskEvidence:
     """
 
     def __init__(self, target: float) -> None:
-        self.target = check_share("target", target)
+        self.target = checked_share("target", target)
         self.seen = 0
         self.bad = 0
         self._wealth = np.zeros((1, _SHIFTS.size))
@@ -115,7 +115,7 @@ def bounds(bad: int, seen: int, delta: float = 0.05) -> tuple[float, float]:
         >>> round(low, 3), round(high, 3)
         (0.008, 0.143)
     """
-    delta = check_share("delta", delta)
+    delta = checked_share("delta", delta)
     if not 0 <= bad <= seen:
         raise InputError(f"bad={bad} of seen={seen}; 0 <= bad <= seen is needed")
     return _lower(bad, seen, delta / 2), 1 - _lower(seen - bad, seen, delta / 2)

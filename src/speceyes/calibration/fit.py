@@ -1,4 +1,4 @@
-"""From labelled drafts to a calibration: the whole procedure, on raw scores."""
+"""Calibration from labelled drafts: the whole procedure, on raw scores."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from speceyes.calibration import risk as choose
-from speceyes.calibration.binomial import TESTS, Test, check_share, p_value
+from speceyes.calibration.binomial import TESTS, Test, p_value
+from speceyes.calibration.provenance import Scoring, one_of
 from speceyes.calibration.record import RISKS, Calibration, CurvePoint, Labels, Method, Risk
 from speceyes.calibration.risk import Floats, Ladder, ladder, loosest
-from speceyes.calibration.scoring import Scoring, one_of
 from speceyes.calibration.shift import count_scores
+from speceyes.checks import checked_share
 from speceyes.errors import ConfigError, InputError
-from speceyes.scales import to_unit
+from speceyes.scoring.scales import to_unit
 
 _log = logging.getLogger(__name__)
 
 MOST_LABELS: Final = 200_000
-"""How far `labels_needed` looks."""
+"""The most labels that `labels_needed` considers."""
 _CURVE: Final = 200
 _BELOW_ONE: Final = math.nextafter(1.0, 0.0)
 
@@ -84,8 +85,8 @@ def calibrate(
     """
     one_of("risk", risk, RISKS)
     one_of("test", test, TESTS)
-    target = check_share("target", target)
-    delta = None if delta is None else check_share("delta", delta)
+    target = checked_share("target", target)
+    delta = None if delta is None else checked_share("delta", delta)
     if delta is None and risk == "selective":
         raise ConfigError(
             'delta=None means in expectation, which can be promised for risk="overall" only: '
@@ -137,7 +138,7 @@ def labels_needed(
     *,
     given: bool = False,
 ) -> int | None:
-    """How many more labels the procedure would need if all shares stayed as they are.
+    """Number of further labels that the procedure would need if all shares stayed as they are.
 
     Found by running it on counts that are scaled up, bad ones rounded up: a plan, no promise.
     It may take fewer with luck, and more without.

@@ -1,4 +1,4 @@
-"""A threshold for each category, with the guarantee held within each."""
+"""Calibration by category, with the guarantee held within each."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speceyes.calibration.fit import calibrate
+from speceyes.calibration.provenance import Scoring
 from speceyes.calibration.record import Calibration
-from speceyes.calibration.scoring import Scoring
 from speceyes.errors import ConfigError, InputError
 
 

@@ -1,4 +1,4 @@
-"""A running gate is watched: audits of accepted drafts, and the scores of all."""
+"""Monitoring of a running gate: audits of accepted drafts, and the scores of all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from speceyes.calibration.binomial import check_share
 from speceyes.calibration.evidence import RiskEvidence, bounds
+from speceyes.calibration.provenance import one_of, write_whole
 from speceyes.calibration.record import RISKS, Calibration, Risk
-from speceyes.calibration.scoring import one_of, write_whole
 from speceyes.calibration.shift import ShiftMartingale
+from speceyes.checks import checked_share
 from speceyes.errors import CalibrationError
 
 _FORMAT: Final = "speceyes-monitor"
@@ -64,9 +64,9 @@ class GateMonitor:
         seed: int = 0,
     ) -> None:
         one_of("risk", risk, RISKS)
-        self.target = check_share("target", target)
-        self.delta = check_share("delta", delta)
-        self.share = 1.0 if share == 1 else check_share("share", share)
+        self.target = checked_share("target", target)
+        self.delta = checked_share("delta", delta)
+        self.share = 1.0 if share == 1 else checked_share("share", share)
         self.risk = risk
         self._random = np.random.default_rng(seed)
         self._evidence = self._fresh()
@@ -140,12 +140,12 @@ class GateMonitor:
 
     @property
     def tripped(self) -> bool:
-        """Whether the promise was refuted; stays True until `rearm`."""
+        """True once the promise was refuted, until `rearm`."""
         return self._peak >= 1 / self.delta
 
     @property
     def shifted(self) -> bool:
-        """Whether a shift of the scores was found; stays True until `rearm`.
+        """True once a shift of the scores was found, until `rearm`.
 
         It is a reason to look, not to stop: another mix of queries may be as safe.
         """
@@ -153,12 +153,12 @@ class GateMonitor:
 
     @property
     def evidence(self) -> float:
-        """How strong the evidence against the promise is now; it trips at 1 / delta."""
+        """Evidence against the promise now (dimensionless, 1 at first); it trips at 1 / delta."""
         return self._evidence.value
 
     @property
     def shift_evidence(self) -> float:
-        """How strong the evidence for a shift of the scores is now."""
+        """Evidence for a shift of the scores now, on the same scale."""
         return self._shift.evidence
 
     @property

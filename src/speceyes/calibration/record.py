@@ -12,9 +12,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, final, get_args
 
-from speceyes.calibration.scoring import Scoring, is_number, one_of, write_whole
+from speceyes.calibration.provenance import Scoring, is_number, one_of, write_whole
 from speceyes.errors import CalibrationError
-from speceyes.scales import to_raw, to_unit
+from speceyes.scoring.scales import to_raw, to_unit
 
 Risk: TypeAlias = Literal["overall", "selective"]
 Labels: TypeAlias = Literal["wrong", "worse_than_agent", "differs_from_agent"]
@@ -27,7 +27,7 @@ MEANINGS: Final[Mapping[Labels, str]] = {
     "worse_than_agent": "are wrong where the agent is right",
     "differs_from_agent": "differ from the agent's answer, right or wrong",
 }
-"""What a label of 1 says of a draft, as the end of "these drafts ..."."""
+"""Meanings of a label of 1, as ends of "these drafts ..."."""
 
 _FORMAT: Final = "speceyes-calibration"
 _VERSION: Final = 1
@@ -36,7 +36,7 @@ _VERSION: Final = 1
 @final
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """What one threshold did on the labelled drafts.
+    """Result of one threshold on the labelled drafts.
 
     Args:
         threshold: From 0 to 1.
@@ -147,7 +147,7 @@ class Calibration:
 
     @property
     def certified(self) -> bool:
-        """Whether there is a threshold with the guarantee."""
+        """True where there is a threshold with the guarantee."""
         return self.threshold is not None
 
     @property
@@ -272,7 +272,7 @@ class Calibration:
         return made
 
     def _agrees(self, raw: Any) -> bool:
-        """Whether the raw threshold that is written is the same one, but for a libm's rounding."""
+        """True where the written raw threshold is the same one, but for a libm's rounding."""
         if raw is None or self.threshold is None:
             return raw is None and self.threshold is None
         scale = self.scoring

@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """What thresholds let through, from the strictest rung down.
+    """Counts of drafts that thresholds accept, from the strictest threshold (rung) down.
 
     Args:
         thresholds: float64[m], strictly descending, on any scale.
@@ -89,7 +89,7 @@ def loosest(rungs: Ladder, passed: int, *, given: bool = False) -> float | None:
 
 
 def crc(rungs: Ladder, target: float) -> int:
-    """How many rungs keep (n / (n + 1)) R + 1 / (n + 1) <= target, R being bad / n.
+    """Number of rungs that keep (n / (n + 1)) R + 1 / (n + 1) <= target, R being bad / n.
 
     Computed in whole numbers, as bad + 1 <= target (n + 1) with the target as it is written in
     decimals, so that 0.07 of 100 is 7.
@@ -103,7 +103,7 @@ def crc(rungs: Ladder, target: float) -> int:
 
 
 def overall(rungs: Ladder, target: float, delta: float) -> int:
-    """How many rungs pass P(Bin(n, target) <= bad) <= delta.
+    """Number of rungs that pass P(Bin(n, target) <= bad) <= delta.
 
     The strictest is tested first; as `bad` only grows, all before the first failure pass.
     """
@@ -112,7 +112,7 @@ def overall(rungs: Ladder, target: float, delta: float) -> int:
 
 
 def default_start(total: int, target: float, delta: float, test: Test = "binomial") -> int:
-    """How many drafts the strictest threshold that is tried lets through.
+    """Number of drafts that the strictest threshold which is tried accepts.
 
     It may depend on nothing but these numbers. Too few can't pass, too many hide the strict
     thresholds, and just below a number that forgives one error more is the worst place. So this
@@ -140,7 +140,7 @@ def selective(
     start: int | None = None,
     random: np.random.Generator | None = None,
 ) -> int:
-    """How many rungs pass p_value(bad, accepted) <= delta, one after the other.
+    """Number of rungs that pass p_value(bad, accepted) <= delta, one after the other.
 
     Args:
         rungs: Distinct scores with start; thresholds fixed beforehand without.
@@ -181,6 +181,6 @@ def selective(
 
 
 def _run(passes: npt.NDArray[np.bool_]) -> int:
-    """How many hold before the first that doesn't."""
+    """Number that hold before the first that doesn't."""
     failed = np.flatnonzero(~passes)
     return int(failed[0]) if failed.size else len(passes)

@@ -1,4 +1,4 @@
-"""An alarm on shift: do the scores still come from where the calibration's came from?
+"""Alarm on distribution shift of the scores, against those of the calibration.
 
 A conformal test martingale (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World,
 ch. 8). Each new score is ranked among all before it, calibration included; as long as they are

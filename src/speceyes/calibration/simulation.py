@@ -1,4 +1,4 @@
-"""Do the guarantees hold? Random splits of recorded drafts, and streams with and without drift.
+"""Simulation of the guarantees: splits of recorded drafts, and streams with and without drift.
 
 `python -m speceyes.calibration.simulation` prints the tables of docs/guarantee.md.
 """
@@ -65,7 +65,7 @@ def pool(kind: str, size: int = 50_000, seed: int = 0) -> Pool:
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """What came out of many splits.
+    """Results of many splits.
 
     Args:
         risks: float64[splits], the risk on the held-out drafts; 0 where nothing was certified.
@@ -136,7 +136,7 @@ def first_alarm(
     target: float,
     delta: float,
 ) -> npt.NDArray[np.int64]:
-    """When audits trip: the number of audits up to the alarm, or rounds + 1 where there is none.
+    """Number of audits up to the alarm, or rounds + 1 where there is none.
 
     Args:
         bad: bool[rounds, streams], or rounds of bool[streams] as they come.
@@ -157,7 +157,7 @@ def first_alarm(
 
 
 def first_shift_alarm(ranks: Iterator[Floats], rounds: int, delta: float) -> npt.NDArray[np.int64]:
-    """When the shift alarm rings, as `first_alarm`, on ranks float64[streams] as they come."""
+    """Number of ranks float64[streams] up to the shift alarm, as in `first_alarm`."""
     alarm: npt.NDArray[np.int64] | None = None
     wealth, memory = np.zeros(0), np.zeros((0, 0))
     for j, row in zip(range(rounds), ranks, strict=False):
@@ -171,7 +171,7 @@ def first_shift_alarm(ranks: Iterator[Floats], rounds: int, delta: float) -> npt
 
 
 def surprising(exceeded: int, splits: int, delta: float) -> bool:
-    """Whether so many failures are unlikely (1 in 1,000) where each has probability delta."""
+    """True where so many failures are unlikely (1 in 1,000) where each has probability delta."""
     return 1 - binomial_cdf(exceeded - 1, splits, delta) < 1e-3
 
 

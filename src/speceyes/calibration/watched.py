@@ -1,4 +1,4 @@
-"""A gate that obeys its monitor."""
+"""Gate that stops accepting once its monitor has tripped."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class WatchedGate:
         return None
 
     def __getattr__(self, name: str) -> Any:
-        """What else a pipeline asks of a gate, such as top_k, is the gate's own."""
+        """Attributes of the wrapped gate, such as top_k, which pipelines read."""
         if name in ("gate", "monitor"):  # not set yet: unpickling
             raise AttributeError(name)
         return getattr(self.gate, name)

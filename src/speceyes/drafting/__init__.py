@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from speceyes.drafting.looks import Looks
-from speceyes.drafting.notes import depth_of
-from speceyes.drafting.rule import DepthRule
+from speceyes.drafting.rule import DepthRule, depth_of
 
 __all__ = ["DepthRule", "Looks", "depth_of"]

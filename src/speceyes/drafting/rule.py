@@ -20,12 +20,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import numpy as np
 
 from speceyes.errors import ConfigError
 from speceyes.types import Completion, Verdict
+
+DEPTH: Final = "depth"
+"""Name of the note (`Completion.notes`) that holds how many tool calls stand behind a draft."""
+
+
+def depth_of(completion: Completion) -> int:
+    """Number of tool calls that stand behind a draft; 0 where it was made at once.
+
+    Example:
+        >>> depth_of(Completion("red"))
+        0
+    """
+    return int(completion.notes.get(DEPTH, 0.0))
 
 
 @final

@@ -25,7 +25,7 @@ from speceyes.evaluation.intervals import (
 from speceyes.evaluation.runs import CALIBRATION, TEST, Record, Run
 from speceyes.evaluation.statistics import mcnemar_exact, wilson_interval
 from speceyes.evaluation.sweep import Recorded, chosen_thresholds, costs, recorded, sweeps
-from speceyes.scores import AGGREGATES
+from speceyes.scoring.scores import AGGREGATES
 
 _BY_KIND: Final = ("vstar", "pope")
 """Benchmarks whose kinds are columns of their own in the paper's Table 1."""

@@ -20,7 +20,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.pipeline import SpecPipeline
 from speceyes.protocols import VisionLanguageModel
-from speceyes.scores import AGGREGATES, Aggregate
+from speceyes.scoring.scores import AGGREGATES, Aggregate
 from speceyes.strategies import Cascade, Drafter, ReasoningTransfer, SpecReason
 from speceyes.strategies.reasoning_transfer import Verify
 from speceyes.tools import Tools

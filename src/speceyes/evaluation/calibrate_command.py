@@ -13,7 +13,7 @@ from speceyes.calibration import Calibration, Scoring, calibrate, calibrate_grou
 from speceyes.calibration.record import MEANINGS, RISKS
 from speceyes.errors import ConfigError, InputError
 from speceyes.evaluation.statistics import wilson_interval
-from speceyes.scores import AGGREGATES
+from speceyes.scoring.scores import AGGREGATES
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -18,8 +18,8 @@ from speceyes.evaluation.analysis import route
 from speceyes.evaluation.arms import BASELINE, FUNNEL
 from speceyes.evaluation.eval_report import Made, share, times
 from speceyes.evaluation.runs import TEST, Record, Run
-from speceyes.scales import to_raw
-from speceyes.scores import AGGREGATES
+from speceyes.scoring.scales import to_raw
+from speceyes.scoring.scores import AGGREGATES
 
 TEMPLATE: Final = Path(__file__).with_name("eval_page.html")
 MOST_PICTURES: Final = 20 << 20

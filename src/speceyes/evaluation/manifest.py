@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from speceyes.calibration.scoring import write_whole
+from speceyes.calibration.provenance import write_whole
 from speceyes.errors import ConfigError, InputError
 
 _VERSION = 1

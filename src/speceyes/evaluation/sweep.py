@@ -15,9 +15,9 @@ from speceyes.evaluation.arms import BASELINE, DEEP, DRAFT
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.runs import CALIBRATION, Block, Record, Run
 from speceyes.evaluation.statistics import wilson_interval
-from speceyes.gates.together import Chosen, RecordedDrafts, choose_thresholds
-from speceyes.scales import to_raw, to_unit
-from speceyes.scores import AGGREGATES, Aggregate, raw_scores
+from speceyes.gates.joint_thresholds import Chosen, RecordedDrafts, choose_thresholds
+from speceyes.scoring.scales import to_raw, to_unit
+from speceyes.scoring.scores import AGGREGATES, Aggregate, raw_scores
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

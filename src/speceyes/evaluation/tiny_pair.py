@@ -27,8 +27,8 @@ from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.models.hf import HFModel
 from speceyes.protocols import VisionLanguageModel
-from speceyes.scales import sigmoid
-from speceyes.scores import raw_scores
+from speceyes.scoring.scales import sigmoid
+from speceyes.scoring.scores import raw_scores
 from speceyes.tiny.scenes import Split, batches, questions
 from speceyes.tools import Tools
 from speceyes.types import Completion

@@ -8,12 +8,12 @@ from speceyes.gates.certify import Certificate, certify
 from speceyes.gates.consistency import ConsistentAnswerer, Reordered, Smaller
 from speceyes.gates.deepconf import GroupConfidenceGate
 from speceyes.gates.entropy import EntropyGate
+from speceyes.gates.joint_thresholds import Chosen, RecordedDrafts, choose_thresholds
 from speceyes.gates.judged import JudgedAnswerer, JudgeGate
 from speceyes.gates.logistic import LogisticGate, fit_logistic
 from speceyes.gates.margin import MarginGate
 from speceyes.gates.probability_only import ProbabilityOnlyGate
 from speceyes.gates.span import AnswerSpanGate, answer_span
-from speceyes.gates.together import Chosen, RecordedDrafts, choose_thresholds
 
 __all__ = [
     "AnswerSpanGate",

@@ -16,9 +16,10 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.calibration.binomial import check_share
 from speceyes.calibration.risk import default_start, ladder, selective
+from speceyes.checks import checked_share
 from speceyes.errors import ConfigError, InputError
+from speceyes.protocols import HasLeast
 from speceyes.types import Completion, Verdict
 
 
@@ -94,8 +95,9 @@ def certify(
         >>> found.accepted, dataclasses.replace(MarginGate(), threshold=found.threshold).threshold
         (99, 0.0)
     """
-    target, delta = check_share("target", target), check_share("delta", delta)
-    least = getattr(gate, "least", None)
+    target, delta = checked_share("target", target), checked_share("delta", delta)
+    scale: object = gate
+    least = scale.least if isinstance(scale, HasLeast) else None
     if least is None:
         raise ConfigError(
             f"{type(gate).__name__} doesn't tell the least threshold of its scale; use "

@@ -15,12 +15,11 @@ from typing import Final, Literal, final
 
 import numpy as np
 
+from speceyes.checks import checked_number, checked_whole
 from speceyes.errors import ConfigError
-from speceyes.gates._reading import checked_whole
+from speceyes.gates._wrapper import AnswererWrapper
 from speceyes.isolation import describe, isolated
 from speceyes.prompts import fingerprint
-from speceyes.protocols import VisionLanguageModel
-from speceyes.scales import checked_number
 from speceyes.types import Completion, Query
 
 _LETTER: Final = re.compile(r"\(?([a-z])\s*(?:[).:]\s*(.*))?", re.DOTALL)
@@ -91,7 +90,7 @@ class Reordered:
 
 
 @final
-class ConsistentAnswerer:
+class ConsistentAnswerer(AnswererWrapper):
     """Drafts each query twice, the second time on a view of it, and compares.
 
     Where both say the same, the draft is the first one's text with the tokens and rows of both
@@ -126,29 +125,18 @@ class ConsistentAnswerer:
         *,
         rows: Literal["both", "first"] = "both",
     ) -> None:
-        for name, part in (("answerer", answerer), ("view", view)):
-            if not callable(part):
-                raise ConfigError(f"{name}={part!r} can't be called")
+        super().__init__(answerer)
+        if not callable(view):
+            raise ConfigError(f"view={view!r} can't be called")
         if rows not in ("both", "first"):
             raise ConfigError(f'rows={rows!r}; it must be "both" or "first"')
-        self.answerer = answerer
         self.view = view
         self.rows: Literal["both", "first"] = rows
 
     @property
-    def model(self) -> VisionLanguageModel | None:
-        """The answerer's model, where it tells."""
-        return getattr(self.answerer, "model", None)
-
-    @property
-    def top_k(self) -> int | None:
-        """How many log-probabilities its drafts keep, where it tells."""
-        return getattr(self.answerer, "top_k", None)
-
-    @property
     def prompt_hash(self) -> str | None:
         """Another than the answerer's: thresholds for single drafts don't hold for double ones."""
-        inner = getattr(self.answerer, "prompt_hash", None)
+        inner = super().prompt_hash
         return None if inner is None else fingerprint(inner, repr(self.view), self.rows)
 
     def __call__(self, queries: Sequence[Query]) -> list[Completion]:
@@ -198,8 +186,8 @@ class ConsistentAnswerer:
 
 
 def meaning(text: str, choices: Sequence[str] = ()) -> str:
-    """What an answer says, to be compared: in small letters, bare of punctuation around it; of a
-    question with options the option, whether it was named by its letter or in words.
+    """The content of an answer, to be compared: in small letters, bare of punctuation around it; of
+    a question with options the option, whether it was named by its letter or in words.
 
     Example:
         >>> meaning("(B)", ("red", "Dark blue")), meaning("Dark blue.", ("dark blue", "red"))

@@ -15,9 +15,9 @@ from typing import ClassVar, Final, final
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.gates._reading import checked_whole, top_logprobs, verdict
-from speceyes.scales import checked_number
-from speceyes.scores import Floats
+from speceyes.checks import checked_number, checked_whole
+from speceyes.gates._verdict import top_logprobs, verdict
+from speceyes.scoring.scores import Floats
 from speceyes.types import Completion, Verdict
 
 TOP_K: Final = 20

@@ -6,18 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, final
 
+from speceyes.checks import checked_number
 from speceyes.errors import ConfigError
-from speceyes.gates._note import note, noted
+from speceyes.gates._wrapper import AnswererWrapper
 from speceyes.isolation import isolated
-from speceyes.protocols import VisionLanguageModel
-from speceyes.scales import checked_number
 from speceyes.types import Completion, Judgement, Query, Verdict
 
 _NAME: Final = "p(tools)"
 
 
 @final
-class JudgedAnswerer:
+class JudgedAnswerer(AnswererWrapper):
     """Drafts a batch of answers and notes on each what the judge thinks of its query.
 
     A gate is given the draft alone, so the judge's probability travels on it. It then is one
@@ -48,33 +47,17 @@ class JudgedAnswerer:
         answerer: Callable[[Sequence[Query]], Sequence[Completion]],
         judge: Callable[[Sequence[Query]], Sequence[Judgement]],
     ) -> None:
-        for name, part in (("answerer", answerer), ("judge", judge)):
-            if not callable(part):
-                raise ConfigError(f"{name}={part!r} can't be called on queries")
-        self.answerer = answerer
+        super().__init__(answerer)
+        if not callable(judge):
+            raise ConfigError(f"judge={judge!r} can't be called on queries")
         self.judge = judge
-
-    @property
-    def model(self) -> VisionLanguageModel | None:
-        """The answerer's model, where it tells."""
-        return getattr(self.answerer, "model", None)
-
-    @property
-    def top_k(self) -> int | None:
-        """How many log-probabilities its drafts keep, where it tells."""
-        return getattr(self.answerer, "top_k", None)
-
-    @property
-    def prompt_hash(self) -> str | None:
-        """The answerer's: the drafts are the same."""
-        return getattr(self.answerer, "prompt_hash", None)
 
     def __call__(self, queries: Sequence[Query]) -> list[Completion]:
         """One completion a query, in order; without a note where the judge could not be read."""
         drafts = isolated(self.answerer, queries, Completion.failed)
         judgements = isolated(self.judge, queries, lambda reason: Judgement(True, reason=reason))
         return [
-            draft if judged.p_tools is None else noted(draft, _NAME, judged.p_tools)
+            draft if judged.p_tools is None else draft.noted(_NAME, judged.p_tools)
             for draft, judged in zip(drafts, judgements, strict=True)
         ]
 
@@ -107,7 +90,7 @@ class JudgeGate:
 
     def score(self, completion: Completion) -> float | None:
         """1 - p(tools), 0 to 1; None where the draft carries no such note."""
-        p_tools = note(completion, _NAME)
+        p_tools = completion.notes.get(_NAME)
         return None if p_tools is None else 1.0 - p_tools
 
     def __call__(self, completion: Completion) -> Verdict:

@@ -11,10 +11,10 @@ from typing import ClassVar, Final, final
 import numpy as np
 import numpy.typing as npt
 
+from speceyes.checks import checked_number, checked_whole
 from speceyes.errors import ConfigError, InputError
-from speceyes.gates._reading import checked_whole
-from speceyes.scales import checked_number
-from speceyes.scores import Floats
+from speceyes.protocols import HasTopK
+from speceyes.scoring.scores import Floats
 from speceyes.types import Completion, Verdict
 
 _log = logging.getLogger(__name__)
@@ -65,10 +65,16 @@ class LogisticGate:
     """The threshold that accepts whatever can be scored."""
 
     def __post_init__(self) -> None:
-        for name in ("weights", "low", "high", "centre", "spread"):
-            if len(getattr(self, name)) != len(self.gates) or not self.gates:
+        for name, numbers in (
+            ("weights", self.weights),
+            ("low", self.low),
+            ("high", self.high),
+            ("centre", self.centre),
+            ("spread", self.spread),
+        ):
+            if len(numbers) != len(self.gates) or not self.gates:
                 raise ConfigError(
-                    f"{len(self.gates)} gates and {len(getattr(self, name))} numbers for {name}; "
+                    f"{len(self.gates)} gates and {len(numbers)} numbers for {name}; "
                     "there must be one each, and at least one"
                 )
         if not all(s > 0 for s in self.spread):
@@ -78,7 +84,8 @@ class LogisticGate:
     @property
     def top_k(self) -> int | None:
         """The largest K among the gates, which drafts must have; None where none tells."""
-        told = [getattr(gate, "top_k", None) for gate in self.gates]
+        gates: tuple[object, ...] = self.gates
+        told = [gate.top_k for gate in gates if isinstance(gate, HasTopK)]
         return max((k for k in told if k is not None), default=None)
 
     def score(self, rows: npt.ArrayLike) -> float:

@@ -9,17 +9,9 @@ from typing import ClassVar, Literal, final
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.gates._reading import (
-    Aggregate,
-    checked_choice,
-    checked_whole,
-    combine,
-    top_logprobs,
-    top_values,
-    verdict,
-)
-from speceyes.scales import checked_number
-from speceyes.scores import Floats
+from speceyes.checks import checked_choice, checked_number, checked_whole
+from speceyes.gates._verdict import Aggregate, combine, top_logprobs, top_values, verdict
+from speceyes.scoring.scores import Floats
 from speceyes.types import Completion, Verdict
 
 

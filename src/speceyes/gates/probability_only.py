@@ -20,14 +20,9 @@ from typing import ClassVar, Literal, final
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.gates._reading import (
-    checked_choice,
-    checked_whole,
-    top_logprobs,
-    verdict,
-)
-from speceyes.scales import checked_number
-from speceyes.scores import TOP_K, Floats
+from speceyes.checks import checked_choice, checked_number, checked_whole
+from speceyes.gates._verdict import top_logprobs, verdict
+from speceyes.scoring.scores import TOP_K, Floats
 from speceyes.types import Completion, Verdict
 
 

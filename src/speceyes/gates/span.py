@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, Final, Protocol, final, runtime_checkable
 
 from speceyes.errors import CalibrationError, ConfigError
+from speceyes.gate import SeparabilityGate
 from speceyes.isolation import describe
+from speceyes.protocols import HasLeast, HasTopK
 from speceyes.types import Completion, Verdict
 
 _TAGGED: Final = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
@@ -21,11 +24,19 @@ _LEAD_IN: Final = re.compile(
     r"|the\s+(?:[\w-]+\s+){1,6}?(?:is|are)\b)\s*:?\s*",
     re.IGNORECASE,
 )
+
+
+@runtime_checkable
+class _HasThreshold(Protocol):
+    @property
+    def threshold(self) -> float: ...
+
+
 _AROUND: Final = " \t\r\n.,:;!?\"'`*()[]{}"
 
 
 def answer_span(text: str) -> tuple[int, int]:
-    """Where the answer stands in a draft's text, as (start, end) in characters.
+    """Place of the answer in a draft's text, as (start, end) in characters.
 
     Taken off are <answer> tags, an English lead-in ("The answer is", "It's", "The collar of
     the dog is"), and punctuation and white space at both ends. Where nothing would be left, the
@@ -83,10 +94,10 @@ class AnswerSpanGate:
     decode: Callable[[Sequence[int]], str]
 
     def __post_init__(self) -> None:
-        for name in ("gate", "decode"):
-            if not callable(getattr(self, name)):
-                raise ConfigError(f"{name}={getattr(self, name)!r} can't be called")
-        if getattr(self.gate, "calibration", None) is not None:
+        for name, part in (("gate", self.gate), ("decode", self.decode)):
+            if not callable(part):
+                raise ConfigError(f"{name}={part!r} can't be called")
+        if isinstance(self.gate, SeparabilityGate) and self.gate.calibration is not None:
             raise CalibrationError(
                 "the gate's calibration holds for whole drafts, and it would be shown parts: find "
                 "a threshold on spans, and pass a gate with calibration=None"
@@ -94,18 +105,18 @@ class AnswerSpanGate:
 
     @property
     def threshold(self) -> float:
-        """The inner gate's."""
-        return float(getattr(self.gate, "threshold", float("nan")))
+        """The inner gate's; NaN where it has none."""
+        return float(self.gate.threshold) if isinstance(self.gate, _HasThreshold) else math.nan
 
     @property
     def least(self) -> float | None:
         """The inner gate's, where it tells: the threshold that accepts whatever can be scored."""
-        return getattr(self.gate, "least", None)
+        return self.gate.least if isinstance(self.gate, HasLeast) else None
 
     @property
     def top_k(self) -> int | None:
         """The inner gate's K, where it tells."""
-        return getattr(self.gate, "top_k", None)
+        return self.gate.top_k if isinstance(self.gate, HasTopK) else None
 
     def score(self, rows: Any) -> float:
         """The inner gate's score of rows that are the answer's already; see `cut`."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speceyes.errors import ConfigError, InputError
-from speceyes.scores import separability
+from speceyes.scoring.scores import separability
 from speceyes.types import Completion, Conversation, Image, Sampling
 
 Script: TypeAlias = (

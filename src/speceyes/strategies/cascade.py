@@ -38,9 +38,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_NOTE: Final = "speceyes:drafter "
-"""A draft carries its drafter's place in `first_token`, where no token can be mistaken for it, so
-that it can be written down and gated again."""
+_DRAFTER: Final = "drafter"
+"""Name of the note that holds the place, from 0, of the drafter that made a draft."""
 
 
 @final
@@ -181,10 +180,8 @@ def drafter_of(result: Result) -> int | None:
 
 
 def _place(draft: Completion) -> int | None:
-    for text in draft.first_token:
-        if text.startswith(_NOTE):
-            return int(text.removeprefix(_NOTE))
-    return None
+    place = draft.notes.get(_DRAFTER)
+    return None if place is None else int(place)
 
 
 def _usable(draft: Completion, verdict: Verdict) -> bool:
@@ -209,8 +206,7 @@ class _Stair:
             said = isolated(self._ask(step), [queries[at] for at in left], Completion.failed)
             rejected = []
             for at, draft in zip(left, said, strict=True):
-                place = {f"{_NOTE}{i}": 1.0}
-                drafts[at] = dataclasses.replace(draft, first_token={**draft.first_token, **place})
+                drafts[at] = draft.noted(_DRAFTER, i)
                 if not _usable(draft, _judged(step, draft)):
                     rejected.append(at)
             left = rejected

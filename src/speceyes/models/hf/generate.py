@@ -26,7 +26,7 @@ from transformers import (
 from typing_extensions import override
 
 from speceyes.models.hf.stopping import Detokenizer, Row, StopStrings
-from speceyes.scores import EPS
+from speceyes.scoring.scores import EPS
 from speceyes.types import Finish, Floor, Sampling
 
 _SAFE = 1e-3
@@ -181,7 +181,7 @@ def below(top: torch.Tensor, floor: Floor) -> torch.Tensor:
     """bool[B]: whose token is too little separable, beyond any doubt that rounding leaves.
 
     The gate decides in float64 on the host; this ends a row only where it could not decide
-    otherwise. Equal to `speceyes.scores.separability` but for rounding.
+    otherwise. Equal to `speceyes.scoring.scores.separability` but for rounding.
 
     Args:
         top: float32[B, K] log-probabilities, descending.

@@ -138,7 +138,7 @@ def first_token(token: ReplyToken) -> dict[str, float]:
 
 
 def about_logprobs(refusal: EngineRefusal) -> bool:
-    """Whether an engine refuses a request for the log-probabilities that it asks for."""
+    """True where an engine refuses a request for the log-probabilities that it asks for."""
     return refusal.status in (200, 400, 403, 422, 501) and "logprob" in str(refusal).lower()
 
 

@@ -32,7 +32,7 @@ from speceyes.types import Completion, Conversation, Image, Message, Sampling
 logger = logging.getLogger(__name__)
 
 _FIRST_TOKENS = (64, 20, 5)
-"""How many first tokens the judge is told of, at most; less where an engine refuses."""
+"""Numbers of first tokens to ask for, for the judge: the next where an engine refuses one."""
 
 
 @final
@@ -297,7 +297,7 @@ class OpenAIModel:
         while True:
             first = self._first_tokens
             asked: int | None = max(least, first[0] if sampling.first_token else 0)
-            if not asked and not self._capabilities.counts_by_logprobs:
+            if not asked and not (self._capabilities.counts_by_logprobs or sampling.token_texts):
                 asked = None
 
             def body(top_logprobs: int | None = asked) -> Mapping[str, Any]:

@@ -181,7 +181,7 @@ def _thought_end(text: str, close: str) -> int | None:
 
 
 def _is_end(token: ReplyToken, texts: Sequence[str], capabilities: EngineCapabilities) -> bool:
-    """Whether the last token is the end of the sequence, which is no part of the answer.
+    """True where the last token is the end of the sequence, which is no part of the answer.
 
     Args:
         token: The last one.

@@ -13,7 +13,7 @@ from speceyes.types import Conversation, Image, Message, Sampling
 
 @dataclass(frozen=True, slots=True)
 class EngineCapabilities:
-    """What an engine understands beyond the common protocol.
+    """Features of an engine beyond the common protocol.
 
     Args:
         token_ids: `return_tokens_as_token_ids`, so that tokens that read the same are told apart.
@@ -114,8 +114,8 @@ def request_body(
         body["logprobs"] = True
         if top_logprobs:
             body["top_logprobs"] = top_logprobs
-        # The judge reads words, and ids have none.
-        if capabilities.token_ids and not sampling.first_token:
+        # Ids have no text, which the judge reads, and whoever asks for the texts of tokens.
+        if capabilities.token_ids and not (sampling.first_token or sampling.token_texts):
             body["return_tokens_as_token_ids"] = True
     arguments = dict(template_kwargs)
     if conversation.thinking is not None and (capabilities.template_kwargs or template_kwargs):

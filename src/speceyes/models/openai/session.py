@@ -33,7 +33,7 @@ class EngineSession:
         self._finished: queue.SimpleQueue[tuple[int, Future[Completion]]] = queue.SimpleQueue()
 
     def __len__(self) -> int:
-        """How many have been added and have not come back yet."""
+        """Number of rows that were added and have not come back yet."""
         return len(self._rows)
 
     def add(self, key: int, conversation: Conversation) -> None:

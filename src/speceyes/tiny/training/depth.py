@@ -26,8 +26,8 @@ from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.models.hf import HFModel
-from speceyes.scales import sigmoid
-from speceyes.scores import raw_scores
+from speceyes.scoring.scales import sigmoid
+from speceyes.scoring.scores import raw_scores
 from speceyes.tiny import LARGE, SMALL, SMALL_ZOOM, settings
 from speceyes.tiny.scenes import Item, Split, batches, questions
 from speceyes.tools import Tools

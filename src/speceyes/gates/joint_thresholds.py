@@ -18,10 +18,9 @@ from typing import Final, TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.calibration.binomial import check_share, p_value
+from speceyes.calibration.binomial import p_value
+from speceyes.checks import checked_number, checked_share, checked_whole
 from speceyes.errors import ConfigError, InputError
-from speceyes.gates._reading import checked_whole
-from speceyes.scales import checked_number
 
 Setting: TypeAlias = tuple[float | None, ...]
 """A raw threshold for each drafter; None leaves that drafter out, and its cost."""
@@ -32,7 +31,7 @@ MOST_SETTINGS: Final = 200_000
 @final
 @dataclass(frozen=True, slots=True)
 class RecordedDrafts:
-    """What every drafter of a cascade said of the same queries, and what it costs.
+    """Scores, labels and costs of all drafters of a cascade on the same queries.
 
     Args:
         scores: float64[n, m], the raw scores (`Verdict.separability`) of n queries by m drafters;
@@ -75,7 +74,7 @@ class RecordedDrafts:
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a setting does on recorded drafts.
+    """Result of a setting on recorded drafts.
 
     Args:
         setting: The thresholds.
@@ -167,7 +166,7 @@ def grid(drafts: RecordedDrafts, size: int) -> tuple[tuple[float | None, ...], .
 def outcomes(
     drafts: RecordedDrafts, grids: tuple[tuple[float | None, ...], ...]
 ) -> Iterator[Outcome]:
-    """What every setting of a grid does.
+    """Outcomes of every setting of a grid.
 
     Raises:
         ConfigError: The grid has more than 200,000 settings.
@@ -189,7 +188,7 @@ def cheapest(drafts: RecordedDrafts, target: float, *, size: int = 16) -> Outcom
     Raises:
         ConfigError: The target is out of range, or the grid is too large.
     """
-    target = check_share("target", target)
+    target = checked_share("target", target)
     checked_whole("size", size, 1)
     fine = (o for o in outcomes(drafts, grid(drafts, size)) if o.risk <= target)
     return min(fine, key=lambda o: (o.cost, o.risk))  # all None is always among them
@@ -232,7 +231,7 @@ def choose_thresholds(
         >>> found.certified, found.bad / found.accepted < 0.05, found.cost < 20
         (True, True, True)
     """
-    target, delta = check_share("target", target), check_share("delta", delta)
+    target, delta = checked_share("target", target), checked_share("delta", delta)
     share = checked_number("held_out", held_out, 0, 1)
     checked_whole("size", size, 1)
     n = len(drafts.scores)

@@ -29,7 +29,7 @@ TOP_K: Final = 64
 EPS: Final = 1e-6
 
 ENGINE_FLOOR: Final = -9999.0
-"""What OpenAI-compatible engines send for a masked token, since JSON has no -inf."""
+"""Log-probability of a masked token as OpenAI-compatible engines send it: JSON has no -inf."""
 _LIMIT: Final = 1e30  # no real logit is as large; squares stay far from overflow
 _POSITIVE: Final = 1e-2  # how far over 0 rounding (bfloat16 included) lifts a log-probability
 _RAREST: Final = -50.0  # a greedy log-probability is -log V at least
@@ -244,7 +244,7 @@ def _floor(rows: npt.NDArray[np.floating]) -> float:
 
 
 def _why(row: npt.NDArray[np.floating], i: int, top_k: int, aggregate: Aggregate) -> str:
-    """Why row i has no score."""
+    """The reason why row i has no score."""
     peak = float(row.max())
     if math.isnan(peak):
         return f"row {i} holds NaN: the model's numbers are broken there, often a float16 overflow"

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Final, Literal
 
-from speceyes.errors import ConfigError, InputError
+from speceyes.errors import InputError
 
 SHARPNESS: Final = 0.6
 """Slope of the sigmoid: the published code's alpha, which the paper doesn't give."""
@@ -164,15 +163,3 @@ def _least(rising: Callable[[float], float], target: float, guess: float) -> flo
     while low < (middle := low + (high - low) / 2) < high:
         low, high = (low, middle) if rising(middle) >= target else (middle, high)
     return high
-
-
-def checked_number(name: str, value: object, low: float, high: float = math.inf) -> float:
-    """A number within its bounds, as a float.
-
-    Raises:
-        ConfigError: It isn't one.
-    """
-    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
-    if not low <= number <= high:
-        raise ConfigError(f"{name}={value!r}; it must be a number from {low:g} to {high:g}")
-    return number

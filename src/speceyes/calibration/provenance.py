@@ -1,4 +1,4 @@
-"""What a calibration's scores were made with, and the checks that its values share."""
+"""Provenance of a calibration's scores, and checks of its values."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import final
 
 from speceyes.errors import CalibrationError
-from speceyes.scales import SHARPNESS
-from speceyes.scores import AGGREGATES, FORMULAS, TOP_K, Aggregate, Formula
+from speceyes.scoring.scales import SHARPNESS
+from speceyes.scoring.scores import AGGREGATES, FORMULAS, TOP_K, Aggregate, Formula
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How scores came about. A threshold means nothing for scores that came about otherwise.
+    """Model, prompts and formula that scores were made with; a threshold holds for no others.
 
     Args:
         model: Name of the small model, as `VisionLanguageModel.name` gives it.
@@ -57,7 +57,7 @@ class Scoring:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number, and not a bool."""
+    """True for a finite number that isn't a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

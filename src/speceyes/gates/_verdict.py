@@ -1,16 +1,16 @@
-"""What all gates of this room share: reading a draft's rows, and putting a verdict together."""
+"""Common parts of the gates: reading a draft's rows, and putting a verdict together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.errors import ConfigError, InputError
-from speceyes.scores import ENGINE_FLOOR, Floats, largest
+from speceyes.errors import InputError
+from speceyes.scoring.refusal import refusal
+from speceyes.scoring.scores import ENGINE_FLOOR, Floats, largest
 from speceyes.types import Completion, Verdict
 
 Aggregate: TypeAlias = Literal["min", "mean"]
@@ -64,21 +64,6 @@ def combine(tokens: Floats, aggregate: Aggregate) -> float:
     return float(tokens.min() if aggregate == "min" else tokens.mean())
 
 
-def refusal(completion: Completion, top_k: int) -> str | None:
-    """Why a draft can't be scored, whatever its numbers; None where it can."""
-    if completion.error is not None or completion.finish == "error":
-        return f"the draft failed: {completion.error or 'no reason given'}"
-    if completion.finish == "length":
-        return "the draft was cut at its token limit; allow more tokens to have it judged"
-    if completion.finish == "rejected":
-        return "the draft was ended by another threshold before it was whole"
-    if not completion.token_ids:
-        return "the draft is empty: there are no tokens to judge"
-    if completion.top_logprobs.shape[1] == 0:
-        return f"the draft has no log-probabilities; ask for them with Sampling(top_k={top_k})"
-    return None
-
-
 def verdict(
     completion: Completion,
     *,
@@ -108,24 +93,3 @@ def verdict(
         return Verdict(False, None, None, shown, reason=str(exc))
     raw = answer(scores)
     return Verdict(raw >= threshold, unit(raw), raw, shown, tuple(scores.tolist()))
-
-
-def checked_whole(name: str, value: object, least: int, why: str = "") -> int:
-    """A whole number that is large enough.
-
-    Raises:
-        ConfigError: It isn't one.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ConfigError(f"{name}={value!r}; it must be a whole number from {least}{why}")
-    return int(value)
-
-
-def checked_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Checks a choice.
-
-    Raises:
-        ConfigError: It is none of those allowed.
-    """
-    if value not in allowed:
-        raise ConfigError(f"{name}={value!r}; use one of {', '.join(allowed)}")
