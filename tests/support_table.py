@@ -24,7 +24,6 @@ from speceyes import Query, SpecPipeline
 from speceyes.dialects import dialect
 from speceyes.models.hf import HFModel
 from speceyes.models.hf.pixels import QwenPixels
-from speceyes.models.hf.prompt_encoder import unsupported_reason
 from speceyes.types import Completion, Conversation, Message, Result, Sampling, ToolCall, Turn
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "backbones.md"
@@ -236,7 +235,7 @@ def examine(kind: Kind, directory: Path) -> Findings:
         batch=batch if same else float("inf"),
         forward=forward,
         saved=saved,
-        reuse=unsupported_reason(net, processor, held._pixels) or "",
+        reuse=held.driver.reason,
     )
 
 

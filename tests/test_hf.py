@@ -173,13 +173,13 @@ def test_order_and_length_when_batches_are_sorted_and_cut(family: Family) -> Non
 def test_sorting_saves_padding(family: Family) -> None:
     net, processor = build(family)
     widths: list[int] = []
+    model = HFModel(net, processor, max_batch=2)
+    assert model.driver.name == "qwen_vl_adapter"  # checked, before passes are looked at
     net.model.register_forward_pre_hook(
         lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )
     long, short = ask("word " * 200), ask("word")
-    HFModel(net, processor, max_batch=2).generate(
-        [long, short, long, short], Sampling(max_tokens=1)
-    )
+    model.generate([long, short, long, short], Sampling(max_tokens=1))
     assert widths[0] < widths[1], "the two short ones share a batch"
 
 
@@ -187,7 +187,7 @@ def test_sorting_saves_padding(family: Family) -> None:
 
 
 def speech_of(model: HFModel) -> Detokenizer:
-    return model._speech
+    return model._detokenizer
 
 
 def test_length_and_no_logprobs(model: HFModel) -> None:
@@ -608,8 +608,9 @@ def test_memory_grows_by_k_a_step_and_not_by_the_vocabulary(fresh: HFModel) -> N
             live.append(0)
 
     fresh._model.generation_config.eos_token_id = None
-    fresh._model.lm_head.register_forward_hook(count)
     endless = HFModel(fresh._model, fresh._prompter.processor)
+    assert endless.driver.reason == ""  # checked, before passes are counted
+    fresh._model.lm_head.register_forward_hook(count)
     conversations = [ask(f"word {i}") for i in range(rows)]
     done = endless.generate(conversations, Sampling(max_tokens=steps, top_k=8))
     assert len(live) == max(len(c.token_ids) for c in done) == steps

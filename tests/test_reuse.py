@@ -259,6 +259,7 @@ def test_a_third_turn_reads_only_what_is_new(family: Family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_many_questions_on_one_image_encode_it_once(family: Family) -> None:
     model = HFModel(*build(family))
+    assert model.driver.reason == ""  # checked, before passes are counted
     seen: list[int] = []
     model._model.model.visual.register_forward_hook(lambda *_: seen.append(1))
     image = picture(7)

@@ -8,7 +8,6 @@ left off (`PrefixCache`). Only B x T x K log-probabilities are kept, never B x T
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, final
@@ -16,18 +15,11 @@ from typing import Any, Generic, TypeVar, final
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
-from typing_extensions import override
 
 from speceyes.models.hf.generate import Decoded, below, drawn, generator, scored
 from speceyes.models.hf.prefix_cache import CacheEntry, PrefixCache
-from speceyes.models.hf.prompt_encoder import (
-    ComputeStats,
-    EncodedPrompt,
-    PromptEncoder,
-    inject_image_features,
-    to_device,
-)
+from speceyes.models.hf.prompt_encoder import ComputeStats, EncodedPrompt, PromptEncoder
+from speceyes.models.hf.qwen_vl_adapter import PrefillStates, SlotLayer, SlotPlaces, to_device
 from speceyes.models.hf.stopping import Detokenizer, Row, StopStrings
 from speceyes.types import Sampling
 
@@ -57,30 +49,6 @@ class _Line(Generic[Key]):
     finite: bool = True
 
 
-class _Slotted(DynamicLayer):  # type: ignore[misc]
-    """A layer's keys and values, one slot a row; each row writes behind its own last token."""
-
-    def __init__(self, slots: _Slots, layer: int) -> None:
-        super().__init__()
-        self.slots = slots
-        self.is_initialized = True
-        self.keys, self.values = slots.states[layer, 0], slots.states[layer, 1]
-        self.dtype, self.device = self.keys.dtype, self.keys.device
-
-    @override
-    def get_seq_length(self, *args: Any, **kwargs: Any) -> int:
-        return self.slots.width - 1
-
-    @override
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        rows, n, width = self.slots.rows, len(key_states), self.slots.width
-        self.keys[rows, :, self.slots.places] = key_states[:, :, 0]
-        self.values[rows, :, self.slots.places] = value_states[:, :, 0]
-        return self.keys[:n, :, :width], self.values[:n, :, :width]
-
-
 class _Slots:
     """Room for the states of up to `n` rows, a tensor [layers, 2, n, heads, tokens, width].
 
@@ -97,9 +65,9 @@ class _Slots:
         if fixed:
             n, tokens = _bucket(n, 1), _bucket(tokens, _WIDTH)
         self.states = like.new_zeros(layers, both, n, heads, tokens, size)
-        self.width = 0  # columns in use after the coming step
-        self.rows = self.places = torch.zeros(0, dtype=torch.long, device=like.device)
-        self._layers = self._made()
+        nowhere = torch.zeros(0, dtype=torch.long, device=like.device)
+        self.places = SlotPlaces(nowhere, nowhere)
+        self.layers = self._made()
 
     def fit(self, n: int, tokens: int) -> None:
         """Grows to n rows and so many tokens."""
@@ -114,18 +82,15 @@ class _Slots:
         shape = (*old.shape[:2], max(n, rows), old.shape[3], max(tokens, room), old.shape[5])
         self.states = old.new_zeros(shape)
         self.states[:, :, :rows, :, :room] = old
-        self._layers = self._made()
+        self.layers = self._made()
 
-    def _made(self) -> list[_Slotted]:
-        layers = [_Slotted(self, layer) for layer in range(len(self.states))]
+    def _made(self) -> list[SlotLayer]:
+        layers = [SlotLayer(keys, values, self.places) for keys, values in self.states]
         if self.fixed:
             for layer in layers:
                 torch._dynamo.mark_static_address(layer.keys)
                 torch._dynamo.mark_static_address(layer.values)
         return layers
-
-    def cache(self) -> Cache:
-        return Cache(layers=self._layers)
 
 
 def compiled(model: Any) -> Callable[..., Any]:
@@ -151,39 +116,32 @@ class ContinuousBatch(Generic[Key]):
     """Rows under way under one `Sampling`. Use it from one thread, inside inference mode.
 
     Args:
-        model: A model that `unsupported_reason` has nothing against.
-        reader: Its reader.
+        encoder: The model's prompt encoder, with its adapter.
         prefixes: Conversations that were read before.
         sampling: How every row is decoded.
         detokenizer: Reads tokens.
-        spent: Counts what is computed.
+        stats: Counts what is computed.
         compiled: The model's forward pass, compiled for fixed shapes; None steps as it is.
     """
 
     def __init__(
         self,
-        model: Any,
-        reader: PromptEncoder,
+        encoder: PromptEncoder,
         prefixes: PrefixCache,
         sampling: Sampling,
         detokenizer: Detokenizer,
-        spent: ComputeStats,
+        stats: ComputeStats,
         compiled: Callable[..., Any] | None = None,
     ) -> None:
+        self._encoder, self._adapter, self._prefixes = encoder, encoder.adapter, prefixes
+        self._sampling, self._detokenizer, self._stats = sampling, detokenizer, stats
         self._compiled = compiled
-        self._model, self._reader, self._prefixes = model, reader, prefixes
-        self._sampling, self._speech, self._spent = sampling, detokenizer, spent
         self._stops = StopStrings(sampling.stop, detokenizer)
         self._lines: list[_Line[Key]] = []
         self._slots: _Slots | None = None
 
     def __len__(self) -> int:
         return len(self._lines)
-
-    @property
-    def cache_name(self) -> str:
-        """The argument of the forward pass that takes keys and values."""
-        return self._reader.cache_name
 
     def add(
         self, rows: Sequence[tuple[Key, EncodedPrompt, int | None]]
@@ -288,7 +246,7 @@ class ContinuousBatch(Generic[Key]):
             float32[B, keep, V] logits behind the last tokens, and each prompt's states
             [layers, 2, heads, n, width].
         """
-        device, size = self._model.device, len(prompts)
+        size = len(prompts)
         had = [n for _, n in found]
         new = [len(p.ids) - n for p, n in zip(prompts, had, strict=True)]
         before, block = max(had), max(new)
@@ -300,58 +258,54 @@ class ContinuousBatch(Generic[Key]):
             positions[:, i, block - m :] = p.positions[:, n:]
             mask[i, :n] = 1
             mask[i, before + block - m :] = 1
-        shown = [
-            one for p, n in zip(prompts, had, strict=True) for one in p.shown if one.start >= n
+        spans = [
+            one for p, n in zip(prompts, had, strict=True) for one in p.spans if one.start >= n
         ]
-        cache = Cache(layers=self._prefix_layers(found, before))
-        encoded = self._reader.encoded(shown, self._spent)
-        start = time.perf_counter()
-        logits = self._model(
-            input_ids=to_device(torch.from_numpy(ids), device),
-            attention_mask=to_device(torch.from_numpy(mask), device),
-            position_ids=to_device(torch.from_numpy(positions), device),
-            use_cache=True,
-            logits_to_keep=keep,
-            **{self._reader.cache_name: cache},
-            **inject_image_features(encoded),
-        ).logits[:, -keep:]
-        self._spent.forward_s += time.perf_counter() - start
-        self._spent.passes += 1
-        self._spent.read += sum(new)
-        self._spent.reused += sum(had)
-        self._spent.padding += size * block - sum(new)
-        states = []
-        for i, (kept, n) in enumerate(found):
-            first = before + block - new[i]
-            fresh = torch.stack(
-                [torch.stack((c.keys[i, :, first:], c.values[i, :, first:])) for c in cache.layers]
-            )
-            states.append(
-                fresh
-                if kept is None or n == 0
-                else torch.cat((kept.states[:, :, :, :n], fresh), dim=3)
-            )
-        return logits.float(), states
+        features = self._encoder.image_features(spans, self._stats)
+        prefixes = [
+            entry.states[:, :, :, :n] if entry is not None and n else None for entry, n in found
+        ]
+        states = PrefillStates(self._adapter.layers, prefixes, block)
+        with self._stats.timed():
+            logits = self._adapter.prefill(ids, mask, positions, states, features, keep)
+        self._stats.passes += 1
+        self._stats.read += sum(new)
+        self._stats.reused += sum(had)
+        self._stats.padding += size * block - sum(new)
+        return logits, [states.row(i, m) for i, m in enumerate(new)]
 
-    def _prefix_layers(
-        self, found: Sequence[tuple[CacheEntry | None, int]], before: int
-    ) -> list[DynamicLayer]:
-        """Layers that hold the beginnings, each from the left end of its row."""
-        count = int(self._model.config.get_text_config().num_hidden_layers)
-        layers = [DynamicLayer() for _ in range(count)]
-        if before == 0:
-            return layers
-        like = next(kept.states for kept, n in found if kept is not None and n)
-        shape = (*like.shape[:2], len(found), like.shape[2], before, like.shape[4])
-        # Columns beyond a row's own beginning are masked; they must be finite all the same.
-        states = like.new_zeros(shape)
-        for i, (kept, n) in enumerate(found):
-            if kept is not None and n:
-                states[:, :, i, :, :n] = kept.states[:, :, :, :n]
-        for layer, (keys, values) in zip(layers, states, strict=True):
-            layer.lazy_initialization(keys, values)
-            layer.keys, layer.values = keys, values
-        return layers
+    def attended(self, prompts: Sequence[EncodedPrompt]) -> list[npt.NDArray[np.float32]]:
+        """How much the last token of each prompt attends to each of its tokens, itself included.
+
+        Args:
+            prompts: Two tokens or more each; they share both passes.
+
+        Returns:
+            float32[layers, heads, n] each; a head's weights sum to 1.
+
+        Raises:
+            ModelError: The model gives no attentions.
+        """
+        before = [
+            EncodedPrompt(
+                prompt.ids[:-1],
+                prompt.key[:-1],
+                prompt.spans,
+                prompt.positions[:, :-1],
+                int(prompt.positions[:, -1].max()),
+            )
+            for prompt in prompts
+        ]
+        _, states = self._read(before, [self._found(prompt) for prompt in before])
+        return self._adapter.last_attention(
+            [int(prompt.ids[-1]) for prompt in prompts],
+            np.stack([prompt.positions[:, -1:] for prompt in prompts], axis=1),
+            states,
+        )
+
+    def said(self, key: Key) -> str:
+        """The text of a row under way so far; "" for an unknown key."""
+        return next((one.row.text(self._stops) for one in self._lines if one.key == key), "")
 
     def step(self) -> list[tuple[Key, Decoded]]:
         """Decodes a token of every row.
@@ -361,36 +315,29 @@ class ContinuousBatch(Generic[Key]):
         """
         if not self._lines:
             return []
-        slots, device = self._slots, self._model.device
+        slots, device = self._slots, self._adapter.device
         assert slots is not None
         count = len(self._lines)
         lengths = [line.length for line in self._lines]
-        slots.width = max(lengths) + 1
-        slots.fit(count, slots.width)
+        width = max(lengths) + 1
+        slots.fit(count, width)
         last = [line.last for line in self._lines]
         positions = [self._position(line) for line in self._lines]
-        forward = self._model
         if self._compiled is not None:
             # Rows and columns that nobody looks at make up for a shape that was seen before.
-            forward = self._compiled
-            slots.width = min(_bucket(slots.width, _WIDTH), slots.states.shape[4])
+            width = min(_bucket(width, _WIDTH), slots.states.shape[4])
             spare = min(_bucket(count, 1), slots.states.shape[2]) - count
             lengths, last, positions = (one + [0] * spare for one in (lengths, last, positions))
-        slots.rows = torch.arange(len(lengths), device=device)
         numbers = to_device(torch.tensor([lengths, last, positions]), device)
-        slots.places = numbers[0]
-        mask = (torch.arange(slots.width, device=device)[None] <= numbers[0][:, None]).long()
-        start = time.perf_counter()
-        logits = forward(
-            input_ids=numbers[1][:, None],
-            attention_mask=mask,
-            position_ids=numbers[2][None, :, None].expand(3, -1, 1),
-            use_cache=True,
-            logits_to_keep=1,
-            **{self._reader.cache_name: slots.cache()},
-        ).logits[:count, -1]
-        self._spent.forward_s += time.perf_counter() - start
-        self._spent.passes += 1
+        places = slots.places
+        places.width, places.columns = width, numbers[0]
+        places.rows = torch.arange(len(lengths), device=device)
+        mask = (torch.arange(width, device=device)[None] <= numbers[0][:, None]).long()
+        with self._stats.timed():
+            logits = self._adapter.decode(
+                numbers[1], mask, numbers[2], slots.layers, self._compiled
+            )[:count]
+        self._stats.passes += 1
         for line in self._lines:
             line.length += 1
         ended = self._take(self._lines, logits.float())
@@ -443,7 +390,7 @@ class ContinuousBatch(Generic[Key]):
                 line.top.append((top, i))
         if best is not None:
             for line, ids, chances in zip(lines, best[0].tolist(), best[1].tolist(), strict=True):
-                line.first = self._speech.first_token(ids, chances)
+                line.first = self._detokenizer.first_token(ids, chances)
         if sampling.temperature > 0:
             generators = [line.generator for line in lines if line.generator is not None]
             chosen = drawn(scores, sampling.temperature, generators)[:, 0]
@@ -454,11 +401,11 @@ class ContinuousBatch(Generic[Key]):
             low = below(top, sampling.floor)
         # The step's one wait for the device:
         tokens, good, lost = torch.stack((chosen, finite.long(), low.long())).tolist()
-        self._spent.decoded += len(lines)
+        self._stats.decoded += len(lines)
         ended = []
         for line, token, fine, is_lost in zip(lines, tokens, good, lost, strict=True):
             line.finite, line.last = bool(fine), token
-            over = line.row.take(token, self._speech.ends, self._stops, lost=bool(is_lost))
+            over = line.row.take(token, self._detokenizer.ends, self._stops, lost=bool(is_lost))
             said = line.length - len(line.tokens.ids) + 1
             ended.append(over or not fine or said >= sampling.max_tokens)
         return ended

@@ -8,33 +8,34 @@ import functools
 import logging
 import math
 import os
-import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, final
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from speceyes.errors import ConfigError, PromptError, fault_of
+from speceyes.errors import ConfigError, PromptError, SpecEyesError, fault_of
 from speceyes.models._bounded import BoundedCache
 from speceyes.models._seed import row_seed
-from speceyes.models.hf.attention import last_attention
 from speceyes.models.hf.chat_prompt import Prompt, Prompter
 from speceyes.models.hf.continuous_batch import ContinuousBatch, compiled
-from speceyes.models.hf.encode_ahead import encode_ahead
+from speceyes.models.hf.device import Device
+from speceyes.models.hf.driver import (
+    Driver,
+    Trial,
+    check_adapter,
+    generated,
+    trial_conversations,
+    versions,
+)
 from speceyes.models.hf.generate import Decoded, decode
 from speceyes.models.hf.load import load, out_of_memory, reason, short_name
-from speceyes.models.hf.memory_fit import MemoryFit
 from speceyes.models.hf.pixels import QwenPixels, pixels_of
 from speceyes.models.hf.prefix_cache import PrefixCache
-from speceyes.models.hf.prompt_encoder import (
-    ComputeStats,
-    EncodedPrompt,
-    Features,
-    PromptEncoder,
-    unsupported_reason,
-)
+from speceyes.models.hf.prompt_encoder import ComputeStats, EncodedPrompt, PromptEncoder
+from speceyes.models.hf.qwen_vl_adapter import Features, QwenVLAdapter, unsupported_reason
 from speceyes.models.hf.revision import revision_of
 from speceyes.models.hf.session import ContinuousSession, Host
 from speceyes.models.hf.stopping import Detokenizer, StopStrings, end_ids
@@ -44,20 +45,30 @@ from speceyes.types import Completion, Conversation, Image, Sampling
 logger = logging.getLogger(__name__)
 
 _DEFAULT_CACHE = 1 << 30
-_ROWS = 32
-_MOST = 256
 _SCORED = 8
 """Rows whose answers are scored together: logits of all their tokens are there at once."""
 _AHEAD = 1 << 28
 """Bytes of images that were resized ahead of their use."""
 
 
+_DEFECTS = (AttributeError, TypeError, NameError, ImportError, NotImplementedError, LookupError)
+"""Errors of the code that raises them, rather than of what it was asked."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Read:
-    """A conversation as tokens; `index` is its place in the call."""
+class _Row:
+    """A conversation ready to be run: encoded for the adapter, or as a prompt for `generate`.
+
+    Args:
+        index: Its place in the call.
+        tokens: Of its prompt; for `generate` about so many.
+    """
 
     index: int
-    tokens: EncodedPrompt
+    conversation: Conversation
+    tokens: int
+    encoded: EncodedPrompt | None = None
+    prompt: Prompt | None = None
 
 
 @final
@@ -129,34 +140,27 @@ class HFModel:
         self._source = str(getattr(model, "name_or_path", "") or "")
         self._name = name or short_name(self._source or type(model).__name__)
         on_cuda = model.device.type == "cuda"
-        self._fit = MemoryFit(_MOST, self._free) if max_batch is None and on_cuda else None
-        self._max_batch = _MOST if self._fit is not None else max_batch or _ROWS
-        self._stream = torch.cuda.Stream(model.device) if on_cuda else None
+        self._device = Device(self._name, model.device, max_batch)
         self._pixels = pixels_of(processor.image_processor)
         self._prompter = Prompter(processor, self._pixels)
         self._pad_id: int = processor.tokenizer.pad_token_id
-        self._speech = Detokenizer(processor.tokenizer, end_ids(model, processor.tokenizer))
+        self._detokenizer = Detokenizer(processor.tokenizer, end_ids(model, processor.tokenizer))
         config = model.config.get_text_config()
         self._vocabulary: int = config.vocab_size
         self._longest: int | None = getattr(config, "max_position_embeddings", None)
-        self._spent = ComputeStats()
+        self._stats = ComputeStats()
         if cache_bytes is None:
             cache_bytes = _DEFAULT_CACHE
             if on_cuda:
                 cache_bytes = torch.cuda.get_device_properties(model.device).total_memory // 8
         self._features = BoundedCache[bytes, Features](cache_bytes // 4, lambda f: f.bytes)
         self._prefixes = PrefixCache(cache_bytes - cache_bytes // 4)
-        self._reader: PromptEncoder | None = None
+        self._encoder, refused = None, "reference=True"
         if not reference:
-            why = unsupported_reason(model, processor, self._pixels)
-            if why is not None:
-                logger.info("%s: every prompt is read anew, since %s", self._name, why)
-            elif isinstance(self._pixels, QwenPixels):
-                ahead = BoundedCache[bytes, Image](_AHEAD, lambda im: im.width * im.height * 4)
-                self._reader = PromptEncoder(model, processor, self._pixels, self._features, ahead)
-        self._compiled = compiled(model) if compile and self._reader is not None else None
-        # Tokenizers hold state while they pad, and models keep positions between steps.
-        self._lock = threading.Lock()
+            self._encoder, refused = self._made_encoder()
+        self._trial = Trial(self._name, refused)
+        self._broken = ""
+        self._compiled = compiled(model) if compile and self._encoder is not None else None
 
     @classmethod
     def from_pretrained(
@@ -220,6 +224,51 @@ class HFModel:
             compile=compile,
         )
 
+    def _made_encoder(self) -> tuple[PromptEncoder | None, str]:
+        """The prompt encoder with its adapter; or None, and why there is none."""
+        if not isinstance(self._pixels, QwenPixels):
+            why = "its image processor is not that of the Qwen-VL families"
+            logger.info("%s is driven by generate, since %s", self._name, why)
+            return None, why
+        adapter = None
+        try:
+            against = unsupported_reason(self._model) or ""
+            if not against:
+                adapter = QwenVLAdapter(self._model)
+        except Exception as exc:  # noqa: BLE001 - whatever another release of its package raises
+            against = reason(exc)
+        if adapter is None:
+            logger.warning(
+                "%s is driven by plain generate, since %s (%s): every prompt is read anew",
+                self._name,
+                against,
+                versions(),
+            )
+            return None, against
+        resized = BoundedCache[bytes, Image](_AHEAD, lambda im: im.width * im.height * 4)
+        encoder = PromptEncoder(adapter, self._processor, self._pixels, self._features, resized)
+        return encoder, ""
+
+    @property
+    def _driven(self) -> PromptEncoder | None:
+        """The prompt encoder where the adapter drives the rows; checks it at its first use."""
+        encoder = self._encoder
+        if encoder is None:
+            return None
+        self._trial.hold(lambda: self._against(encoder))
+        return None if self._trial.refused else encoder
+
+    def _against(self, encoder: PromptEncoder) -> str:
+        with self._device.turn():
+            return check_adapter(self._model, encoder, self._prompter, self._detokenizer)
+
+    @property
+    def driver(self) -> Driver:
+        """What runs the rows, and why. The adapter is checked now, if it wasn't yet."""
+        by: Literal["qwen_vl_adapter", "generate"]
+        by = "generate" if self._driven is None else "qwen_vl_adapter"
+        return Driver(by, self._trial.refused, version("transformers"), version("torch"))
+
     @property
     def name(self) -> str:
         """Names the model in results and calibrations."""
@@ -259,14 +308,14 @@ class HFModel:
     @property
     def max_batch(self) -> int:
         """Most rows in one forward pass now; shrinks when memory runs out."""
-        return self._max_batch if self._fit is None else min(self._max_batch, self._fit.rows())
+        return self._device.rows()
 
     @property
     def spent(self) -> ComputeStats:
         """What was computed so far: tokens read, reused, decoded, and padding. Counted for
         the families that are driven by tokens only.
         """
-        return dataclasses.replace(self._spent)
+        return dataclasses.replace(self._stats)
 
     def sharing(
         self,
@@ -282,14 +331,15 @@ class HFModel:
             self._model,
             self._processor,
             name=self._name,
-            max_batch=self._max_batch if self._fit is None else None,
+            max_batch=self.max_batch if self._device.fit is None else None,
             cache_bytes=cache_bytes,
             reference=reference,
             compile=self._compiled is not None if compile is None else compile,
         )
-        # Passes of one set of weights get in each other's way: their images' features are laid
-        # ready on it, and it keeps positions.
-        other._lock = self._lock
+        # Passes of one set of weights get in each other's way: it keeps positions.
+        other._device.lock = self._device.lock
+        if other._encoder is not None and self._encoder is not None:
+            other._trial = self._trial
         return other
 
     def reference(self) -> HFModel:
@@ -302,29 +352,16 @@ class HFModel:
         Never raises for an image: the call itself says what is wrong with it. May be called
         from another thread while the model is at work.
         """
-        if self._reader is not None:
+        if self._encoder is not None:
             with contextlib.suppress(Exception):
-                self._reader.prepare(images)
-
-    def encode_ahead(self, images: Sequence[Image]) -> None:
-        """Encodes images ahead of a call that shows them, and keeps their features for it.
-
-        Never raises for an image: the call itself says what is wrong with it. May be called from
-        another thread: on the CPU it then works beside the model's own calls, elsewhere between
-        them. Without effect where rows are not driven by tokens.
-        """
-        if self._reader is None:
-            return
-        alone = contextlib.nullcontext() if self.device.type == "cpu" else self._working()
-        with contextlib.suppress(Exception), alone, torch.inference_mode():
-            encode_ahead(self._reader, images)
+                self._encoder.prepare(images)
 
     def forget(self) -> None:
         """Gives up what is kept of images and conversations."""
         self._prefixes.clear()
         self._features.clear()
-        if self._reader is not None:
-            self._reader.ready.clear()
+        if self._encoder is not None:
+            self._encoder.resized.clear()
 
     def seen_size(self, image: Image) -> tuple[int, int]:
         """(width, height) in pixels of the image as the model sees it, after its resizing.
@@ -352,40 +389,45 @@ class HFModel:
                 the vocabulary has tokens, or an empty stop string.
         """
         self._check(sampling)
+        if self._broken:
+            return [Completion.failed(self._broken) for _ in conversations]
         done: dict[int, Completion] = {}
         order: Sequence[int] = range(len(conversations))
-        if len(order) > self._max_batch:
+        if len(order) > self.max_batch:
             # Prompts of like length share a batch, which saves padding.
             order = sorted(order, key=lambda i: self._prompter.length(conversations[i]))
         start = 0
         while start < len(order):
-            chunk = order[start : start + self._max_batch]
+            chunk = order[start : start + self.max_batch]
             start += len(chunk)
-            prompts = []
+            rows: list[_Row] = []
             for index in chunk:
                 try:
-                    prompts.append(self._prompt(index, conversations[index]))
+                    rows.append(self._row(index, conversations[index]))
                 except Exception as exc:  # noqa: BLE001  (it ends this row, whatever it is)
-                    done[index] = Completion.failed(
-                        f"the prompt can't be made: {reason(exc)}", fault_of(exc)
-                    )
-            self._run(prompts, sampling, done)
+                    why = f"the prompt can't be made: {reason(exc)}"
+                    done[index] = Completion.failed(why, fault_of(exc))
+            self._run([row for row in rows if row.encoded is not None], sampling, done)
+            self._run([row for row in rows if row.encoded is None], sampling, done)
+        if done and all(one.error and one.fault is None for one in done.values()):
+            self._examine()
         return [done[index] for index in range(len(conversations))]
 
     def session(self, sampling: Sampling) -> Session | None:
         """Conversations that join and leave on their own, or None where this model can't: it
         isn't driven by tokens, or rows are drawn, which depends on their places in a call.
         """
-        if self._reader is None or sampling.temperature > 0:
+        if sampling.temperature > 0 or self._broken or self._driven is None:
             return None
         self._check(sampling)
         return ContinuousSession(
             Host(
-                rows=lambda: _Rows(self, sampling),
-                read=lambda conversation: self._read(0, conversation),
+                batch=lambda: self._batch(sampling),
+                encode=self._encoded,
                 alone=lambda conversations: self.generate(conversations, sampling),
-                working=self._working,
-                room=lambda: self.max_batch,
+                completion=lambda row, n: self._completion(row, n, sampling),
+                device=self._device,
+                max_tokens=sampling.max_tokens,
                 shrink=self._shrink,
             )
         )
@@ -404,7 +446,7 @@ class HFModel:
             blank, or its conversation can't be read, or the model isn't driven by tokens.
         """
         found: list[float | None] = [None] * len(conversations)
-        if self._reader is None:
+        if self._driven is None:
             return found
         rows: list[tuple[int, EncodedPrompt, list[int]]] = []
         for at, (conversation, answer) in enumerate(zip(conversations, answers, strict=True)):
@@ -412,12 +454,12 @@ class HFModel:
                 tokenizer = self._processor.tokenizer
                 said = tokenizer(answer.strip(), add_special_tokens=False)["input_ids"]
                 if said:
-                    rows.append((at, self._read(at, conversation).tokens, said))
+                    rows.append((at, self._encoded(conversation), said))
         rows.sort(key=lambda row: len(row[1].ids) + len(row[2]))
         for start in range(0, len(rows), _SCORED):
             some = rows[start : start + _SCORED]
-            with self._working():
-                likely = self._live(Sampling()).likelihoods([row[1:] for row in some])
+            with self._device.turn():
+                likely = self._batch(Sampling()).likelihoods([row[1:] for row in some])
             for (at, _, _), values in zip(some, likely, strict=True):
                 mean = float(values.mean())
                 found[at] = mean if math.isfinite(mean) else None
@@ -426,7 +468,7 @@ class HFModel:
     @property
     def tells_attention(self) -> bool:
         """Whether `attended` works."""
-        return self._reader is not None
+        return self._driven is not None
 
     def attended(
         self, conversations: Sequence[Conversation], said: Sequence[Sequence[int]], lead: str
@@ -445,7 +487,7 @@ class HFModel:
         Raises:
             ConfigError: This model can't tell.
         """
-        if self._reader is None:
+        if self._driven is None:
             raise ConfigError(
                 f"{self._name} can't tell what it attends to: only models of the Qwen-VL families "
                 "that are not under reference=True can"
@@ -455,49 +497,17 @@ class HFModel:
         rows: list[tuple[int, int, EncodedPrompt]] = []
         for at, (asked, ids) in enumerate(zip(conversations, said, strict=True)):
             with contextlib.suppress(Exception):
-                prompt = self._read(at, asked).tokens
+                prompt = self._encoded(asked)
                 if ids:
                     rows.append((at, len(prompt.ids), prompt.followed([*ids, *behind])))
         rows.sort(key=lambda row: len(row[2].ids))
         for start in range(0, len(rows), _SCORED):
             some = rows[start : start + _SCORED]
-            with self._working():
-                weights = last_attention(
-                    self._model, self._live(Sampling()), [row[2] for row in some]
-                )
+            with self._device.turn():
+                weights = self._batch(Sampling()).attended([row[2] for row in some])
             for (at, n, _), mine in zip(some, weights, strict=True):
                 found[at] = mine[:, :, n : n + len(said[at])]
         return found
-
-    @contextlib.contextmanager
-    def _working(self) -> Iterator[None]:
-        """Around all that touches the model; on CUDA its own stream, so that two models on one
-        device, called from two threads, work side by side.
-        """
-        with self._lock, torch.inference_mode():
-            if self._stream is None:
-                yield
-                return
-            self._stream.wait_stream(torch.cuda.default_stream(self.device))
-            with torch.cuda.stream(self._stream):
-                yield
-
-    @contextlib.contextmanager
-    def _weighed(self, rows: int, tokens: int) -> Iterator[None]:
-        """Lets `MemoryFit` learn what the batch inside takes."""
-        if self._fit is None:
-            yield
-            return
-        torch.cuda.reset_peak_memory_stats(self.device)
-        before = torch.cuda.memory_allocated(self.device)
-        yield
-        self._fit.took(rows, tokens, torch.cuda.max_memory_allocated(self.device) - before)
-
-    def _free(self) -> int:
-        """Bytes that a batch can have on this GPU: free ones, and those that torch holds unused."""
-        free, _ = torch.cuda.mem_get_info(self.device)
-        held = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return int(free + held)
 
     def _check(self, sampling: Sampling) -> None:
         """Refuses what no row can have, before any row is run."""
@@ -506,21 +516,31 @@ class HFModel:
                 f"top_k={sampling.top_k} is more than the vocabulary of {self._name} has tokens "
                 f"({self._vocabulary}): ask for {self._vocabulary} at most"
             )
-        StopStrings(sampling.stop, self._speech)
+        StopStrings(sampling.stop, self._detokenizer)
 
-    def _prompt(self, index: int, conversation: Conversation) -> Prompt | _Read:
-        """A row ready to be run: tokens where this model is driven by tokens."""
-        if self._reader is None:
-            return self._prompter.prompt(index, conversation)
-        return self._read(index, conversation)
+    def _row(self, index: int, conversation: Conversation) -> _Row:
+        """A row ready to be run, encoded where the adapter drives this model."""
+        if self._driven is not None:
+            try:
+                encoded = self._encoded(conversation)
+                return _Row(index, conversation, len(encoded.ids), encoded=encoded)
+            except SpecEyesError:
+                raise
+            except Exception as exc:  # noqa: BLE001 - the adapter's inside; generate may do it
+                logger.debug("a prompt is left to generate: %s", reason(exc))
+        return self._plain(index, conversation)
 
-    def _read(self, index: int, conversation: Conversation) -> _Read:
-        assert self._reader is not None
-        with self._lock:
-            prompt = self._prompter.prompt(index, conversation, ready=False)
-            tokens = self._reader.tokens(prompt)
-        self._check_length(len(tokens.ids))
-        return _Read(index, tokens)
+    def _plain(self, index: int, conversation: Conversation) -> _Row:
+        prompt = self._prompter.prompt(index, conversation)
+        return _Row(index, conversation, int(self._prompter.length(conversation)), prompt=prompt)
+
+    def _encoded(self, conversation: Conversation) -> EncodedPrompt:
+        assert self._encoder is not None
+        with self._device.lock:
+            prompt = self._prompter.prompt(0, conversation, ready=False)
+            encoded = self._encoder.encode(prompt)
+        self._check_length(len(encoded.ids))
+        return encoded
 
     def _check_length(self, n: int) -> None:
         if self._longest is not None and n >= self._longest:
@@ -530,93 +550,122 @@ class HFModel:
                 "length",
             )
 
-    def _run(
-        self, prompts: Sequence[Prompt | _Read], sampling: Sampling, done: dict[int, Completion]
-    ) -> None:
-        """Completes the prompts; halves a batch that fails until the guilty row is alone."""
-        size = len(prompts)
-        if not prompts:
+    def _run(self, rows: Sequence[_Row], sampling: Sampling, done: dict[int, Completion]) -> None:
+        """Completes the rows; halves a batch that fails until the guilty row is alone."""
+        size = len(rows)
+        if not rows:
             return
-        longest = sampling.max_tokens + max(
-            len(p.tokens.ids) if isinstance(p, _Read) else 0 for p in prompts
-        )
-        most = self._max_batch if self._fit is None else self._fit.rows(longest)
+        longest = sampling.max_tokens + max(row.tokens for row in rows)
+        most = self._device.rows(longest)
         if size > most:  # it shrank since these were gathered, or these are longer than others
             for start in range(0, size, most):
-                self._run(prompts[start : start + most], sampling, done)
+                self._run(rows[start : start + most], sampling, done)
             return
         try:
-            with self._working(), self._weighed(size, longest):
-                answers = self._forward(prompts, sampling)
+            with self._device.turn(), self._device.measured(size, longest):
+                answers = self._forward(rows, sampling)
         except Exception as exc:  # noqa: BLE001  (it ends the row that is guilty, whatever it is)
             # Only words are kept: the traceback would hold on to the memory that ran out.
             failure, full, fault = reason(exc), out_of_memory(exc), fault_of(exc)
+            defect = isinstance(exc, _DEFECTS)
         else:
-            done.update(zip((p.index for p in prompts), answers, strict=True))
+            done.update(zip((row.index for row in rows), answers, strict=True))
             return
         if full:
             failure = self._shrink(size, failure)
-        if size == 1:
-            done[prompts[0].index] = Completion.failed(failure, fault)
+        if size > 1:
+            self._run(rows[: size // 2], sampling, done)
+            self._run(rows[size // 2 :], sampling, done)
             return
-        self._run(prompts[: size // 2], sampling, done)
-        self._run(prompts[size // 2 :], sampling, done)
+        [row] = rows
+        done[row.index] = Completion.failed(failure, fault)
+        if row.encoded is not None and not full and fault is None:
+            self._rescue(row, sampling, done, failure if defect else "")
+
+    def _rescue(
+        self, row: _Row, sampling: Sampling, done: dict[int, Completion], defect: str
+    ) -> None:
+        """Lets `generate` try a row that failed in the adapter.
+
+        Args:
+            row: The row.
+            sampling: How it is decoded.
+            done: Takes its completion, if it has one now.
+            defect: What failed, if it is of a kind that would fail again.
+        """
+        tried: dict[int, Completion] = {}
+        with contextlib.suppress(SpecEyesError):
+            self._run([self._plain(row.index, row.conversation)], sampling, tried)
+        if row.index in tried and tried[row.index].error is None:
+            done.update(tried)
+            if defect:
+                self._trial.refuse(defect)
+
+    def _examine(self) -> None:
+        """Finds out, after a call of which every row failed, whether any row could go well.
+
+        Where a short prompt with an image fails too, in plain `generate`, it is a defect of this
+        package or another, or a model of a kind that can't be run: later calls say so at once.
+        """
+        try:
+            with self._device.turn():
+                trial = trial_conversations((224, 160))[1:]
+                generated(self._model, self._prompter, self._detokenizer, trial)
+        except SpecEyesError:
+            return
+        except Exception as exc:
+            if out_of_memory(exc):
+                return
+            self._broken = (
+                f"{self._name} can't run, whatever it is asked ({reason(exc)}): this is a defect "
+                f"of speceyes or of another package, or a kind of model that it can't drive "
+                f"({versions()})"
+            )
+            logger.error("%s", self._broken, exc_info=exc)
 
     def _shrink(self, size: int, failure: str) -> str:
         """Makes room after memory ran out with `size` rows; what to say if that was one row."""
         self.forget()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if size > 1:
-            self._max_batch = min(self._max_batch, size // 2)
-            if self._fit is not None:
-                self._fit.shrink(size // 2)
-            logger.warning(
-                "%s: out of memory with %d rows; going on with %d", self._name, size, size // 2
-            )
+        self._device.shrink(size)
         return (
             f"out of memory on {self.device} with this row alone: use smaller images, a lower "
             f"max_tokens or a smaller dtype ({failure})"
         )
 
-    def _forward(self, prompts: Sequence[Prompt | _Read], sampling: Sampling) -> list[Completion]:
-        """One batch through the model."""
-        if self._reader is not None:
-            return self._live_forward([p for p in prompts if isinstance(p, _Read)], sampling)
-        asked = [p for p in prompts if isinstance(p, Prompt)]
-        inputs, lengths = self._prompter.batch(asked)
+    def _forward(self, rows: Sequence[_Row], sampling: Sampling) -> list[Completion]:
+        """One batch through the model; either all of its rows are encoded or none is."""
+        seeds = [row_seed(sampling.seed, row.index) for row in rows]
+        encoded = [row.encoded for row in rows if row.encoded is not None]
+        if encoded:
+            batch = self._batch(sampling)
+            found = dict(batch.add(list(zip(range(len(rows)), encoded, seeds, strict=True))))
+            while len(batch):
+                found.update(batch.step())
+            return [
+                self._completion(found[i], len(one.ids), sampling) for i, one in enumerate(encoded)
+            ]
+        inputs, lengths = self._prompter.batch([r.prompt for r in rows if r.prompt is not None])
         self._check_length(max(lengths))
-        rows = decode(
+        decoded = decode(
             self._model,
             inputs.to(device=self.device, dtype=self.dtype),
             sampling,
-            self._speech,
+            self._detokenizer,
             self._pad_id,
-            [row_seed(sampling.seed, prompt.index) for prompt in asked],
+            seeds,
             keep_logits=self._is_reference,
         )
-        return [self._completion(r, n, sampling) for r, n in zip(rows, lengths, strict=True)]
+        return [self._completion(one, n, sampling) for one, n in zip(decoded, lengths, strict=True)]
 
-    def _live_forward(self, prompts: Sequence[_Read], sampling: Sampling) -> list[Completion]:
-        done: dict[int, Decoded] = {}
-        batch = self._live(sampling)
-        done.update(
-            batch.add([(p.index, p.tokens, row_seed(sampling.seed, p.index)) for p in prompts])
-        )
-        while len(batch):
-            done.update(batch.step())
-        return [self._completion(done[p.index], len(p.tokens.ids), sampling) for p in prompts]
-
-    def _live(self, sampling: Sampling) -> ContinuousBatch[int]:
+    def _batch(self, sampling: Sampling) -> ContinuousBatch[int]:
         """An empty batch."""
-        assert self._reader is not None
+        assert self._encoder is not None
         return ContinuousBatch(
-            self._model,
-            self._reader,
+            self._encoder,
             self._prefixes,
             sampling,
-            self._speech,
-            self._spent,
+            self._detokenizer,
+            self._stats,
             self._compiled,
         )
 
@@ -633,44 +682,5 @@ class HFModel:
             finish=row.finish,
             prompt_tokens=prompt_tokens,
             first_token=row.first_token,
-            tokens=tuple(map(self._speech.piece, row.ids)) if sampling.token_texts else (),
+            tokens=tuple(map(self._detokenizer.piece, row.ids)) if sampling.token_texts else (),
         )
-
-
-@final
-class _Rows:
-    """A `ContinuousBatch` whose rows come back as completions."""
-
-    def __init__(self, model: HFModel, sampling: Sampling) -> None:
-        self._model = model
-        self._batch = model._live(sampling)
-        self._sampling = sampling
-        self._most = sampling.max_tokens
-        self._lengths: dict[int, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._batch)
-
-    def add(self, rows: Sequence[tuple[int, _Read]]) -> list[tuple[int, Completion]]:
-        self._lengths.update((key, len(read.tokens.ids)) for key, read in rows)
-        longest = self._most + max(self._lengths.values())
-        with self._model._weighed(len(self._lengths), longest):
-            return self._ended(self._batch.add([(key, read.tokens, None) for key, read in rows]))
-
-    def step(self) -> list[tuple[int, Completion]]:
-        return self._ended(self._batch.step())
-
-    def said(self, key: int) -> str:
-        return next(
-            (one.row.text(self._batch._stops) for one in self._batch._lines if one.key == key), ""
-        )
-
-    def drop(self, key: int) -> None:
-        self._lengths.pop(key, None)
-        self._batch.drop(key)
-
-    def _ended(self, decoded: Sequence[tuple[int, Decoded]]) -> list[tuple[int, Completion]]:
-        return [
-            (key, self._model._completion(one, self._lengths.pop(key), self._sampling))
-            for key, one in decoded
-        ]
