@@ -16,7 +16,7 @@ from speceyes.answerer import SpeculativeAnswerer
 from speceyes.auditing import Auditor
 from speceyes.calibration import GateMonitor, WatchedGate
 from speceyes.errors import ConfigError
-from speceyes.evaluation.grading import is_correct
+from speceyes.evaluation.grading import same_answer
 from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.models.scripted import ScriptedModel
@@ -28,7 +28,7 @@ DOT = Image.new("RGB", (32, 32))
 
 
 def same(query: Query, draft: str, agent: str) -> bool:
-    return is_correct(draft, agent, query.choices)
+    return same_answer(draft, agent, query.choices)
 
 
 def pipe(auditor: Auditor | None, agent: Any, **options: Any) -> SpecPipeline:

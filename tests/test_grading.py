@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speceyes.evaluation.grading import is_correct, normalise
+from speceyes.evaluation.grading import is_correct, normalise, options, same_answer
 
 RIGHT = [
     # plain text: case, punctuation, articles
@@ -118,14 +118,14 @@ TABLE = _rows()
 
 
 def test_the_table_is_long_and_has_no_row_twice() -> None:
-    assert len(TABLE) >= 150
+    assert len(TABLE) >= 1500
     assert len({row[1:] for row in TABLE}) == len(TABLE)
-    assert min(sum(row[0] for row in TABLE), sum(not row[0] for row in TABLE)) >= 75
+    assert min(sum(row[0] for row in TABLE), sum(not row[0] for row in TABLE)) >= 600
 
 
-@pytest.mark.parametrize(("right", "answer", "gold", "choices"), TABLE)
-def test_graded_by_hand(right: bool, answer: str, gold: str, choices: tuple[str, ...]) -> None:
-    assert is_correct(answer, gold, choices) is right
+def test_graded_by_hand() -> None:
+    missed = [row for row in TABLE if is_correct(*row[1:]) is not row[0]]
+    assert missed == []
 
 
 OPTIONS = ("red", "blue", "dark red", "A4 paper")
@@ -210,6 +210,123 @@ def test_an_answer_is_always_its_own_gold(text: str) -> None:
 @given(st.text(max_size=80), st.text(max_size=20), st.lists(st.text(max_size=8), max_size=4))
 def test_no_text_breaks_the_grader(answer: str, gold: str, choices: list[str]) -> None:
     assert is_correct(answer, gold, choices) in (True, False)
+
+
+STRANGE = st.sampled_from(
+    """red|Red|a red|the red|B|A|A. red|(B) blue|S (small)|x > y|x < y|m²|m2|👍|👎|+|-|3|-3|3 cm|3cm
+    |three|.5|5|1,000|1000|yes|no|not sure|none of the above|about 3|red or blue|not red|C++|C|C#
+    |It is on the left.|It is on the right.|?|!|...|May|maybe|wait|$5|50%|</s>|\\boxed{3}|½|a|I
+    |The answer is B|{"answer": "B"}|ice cream|ice-cream|猫|是""".replace("\n    ", "").split("|")
+)
+
+
+@given(st.lists(STRANGE, min_size=2, max_size=5, unique=True))
+def test_every_option_that_can_be_told_apart_is_named_by_its_text_and_its_letter(
+    choices: list[str],
+) -> None:
+    if options.indistinguishable(choices):
+        return
+    for at, choice in enumerate(choices):
+        assert options.of_gold(choice, choices) == at
+        assert is_correct(choice, choice, choices)
+        assert is_correct(f"({chr(65 + at)})", choice, choices) or choice[:1] + choice[-1:] == "()"
+        for other in choices:
+            assert not is_correct(other, choice, choices) or other == choice
+
+
+@given(st.text(min_size=1, max_size=12), st.text(min_size=1, max_size=12))
+def test_any_two_options_that_can_be_told_apart_are(one: str, other: str) -> None:
+    if not one.strip() or not other.strip() or options.indistinguishable((one, other)):
+        return
+    for gold, wrong in ((one, other), (other, one)):
+        assert is_correct(gold, gold, (one, other))
+        assert not is_correct(wrong, gold, (one, other))
+
+
+SUBJECTS = st.sampled_from(["a dog", "a red car", "a person", "an apple", "a traffic light"])
+SENTENCES = (
+    ("There is {a}.", "There is no {n}."),
+    ("There is {a} in the image.", "There isn't {a} in the image."),
+    ("Yes, there is {a}.", "No, there is no {n}."),
+    ("I can see {a}.", "I can't see {a}."),
+    ("I see {a} there.", "I don't see {a} there."),
+    ("The image shows {a}.", "The image does not show {a}."),
+    ("The picture contains {a}.", "The picture doesn't contain {a}."),
+    ("{a} is visible.", "no {n} is visible."),
+    ("{a} is present in the picture.", "{a} is not present in the picture."),
+    ("I think there is {a}.", "I don't think there is {a}."),
+    ("So the answer is: yes.", "So the answer is: no."),
+    ("It is {a}.", "It is not {a}."),
+    ("The animal is {a}.", "The animal isn't {a}."),
+    ("Absolutely.", "Absolutely not."),
+    ("Yes it is, the {n} is in the corner.", "No it isn't, the {n} is in the corner."),
+)
+
+
+@given(st.sampled_from(SENTENCES), SUBJECTS, st.sampled_from(["", "<think>hm</think>", "So, "]))
+def test_negating_a_sentence_flips_its_grade(
+    pair: tuple[str, str], subject: str, before: str
+) -> None:
+    noun = subject.split(" ", 1)[1]
+    said, denied = (before + text.format(a=subject, n=noun) for text in pair)
+    for choices in ((), ("Yes", "No"), ("No", "Yes")):
+        assert is_correct(said, "yes", choices) and is_correct(denied, "no", choices)
+        assert not is_correct(said, "no", choices) and not is_correct(denied, "yes", choices)
+
+
+HEDGES = (
+    "Maybe {}", "{}, maybe", "{} or so, perhaps", "I guess {}", "{}, I guess", "probably {}",
+    "{}?", "It might be {}", "It could be {}.", "I'm not sure, but {}", "{}. I am not certain.",
+    "most likely {}", "{} (probably)", "I can't tell, {}", "possibly {}", "{}. Or not, who knows, "
+    "it is hard to tell.", "vielleicht {}", "peut-être {}", "quizás {}", "可能是{}", "forse {}",
+    "My best guess is {}", "The answer could be {}", "The answer is probably {}.",
+    "I am unsure. The answer is {}.", "Perhaps the answer is {}.", "unclear, {}",
+)  # fmt: skip
+CASES = (
+    ("B", "blue", ("red", "blue")),
+    ("(B)", "blue", ("red", "blue")),
+    ("blue", "blue", ("red", "blue")),
+    ("B. blue", "blue", ("red", "blue")),
+    ("3", "3", ()),
+    ("3 cm", "3 cm", ()),
+    ("yes", "yes", ()),
+    ("no", "no", ()),
+    ("red", "red", ()),
+    ("3", "3", ("2", "3")),
+    ("Yes", "Yes", ("Yes", "No")),
+)
+WRAPPERS = (
+    "{}", "{}.", " {}\n", "**{}**", "The answer is {}.", "Answer: {}", "Final answer: {}",
+    "I think it is {}.", "So the answer is {}.", "<think>red or blue?</think>{}", "{}</s>",
+    "<answer>{}</answer>", "\\boxed{{{}}}", '{{"answer": "{}"}}', "{}<|im_end|>",
+    "Therefore, the correct answer is {}.", "### Answer\n\n{}", "I believe the answer is {}.",
+    "Based on the image, the answer is {}.", "{}\n\nThe picture shows it clearly.",
+    "Die Antwort ist {}.", "La respuesta es {}.", "La réponse est {}.", "答案是{}",
+    "答えは{}です。",
+    "My answer is {}.", "The answer is: {}", "Sure! The answer is {}.", "{}<eos>",
+    "Let me look.\nI see it.\nAnswer: {}", "```\n{}\n```", "Well, {}", "`{}`", '"{}"',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("form", HEDGES)
+def test_hedges_are_wrong_wherever_they_stand(form: str) -> None:
+    assert [case for case in CASES if is_correct(form.format(case[0]), *case[1:])] == []
+
+
+@pytest.mark.parametrize("form", WRAPPERS)
+def test_wrappers_are_right(form: str) -> None:
+    assert [case for case in CASES if not is_correct(form.format(case[0]), *case[1:])] == []
+
+
+def test_two_answers_of_models_are_the_same_where_they_say_the_same() -> None:
+    assert same_answer("The answer is B.", "blue", ("red", "blue"))
+    assert same_answer("It is red.", "<answer>Red</answer>")
+    assert same_answer("three", "There are 3 dogs.")
+    assert same_answer("maybe red", "Maybe red.")
+    assert not same_answer("(A)", "blue", ("red", "blue"))
+    assert not same_answer("red", "not red")
+    assert not same_answer(None, None)
+    assert not same_answer("", "red")
 
 
 def test_normalise_shows_its_rules() -> None:

@@ -31,7 +31,7 @@ class Auditor:
     Args:
         monitor: Draws the audits (its `share`) and says when the promised risk is passed.
         agrees: Whether a draft's answer (second) says what the agent's (third) says. It must
-            mean what the calibration's labels mean; `speceyes.evaluation.grading.is_correct`
+            mean what the calibration's labels mean; `speceyes.evaluation.grading.same_answer`
             compares short answers by rules.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from speceyes.errors import InputError
 from speceyes.evaluation.arms import BASELINE, DEEP, DRAFT
-from speceyes.evaluation.grading import is_correct
+from speceyes.evaluation.grading import same_answer
 from speceyes.evaluation.runs import CALIBRATION, Block, Record, Run
 from speceyes.evaluation.statistics import wilson_interval
 from speceyes.gates.joint_thresholds import Chosen, RecordedDrafts, choose_thresholds
@@ -136,9 +136,7 @@ def _scorable(record: Record) -> npt.NDArray[np.float32]:
 
 def _differs(draft: Record, agent: Record) -> bool:
     """Whether the two say different things; a missing answer agrees with nothing."""
-    if agent.result.answer is None or draft.result.answer is None:
-        return True
-    return not is_correct(draft.result.answer, agent.result.answer, draft.choices)
+    return not same_answer(draft.result.answer, agent.result.answer, draft.choices)
 
 
 def costs(records: Sequence[Record], blocks: Sequence[Block]) -> dict[str, float]:

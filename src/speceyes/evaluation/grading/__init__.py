@@ -1,0 +1,160 @@
+r"""Grading short answers by rules, without a model.
+
+A right answer is data: it is looked up among the options, or read as what it is (yes or no, a
+number with its unit, a letter, text), and never passed through the rules for models' answers. An
+answer is right where it names that and nothing else. What people and models wrap around it is
+taken off: "(A)", "A. red", "The answer is red.", "\boxed{3}", "It is on the left",
+{"answer": "red"}, reasoning that ends in "Answer: B", an explanation after the answer. An answer
+that hedges ("red or blue", "about 3", "maybe"), wherever the hedge stands, or denies ("not red",
+"(B) is wrong"), or says two things, is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from speceyes.evaluation.grading import options, polarity, quantity
+from speceyes.evaluation.grading.cleaning import Claim, claims, plain, strip_wrapping
+from speceyes.evaluation.grading.cleaning import unwrap as unwrap
+from speceyes.evaluation.grading.languages import CONTRAST, CORRECTION, HEDGE
+from speceyes.evaluation.grading.normal_form import normalise as normalise
+from speceyes.evaluation.grading.normal_form import simplest
+
+__all__ = ["is_correct", "normalise", "same_answer", "unwrap"]
+
+_ASIDE = re.compile(r"([^()\n]{1,60})\(([^()]+)\)[.\s]*$")
+_FORMULA = re.compile(r"[\d^=<>]")
+_ALPHABET = tuple("" for _ in range(26))
+
+
+def is_correct(answer: str | None, gold: str, choices: Sequence[str] = ()) -> bool:
+    """Whether a short answer is right.
+
+    Args:
+        answer: What was answered; None (no answer) is wrong.
+        gold: The right answer: text, a number with or without a unit, yes or no, an option's
+            letter or its text.
+        choices: The options, without letters, in the order in which they were shown.
+
+    Example:
+        >>> is_correct("The collar is RED.", "red")
+        True
+        >>> is_correct("(B)", "blue", choices=("red", "blue"))
+        True
+        >>> is_correct("red or blue", "red"), is_correct("about 3", "3")
+        (False, False)
+    """
+    if answer is None or not answer.strip():
+        return False
+    if choices:
+        wanted = options.of_gold(gold, choices)
+        return wanted is not None and options.named(answer, choices) == wanted
+    if plain(answer) == plain(gold):
+        return True
+    text = strip_wrapping(answer)
+    found = claims(text)
+    verdicts = [_right(claim, gold) for claim in found]
+    if not verdicts[-1]:
+        return False
+    # An earlier conclusion that differs has to be taken back before the last one.
+    taken_back = found[-1].corrects
+    for claim, right in zip(reversed(found[:-1]), reversed(verdicts[:-1]), strict=True):
+        if not right and not taken_back and _same_type(claim, gold):
+            return False
+        taken_back = taken_back or claim.corrects
+    return True
+
+
+def same_answer(one: str | None, other: str | None, choices: Sequence[str] = ()) -> bool:
+    """Whether two answers of models say the same, where neither is known to be right.
+
+    Args:
+        one: An answer; None says nothing, and is the same as nothing.
+        other: Another answer.
+        choices: The options, in the order in which they were shown.
+
+    Example:
+        >>> same_answer("The answer is B.", "blue", ("red", "blue"))
+        True
+        >>> same_answer("It is red.", "Red")
+        True
+    """
+    if one is None or other is None or not one.strip() or not other.strip():
+        return False
+    if choices:
+        found = options.named(one, choices), options.named(other, choices)
+        if found != (None, None):
+            return found[0] == found[1]
+    first, second = unwrap(one), unwrap(other)
+    if simplest(first) == simplest(second):
+        return True
+    return not choices and (is_correct(one, second) or is_correct(other, first))
+
+
+def _right(claim: Claim, gold: str) -> bool:
+    """Whether a claim says the right answer, by what kind of thing that is."""
+    if plain(claim.text) == plain(gold):
+        return not (claim.before and HEDGE.search(claim.before))
+    if claim.before and (HEDGE.search(claim.before) or options.turned_round(claim.same)):
+        return False
+    bare = plain(gold).casefold()
+    if bare in ("yes", "no", "true", "false"):
+        return polarity.answered(claim.text) is (bare in ("yes", "true"))
+    wanted = quantity.of_gold(gold)
+    if wanted is not None:
+        return _counts(claim.text, wanted)
+    lettered = options.LETTER.fullmatch(gold.strip())
+    if lettered:
+        return (
+            options.resolve(options.opening(claim.text), _ALPHABET) == ord(lettered[1].upper()) - 65
+        )
+    return options.resolve(options.opening(claim.text), _Only(gold)) == 0
+
+
+def _same_type(claim: Claim, gold: str) -> bool:
+    """Whether a claim that isn't right says another thing of the same kind."""
+    text = options.opening(claim.text)
+    if quantity.of_gold(gold) is not None:
+        return quantity.only(options.first_sentence(text)[0]) is not None
+    if plain(gold).casefold() in ("yes", "no", "true", "false"):
+        return polarity.answered(text) is not None
+    said = simplest(options.first_sentence(text)[0])
+    if options.LETTER.fullmatch(gold.strip()):
+        return options.letter(said) is not None
+    return bool(said) and bool(_FORMULA.search(said)) <= bool(_FORMULA.search(gold))
+
+
+def _counts(text: str, wanted: quantity.Quantity) -> bool:
+    """Whether a claim names that number, with no other in what it adds."""
+    if text.rstrip(" \"')").endswith("?"):
+        return False
+    if HEDGE.search(text):
+        return False
+    text = CONTRAST.sub("", options.opening(text))
+    if wanted.value == 0 and quantity.none_there(text):
+        return True
+    whole = quantity.only(text)
+    if whole is not None:
+        return wanted.same(whole)
+    aside = _ASIDE.match(text)
+    head, rest = (aside[1], aside[2]) if aside else options.first_sentence(text)
+    first = quantity.only(head)
+    if first is None or not rest or not wanted.same(first):
+        return False
+    if HEDGE.search(rest) or CORRECTION.search(f" {rest}"):
+        return False
+    found = quantity.quantities(rest)
+    if not found:
+        return found is not None
+    values = [one.value for one, _, _ in found]
+    return wanted.value in values or sum(values) == wanted.value
+
+
+class _Only(tuple[str, ...]):
+    """A single right text as if it were the only option; letters mean nothing then."""
+
+    __slots__ = ()
+
+    def __new__(cls, gold: str) -> _Only:
+        return super().__new__(cls, (gold,))

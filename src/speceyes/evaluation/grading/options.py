@@ -1,0 +1,544 @@
+"""Multiple choice: the option that a right answer is, and the one that an answer names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from speceyes.evaluation.grading import polarity, quantity
+from speceyes.evaluation.grading.cleaning import (
+    Claim,
+    canonical,
+    claims,
+    plain,
+    strip_wrapping,
+    without_lead,
+)
+from speceyes.evaluation.grading.languages import (
+    ALTERNATIVE,
+    BUT,
+    CONTRAST,
+    CORRECT,
+    CORRECTION,
+    DENIAL,
+    EXPLANATION,
+    FOREIGN_ARTICLES,
+    HEDGE,
+    PLACE,
+    REFUSED,
+)
+from speceyes.evaluation.grading.normal_form import simplest
+
+_LEVELS: Final[tuple[Callable[[str], str], ...]] = (
+    str.strip,
+    plain,
+    lambda text: plain(text).casefold(),
+    simplest,
+)
+"""From the text as it stands to its plainest form. Options that one form can't tell apart another
+may.
+"""
+_BRACKETED = re.compile(r"^[(\[{<]\s*([A-Za-z])\s*[)\]}>]\s*[.:,)-]?\s*(.*)$", re.S)
+_MARKED = re.compile(
+    r"^([A-Za-z])\s*(?:[.)](?![A-Za-z]\.)|[:,;、．!/|&+]|[-–—](?=\s))\s*(.*)$", re.S
+)
+_SPOKEN = re.compile(
+    r"^([A-Z])(?=\s*\n|\s*\(|\s+(?:because|since|as|is|it|for|or|and|must|seems|looks|would|"
+    r"weil|parce|porque|perché|omdat|maybe|perhaps|probably|i|not|isn't|rather|instead|"
+    r"ist|est|es|è|é|это)\b|が|は|是|가|이|或|和|也)\s*(.*)$",
+    re.S,
+)
+_ALONE = re.compile(r"^[(\[]?([A-Za-z])\W*$")
+_LAST = re.compile(
+    r"^(.*\S)[\s,:–—-]{0,4}(?:[(\[]\s*(?:(?:option|choice|answer)\s+)?([A-Z])\s*[)\]]"
+    r"|[(\s,]\s?(?:option|choice|answer)\s+([A-Z])\)?)\s*[.。]?$",
+    re.S,
+)
+_ENDING = re.compile(
+    r"(?:^|[\s,.;:])(?:(?:so|thus|hence|therefore|also|donc|quindi|→|=>|⇒|所以|因此)[,:]?\s*"
+    r"(?:it(?:'s| is| must be) )?|(?:is|leaves|leads to|matches|be)\s+(?:answer |option |"
+    r"choice )?)[(\[]?([A-Z])[)\]]?\s*[.!。]*$",
+    re.I,
+)
+_IT_IS = re.compile(r"^\s*(?:it|this|that)(?:'s| is)?\s", re.I)
+_SUBJECT = r"(?!\s+(?:is|are|was|shows?|has|looks|would|says)\b)"
+_OTHERS = re.compile(
+    rf"[(\[]([A-Z])[)\]]{_SUBJECT}|\b(?:option|choice|answer)\s+([A-Z])\b{_SUBJECT}"
+)
+_LISTED = re.compile(
+    r"(?:^|\n)\s*[(\[]?([A-Z])[.):\]]\s|\b([A-Z])\s+(?:is|would be|could be)\s+(?:also\s+|"
+    r"probably\s+)?"
+    r"(?:correct|right|possible|plausible|true|the (?:right |correct )?answer)"
+)
+_AND_OTHER = re.compile(
+    r"^\W*(?:no\s+)?([A-Z])\W*$|(?:\bor|\band|/|&|,)\s*[(\[]?([A-Z])[)\]]?\s*(?:[.,!]|$)"
+)
+_DENIED = re.compile(
+    r"(?:\bnot|rather than|instead of)\s+(?:option |choice )?[(\[]?[A-Z][)\]]?(?!\w)"
+    r"|[(\[]?\b[A-Z][)\]]?\s+(?:is|was)(?:n't| not| wrong| incorrect| false)\b[^.\n]*"
+)
+_COPULA = re.compile(
+    r"\b(?:is|are|was|were|looks(?: like)?|appears(?: to be)?|seems(?: to be)?|be|it's|they're|"
+    r"that's|there's|has|have|shows?|displays?|depicts?|says|reads|contains?|see|"
+    r"ist|sind|zeigt|gibt|est|sont|y a|es|son|está|están|hay|è|sono|é|são|zijn|"
+    r"это)(?!\w)[\s:]*|c'est\s+|(?:是|は|が|은|는|이|가)\s*"
+)
+_DOING = re.compile(
+    r"^(?:clearly|definitely|just|simply|only|actually|indeed|obviously|currently|located|"
+    r"situated|positioned|placed|standing|sitting|lying|parked|colou?red|painted|made (?:out )?of|"
+    r"called|named|holding|wearing|riding|carrying|eating|using|written|labell?ed|marked)\s+"
+)
+_POSITION = re.compile(r"^(?:(?:on|to|in|at|of|from|by|near|a|an|the)\s+)+")
+_INSTEAD = re.compile(
+    r"^[\s,;(–—-]*(?:and )?(?:not|rather than|instead of)\s+([^.\n]{1,60}?)[.\s]*$", re.I
+)
+_SENTENCE = re.compile(
+    r"(?<=[^\W\d_]{2})[.!](?=\s)|(?<=[)\]\"'%°\d])[.!](?=\s)|[。！；\n;]+|\.\s*\n"
+)
+_ONE = re.compile(
+    r"^(?:the )?ones?\s+(?=(?:on|in|at|to|with)\b)|\s+ones?$|\s+to me$|\s+(?:in )?colou?r(?:ed)?$",
+    re.I,
+)
+_AND_CLAUSE = re.compile(r"\b(?:and|but|while|whereas|or)\b|[,;]")
+LETTER: Final = re.compile(r"[(\[]?([A-Za-z])[)\].:]{0,2}")
+"""A right answer that is an option's letter."""
+_OWN = re.compile(r"^\s*(?:[(\[]([A-Z])[)\]]|([A-Z])[.):])\s*(?=\S)")
+_IS_COLOUR = re.compile(
+    r"^(.+?)\s+(?:is|are|would be|must be) (?:the |its |their )(?:correct |right |best |main )?"
+    r"(?:answer|option|choice|colou?r|one|shape|material|number|object|animal|name|word)\b[^.]*$",
+    re.I,
+)
+
+
+def equal(text: str, choices: Sequence[str]) -> int | None:
+    """The one option that a text is; None where it is none, or can't be told apart from another.
+
+    Example:
+        >>> equal("x < y", ("x > y", "x < y")), equal("Red.", ("red", "blue"))
+        (1, 0)
+        >>> equal("cat", ("a cat", "the cat")) is None
+        True
+    """
+    asks = text.rstrip(" \"')*_").endswith(("?", "？"))
+    for form in _LEVELS[:3] if asks else _LEVELS:
+        wanted = form(text)
+        same = [
+            i
+            for i, choice in enumerate(choices)
+            if form(choice) == wanted and (form is not simplest or len(choice.strip()) > 1)
+        ]
+        if same:
+            return same[0] if len(same) == 1 and wanted else None
+    return None
+
+
+def indistinguishable(choices: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of options that no answer in words can tell apart: they differ in nothing but spaces,
+    quotes, emphasis and a full stop.
+
+    Example:
+        >>> indistinguishable(("red", "Red", "blue", "red."))
+        [('red', 'red.')]
+    """
+    forms = [plain(choice) for choice in choices]
+    return [
+        (choices[i], choices[j])
+        for i in range(len(choices))
+        for j in range(i + 1, len(choices))
+        if forms[i] == forms[j]
+    ]
+
+
+def own_letters(choices: Sequence[str]) -> list[tuple[str, str]] | None:
+    """(letter, text) of options that bring letters of their own: "A. red", "B. blue". None where
+    not all do, or the letters aren't the first ones of the alphabet, each once.
+
+    Example:
+        >>> own_letters(("B. blue", "A. red"))
+        [('B', 'blue'), ('A', 'red')]
+    """
+    found = [_OWN.match(choice) for choice in choices]
+    if len(choices) < 2 or not all(found):
+        return None
+    letters = [(one[1] or one[2]) for one in found if one]
+    if sorted(letters) != [chr(65 + i) for i in range(len(choices))]:
+        return None
+    texts = [choice[one.end() :].strip() for choice, one in zip(choices, found, strict=True) if one]
+    return list(zip(letters, texts, strict=True)) if all(texts) else None
+
+
+def of_gold(gold: str, choices: Sequence[str]) -> int | None:
+    """The option that a right answer is: by its text, by its letter, or by its value.
+
+    The right answer is data, so that nothing is taken off it but spaces, brackets and marks.
+
+    Example:
+        >>> of_gold("A. red", ("B. blue", "A. red")), of_gold("(B)", ("red", "blue"))
+        (1, 1)
+    """
+    found = equal(gold, choices)
+    if found is not None:
+        return found
+    alone = LETTER.fullmatch(gold.strip())
+    if alone:
+        place = ord(alone[1].upper()) - 65
+        return place if place < len(choices) else None
+    lettered = _OWN.match(gold)
+    if lettered:
+        place = ord(lettered[1] or lettered[2]) - 65
+        if equal(gold[lettered.end() :], choices) == place:
+            return place
+    return _by_value(quantity.of_gold(gold), choices)
+
+
+def _by_value(found: quantity.Quantity | None, choices: Sequence[str]) -> int | None:
+    """The one option of that number, where all options are numbers that differ."""
+    if found is None:
+        return None
+    values = [quantity.of_gold(choice) for choice in choices]
+    same = [i for i, value in enumerate(values) if value is not None and value.same(found)]
+    if not same and all(value is not None for value in values):
+        bare = [i for i, v in enumerate(values) if v is not None and v.value == found.value]
+        same = bare if not found.unit else []
+    return same[0] if len(same) == 1 else None
+
+
+def named(answer: str, choices: Sequence[str]) -> int | None:
+    """The option that an answer names; None where it names none or several, hedges or denies.
+
+    Args:
+        answer: What was answered.
+        choices: The options, in the order in which they were lettered.
+
+    Example:
+        >>> named("The car is blue, so the answer is B.", ("red", "blue"))
+        1
+        >>> named("maybe B", ("red", "blue")) is None
+        True
+    """
+    whole = equal(answer, choices)
+    if whole is not None:
+        return whole
+    text = strip_wrapping(answer)
+    whole = equal(text, choices)
+    if whole is not None:
+        return whole
+    found = claims(text)
+    last = _claimed(found[-1], choices)
+    if last is None and len(found) > 1:
+        # A formula or a remark that looks like a conclusion says nothing of the options.
+        return None
+    taken_back = found[-1].corrects
+    for earlier in reversed(found[:-1]):
+        other = _claimed(earlier, choices)
+        if other not in (None, last) and not taken_back:
+            return None
+        taken_back = taken_back or earlier.corrects
+    return last
+
+
+def _claimed(claim: Claim, choices: Sequence[str]) -> int | None:
+    text = opening(claim.text)
+    if HEDGE.search(_masked(claim.before, choices)) or turned_round(claim.same):
+        return None
+    found = resolve(text, choices)
+    return _by_polarity(claim.text, choices) if found is None else found
+
+
+def turned_round(text: str) -> bool:
+    """Whether the words before "the answer is" turn it round: "I don't think that"."""
+    clause = re.split(r"[,;:]|\bso\b|\btherefore\b|\bthus\b|\bhence\b", text)[-1]
+    return bool(DENIAL.search(clause))
+
+
+def opening(text: str) -> str:
+    """A claim without what leads up to it, and without what it is said not to be first."""
+    but = BUT.match(text.strip())
+    return without_lead(but["rest"] if but else text)
+
+
+def resolve(text: str, choices: Sequence[str]) -> int | None:
+    """The option that a claim names, which begins with the answer."""
+    whole = equal(text, choices)
+    if whole is not None:
+        return whole
+    if text.rstrip(" \"')").endswith("?"):
+        return None
+    lettered = letter(text)
+    if lettered is not None:
+        return _lettered(*lettered, choices)
+    said = _masked(text, choices)
+    if HEDGE.search(said):
+        return _unsure(text, choices)
+    if _ASKS.match(text):
+        return None
+    head, rest = first_sentence(text)
+    found = _worded(head, choices)
+    if found is None and rest:
+        found = _worded(text, choices)
+        rest = "" if found is not None else rest
+    if found is not None:
+        return found if _stands(found, rest, choices) else None
+    ending = _ENDING.search(text)
+    taken_back = CORRECTION.search(text) or (ending and turned_round(text[: ending.start()]))
+    if ending and ord(ending[1].upper()) - 65 < len(choices) and not taken_back:
+        return ord(ending[1].upper()) - 65
+    found = _typed(text, choices)
+    return _unsure(text, choices) if found is None else found
+
+
+def _typed(text: str, choices: Sequence[str]) -> int | None:
+    """By yes and no, or by number, where the options are such."""
+    found = _by_polarity(text, choices)
+    return _by_value(quantity.only(text), choices) if found is None else found
+
+
+def _by_polarity(text: str, choices: Sequence[str]) -> int | None:
+    """The option that says yes, or the one that says no, as the text does."""
+    said = [polarity.says(choice) for choice in choices]
+    if said.count(True) != 1 or said.count(False) != 1:
+        return None
+    if not _YES.match(choices[said.index(True)]) or letter(text.strip()) is not None:
+        return None
+    answer = polarity.answered(text)
+    return None if answer is None else said.index(answer)
+
+
+_LONGEST: Final = 400
+"""Characters of a sentence that may name an option in words."""
+_YES = re.compile(r"\W*(?:yes|true|correct|ja|oui|s[ií]|sim|да|是|有|对|はい|네|예)", re.I)
+
+
+def _unsure(text: str, choices: Sequence[str]) -> int | None:
+    """The option that says that it can't be told, where the answer says just that."""
+    forms = {_SPEAKER.sub("", form) for form in _forms(first_sentence(text)[0])}
+    unsure = [i for i, choice in enumerate(choices) if HEDGE.search(canonical(choice))]
+    same = [i for i in unsure if _forms(choices[i]) & forms]
+    return same[0] if len(same) == 1 else None
+
+
+_ASKS = re.compile(r"(?:which|what|who|where|when|why|how)\b", re.I)
+_SPEAKER = re.compile(r"^(?:it|this|that|answer|i'm|i am|we|i)\s+(?:is\s+)?")
+
+
+def letter(text: str) -> tuple[str, str] | None:
+    """The option letter that a claim begins with, and what follows it.
+
+    Example:
+        >>> letter("(b) blue"), letter("A dog"), letter("B is correct")
+        (('B', 'blue'), None, ('B', 'is correct'))
+    """
+    text = text.strip()
+    alone = _ALONE.match(text)
+    if alone:
+        return alone[1].upper(), text[alone.end(1) :].strip(" .,:;!*)]")
+    found = _BRACKETED.match(text) or _MARKED.match(text)
+    if found and (found[1].isupper() or text[0] in "([{<" or text[1:2] in ").:"):
+        kept = text[found.end(1) : found.start(2)].strip()
+        separator = kept if kept in ("/", "|", "&", "+", ",") else ""
+        return found[1].upper(), f"{separator} {found[2]}".strip()
+    spoken = _SPOKEN.match(text)
+    if spoken and not (spoken[1] == "I" and re.match(r"I\s+(?!is\b)", text)):
+        if spoken[1] == "A" and re.match(r"A\s+(?:for|it|i|as)\b", text):
+            return None
+        return spoken[1], spoken[2].strip()
+    return None
+
+
+def _lettered(mark: str, rest: str, choices: Sequence[str]) -> int | None:
+    """The option of that letter; None where what follows names another, hedges or denies."""
+    place = ord(mark) - 65
+    if place >= len(choices):
+        return None
+    if not rest.strip(" .,:;!*"):
+        return place
+    instead = _INSTEAD.match(rest)
+    if instead:
+        denied = instead[1] if "(" in instead[1] else instead[1].rstrip(")")
+        other = resolve(opening(denied), choices)
+        if other not in (None, place):
+            return place
+    correct = CORRECT.match(rest)
+    if correct and not REFUSED.match(rest):
+        rest = rest[correct.end() :]
+    same = equal(rest, choices)
+    if same is not None:
+        return place if same == place else None
+    named_too = _worded(first_sentence(opening(rest))[0], choices)
+    counted = _by_value(quantity.only(first_sentence(rest)[0]), choices)
+    if any(other not in (None, place) for other in (named_too, counted)):
+        return None
+    return place if _stands(place, rest, choices) else None
+
+
+def _stands(place: int, rest: str, choices: Sequence[str]) -> bool:
+    """Whether what follows an answer leaves it standing."""
+    rest = rest.strip()
+    if not rest.strip(" .,:;!*)"):
+        return True
+    said = _masked(rest, choices, place)
+    if HEDGE.search(said) or REFUSED.match(rest) or CORRECTION.search(f" {said}"):
+        return False
+    if rest.rstrip(" \"')").endswith("?") or ALTERNATIVE.match(rest):
+        return False
+    spoken = _DENIED.sub(" ", CONTRAST.sub(" ", rest))
+    mark = chr(65 + place)
+    for pattern in (_OTHERS, _LISTED, _AND_OTHER):
+        for found in pattern.finditer(spoken):
+            other = found[1] or found[2]
+            if other != mark and ord(other) - 65 < len(choices):
+                return False
+    return not _contradicted(place, spoken, choices)
+
+
+def _contradicted(place: int, rest: str, choices: Sequence[str]) -> bool:
+    """Whether an explanation says of the thing what another option says of it."""
+    texts = [simplest(choice).split() for choice in choices]
+    own = " ".join(texts[place])
+    for sentence in _SENTENCE.split(EXPLANATION.sub("", rest)):
+        if DENIAL.search(sentence):
+            continue
+        said = simplest(sentence)
+        padded = f" {said} "
+        if own and f" {own} " in padded:
+            continue
+        for at, words in enumerate(texts):
+            joined = " ".join(words)
+            if at == place or not joined:
+                continue
+            if len(words) >= 3 and len(texts[place]) >= 2:
+                unique = set(words) - set(texts[place])
+                mine = set(texts[place]) - set(words)
+                spoken = set(said.split())
+                if unique and unique <= spoken and not mine & spoken:
+                    return True
+            if any(
+                after == joined or after.startswith(f"{joined} and ") for after in _predicates(said)
+            ):
+                return True
+    return False
+
+
+def _worded(text: str, choices: Sequence[str]) -> int | None:
+    """The option that a sentence is: "The car is blue", "blue (B)", "Blue is right"."""
+    text = text.strip(" \t\n.,:;!")
+    if not text or len(text) > _LONGEST:
+        return None
+    found = equal(text, choices)
+    if found is not None:
+        return found
+    last = _LAST.match(text)
+    if last:
+        mark = last[2] or last[3]
+        place = ord(mark) - 65
+        named_too = _worded(last[1], choices)
+        return place if named_too == place and place < len(choices) else None
+    shorter = CONTRAST.sub("", EXPLANATION.sub("", text)).strip(" .,:;!(-–—")
+    for cut in (shorter, PLACE.sub("", shorter)):
+        if cut and cut != text:
+            found = _worded(cut, choices)
+            if found is not None:
+                return found
+    colour = _IS_COLOUR.match(text)
+    if colour:
+        found = equal(colour[1], choices)
+        if found is not None:
+            return found
+    correct = re.search(r"\s(?:is|ist|est|es|è|é)\s|が|是", text)
+    if correct:
+        head, tail = text[: correct.start()], text[correct.start() :]
+        if (match := CORRECT.match(tail)) and match.end() == len(tail):
+            found = equal(without_lead(head), choices)
+            if found is not None:
+                return found
+    return _by_forms(text, choices)
+
+
+def _by_forms(text: str, choices: Sequence[str]) -> int | None:
+    forms = _forms(text)
+    same = [i for i, choice in enumerate(choices) if simplest(choice) in forms]
+    if not same:
+        short = {_POSITION.sub("", form) for form in forms if len(form.split()) <= 4}
+        same = [
+            i
+            for i, choice in enumerate(choices)
+            if short - {""} & short and (_forms(choice) & (forms | short) - {""})
+        ]
+    if len(same) == 1:
+        return None if _other_predicate(text, same[0], choices) else same[0]
+    if not same:
+        bare = _without_article(simplest(text))
+        if bare != simplest(text):
+            again = [
+                i for i, c in enumerate(choices) if _without_article(simplest(c)) == bare and bare
+            ]
+            return again[0] if len(again) == 1 else None
+    return None
+
+
+def _without_article(text: str) -> str:
+    first, _, rest = text.partition(" ")
+    return rest if first in FOREIGN_ARTICLES and rest else text
+
+
+def _forms(text: str) -> set[str]:
+    """The plainest form of a text, whole and as what follows "is": "collar is red" and "red"."""
+    text = without_lead(PLACE.sub("", text.strip(" .,:;!")))
+    whole = simplest(_ONE.sub("", text) or text)
+    subject = _COPULA.search(whole)
+    forms = {whole, _POSITION.sub("", whole)}
+    if subject is not None and not DENIAL.search(whole[: subject.start()]):
+        for after in _predicates(whole)[-1:]:
+            forms |= {after, _POSITION.sub("", after), _without_article(after)}
+            forms |= {_without_article(_POSITION.sub("", after))}
+    return forms - {""}
+
+
+def _predicates(plainly: str) -> list[str]:
+    """What follows each "is" of a text in its plainest form."""
+    found = []
+    for match in _COPULA.finditer(plainly):
+        after = plainly[match.end() :].strip()
+        while (shorter := _DOING.sub("", after)) not in ("", after):
+            after = shorter
+        if after:
+            found.append(_POSITION.sub("", after) if after not in ("the", "a") else after)
+            if found[-1] != after:
+                found.append(after)
+    return found
+
+
+def _other_predicate(text: str, place: int, choices: Sequence[str]) -> bool:
+    """Whether another clause of the text says another option, or says anything at all of another
+    thing: "The car is red and the truck is blue".
+    """
+    clauses = [part for part in _AND_CLAUSE.split(text) if _COPULA.search(simplest(part))]
+    if len(clauses) < 2:
+        return False
+    if len(choices) == 1:
+        return True
+    for clause in clauses:
+        others = {simplest(c) for i, c in enumerate(choices) if i != place}
+        if others & _forms(clause):
+            return True
+    return False
+
+
+def first_sentence(text: str) -> tuple[str, str]:
+    """The first sentence, and the rest; a letter's full stop ends none."""
+    for found in _SENTENCE.finditer(text):
+        if text[: found.start()].strip():
+            return text[: found.start()].strip(), text[found.end() :].strip()
+    return text.strip(), ""
+
+
+def _masked(text: str, choices: Sequence[str], only: int | None = None) -> str:
+    """The text without the options' own words, which may hold "about" or "not sure"."""
+    text = canonical(text)
+    some = choices if only is None else (choices[only],)
+    for choice in sorted(some, key=len, reverse=True):
+        bare = plain(choice)
+        if len(bare) > 2:
+            text = re.sub(rf"(?<!\w){re.escape(bare)}(?!\w)", " # ", text, flags=re.I)
+    return text

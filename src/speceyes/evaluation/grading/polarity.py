@@ -1,0 +1,170 @@
+"""Yes or no, said in a word or in a whole sentence, by one rule for both.
+
+A word of its own ("Yes", "no,") counts most; without one a sentence with a verb says yes, and no
+where it is negated: "There is a dog." and "There is no dog.". Where a text says both, it says
+neither.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from speceyes.evaluation.grading.languages import (
+    ADVERBS,
+    AFFIRMATIONS,
+    HEDGE,
+    NEGATIONS,
+    TAKEN_BACK,
+    TRAIL,
+)
+
+_IDIOMS: Final = re.compile(
+    r"\b(?:no doubt(?: about it)?|without (?:a |any )?doubt|undoubtedly|not only|no problem|"
+    r"no wonder|no longer than|i have no doubts?(?: that)?|no question)\b",
+    re.I,
+)
+_WORDS = "|".join(
+    sorted((re.escape(w) for w in (AFFIRMATIONS | NEGATIONS) if w.isascii()), key=len, reverse=True)
+)
+_WORD: Final = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_BARELY = re.compile(r"\b(?:hardly|barely|scarcely)\b", re.I)
+_NOT = re.compile(
+    r"(?<!\w)(?:no|not|\w+n't|cannot|none|never|neither|nor|nobody|nothing|nowhere|absent|missing|"
+    r"lacks?|lacking|without any|free of|devoid of|fails? to|false|untrue|incorrect|"
+    r"kein\w*|nicht|nie|niemals|"
+    r"ne|n'(?=\w)|pas|aucune?|jamais|"
+    r"ningun[oa]?|ningún|nunca|"
+    r"non|nessun[oa]?|"
+    r"não|nenhuma?|"
+    r"niet|geen|"
+    r"не|нет|никаких)(?!\w)|n'(?=y\b|est\b|a\b)"
+    r"|不|没|沒|无|無|ない|ません|いません|ありません|없|않|아니|아닙",
+    re.I,
+)
+_VERB = re.compile(
+    r"(?<!\w)(?:is|are|was|were|am|isn't|aren't|wasn't|weren't|\w+'s|\w+'re|there's|do|does|did|"
+    r"don't|doesn't|didn't|can|can't|cannot|could|couldn't|see|sees|saw|shows?|contains?|has|have|"
+    r"hasn't|haven't|had|includes?|features?|depicts?|displays?|appears?|seems?|exists?|holds?|"
+    r"looks?|find|found|observe|spot|detect|notice|lacks?|wears?|stands?|sits?|lies|must|will|won't|"
+    r"ist|sind|gibt|sehe|zeigt|hat|enthält|befindet|"
+    r"est|sont|y a|voit|montre|contient|"
+    r"hay|está|están|veo|muestra|contiene|tiene|"
+    r"è|sono|c'è|vedo|mostra|"
+    r"há|é|são|estão|vejo|existe|tem|"
+    r"zijn|heeft|zie|toont|"
+    r"есть|вижу|видно|находится|имеется)(?!\w)"
+    r"|有|是|在|いる|います|ある|あります|です|ません|ない|있|없|이다|입니다",
+    re.I,
+)
+_CLAUSE = re.compile(
+    r"[.!?;:。！？；\n]+|,\s*(?=(?:but|however|though|although|while|and|so|yet|aber|mais|pero|ma|mas)\b)"
+    r"|\b(?:but|however|although|though|whereas|because|since|aber|mais|pero|weil|porque)\b|，|但",
+    re.I,
+)
+_STATEMENTS: Final = 3
+"""Clauses of a sentence that are read; what follows explains."""
+
+
+def answered(text: str) -> bool | None:
+    """Whether a claim says yes, with or without what may follow the word, such as "desu"."""
+    said = says(TRAIL.sub("", text))
+    return says(text) if said is None else said
+
+
+def says(text: str) -> bool | None:
+    """Whether a text without wrapping says yes; None where it doesn't decide.
+
+    Example:
+        >>> says("Yes, there is one."), says("There is no dog."), says("There is a dog.")
+        (True, False, True)
+        >>> says("Yes. Wait, no."), says("maybe"), says("a dog")
+        (None, None, None)
+    """
+    text = " ".join(text.split()) if "\n" not in text else text
+    if HEDGE.search(text) or _BARELY.search(text) or text.rstrip(" \"')").endswith(("?", "？")):
+        return None
+    text = _IDIOMS.sub(" ", text).strip()
+    back = TAKEN_BACK.search(text)
+    if back and back.start():
+        return None
+    words = _own_words(text)
+    if words:
+        return words[0] if len(set(words)) == 1 else None
+    said = [
+        not _NOT.search(clause) for clause in _CLAUSE.split(text) if clause and _VERB.search(clause)
+    ]
+    if not said:
+        return _elliptic(text)
+    said = said[:_STATEMENTS]
+    return said[0] if len(set(said)) == 1 else None
+
+
+def _own_words(text: str) -> list[bool]:
+    """What words that stand for themselves say, in order: at the start of a clause, or its end."""
+    found: list[bool] = []
+    folded = text.casefold()
+    first = _cjk(folded)
+    if first is not None:
+        return [first]
+    for clause in re.split(r"[.,;:!?\n/|()–—。，、！？；：]+|\s-\s", folded):
+        words = _WORD.findall(clause)
+        if not words:
+            continue
+        at = 0
+        while at < len(words) and words[at] in _FILLERS:
+            at += 1
+        start = words[at] if at < len(words) else ""
+        alone = len(words) - at == 1
+        if (
+            start in NEGATIONS
+            and (alone or start not in _DETERMINERS or words[at + 1] in _AFTER_NO)
+        ) or (start in ADVERBS and words[at + 1 : at + 2] == ["not"]):
+            found.append(False)
+        elif start in AFFIRMATIONS and (alone or start in _PLAIN_YES):
+            found.append(True)
+        elif not found and start == "not" and (alone or words[at + 1] in _AFTER_NOT):
+            found.append(False)
+        for before, word in zip(words[at:], words[at + 1 :], strict=False):
+            if word in _PLAIN_YES:
+                found.append(True)
+            elif (word in ("no", "nope") and (before in _LINKS and word == words[-1])) or (
+                word == "no" and before in ("or", "and", "yes")
+            ):
+                found.append(False)
+    return found
+
+
+_FILLERS: Final = frozenset(
+    "so well oh ah ok okay thus hence therefore then um uh the answer is and hmm sure of course "
+    "i think believe say would guess".split()
+)
+_DETERMINERS: Final = frozenset(("no", "non", "não", "negative", "false", "incorrect"))
+_AFTER_NO: Final = frozenset("there it i they he she we this that the its because as sir".split())
+_AFTER_NOT: Final = frozenset("at really in that so as any visible present there exactly".split())
+_PLAIN_YES: Final = frozenset("yes yeah yep yup ja oui sí sì sim да evet".split())
+_LINKS: Final = frozenset("be is a an say answer wait actually or and definitely clearly".split())
+
+
+def _cjk(text: str) -> bool | None:
+    """What a Chinese, Japanese or Korean answer begins with; None in other scripts."""
+    text = text.lstrip(" \"'(（")
+    if re.match(
+        r"不是|不对|不對|不[,，。!]|不$|否|没有|沒有|没[,，。]|没$|いいえ|いや|아니요|아니오|아뇨",
+        text,
+    ):
+        return False
+    if re.match(
+        r"是的|是[,，。!]|是$|对的?[,，。!]|对的?$|對|有的|有[,，。!]|有$|はい|ええ|네|예[,.\s]|예$|正确",
+        text,
+    ):
+        return True
+    return None
+
+
+def _elliptic(text: str) -> bool | None:
+    """A phrase without a verb: "Not that I can see" says no, a noun says nothing."""
+    words = _WORD.findall(text.casefold())
+    if words[:1] == ["not"] and len(words) <= 6:
+        return False
+    return None
