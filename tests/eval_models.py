@@ -12,7 +12,7 @@ from typing import Any
 from demo_models import Card, cards
 from speceyes.evaluation import arms, benchmarks
 from speceyes.evaluation.arms import Ground
-from speceyes.evaluation.eval_command import Plan, evaluate
+from speceyes.evaluation.evaluate import Plan, evaluate
 from speceyes.evaluation.runs import Run
 from speceyes.fingerprint import fingerprint
 from speceyes.models.scripted import ScriptedModel
@@ -102,6 +102,7 @@ def run_in(
     delay_s: float = 0.0,
     n: int = COUNT,
     names: tuple[str, ...] = ("min", "log"),
+    max_failures: float = 0.2,
     **plan: Any,
 ) -> Run:
     """Runs or resumes the evaluation in a folder."""
@@ -113,7 +114,9 @@ def run_in(
     asked = Plan(arms.chosen(names), **{"batch_size": 2, "sweep_batch": (1,), **plan})
     asked_ground = ground_of(items, delay_s=delay_s, batch_size=asked.batch_size)
     fixed = fixed_of(asked_ground, asked, n)
-    return evaluate(samples, asked_ground, asked, folder=folder, fixed=fixed)
+    return evaluate(
+        samples, asked_ground, asked, folder=folder, fixed=fixed, max_failures=max_failures
+    )
 
 
 if __name__ == "__main__":

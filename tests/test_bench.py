@@ -78,12 +78,6 @@ def ground() -> Shaped:
     return made
 
 
-@pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line hushes libraries for good; here it would hush other tests' logs too."""
-    monkeypatch.setattr("speceyes.cli._hush", lambda: None)
-
-
 def test_every_arm_answers_the_same_and_is_counted(ways: list[Arm]) -> None:
     queries = [item.query for item in questions("heldout", 6)]
     # Compiling takes half a minute; test_compiled.py holds compiled steps against plain ones.
@@ -397,7 +391,7 @@ def test_pictures_are_svg_that_stands_alone() -> None:
 
 
 def test_the_command_prints_a_table_and_writes_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: None
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "bench.json"
     words = "bench --queries 3 --repeats 1 --arms speceyes,reference --out".split()
@@ -414,9 +408,7 @@ def test_the_command_prints_a_table_and_writes_json(
     assert "--queries must be at least 1" in capsys.readouterr().err
 
 
-def test_the_command_fills_a_folder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: None
-) -> None:
+def test_the_command_fills_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "bench"
     words = (
         "bench --shapes tiny-small,tiny-large --sweep accept-rate=0:1,queries=2:3 --queries 2 "
@@ -450,7 +442,7 @@ def test_the_command_fills_a_folder(
     ],
 )
 def test_the_command_says_what_is_wrong(
-    words: str, problem: str, capsys: pytest.CaptureFixture[str], quiet: None
+    words: str, problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", *words.split()]) == 2
     assert problem in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import csv
 import json
@@ -19,9 +18,9 @@ from hypothesis import strategies as st
 
 from served import pipeline, serving
 from speceyes import ScriptedModel
+from speceyes.cli import parser
 from speceyes.errors import ConfigError, ModelError
-from speceyes.evaluation import bench_command
-from speceyes.server import load_command, load_target
+from speceyes.server import load_run, load_target
 from speceyes.server.load_client import LoadClient, Outcome, offer, saturate
 from speceyes.server.load_report import Step, costs, figures, problems
 from speceyes.server.load_shots import (
@@ -44,16 +43,8 @@ from support.processes import started
 OK = b'{"id": "%d", "choices": [{"message": {"content": "%d"}}]}'
 
 
-def _parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser()
-    shared = argparse.ArgumentParser(add_help=False)
-    bench = bench_command.add(top.add_subparsers(), shared)
-    load_command.extend(bench, bench_command.run)
-    return top
-
-
 def _run(*arguments: str) -> int:
-    options = _parser().parse_args(["bench", *arguments])
+    options = parser().parse_args(["bench", *arguments])
     code: int = options.run(options)
     return code
 
@@ -325,9 +316,9 @@ def test_memory_is_read(loaded: tuple[int, Path]) -> None:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer questions, and fewer requests before the first step."""
-    monkeypatch.delenv(load_command.KEY, raising=False)
-    monkeypatch.setattr(load_command, "CARDS", 3)
-    monkeypatch.setattr(load_command, "AT_ONCE", 4)
+    monkeypatch.delenv(load_run.KEY, raising=False)
+    monkeypatch.setattr(load_run, "CARDS", 3)
+    monkeypatch.setattr(load_run, "AT_ONCE", 4)
 
 
 @pytest.mark.usefixtures("few")

@@ -22,12 +22,6 @@ needs_weights = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def _leave_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """main() hushes libraries for the whole process, which other tests must not feel."""
-    monkeypatch.setattr(cli, "_hush", lambda: None)
-
-
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.png"
@@ -80,6 +74,80 @@ def test_wrong_arguments_are_code_2(
         cli.main(arguments)
     assert left.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["dance"], ["eval", "--nope"]])
+def test_nothing_heavy_is_imported_before_a_command_runs(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from speceyes.cli import main\n"
+        "try:\n"
+        f"    main({arguments})\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "heavy = {'numpy', 'PIL', 'torch', 'transformers', 'asyncio', 'mcp', 'fastapi', 'tqdm'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_defaults_that_help_shows_are_those_that_hold() -> None:
+    """They stand in the command's module once more, so that its help imports nothing."""
+    from speceyes.calibration.record import MEANINGS, RISKS
+    from speceyes.cli import bench_serve, calibrate, mcp, serve
+    from speceyes.integrations.mcp_server import TOOL, McpLimits
+    from speceyes.scoring.scores import AGGREGATES
+    from speceyes.server.limits import ServerLimits
+    from speceyes.server.load_server import KEY
+    from speceyes.server.load_target import PAIRS
+
+    server, here = ServerLimits(), McpLimits()
+    assert {name: value for name, value, _ in serve.LIMITS} == {
+        "queue": server.capacity,
+        "per-key": server.per_client,
+        "max-images": server.images,
+        "max-pixels": server.image.max_pixels,
+        "max-body": server.body_bytes,
+        "timeout": server.seconds,
+    }
+    assert {name: value for name, value, _ in mcp.LIMITS} == {
+        "max-images": here.images,
+        "max-pixels": here.image.max_pixels,
+        "max-bytes": here.image.max_bytes,
+        "queue": here.waiting,
+    }
+    assert f"one tool, {TOOL}," in mcp.ABOUT
+    assert (RISKS, tuple(MEANINGS)) == (calibrate.RISKS, calibrate.LABELS)
+    assert calibrate.AGGREGATES == AGGREGATES
+    assert (bench_serve.PAIRS, bench_serve.KEY) == (PAIRS, KEY)
+
+
+def test_env_tells_what_a_report_of_a_fault_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["env", "--no-models"]) == 0
+    told = capsys.readouterr().out
+    for name in ("speceyes", "python", "torch", "transformers", "torchvision", "numpy", "pillow"):
+        assert f"\n{name} " in f"\n{told}"
+    assert "qwen-vl-utils" in told and "device            cpu, " in told
+    assert "sandbox" in told and "ocr" in told
+
+
+@needs_weights
+def test_env_tells_how_models_are_driven(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["env", "--json", "--small", str(tiny.SMALL)]
+    assert cli.main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told["models"]) == [str(tiny.SMALL)]
+    assert told["models"][str(tiny.SMALL)]["class"] == "HFModel"
+    assert told["versions"]["speceyes"] == speceyes.__version__
+    # One that can't be loaded is told beside the others.
+    assert cli.main([*words, "--large", str(tmp_path)]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert "error" in told["models"][str(tmp_path)] and "class" in told["models"][str(tiny.SMALL)]
 
 
 def _fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -140,9 +208,11 @@ def test_an_unforeseen_error_is_one_line_and_debug_shows_it(
     def broken() -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr(cli, "_bundled", broken)
-    code, line = _fails(["ask", str(photo), "What?"], capsys)
-    assert code == 1 and "ZeroDivisionError: two lines" in line
+    monkeypatch.setattr(tiny, "settings", broken)
+    assert cli.main(["ask", str(photo), "What?"]) == 1
+    error, versions = capsys.readouterr().err.splitlines()
+    assert error == "speceyes: error: ZeroDivisionError: two lines (--debug shows where)"
+    assert all(f"{name} " in versions for name in ("speceyes", "python", "torch", "transformers"))
     with pytest.raises(ZeroDivisionError):
         cli.main(["ask", str(photo), "What?", "--debug"])
 
@@ -153,7 +223,7 @@ def test_an_interruption_is_code_130(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_bundled", interrupted)
+    monkeypatch.setattr(tiny, "settings", interrupted)
     assert cli.main(["ask", str(photo), "What?"]) == 130
     assert capsys.readouterr().err.strip() == "speceyes: interrupted"
 

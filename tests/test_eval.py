@@ -30,10 +30,10 @@ from speceyes.calibration import Calibration
 from speceyes.errors import ConfigError, InputError
 from speceyes.evaluation import arms, benchmarks, manifest, paper_table
 from speceyes.evaluation.analysis import figures
-from speceyes.evaluation.calibrate_command import bad_drafts, measured, scoring_of
-from speceyes.evaluation.eval_command import Plan, evaluate
+from speceyes.evaluation.calibrate_run import bad_drafts, measured, scoring_of
 from speceyes.evaluation.eval_progress import Progress
 from speceyes.evaluation.eval_report import brief, markdown, to_csv
+from speceyes.evaluation.evaluate import Plan, evaluate
 from speceyes.evaluation.harness import Phase, _ask
 from speceyes.evaluation.intervals import (
     aurc_interval,
@@ -393,14 +393,9 @@ def test_a_calibration_from_a_run_makes_a_gate_for_its_drafter(run: Run, tmp_pat
 
     out = tmp_path / "gate.json"
     arguments = ["calibrate", str(run.folder), "--target", "0.3", "--delta", "0.2"]
-    hushed = cli._hush
-    cli._hush = lambda: None  # type: ignore[assignment]
-    try:
-        assert cli.main([*arguments, "--out", str(out)]) == 0
-        assert cli.main([*arguments, "--out", str(out), "--by-kind"]) == 0
-        assert cli.main([*arguments, "--k", "500"]) == 2
-    finally:
-        cli._hush = hushed
+    assert cli.main([*arguments, "--out", str(out)]) == 0
+    assert cli.main([*arguments, "--out", str(out), "--by-kind"]) == 0
+    assert cli.main([*arguments, "--k", "500"]) == 2
     made = Calibration.load(out)
     gate = SeparabilityGate.from_calibration(out)
     assert made.scoring == scoring_of(run, "min")
@@ -431,14 +426,9 @@ def test_labels_need_no_human(run: Run) -> None:
 def test_the_command_line_reports(run: Run, tmp_path: Path, capsys: Any) -> None:
     from speceyes import cli
 
-    hushed = cli._hush
-    cli._hush = lambda: None  # type: ignore[assignment]
-    try:
-        assert cli.main(["report", str(run.folder), "--out", str(tmp_path)]) == 0
-        assert cli.main(["report", str(tmp_path)]) == 2
-        assert cli.main(["eval", "scenes", "--out", str(tmp_path), "--arms", "mim"]) == 2
-    finally:
-        cli._hush = hushed
+    assert cli.main(["report", str(run.folder), "--out", str(tmp_path)]) == 0
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert cli.main(["eval", "scenes", "--out", str(tmp_path), "--arms", "mim"]) == 2
     said = capsys.readouterr()
     assert "| agent alone |" in said.out
     assert "did you mean 'min'?" in said.err

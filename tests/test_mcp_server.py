@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import io
@@ -24,27 +23,15 @@ from PIL import Image
 
 from served import data_url, pipeline, until
 from speceyes import SpecPipeline, tiny
+from speceyes.cli import parser
 from speceyes.errors import ConfigError, ImageError
 from speceyes.images import ImageLimits
-from speceyes.integrations import mcp_command
 from speceyes.integrations.mcp_server import TOOL, McpLimits, confined, mcp_server
 from speceyes.tiny.scenes import questions
 
 mcp = pytest.importorskip("mcp", reason="the extra 'mcp' is not installed")
 
 RED = Image.new("RGB", (64, 48), "red")
-START = """\
-import argparse, sys
-from speceyes.integrations import mcp_command
-shared = argparse.ArgumentParser(add_help=False)
-shared.add_argument("--device")
-shared.add_argument("--threshold", type=float)
-shared.add_argument("--debug", action="store_true")
-top = argparse.ArgumentParser()
-mcp_command.add(top.add_subparsers(), shared)
-options = top.parse_args(["mcp", *sys.argv[1:]])
-sys.exit(options.run(options))
-"""
 needs_weights = pytest.mark.skipif(
     not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"
 )
@@ -214,8 +201,6 @@ def test_no_name_leads_out(tmp_path_factory: pytest.TempPathFactory, parts: list
 
 @needs_weights
 def test_the_tiny_pair_answers_over_stdio(tmp_path: Path) -> None:
-    script = tmp_path / "start.py"
-    script.write_text(START, encoding="utf-8")
     items = list(questions("heldout", 40))
     hard = next(item for item in items if item.kind == "card/same")
     easy = next(item for item in items if item.kind == "large/colour")
@@ -230,7 +215,7 @@ def test_the_tiny_pair_answers_over_stdio(tmp_path: Path) -> None:
         return [result.structured_content for result in await asyncio.gather(*calls)]
 
     command = mcp.StdioServerParameters(
-        command=sys.executable, args=[str(script)], env=dict(os.environ)
+        command=sys.executable, args=["-m", "speceyes", "mcp"], env=dict(os.environ)
     )
     with (tmp_path / "log").open("w", encoding="utf-8") as log:
         draft, agent = talk(mcp.stdio_client(command, errlog=log), words)
@@ -281,11 +266,7 @@ def test_it_answers_over_streamable_http() -> None:
 
 
 def test_others_are_let_in_only_on_purpose() -> None:
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--debug", action="store_true")
-    top = argparse.ArgumentParser()
-    mcp_command.add(top.add_subparsers(), shared)
-    options = top.parse_args(["mcp", "--http", "--host", "0.0.0.0"])
+    options = parser().parse_args(["mcp", "--http", "--host", "0.0.0.0"])
     with pytest.raises(ConfigError, match="--anyone"):
         options.run(options)
     with pytest.raises(ConfigError, match="images=0"):

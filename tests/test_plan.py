@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from pathlib import Path
@@ -12,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speceyes.cli import parser
 from speceyes.errors import ConfigError
-from speceyes.server import plan_command
 from speceyes.server.plan import Costs, Fleet, forecast
 from speceyes.server.plan_simulation import simulate
 from speceyes.server.plan_sizing import sized
@@ -22,9 +21,7 @@ PAPER = Costs(beta=0.8, alpha=0.7, c_judge=0.05, c_draft=0.04, l_tools=1.0, l_re
 
 
 def _run(*arguments: str) -> int:
-    top = argparse.ArgumentParser()
-    plan_command.add(top.add_subparsers(), argparse.ArgumentParser(add_help=False))
-    options = top.parse_args(["plan", *arguments])
+    options = parser().parse_args(["plan", *arguments])
     code: int = options.run(options)
     return code
 

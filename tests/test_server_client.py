@@ -20,8 +20,9 @@ import pytest
 from served import asking, data_url, until
 from speceyes import tiny
 from speceyes.cli import main, parser
+from speceyes.cli.models import pipeline
 from speceyes.errors import ConfigError
-from speceyes.server import command
+from speceyes.server.run import is_loopback
 from speceyes.tiny.scenes import questions
 from support.processes import started
 
@@ -211,12 +212,12 @@ def test_it_lets_no_one_in_without_keys(capsys: pytest.CaptureFixture[str]) -> N
 def test_options_that_do_not_go_together(arguments: list[str], says: str) -> None:
     options = parser().parse_args(["serve", *arguments])
     with pytest.raises(ConfigError, match=says):
-        command.pipeline(options)
+        pipeline(options)
 
 
 def test_addresses_that_stay_here() -> None:
     stays = ["localhost", "127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "10.0.0.1", "host"]
-    assert [command._loopback(host) for host in stays] == [True] * 4 + [False] * 4
+    assert [is_loopback(host) for host in stays] == [True] * 4 + [False] * 4
 
 
 @needs_weights
@@ -233,7 +234,7 @@ def test_engines_behind_addresses_are_asked(monkeypatch: pytest.MonkeyPatch) -> 
         options = parser().parse_args(
             ["serve", "--large", f"{first}#large", "--small", second, "--top-k", "9"]
         )
-        pipe = command.pipeline(options)
+        pipe = pipeline(options)
         assert pipe.schedule == "overlapped"
         with serving(pipe) as served:
             body = {**asking(), "messages": _scene(1)[1]}

@@ -20,8 +20,7 @@ from pathlib import Path
 
 from vllm_cpu import build, serving, venv
 
-from speceyes.server.plan import Costs, Fleet, forecast
-from speceyes.server.plan_command import read
+from speceyes.server.plan import Costs, Fleet, forecast, read_costs
 from speceyes.server.plan_simulation import simulate
 
 SLOTS = 16
@@ -57,7 +56,7 @@ def main(out: Path) -> int:
         load = ["--requests", "360", "--loads", "0.3,0.5,0.7", "--faults", "0", "--out", str(out)]
         bench = [sys.executable, "-m", "speceyes", "bench", "--serve", *urls, *load]
         code = subprocess.run(bench, check=False).returncode
-    told, gain = read(out / "load.json")
+    told, gain = read_costs(out / "load.json")
     costs = Costs.of(told)
     fleet = Fleet(large=1, small=0, servers=2, slots=SLOTS, gain=min(gain or 1.0, SLOTS))
     print(f"\n{costs}\n{fleet}\n")  # noqa: T201  (a command's own voice)

@@ -17,6 +17,7 @@ from typing import Any
 from speceyes.errors import ConfigError
 from speceyes.evaluation.bench_arms import AGENT, REFERENCE, Arm
 from speceyes.evaluation.bench_memory import Peak
+from speceyes.evaluation.failures import FailureCount, Failures, merged
 from speceyes.types import Query
 
 
@@ -37,6 +38,7 @@ class Measured:
         cpu_s: Seconds of the CPU, of all threads together: hardly disturbed by other processes.
         phases_s: Seconds of all phases by the results' own timings, which the cost model of
             `speceyes.efficiency` predicts from.
+        failures: Failed queries, and failed judgements and drafts among the others.
     """
 
     seconds: float
@@ -50,6 +52,7 @@ class Measured:
     grew: int | None = None
     cpu_s: float | None = None
     phases_s: float | None = None
+    failures: tuple[Failures, ...] = ()
 
 
 def measure(
@@ -99,9 +102,11 @@ def once(way: Arm, queries: Iterable[Query]) -> Measured:
     with Peak(way.models[0].device) as peak:
         start, cpu = time.perf_counter(), time.process_time()
         results = []
+        failed = FailureCount(way.name)
         phases_s = 0.0
         for one in way.run(queries):
             results.append((one.query_id, one.answer, one.route))
+            failed.add(one)
             spent = one.timings
             phases_s += sum(
                 s or 0.0 for s in (spent.judge, spent.draft, spent.gate, spent.fallback)
@@ -129,7 +134,13 @@ def once(way: Arm, queries: Iterable[Query]) -> Measured:
         grew=grew_by,
         cpu_s=cpu,
         phases_s=phases_s,
+        failures=tuple(failed.found),
     )
+
+
+def failures(found: Mapping[str, Sequence[Measured]]) -> list[Failures]:
+    """Failed queries by arm, over all repeats."""
+    return merged(run.failures for runs in found.values() for run in runs)
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:

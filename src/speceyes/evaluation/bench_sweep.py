@@ -10,6 +10,7 @@ from typing import Any
 from speceyes.errors import ConfigError
 from speceyes.evaluation.bench import Measured, once, summarise
 from speceyes.evaluation.bench_arms import Arm
+from speceyes.evaluation.failures import Failures, merged
 from speceyes.types import Query
 
 DEFAULTS: Mapping[str, tuple[float, ...]] = {
@@ -100,7 +101,7 @@ def run(
     repeats: int = 1,
     warm_up: int = 8,
     step: Callable[[str], None] | None = None,
-) -> dict[float, dict[str, Any]]:
+) -> tuple[dict[float, dict[str, Any]], list[Failures]]:
     """Runs every arm at every point, as often as `repeats` says, points and arms taking turns.
 
     Args:
@@ -110,7 +111,7 @@ def run(
         step: Told what is finished.
 
     Returns:
-        By value, what `summarise` gives.
+        By value, what `summarise` gives; and failed queries by arm, over all values.
     """
     found: dict[float, dict[str, list[Measured]]] = {}
     for point in points:
@@ -124,7 +125,10 @@ def run(
                 found[point.value][way.name].append(once(way, point.queries()))
                 if step is not None:
                     step(f"{way.name} at {point.value:g}")
-    return {point.value: summarise(found[point.value], point.count) for point in points}
+    failed = merged(
+        run.failures for arms in found.values() for runs in arms.values() for run in runs
+    )
+    return {point.value: summarise(found[point.value], point.count) for point in points}, failed
 
 
 def table(name: str, found: Mapping[float, Mapping[str, Any]]) -> str:

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, final
 
 from speceyes.ahead import offered
+from speceyes.environment import machine, versions
 from speceyes.errors import InputError
+from speceyes.evaluation.failures import counted, plain
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.progress import Bars
-from speceyes.evaluation.report import Page
+from speceyes.evaluation.report import NAMES, Page
 from speceyes.evaluation.row import Item, Row
 from speceyes.evaluation.summary import ARMS, summarise
 from speceyes.types import Query, Result, Timings
@@ -182,7 +181,12 @@ class Demo:
                 "aggregate": self._gate.aggregate,
             },
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-            "machine": _machine(),
+            "machine": {**machine(), "versions": versions()},
+            "failures": plain(
+                one
+                for arm in ARMS
+                for one in counted(NAMES[arm], (row.result for row in rows if row.arm == arm))
+            ),
             **self._notes,
         }
         text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
@@ -254,19 +258,3 @@ def _check_ids(batch: Sequence[Item], used: set[str]) -> None:
 def _light(row: Row) -> Row:
     """The row without its trajectory, whose images only the page and the file need."""
     return replace(row, result=replace(row.result, trajectory=None))
-
-
-def _machine() -> dict[str, Any]:
-    names = ("speceyes", "torch", "transformers", "numpy")
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed as a package"
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-        "versions": versions,
-    }

@@ -9,17 +9,16 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from speceyes.calibration.provenance import write_whole
+from speceyes.environment import versions
 from speceyes.errors import ConfigError, InputError
 
 _VERSION = 1
-_PACKAGES = ("speceyes", "torch", "transformers", "torchvision", "numpy", "pillow", "tokenizers")
 _WEIGHTS = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")
 
 
@@ -64,20 +63,10 @@ def surroundings() -> dict[str, Any]:
     """Versions, hardware and code of this very process."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions("tokenizers"),
         "hardware": _hardware(),
         "code": _code(),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
 
 
 def _hardware() -> dict[str, Any]:

@@ -274,6 +274,10 @@ def _options(names: Mapping[str, str]) -> str:
 
 def _headline(summary: Mapping[str, Any]) -> str:
     funnel, agent = summary["arms"]["funnel"], summary["arms"]["agent"]
+    broken = [one for one in summary.get("failures", ()) if one["failed"] == one["n"]]
+    if broken:
+        names = escape("; ".join(one["arm"] for one in broken))
+        return f"<b>Every query failed</b> in {names}: {escape(broken[0]['first'])}"
     cut = "The run was interrupted; of what was finished, " if summary.get("interrupted") else ""
     start = "the" if cut else "The"
     return (
@@ -354,6 +358,6 @@ def _about(summary: Mapping[str, Any]) -> str:
         f"Gate: threshold {gate['threshold']:g}, K = {gate['top_k']}, {gate['aggregate']}. "
         f"Only the agent was right on {against['only_agent_right']} queries, only the funnel on "
         f"{against['only_funnel_right']} (exact McNemar p = {against['mcnemar_p']:.2g}). "
-        f"{machine['system']}, {machine['cpus']} CPUs, Python {machine['python']}, {versions}. "
+        f"{machine['system']}, {machine['cpus']} CPUs, {versions}. "
         f"Started {summary['started']}."
     )

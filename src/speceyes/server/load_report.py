@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from speceyes.evaluation import bench_plots as plots
+from speceyes.evaluation.failures import Failures
 from speceyes.server import load_plot
 from speceyes.server.load_client import Outcome
 from speceyes.server.load_shots import BUSY, EXPECTED, GONE, PLAIN
@@ -130,6 +131,19 @@ def problems(
     return found
 
 
+def failures(name: str, outcomes: Sequence[Outcome]) -> Failures:
+    """Plain requests that got no answer, those aside that a full server turned away.
+
+    Args:
+        name: What was sent, in messages.
+        outcomes: Of all requests.
+    """
+    plain = [one for one in outcomes if one.shot.kind == PLAIN]
+    failed = [one for one in plain if one.kind != "answer" and one.status not in BUSY]
+    first = f"{failed[0].status} {failed[0].code}" if failed else ""
+    return Failures(name, len(failed), len(plain), first)
+
+
 def costs(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
     """What the answers' `speceyes` fields say of shares and of seconds a query in each phase.
 
@@ -221,7 +235,7 @@ def write(out: Path, report: Mapping[str, Any], outcomes: Sequence[tuple[int, Ou
 
     Args:
         out: The folder; made if need be.
-        report: What `load_command` prints.
+        report: What `speceyes bench --serve` prints.
         outcomes: (number of its step, outcome) of every request.
     """
     out.mkdir(parents=True, exist_ok=True)

@@ -197,7 +197,7 @@ def _end_with_parent() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves it on a free port of this machine; the exit code."""
     from speceyes.server.app import application
-    from speceyes.server.command import run_app
+    from speceyes.server.run import run_app
 
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--pair", choices=PAIRS, required=True)

@@ -11,9 +11,11 @@ insensitivity of processor sharing), so that a chain of births and deaths gives 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -286,3 +288,36 @@ def _calls(work: float, replicas: int, fleet: Fleet) -> float:
     logs = np.concatenate([[0.0], np.cumsum(math.log(work) - np.log(speed))])
     shares = np.exp(logs - logs.max())
     return float((shares * np.arange(_STATES + 1)).sum() / shares.sum())
+
+
+def read_costs(path: Path) -> tuple[Mapping[str, Any], float | None]:
+    """(a query's costs, gain of batching or None) of a load test or of a demo's summary.
+
+    Raises:
+        ConfigError: It can't be read, or has no costs.
+    """
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{path} can't be read: {exc}") from exc
+    if isinstance(told, dict) and isinstance(told.get("alone"), dict):
+        costs, whole = told["alone"], told.get("full", {}).get("per_s")
+        try:
+            one = Costs.of(costs)
+        except ConfigError as exc:
+            raise ConfigError(f"{path}: {exc}") from None
+        # Both models together: what was done in a second, over what one does alone in it.
+        return costs, None if not whole else max(1.0, whole * (one.large + one.small))
+    model = told.get("cost_model") if isinstance(told, dict) else None
+    if isinstance(model, dict):
+        costs = {
+            **{name: told.get(name) for name in ("beta", "alpha")},
+            "c_judge": model.get("c_judge_s"),
+            "c_draft": model.get("c_draft_s"),
+            "l_tools": model.get("l_agent_on_fallback_s"),
+        }
+        return costs, 1.0  # they are shares of full batches already
+    raise ConfigError(
+        f"{path} has no costs: load.json of speceyes bench --serve and summary.json of speceyes "
+        "demo have"
+    )

@@ -1,4 +1,4 @@
-"""`speceyes mcp`: the options, the models, and the transport."""
+"""`speceyes mcp`: a funnel as an MCP server."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import Final
 
+from speceyes.cli import models
+from speceyes.cli.options import command
 from speceyes.errors import ConfigError
-from speceyes.images import ImageLimits
-from speceyes.integrations.mcp_server import TOOL, McpLimits, mcp_server
-from speceyes.server.command import add_models, pipeline
 
-ABOUT = f"""\
-Serves a funnel as an MCP server with one tool, {TOOL}, whose structured result
+ABOUT = """\
+Serves a funnel as an MCP server with one tool, ask_about_image, whose structured result
 carries answer, route and score. Without models the bundled tiny pair answers, which knows only
 its own synthetic scenes.
 
@@ -28,23 +28,19 @@ images of the folder that --folder names. docs/embedding.md has more."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def add(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser
-) -> None:
-    """Adds the command to an argparse sub-parser set.
+LIMITS: Final = (
+    ("max-images", 8, "of a question"),
+    ("max-pixels", 89_478_485, "of an image"),
+    ("max-bytes", 16 << 20, "of an encoded image"),
+    ("queue", 256, "questions that are not answered yet"),
+)
+"""Defaults of `McpLimits`, said here once more so that --help need not import it."""
 
-    Args:
-        commands: The set.
-        shared: Options that all commands have.
-    """
-    one = commands.add_parser(
-        "mcp",
-        parents=[shared],
-        help="serve a funnel to agents over MCP",
-        description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_models(one)
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to an argparse sub-parser set."""
+    one = command(commands, "mcp", help="serve a funnel to agents over MCP", description=ABOUT)
+    models.add_models(one)
     net = one.add_argument_group("transport")
     net.add_argument("--http", action="store_true", help="streamable HTTP instead of stdio")
     net.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
@@ -54,14 +50,9 @@ def add(
         action="store_true",
         help="let everybody in who reaches --host; there are no keys",
     )
-    most, limits = one.add_argument_group("limits"), McpLimits()
+    most = one.add_argument_group("limits")
     most.add_argument("--folder", type=Path, help="images in it may be named by clients")
-    for name, value, what in (
-        ("max-images", limits.images, "of a question"),
-        ("max-pixels", limits.image.max_pixels, "of an image"),
-        ("max-bytes", limits.image.max_bytes, "of an encoded image"),
-        ("queue", limits.waiting, "questions that are not answered yet"),
-    ):
+    for name, value, what in LIMITS:
         most.add_argument(
             f"--{name}", type=int, default=value, metavar="N", help=f"{what}; default: %(default)s"
         )
@@ -70,6 +61,9 @@ def add(
 
 def run(options: argparse.Namespace) -> int:
     """Runs it until its input ends, or until it is interrupted; the exit code."""
+    from speceyes.images import ImageLimits
+    from speceyes.integrations.mcp_server import McpLimits, mcp_server
+
     if options.http and options.host not in _LOOPBACK and not options.anyone:
         raise ConfigError(
             f"--host {options.host} lets others in, and MCP's clients carry no keys here: pass "
@@ -85,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         waiting=options.queue,
     )
     # On stdio the client waits for the first answer while the models load; say what goes on.
-    with pipeline(options) as pipe:
+    with models.pipeline(options) as pipe:
         server = mcp_server(pipe, folder=options.folder, limits=limits)
         if not options.debug:
             logging.getLogger("mcp").setLevel(logging.ERROR)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final
 
-from speceyes.errors import ConfigError, InputError
+from speceyes.cli import models
+from speceyes.cli.failures import say_failures
+from speceyes.cli.options import add_device, add_max_failures, add_threshold, command
+from speceyes.errors import ConfigError
 
 if TYPE_CHECKING:
     from speceyes.evaluation.arms import Ground
     from speceyes.evaluation.benchmarks import Samples
-    from speceyes.evaluation.runs import Run
-    from speceyes.protocols import VisionLanguageModel
 
 ABOUT = """\
 Runs every arm on the same samples of a benchmark, on the same warmed-up models, in turns, and
@@ -30,55 +31,13 @@ that shares no image with the test split. Without --large and --small the bundle
 DEFAULT_ARMS: Final = "agent,draft,min,bottom20,mean,log"
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run is asked to do, models aside.
-
-    Args:
-        arms: Names of arms of the test phase.
-        batch_size: See `Ground`.
-        seed: Of the options' order and of the split.
-        calibration_share: Share of the samples for calibration; 0 needs a threshold.
-        threshold: The gate's, 0 to 1, of all aggregates; None chooses one for each.
-        sweep_batch: Batch sizes to run the agent and the funnel at.
-        sweep_limit: Samples of each of those runs.
-    """
-
-    arms: tuple[str, ...]
-    batch_size: int = 16
-    seed: int = 0
-    calibration_share: float = 0.3
-    threshold: float | None = None
-    sweep_batch: tuple[int, ...] = ()
-    sweep_limit: int = 64
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.calibration_share < 1:
-            raise ConfigError(
-                f"calibration share {self.calibration_share}; it must be from 0 to below 1"
-            )
-        if self.calibration_share == 0 and self.threshold is None:
-            raise ConfigError("without a calibration split there must be a --threshold")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ConfigError(f"threshold {self.threshold}; it must be from 0 to 1")
-        if min((self.batch_size, self.sweep_limit, *self.sweep_batch)) < 1:
-            raise ConfigError("batch sizes and limits must be at least 1")
-
-
-def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds the command to an argparse sub-parser set.
-
-    Args:
-        commands: The set.
-        shared: Options that all commands have.
-    """
-    one = commands.add_parser(
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to an argparse sub-parser set."""
+    one = command(
+        commands,
         "eval",
-        parents=[shared],
         help="run all arms on a benchmark and write down every answer",
         description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     one.add_argument(
         "benchmark",
@@ -88,13 +47,18 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     one.add_argument("--folder", type=Path, metavar="DIR", help="where the benchmark's files are")
     one.add_argument("--split", metavar="NAME", help="only this category of the benchmark")
     one.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
-    one.add_argument("--large", metavar="MODEL", help="the agent: a Hugging Face name or a folder")
-    one.add_argument("--small", metavar="MODEL", help="the drafter: a name or a folder")
+    one.add_argument("--large", metavar="MODEL", help=f"the agent: {models.MODEL_HELP}")
+    one.add_argument("--small", metavar="MODEL", help="the drafter, likewise")
     one.add_argument(
         "--looker",
         metavar="MODEL",
         help="a small model that calls tools, for the arms deep, cascade and specreason; "
         "default: the bundled one, beside the bundled pair",
+    )
+    add_device(one)
+    add_threshold(one)
+    one.add_argument(
+        "--tools", default="zoom", metavar="LIST", help="with commas; default: %(default)s"
     )
     one.add_argument("--dialect", default="deepeyes", help="how the agent writes tool calls")
     one.add_argument(
@@ -131,6 +95,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the published order of options and prompts; in V* the first option is then right",
     )
+    add_max_failures(one, "threshold is chosen and nothing concluded")
     one.add_argument("--quiet", action="store_true", help="no progress bar")
     one.set_defaults(run=run)
 
@@ -139,6 +104,9 @@ def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
     from speceyes.evaluation import arms, benchmarks
     from speceyes.evaluation.eval_report import brief
+    from speceyes.evaluation.evaluate import Plan, evaluate, failures
+    from speceyes.evaluation.failures import check_share
+    from speceyes.evaluation.runs import TEST
 
     plan = Plan(
         arms.chosen(_asked(options)),
@@ -159,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
     )
     for bad in loaded.bad:
         print(f"left out: {bad.name}: {bad.reason}", file=sys.stderr)
-    ground, models = _ground(options)
+    ground, about = _ground(options)
     if any(entry.parity_prompt is not None for entry in loaded.samples.entries):
         ground = replace(ground, bare=True)
     fixed = {
@@ -173,7 +141,7 @@ def run(options: argparse.Namespace) -> int:
             "n": len(loaded.samples),
             "bad": [[bad.name, bad.reason] for bad in loaded.bad],
         },
-        "models": models,
+        "models": about,
         "ground": _settings(ground),
     }
     done = evaluate(
@@ -183,78 +151,18 @@ def run(options: argparse.Namespace) -> int:
         folder=options.out,
         fixed=fixed,
         progress=None if options.quiet else sys.stderr,
+        max_failures=options.max_failures,
     )
+    found = failures(done, TEST)
+    code = say_failures(found)
+    check_share(found, options.max_failures, "conclusion")
     print(brief(done))
     print(f"\nspeceyes report {options.out} makes the tables and the page")
-    return 0
-
-
-def evaluate(
-    samples: Samples,
-    ground: Ground,
-    plan: Plan,
-    *,
-    folder: Path,
-    fixed: dict[str, Any],
-    progress: Any = None,
-) -> Run:
-    """Runs what is missing in the folder and returns the whole run.
-
-    Args:
-        samples: The benchmark's.
-        ground: Models and settings; its thresholds are replaced by those chosen.
-        plan: What is asked for.
-        folder: The run's.
-        fixed: For the manifest; see `manifest.begin`.
-        progress: Where to draw the bar; None draws none.
-
-    Raises:
-        ConfigError: The folder holds another run, or is being written.
-        InputError: A phase has no samples.
-    """
-    from speceyes.evaluation import arms as known
-    from speceyes.evaluation import benchmarks
-    from speceyes.evaluation.arms import BASELINE, DRAFT, FUNNEL
-    from speceyes.evaluation.eval_progress import Progress
-    from speceyes.evaluation.harness import Phase, run_phase
-    from speceyes.evaluation.runs import CALIBRATION, TEST, Writer
-    from speceyes.evaluation.sweep import chosen_thresholds
-
-    calibration, test = benchmarks.split(samples, plan.calibration_share, plan.seed)
-    judges = ("large", "small") if "min-small-judge" in plan.arms else ("large",)
-    phases = []
-    needed = dict.fromkeys(name for one in plan.arms for name in known.arm(one).needs)
-    if needed and not len(calibration):
-        raise ConfigError(
-            f"arms {', '.join(a for a in plan.arms if known.arm(a).needs)} have thresholds of "
-            "their own, which are chosen on a calibration split: give --calibration-share"
-        )
-    if len(calibration):
-        phases.append(Phase(CALIBRATION, calibration, (BASELINE, DRAFT, *needed), ground, judges))
-    phases.append(Phase(TEST, test, plan.arms, ground, judges, pictures=True))
-    for size in plan.sweep_batch:
-        phases.append(
-            Phase(
-                f"batch-{size}",
-                test[: plan.sweep_limit],
-                (BASELINE, FUNNEL),
-                replace(ground, batch_size=size),
-            )
-        )
-    with (
-        Writer(folder, fixed) as writer,
-        Progress(progress, sum(map(len, phases))) as bar,
-    ):
-        for phase in phases:
-            if phase.name != CALIBRATION:
-                found = chosen_thresholds(writer.run())
-                phase = replace(phase, ground=replace(phase.ground, thresholds=found))
-            run_phase(writer, phase, bar)
-        return writer.run()
+    return code
 
 
 def _asked(options: argparse.Namespace) -> list[str]:
-    return [name.strip() for name in options.arms.split(",") if name.strip()]
+    return models.listed(options.arms)
 
 
 def _settings(ground: Ground) -> dict[str, Any]:
@@ -301,14 +209,15 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
     from speceyes.evaluation.arms import Ground
     from speceyes.evaluation.manifest import model_files
 
-    if (options.large is None) != (options.small is None):
-        raise ConfigError("name both --large and --small, or neither for the bundled pair")
-    bundled = options.large is None
-    names = (str(tiny.LARGE), str(tiny.SMALL)) if bundled else (options.large, options.small)
-    top_k = int(tiny.settings()["top_k"]) if bundled else 64
+    *names, bundled = models.named_pair(options.large, options.small)
+    if names[1].lower() == "none":
+        raise ConfigError(
+            "--small none: an evaluation compares the agent with drafts; name a model"
+        )
+    top_k = int((models.bundled_settings() if bundled else models.DEFAULT_GATE)["top_k"])
     top_k = top_k if options.k is None else options.k
-    large = _load(names[0], options.device)
-    small = large if names[0] == names[1] else _load(names[1], options.device)
+    large = models.load_model(names[0], options.device)
+    small = large if names[0] == names[1] else models.load_model(names[1], options.device)
     looks = {
         "specreason",
         *(a for a in _asked(options) if arms.arm(a).needs or a == arms.DEEP),
@@ -324,17 +233,18 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
         top_k,
         max(top_k, min(options.record_k, most)),
         batch_size=options.batch_size,
+        tools=tuple(models.listed(options.tools)),
         dialect=options.dialect,
         max_steps=options.max_steps,
         max_tokens=options.max_tokens,
         draft_tokens=options.draft_tokens,
         parity=options.parity,
-        looker=None if looker is None else _load(looker, options.device),
+        looker=None if looker is None else models.load_model(looker, options.device),
     )
     loaded = [("large", large, names[0]), ("small", small, names[1])]
     if looker is not None and ground.looker is not None:
         loaded.append(("looker", ground.looker, looker))
-    models = {
+    about = {
         role: {
             "name": model.name,
             "revision": getattr(model, "revision", None),
@@ -344,13 +254,4 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
         }
         for role, model, name in loaded
     }
-    return ground, models
-
-
-def _load(name: str, device: str | None) -> VisionLanguageModel:
-    from speceyes.models.hf import HFModel
-
-    try:
-        return HFModel.from_pretrained(name, device=device)
-    except OSError as exc:
-        raise InputError(f"model {name!r} can't be loaded: {exc}") from exc
+    return ground, about

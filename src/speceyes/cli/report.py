@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
+from speceyes.cli.options import command
 from speceyes.errors import ConfigError
 
 ABOUT = """\
@@ -17,19 +17,10 @@ Reads the folders of one or more runs and writes, without running a model,
 A run that is under way or was killed is reported up to its last whole round."""
 
 
-def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds the command to an argparse sub-parser set.
-
-    Args:
-        commands: The set.
-        shared: Options that all commands have.
-    """
-    del shared  # its device and threshold would have nothing to do here
-    one = commands.add_parser(
-        "report",
-        help="tables and a page of evaluation runs",
-        description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to an argparse sub-parser set."""
+    one = command(
+        commands, "report", help="tables and a page of evaluation runs", description=ABOUT
     )
     one.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a folder of speceyes eval")
     one.add_argument(
@@ -44,7 +35,6 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--grader-model", metavar="NAME", help="its name; default: the only one that is served"
     )
-    one.add_argument("--debug", action="store_true", help="show tracebacks, warnings and logs")
     one.set_defaults(run=run)
 
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from speceyes.cli import models
+from speceyes.cli.failures import say_failures
+from speceyes.cli.options import add_device, add_threshold, command
 from speceyes.errors import ConfigError
-from speceyes.evaluation import bench_plots as plots
-from speceyes.evaluation.bench import interval_note, markdown, measure, summarise
-from speceyes.evaluation.bench_arms import FUNNEL
 
 if TYPE_CHECKING:
     from speceyes.evaluation.bench_models import Bundled, Shaped
     from speceyes.evaluation.bench_sweep import Sweep
+    from speceyes.evaluation.failures import Failures
 
 ROUTED = ("depth", "accept-rate")
 """Sweeps that need ways to be planned, which the bundled pair decides by itself."""
@@ -34,23 +32,22 @@ random weights instead, and plans what becomes of each query, so that time is tr
 --sweep changes one thing at a time and shows how cost grows."""
 
 
-def add(commands: Any, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> argparse.ArgumentParser:
     """Adds the command to an argparse sub-parser set.
 
-    Args:
-        commands: The set.
-        shared: Options that all commands have.
-
     Returns:
-        The command's parser, for what is measured on a floor above this one.
+        The command's parser, which `bench_serve` extends.
     """
-    bench: argparse.ArgumentParser = commands.add_parser(
+    bench = command(
+        commands,
         "bench",
-        parents=[shared],
         help="measure the funnel, the agent, and the paper's schedule side by side",
         description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_device(bench)
+    add_threshold(bench)
     for name, kind, default, what in (
         ("queries", int, 96, "how many"),
         ("repeats", int, 3, "how often; from six on there are intervals of 95 %%"),
@@ -104,7 +101,10 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> argparse.ArgumentPars
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
+    from speceyes.environment import machine, versions
+    from speceyes.evaluation.bench import interval_note
     from speceyes.evaluation.bench_sweep import parse
+    from speceyes.evaluation.failures import plain
 
     for name in ("queries", "repeats", "batch_size"):
         if getattr(options, name) < 1:
@@ -112,25 +112,36 @@ def run(options: argparse.Namespace) -> int:
     sweeps = parse(options.sweep) if options.sweep else []
     if options.out is not None and options.out.suffix != ".json":
         options.out.mkdir(parents=True, exist_ok=True)
+    here = machine()
     about: dict[str, Any] = {
         "queries": options.queries,
         "repeats": options.repeats,
         "batch_size": options.batch_size,
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "versions": {n: metadata.version(n) for n in ("torch", "transformers", "pillow")},
+        "machine": f"{here['system']}, {here['cpus']} CPUs",
+        "versions": versions(),
     }
     report: dict[str, Any] = {"about": about}
-    sections = [_arms(options, report)] if not sweeps else []
-    sections += [_sweep(options, sweep, report) for sweep in sweeps]
+    failed: list[Failures] = []
+    sections = [_arms(options, report, failed)] if not sweeps else []
+    sections += [_sweep(options, sweep, report, failed) for sweep in sweeps]
+    report["failures"] = plain(failed)
+    code = say_failures(failed)
+    for _, _, text in sections:
+        print(f"{text}\n")
     said = ", ".join(f"{k} {v}" for k, v in about.items() if k != "versions")
-    print(f"\n{said}; {interval_note(options.repeats)}")
+    print(f"{said}; {interval_note(options.repeats)}")
     if options.out is not None:
         _write(options.out, report, said, sections)
-    return 0
+    return code
 
 
-def _arms(options: argparse.Namespace, report: dict[str, Any]) -> tuple[str, str, str]:
-    """The table of arms, as a section of the page."""
+def _arms(
+    options: argparse.Namespace, report: dict[str, Any], failed: list[Failures]
+) -> tuple[str, str, str]:
+    """The table of arms, as a section of the page; adds to the failures."""
+    from speceyes.evaluation import bench_plots as plots
+    from speceyes.evaluation.bench import failures, markdown, measure, summarise
+    from speceyes.evaluation.bench_arms import FUNNEL
     from speceyes.evaluation.bench_models import Bundled, chosen
 
     ground = _shaped(options, options.shapes) if options.shapes else _bundled(options)
@@ -138,19 +149,21 @@ def _arms(options: argparse.Namespace, report: dict[str, Any]) -> tuple[str, str
     ways = chosen(ground.ways(batch=options.batch_size, n=n), options.arms)
     print(f"making {n} queries ...", file=sys.stderr)
     queries = ground.scenes(n) if isinstance(ground, Bundled) else list(ground.queries(n)())
-    table = summarise(measure(ways, queries, repeats=options.repeats, step=_told), n)
+    measured = measure(ways, queries, repeats=options.repeats, step=_told)
+    failed += failures(measured)
+    table = summarise(measured, n)
     text = markdown(table)
-    print(text)
     report["arms"] = table
     _note(report["about"], ground, options.shapes)
     return "arms", plots.bars(table, FUNNEL), text
 
 
 def _sweep(
-    options: argparse.Namespace, sweep: Sweep, report: dict[str, Any]
+    options: argparse.Namespace, sweep: Sweep, report: dict[str, Any], failed: list[Failures]
 ) -> tuple[str, str, str]:
-    """One sweep, as a section of the page."""
+    """One sweep, as a section of the page; adds to the failures."""
     from speceyes.evaluation import bench_memory, bench_sweep
+    from speceyes.evaluation import bench_plots as plots
     from speceyes.evaluation.bench_models import points
 
     place = report.setdefault("sweeps", {})
@@ -172,7 +185,8 @@ def _sweep(
         shapes = options.shapes or (STAND_IN if sweep.name in ROUTED else None)
         ground = _shaped(options, shapes) if shapes else _bundled(options)
         made = points(ground, sweep, batch=options.batch_size, n=options.queries, only=options.arms)
-        found = bench_sweep.run(made, repeats=options.repeats, step=_told)
+        found, broken = bench_sweep.run(made, repeats=options.repeats, step=_told)
+        failed += broken
         place[sweep.name] = {f"{value:g}": row for value, row in found.items()}
         text = bench_sweep.table(sweep.name, found)
         heights = {
@@ -181,7 +195,6 @@ def _sweep(
         }
         up = "ms a query"
         _note(report["about"], ground, shapes)
-    print(f"\n{text}")
     drawn = plots.lines(heights, across=across, up=up, logarithmic=logarithmic)
     return f"sweep-{sweep.name}", drawn, text
 
@@ -192,15 +205,13 @@ def _bundled(options: argparse.Namespace) -> Bundled:
     from speceyes.gate import SeparabilityGate
     from speceyes.models.hf import HFModel
 
-    settings = tiny.settings()
-    threshold = settings["threshold"] if options.threshold is None else options.threshold
-    gate = SeparabilityGate(
-        float(threshold), top_k=int(settings["top_k"]), aggregate=settings["aggregate"]
-    )
+    settings = models.bundled_settings()
+    if options.threshold is not None:
+        settings["threshold"] = options.threshold
     large, small = (
         HFModel.from_pretrained(path, device=options.device) for path in (tiny.LARGE, tiny.SMALL)
     )
-    return Bundled(large, small, gate)
+    return Bundled(large, small, SeparabilityGate(**settings))
 
 
 def _shaped(options: argparse.Namespace, names: str) -> Shaped:
@@ -250,6 +261,9 @@ def _plain(one: Any) -> dict[str, Any]:
 def _write(
     out: Path, report: dict[str, Any], said: str, sections: list[tuple[str, str, str]]
 ) -> None:
+    from speceyes.evaluation import bench_plots as plots
+    from speceyes.evaluation.bench import interval_note
+
     whole = json.dumps(report, indent=2) + "\n"
     if out.suffix == ".json":
         out.write_text(whole, encoding="utf-8")

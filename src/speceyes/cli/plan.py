@@ -6,14 +6,13 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from speceyes.errors import ConfigError
-from speceyes.server.plan import Costs, Fleet, Forecast, forecast
-from speceyes.server.plan_simulation import simulate
-from speceyes.server.plan_sizing import sized
+from speceyes.cli.options import command
+
+if TYPE_CHECKING:
+    from speceyes.server.plan import Costs, Fleet, Forecast
 
 ABOUT = """\
 Says how many replicas of each model a rate of queries takes, how busy they are, and how long a
@@ -26,20 +25,9 @@ query takes. What a query costs is measured beforehand, where nothing else is un
 docs/scaling.md has the arithmetic, and how far it was from a simulation and from a real engine."""
 
 
-def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds the command to an argparse sub-parser set.
-
-    Args:
-        commands: The set.
-        shared: Options that all commands have.
-    """
-    one = commands.add_parser(
-        "plan",
-        parents=[shared],
-        help="from queries per second to replicas",
-        description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to an argparse sub-parser set."""
+    one = command(commands, "plan", help="from queries per second to replicas", description=ABOUT)
     one.add_argument("--rate", type=float, required=True, metavar="R", help="queries a second")
     costs = one.add_argument_group("a query's costs, seconds where nothing else is under way")
     costs.add_argument(
@@ -104,7 +92,11 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
-    told, gain = ({}, None) if options.source is None else read(options.source)
+    from speceyes.server.plan import Costs, Fleet, forecast, read_costs
+    from speceyes.server.plan_simulation import simulate
+    from speceyes.server.plan_sizing import sized
+
+    told, gain = ({}, None) if options.source is None else read_costs(options.source)
     for one in dataclasses.fields(Costs):
         value = getattr(options, one.name)
         if value is not None:
@@ -144,39 +136,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         sys.stdout.write(_text(costs, options.rate, fleet, found, played))
     return 0 if found.stable else 1
-
-
-def read(path: Path) -> tuple[Mapping[str, Any], float | None]:
-    """(a query's costs, gain of batching or None) of a load test or of a demo's summary.
-
-    Raises:
-        ConfigError: It can't be read, or has no costs.
-    """
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"{path} can't be read: {exc}") from exc
-    if isinstance(told, dict) and isinstance(told.get("alone"), dict):
-        costs, whole = told["alone"], told.get("full", {}).get("per_s")
-        try:
-            one = Costs.of(costs)
-        except ConfigError as exc:
-            raise ConfigError(f"{path}: {exc}") from None
-        # Both models together: what was done in a second, over what one does alone in it.
-        return costs, None if not whole else max(1.0, whole * (one.large + one.small))
-    model = told.get("cost_model") if isinstance(told, dict) else None
-    if isinstance(model, dict):
-        costs = {
-            **{name: told.get(name) for name in ("beta", "alpha")},
-            "c_judge": model.get("c_judge_s"),
-            "c_draft": model.get("c_draft_s"),
-            "l_tools": model.get("l_agent_on_fallback_s"),
-        }
-        return costs, 1.0  # they are shares of full batches already
-    raise ConfigError(
-        f"{path} has no costs: load.json of speceyes bench --serve and summary.json of speceyes "
-        "demo have"
-    )
 
 
 def _finite(value: Any) -> Any:

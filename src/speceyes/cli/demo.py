@@ -1,0 +1,127 @@
+"""`speceyes demo`: the funnel against the agent alone, on the bundled tiny pair."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from speceyes import tiny
+from speceyes.cli import models
+from speceyes.cli.failures import say_failures
+from speceyes.cli.options import (
+    add_device,
+    add_threshold,
+    at_least_one,
+    at_least_zero,
+    command,
+)
+
+ABOUT = """\
+Runs four arms on held-out synthetic scenes and prints them side by side: the agent one query at
+a time, the agent in batches, the small model alone, and the funnel. Writes into the folder
+  results.jsonl   every answer of every arm, graded, a line each
+  summary.json    all figures
+  report.html     the same to look at, with every query; needs no network
+Ctrl-C stops the run and keeps what was finished. Where every query of an arm failed, that is said
+first, and the exit code is 1."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to an argparse sub-parser set."""
+    one = command(
+        commands,
+        "demo",
+        help="the funnel against the agent alone, on the bundled tiny pair",
+        description=ABOUT,
+    )
+    one.add_argument(
+        "--queries",
+        type=at_least_one,
+        default=120,
+        metavar="N",
+        help="how many; default: %(default)s",
+    )
+    one.add_argument(
+        "--out",
+        type=Path,
+        default=Path("speceyes-demo"),
+        metavar="DIR",
+        help="folder for the files, made if need be; default: ./%(default)s",
+    )
+    one.add_argument(
+        "--batch-size", type=at_least_one, default=16, metavar="B", help="default: %(default)s"
+    )
+    one.add_argument(
+        "--start",
+        type=at_least_zero,
+        default=0,
+        metavar="I",
+        help="number of the first held-out query; another one gives other scenes",
+    )
+    one.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_device(one)
+    add_threshold(one)
+    one.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs it; the exit code."""
+    settings = models.bundled_settings()
+    if options.threshold is not None:
+        settings["threshold"] = options.threshold
+    print("loading the bundled tiny pair ...", file=sys.stderr)
+    from speceyes.answerer import SpeculativeAnswerer
+    from speceyes.environment import versions_line
+    from speceyes.evaluation.demo import Demo
+    from speceyes.evaluation.failures import Failures
+    from speceyes.evaluation.summary import table
+    from speceyes.fallback import AgenticFallback
+    from speceyes.gate import SeparabilityGate
+    from speceyes.judge import ToolJudge
+    from speceyes.pipeline import SpecPipeline
+    from speceyes.tiny.scenes import questions
+
+    large, small = (models.load_model(path, options.device) for path in (tiny.LARGE, tiny.SMALL))
+    size = options.batch_size
+    answerer = SpeculativeAnswerer(small, top_k=settings["top_k"])
+    gate = SeparabilityGate(**settings)
+    agent = AgenticFallback(large, tools=["zoom"], max_batch=size)
+    demo = Demo(
+        pipeline=SpecPipeline(
+            judge=ToolJudge(large, tools=["zoom"]),
+            answerer=answerer,
+            gate=gate,
+            fallback=agent,
+            batch_size=size,
+        ),
+        agent=AgenticFallback(large, tools=["zoom"], max_batch=1),
+        agent_batched=agent,
+        answerer=answerer,
+        gate=gate,
+        batch_size=size,
+        out=options.out,
+        notes={"models": {"large": large.name, "small": small.name}, "start": options.start},
+        progress=None if options.quiet else sys.stderr,
+    )
+    print(
+        f"{options.queries} held-out queries, four arms; the agent thinks, zooms and answers, "
+        "the funnel spares it where it can",
+        file=sys.stderr,
+    )
+    try:
+        summary = demo(
+            questions("heldout", options.queries, start=options.start),
+            total=options.queries,
+            warm_up=questions("calibration", 8),
+        )
+    except KeyboardInterrupt:
+        print(f"\nspeceyes: what was finished is in {options.out}", file=sys.stderr)
+        raise
+    failures = [Failures(**one) for one in summary["failures"]]
+    failed = say_failures(failures)
+    if not all(one.whole for one in failures):  # figures of nothing at all would only mislead
+        print(table(summary))
+        print(f"\n{versions_line()}")
+    print(f"results, summary and page: {options.out / 'report.html'}")
+    return failed

@@ -1,0 +1,219 @@
+"""Options that say which models, tools and gate a command runs, and the pipeline they describe."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speceyes import tiny
+from speceyes.cli.options import add_device, add_threshold, at_least_one
+from speceyes.errors import ConfigError
+
+if TYPE_CHECKING:
+    from speceyes.gate import SeparabilityGate
+    from speceyes.pipeline import SpecPipeline
+    from speceyes.protocols import VisionLanguageModel
+
+MODEL_HELP = "a Hugging Face name, a directory, or an engine's address"
+DEFAULT_GATE: dict[str, Any] = {"threshold": 0.98, "top_k": 64, "aggregate": "min"}
+"""The gate of models that aren't the bundled ones, as the research code has it."""
+
+
+def add_models(command: argparse.ArgumentParser, *, batch_size: int = 16) -> None:
+    """Adds the options that `pipeline` reads.
+
+    Args:
+        command: The parser of a command that runs one pipeline.
+        batch_size: The default of `--batch-size`.
+    """
+    models = command.add_argument_group(
+        "models", 'after the "#" of an engine\'s address stands a name, where it serves several'
+    )
+    models.add_argument("--large", metavar="MODEL", help=f"the agent: {MODEL_HELP}")
+    models.add_argument(
+        "--small", metavar="MODEL", help='the drafter, likewise; "none" for the agent alone'
+    )
+    add_device(models)
+    models.add_argument("--dialect", default="deepeyes", help="how the agent writes tool calls")
+    models.add_argument(
+        "--tools", default="zoom", metavar="LIST", help="with commas; default: %(default)s"
+    )
+    add_threshold(models)
+    models.add_argument("--calibration", type=Path, metavar="FILE", help="what the gate is made of")
+    models.add_argument(
+        "--top-k", type=at_least_one, metavar="K", help="K of the gate; default: 64"
+    )
+    models.add_argument(
+        "--max-steps",
+        type=at_least_one,
+        default=6,
+        metavar="N",
+        help="turns of the agent; default: %(default)s",
+    )
+    models.add_argument(
+        "--max-tokens",
+        type=at_least_one,
+        default=512,
+        metavar="N",
+        help="new tokens of a turn of the agent; default: %(default)s",
+    )
+    models.add_argument(
+        "--batch-size",
+        type=at_least_one,
+        default=batch_size,
+        metavar="B",
+        help="queries drafted together, and trajectories alive; default: %(default)s",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Models and gate that the options name.
+
+    Args:
+        large: The agent.
+        small: The drafter; None for the agent alone.
+        gate: Of the drafts.
+    """
+
+    large: VisionLanguageModel
+    small: VisionLanguageModel | None
+    gate: SeparabilityGate
+
+
+def pipeline(options: argparse.Namespace, *, allow_urls: bool = False) -> SpecPipeline:
+    """The pipeline that the options of `add_models` describe.
+
+    Args:
+        options: The command line's.
+        allow_urls: Images may be http(s) addresses.
+
+    Raises:
+        ConfigError: They don't go together, or a model can't be loaded or reached.
+    """
+    from speceyes.pipeline import SpecPipeline
+
+    chosen = load_models(options)
+    return SpecPipeline.from_pretrained(
+        chosen.large,
+        chosen.small,
+        tools=listed(options.tools),
+        dialect=options.dialect,
+        gate=chosen.gate,
+        max_steps=options.max_steps,
+        max_tokens=options.max_tokens,
+        max_batch=options.batch_size,
+        batch_size=options.batch_size,
+        allow_urls=allow_urls,
+    )
+
+
+def load_models(options: argparse.Namespace) -> Chosen:
+    """Loads the models that the options name, and makes their gate.
+
+    Raises:
+        ConfigError: They don't go together, or a model can't be loaded or reached.
+    """
+    alone = options.small is not None and options.small.lower() == "none"
+    large, small, bundled = named_pair(options.large, options.small)
+    settings = {**DEFAULT_GATE, **(bundled_settings() if bundled else {})}
+    if bundled:
+        print(
+            "speceyes: the bundled tiny pair answers; it knows only its own synthetic scenes "
+            "(--large and --small name other models)",
+            file=sys.stderr,
+        )
+    gate = _gate(options, settings)
+    agent = load_model(large, options.device)
+    if alone:
+        return Chosen(agent, None, gate)
+    drafter = agent if small == large else load_model(small, options.device, gate.top_k)
+    return Chosen(agent, drafter, gate)
+
+
+def named_pair(large: str | None, small: str | None) -> tuple[str, str, bool]:
+    """Names of agent and drafter, and whether they are the bundled pair.
+
+    Raises:
+        ConfigError: One is given without the other.
+    """
+    alone = small is not None and small.lower() == "none"
+    if large is None and (small is None or alone):
+        return str(tiny.LARGE), str(small if alone else tiny.SMALL), True
+    if large is None or small is None:
+        given, missing = ("--large", "--small") if large else ("--small", "--large")
+        hint = ", or --small none for the agent alone" if missing == "--small" else ""
+        raise ConfigError(f"{given} was given without {missing}: name both{hint}, or neither")
+    return large, small, False
+
+
+def bundled_settings() -> dict[str, Any]:
+    """Threshold, K and aggregate that were chosen for the bundled pair.
+
+    Raises:
+        ConfigError: The weights are not there.
+    """
+    if not (tiny.LARGE.is_dir() and tiny.SMALL.is_dir()):
+        raise ConfigError(
+            f"the bundled pair is not in {tiny.WEIGHTS}: install a released wheel, train it with "
+            "python -m speceyes.tiny.training.train, or name models with --large and --small"
+        )
+    found = tiny.settings()
+    return {key: found[key] for key in DEFAULT_GATE}
+
+
+def load_model(
+    name: str | Path, device: str | None, top_k: int | None = None
+) -> VisionLanguageModel:
+    """A model that is loaded here, or the engine behind an address.
+
+    Args:
+        name: A Hugging Face name, a directory, or an address, after whose "#" the name stands
+            under which the engine serves the model.
+        device: Where it is loaded; None takes a GPU if there is one.
+        top_k: Log-probabilities that an engine must be able to return; None doesn't ask.
+
+    Raises:
+        ConfigError: It can't be loaded or reached.
+    """
+    if is_address(name):
+        from speceyes.models.openai import OpenAIModel
+
+        url, _, served = str(name).partition("#")
+        return OpenAIModel(url, served or None, top_k=top_k)
+    if Path(name).is_dir():  # a download shows its progress; read when the library is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from speceyes.models.hf import HFModel
+
+    return HFModel.from_pretrained(name, device=device)
+
+
+def is_address(name: str | Path) -> bool:
+    """True for an engine's http(s) address."""
+    return str(name).lower().startswith(("http://", "https://"))
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a list with commas.
+
+    Example:
+        >>> listed("zoom, colour")
+        ['zoom', 'colour']
+    """
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _gate(options: argparse.Namespace, settings: dict[str, Any]) -> SeparabilityGate:
+    from speceyes.gate import SeparabilityGate
+
+    if options.calibration is not None:
+        if options.threshold is not None or options.top_k is not None:
+            raise ConfigError("--calibration brings its own threshold and K: leave these out")
+        return SeparabilityGate.from_calibration(options.calibration)
+    threshold = settings["threshold"] if options.threshold is None else options.threshold
+    top_k = settings["top_k"] if options.top_k is None else options.top_k
+    return SeparabilityGate(float(threshold), top_k=int(top_k), aggregate=settings["aggregate"])

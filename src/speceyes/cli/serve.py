@@ -1,0 +1,195 @@
+"""`speceyes serve`: the options, the models, and uvicorn."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from speceyes.cli import models
+from speceyes.cli.failures import say_failures
+from speceyes.cli.options import command
+from speceyes.errors import ConfigError
+
+if TYPE_CHECKING:
+    from speceyes.evaluation.failures import Failures
+    from speceyes.pipeline import SpecPipeline
+
+ABOUT = """\
+Serves a funnel under OpenAI's /v1/chat/completions, so that the official clients work against it.
+Requests that arrive together share batches. Without models the bundled tiny pair answers, which
+knows only its own synthetic scenes.
+
+  speceyes serve
+  speceyes serve --new-key alice >> keys.txt     the key itself goes to standard error
+  speceyes serve --keys keys.txt --host 0.0.0.0 --port 8000
+  speceyes serve --large http://gpu1:8000/v1 --small http://gpu2:8000/v1
+
+A model is a Hugging Face name, a directory, or an engine's address; after a "#" the name under
+which the engine serves it, where there are several. SIGTERM ends it: what was accepted is
+answered first. docs/server.md has every field, limit and metric."""
+
+
+LIMITS: Final = (
+    ("queue", 256, "requests accepted and not done with"),
+    ("per-key", 64, "the same of one key, or of one address without keys"),
+    ("max-images", 8, "of a request"),
+    ("max-pixels", 40_000_000, "of an image"),
+    ("max-body", 32 << 20, "bytes of a request"),
+    ("timeout", 120, "seconds from acceptance to answer"),
+)
+"""Defaults of `ServerLimits`, said here once more so that --help need not import it."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to an argparse sub-parser set."""
+    one = command(
+        commands, "serve", help="serve a funnel under OpenAI's protocol", description=ABOUT
+    )
+    models.add_models(one)
+    net = one.add_argument_group("network")
+    net.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
+    net.add_argument("--port", type=int, default=8000, help="0 takes a free one; default: 8000")
+    net.add_argument("--name", default="speceyes", help="of the model; default: %(default)s")
+    net.add_argument("--keys", type=Path, metavar="FILE", help="names and hashes of API keys")
+    net.add_argument("--new-key", metavar="NAME", help="make a key and its line, and end")
+    net.add_argument("--no-keys", action="store_true", help="let everybody in on any address")
+    net.add_argument("--open-metrics", action="store_true", help="/metrics needs no key")
+    net.add_argument(
+        "--allow-domain",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="fetch images from this host; repeat for more; by default none are fetched",
+    )
+    net.add_argument(
+        "--allow-private-domain",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="the same for a host of your own network, whose address is private",
+    )
+    net.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse what has no effect, such as temperature or history, instead of naming it",
+    )
+    net.add_argument(
+        "--request-log",
+        type=Path,
+        metavar="FILE",
+        help="a line of JSON for each request, without prompts and images; - for standard error",
+    )
+    most = one.add_argument_group("limits")
+    for name, value, what in LIMITS:
+        most.add_argument(
+            f"--{name}", type=int, default=value, metavar="N", help=f"{what}; default: %(default)s"
+        )
+    most.add_argument(
+        "--thresholds",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="what a request may ask for; default: the server's own up to 1",
+    )
+    most.add_argument("--no-agent-route", action="store_true", help="requests can't ask for it")
+    one.add_argument(
+        "--no-check",
+        action="store_true",
+        help="serve without asking each model a question first; by default a model that fails on "
+        "it ends the command",
+    )
+    one.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs it; the exit code."""
+    from speceyes.images import ImageLimits
+    from speceyes.server.keys import Keys, new_key
+    from speceyes.server.limits import ServerLimits
+    from speceyes.server.request_log import log_requests
+    from speceyes.server.run import is_loopback, log_warnings, run_app
+
+    if options.new_key is not None:
+        key, line = new_key(options.new_key)
+        sys.stdout.write(f"{line}\n")
+        sys.stderr.write(f"speceyes: the key, which is stored nowhere: {key}\n")
+        return 0
+    limits = ServerLimits(
+        body_bytes=options.max_body,
+        images=options.max_images,
+        image=ImageLimits(
+            max_bytes=ServerLimits().image.max_bytes,
+            max_pixels=options.max_pixels,
+            max_frames=ServerLimits().image.max_frames,
+        ),
+        capacity=options.queue,
+        per_client=options.per_key,
+        seconds=options.timeout,
+        thresholds=None if options.thresholds is None else tuple(options.thresholds),
+        agent_on_request=not options.no_agent_route,
+        domains=frozenset(options.allow_domain),
+        private_domains=frozenset(options.allow_private_domain),
+        tolerant=not options.strict,
+    )
+    keys = None if options.keys is None else Keys.load(options.keys)
+    if keys is None and not options.no_keys and not is_loopback(options.host):
+        raise ConfigError(
+            f"--host {options.host} lets others in, and there are no keys: pass --keys FILE (make "
+            "one with --new-key), or --no-keys where something else keeps them out"
+        )
+    try:
+        from speceyes.server.app import application
+    except ImportError as exc:
+        raise ConfigError(f"{exc.name} is not installed: pip install 'speceyes[serve]'") from exc
+    pipe = models.pipeline(options)
+    if not options.no_check and say_failures(asked_once(pipe)):
+        return 1
+    app = application(
+        pipe,
+        name=options.name,
+        limits=limits,
+        keys=keys,
+        open_metrics=options.open_metrics,
+    )
+    if not options.debug:
+        log_warnings()
+    if options.request_log is not None:
+        log_requests(options.request_log)
+    return run_app(app, options.name, options.host, options.port)
+
+
+def asked_once(pipe: SpecPipeline) -> list[Failures]:
+    """Failures of judge, drafter and agent on one question about a small picture.
+
+    The agent is asked for the beginning of a turn only, since a whole trajectory can take minutes.
+
+    Args:
+        pipe: The pipeline that is going to be served.
+    """
+    from PIL import Image
+
+    from speceyes.evaluation.failures import Failures
+    from speceyes.isolation import generate_isolated
+    from speceyes.types import Conversation, Message, Query, Sampling
+
+    picture = Image.new("RGB", (112, 112), (120, 140, 160))
+    query = Query("What colour is it?", (picture,), id="check")
+    found: dict[str, str | None] = {}
+    if pipe.judge is not None:
+        [judged] = pipe.judge([query])
+        said = judged.completion
+        found["judge"] = judged.reason if said is None or said.error is not None else None
+    if pipe.answerer is not None:
+        [draft] = pipe.answerer([query])
+        found["drafter"] = draft.error
+    model = getattr(pipe.fallback, "model", None)
+    if model is not None:
+        asked = [Conversation((Message("user", (picture, query.question)),))]
+        [turn] = generate_isolated(model, asked, Sampling(max_tokens=2))
+        found["agent"] = turn.error
+    return [
+        Failures(f"the {name}", int(error is not None), 1, " ".join((error or "").split()))
+        for name, error in found.items()
+    ]

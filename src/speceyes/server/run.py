@@ -1,0 +1,91 @@
+"""Runs the server's application on an address until it is told to end."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from speceyes.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+def run_app(app: FastAPI, name: str, host: str, port: int) -> int:
+    """Serves an application until SIGTERM or Ctrl-C; the exit code.
+
+    Says where on standard error, once others can connect.
+
+    Raises:
+        ConfigError: It can't listen there, or uvicorn is not installed.
+    """
+    try:
+        import uvicorn
+    except ImportError as exc:
+        raise ConfigError(f"{exc.name} is not installed: pip install 'speceyes[serve]'") from exc
+    listening = _listen(host, port)
+    where = listening.getsockname()
+    shown = f"[{where[0]}]" if listening.family == socket.AF_INET6 else where[0]
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30
+    )
+    server = uvicorn.Server(config)
+
+    def told(number: int, frame: object) -> None:
+        # Before uvicorn listens to signals itself; and after it, since it raises the signal again
+        # when all is done: to be told to end is no failure here.
+        server.should_exit = True
+
+    before = signal.signal(signal.SIGTERM, told)
+    try:
+        sys.stderr.write(f"speceyes: serving {name!r} on http://{shown}:{where[1]}/v1\n")
+        sys.stderr.flush()
+        server.run(sockets=[listening])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        listening.close()
+    return 0
+
+
+def log_warnings() -> None:
+    """The server's own warnings go to standard error; other libraries stay silent."""
+    logging.disable(logging.NOTSET)
+    logging.getLogger().setLevel(logging.ERROR)
+    own = logging.StreamHandler()
+    own.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("speceyes.server")
+    logger.addHandler(own)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+
+
+def is_loopback(host: str) -> bool:
+    """True where only this machine can connect.
+
+    Example:
+        >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
+        (True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that others can connect to from now on; the models are loaded already.
+
+    Raises:
+        ConfigError: The address is taken, or isn't one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except (OSError, OverflowError) as exc:
+        raise ConfigError(f"can't listen on {host}, port {port}: {exc}") from exc
