@@ -6,6 +6,7 @@ Run: python examples/ask_one_image.py
 from __future__ import annotations
 
 from speceyes import SpecPipeline, tiny
+from speceyes.gate import SeparabilityGate
 from speceyes.tiny.scenes import questions
 
 
@@ -14,9 +15,9 @@ def main() -> None:
     pipe = SpecPipeline.from_pretrained(
         large=tiny.LARGE,
         small=tiny.SMALL,
-        threshold=chosen["threshold"],
-        top_k=chosen["top_k"],
-        aggregate=chosen["aggregate"],
+        gate=SeparabilityGate(
+            chosen["threshold"], top_k=chosen["top_k"], aggregate=chosen["aggregate"]
+        ),
     )
     # The tiny pair knows only scenes of this kind. A path, bytes or an array does as well.
     item = next(questions("heldout", 1, start=7))

@@ -9,7 +9,8 @@ import asyncio
 from collections import Counter
 
 from speceyes import SpecPipeline, tiny
-from speceyes.observing import Event, PhaseEnded
+from speceyes.gate import SeparabilityGate
+from speceyes.pipeline.events import Event, PhaseEnded
 from speceyes.tiny.scenes import questions
 
 QUERIES = 24
@@ -32,9 +33,8 @@ async def main() -> None:
     with SpecPipeline.from_pretrained(
         large=tiny.LARGE,
         small=tiny.SMALL,
-        threshold=chosen["threshold"],
-        top_k=chosen["top_k"],
         observers=[watch],
+        gate=SeparabilityGate(chosen["threshold"], top_k=chosen["top_k"]),
     ) as pipe:
         visitors = [visitor(pipe, item) for item in questions("heldout", QUERIES)]
         for line in await asyncio.gather(*visitors):

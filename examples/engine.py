@@ -13,6 +13,7 @@ import sys
 from PIL import Image, ImageDraw
 
 from speceyes import ConfigError, SpecPipeline, load_image
+from speceyes.gate import SeparabilityGate
 from speceyes.models import OpenAIModel
 
 TOP_K = 64  # vLLM returns 20 unless it was started with --max-logprobs
@@ -24,7 +25,9 @@ def main(large_url: str, small_url: str, path: str = "", question: str = "") -> 
         small = OpenAIModel(small_url, top_k=TOP_K)  # asks now whether it returns so many
     except ConfigError as exc:
         sys.exit(f"{exc}")
-    pipe = SpecPipeline.from_pretrained(large, small, tools=["zoom"], top_k=TOP_K)
+    pipe = SpecPipeline.from_pretrained(
+        large, small, tools=["zoom"], gate=SeparabilityGate(top_k=TOP_K)
+    )
     photo = load_image(path) if path else drawing()
     result = pipe(photo, question or "What is the colour of the large circle?")
     print(f"agent: {large!r}")

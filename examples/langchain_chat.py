@@ -7,6 +7,7 @@ Needs: pip install "speceyes[langchain]"
 from __future__ import annotations
 
 from speceyes import SpecPipeline, tiny
+from speceyes.gate import SeparabilityGate
 from speceyes.integrations.langchain import ChatSpecEyes, lent_tools, question
 from speceyes.tiny.scenes import questions
 
@@ -16,8 +17,7 @@ def main() -> None:
     pipe = SpecPipeline.from_pretrained(
         large=tiny.LARGE,
         small=tiny.SMALL,
-        threshold=chosen["threshold"],
-        top_k=chosen["top_k"],
+        gate=SeparabilityGate(chosen["threshold"], top_k=chosen["top_k"]),
     )
     chat = ChatSpecEyes(funnel=pipe)
     items = list(questions("heldout", 80))

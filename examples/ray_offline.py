@@ -19,6 +19,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use unl
 import ray
 
 from speceyes import SpecPipeline, tiny
+from speceyes.gate import SeparabilityGate
 from speceyes.tiny.scenes import questions
 
 WORKERS, BATCH = 2, 8  # on a cluster: a worker a GPU (num_gpus=1 below), batches of hundreds
@@ -29,7 +30,9 @@ class Funnel:
 
     def __init__(self) -> None:
         chosen = {name: tiny.settings()[name] for name in ("threshold", "top_k", "aggregate")}
-        self.pipe = SpecPipeline.from_pretrained(tiny.LARGE, tiny.SMALL, tools=["zoom"], **chosen)
+        self.pipe = SpecPipeline.from_pretrained(
+            tiny.LARGE, tiny.SMALL, tools=["zoom"], gate=SeparabilityGate(**chosen)
+        )
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[str]]:
         asked = zip(rows["path"].tolist(), rows["question"].tolist(), strict=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from smolagents import LogLevel, ToolCallingAgent
 
 from speceyes import SpecPipeline, tiny
+from speceyes.gate import SeparabilityGate
 from speceyes.integrations.smolagents import Album, PipelineModel, PipelineTool
 from speceyes.tiny.scenes import questions
 
@@ -19,8 +20,7 @@ def main() -> None:
     pipe = SpecPipeline.from_pretrained(
         large=tiny.LARGE,
         small=tiny.SMALL,
-        threshold=chosen["threshold"],
-        top_k=chosen["top_k"],
+        gate=SeparabilityGate(chosen["threshold"], top_k=chosen["top_k"]),
     )
     model = PipelineModel(pipe)
     items = list(questions("heldout", 80))

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speceyes import Query, Result, SpecPipeline, tiny
+from speceyes.gate import SeparabilityGate
+from speceyes.pipeline import ScheduleConfig
 from speceyes.tiny.scenes import questions
 
 QUERIES = 24
@@ -28,10 +30,10 @@ def main(path: str = "results.jsonl") -> None:
     pipe = SpecPipeline.from_pretrained(
         large=tiny.LARGE,
         small=tiny.SMALL,
-        threshold=chosen["threshold"],
-        top_k=chosen["top_k"],
-        aggregate=chosen["aggregate"],
-        batch_size=8,
+        gate=SeparabilityGate(
+            chosen["threshold"], top_k=chosen["top_k"], aggregate=chosen["aggregate"]
+        ),
+        schedule=ScheduleConfig(batch_size=8),
     )
     routes: Counter[str] = Counter()
     with Path(path).open("w", encoding="utf-8") as file:

@@ -17,7 +17,7 @@ from speceyes.fingerprint import fingerprint
 from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.models.scripted import ScriptedModel
-from speceyes.pipeline import SpecPipeline
+from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.types import Conversation, Query, Sampling
 
 
@@ -82,7 +82,11 @@ def demo_of(items: Sequence[Any], **settings: Any) -> Demo:
     judge = ToolJudge(strong, tools=["zoom"])
     return Demo(
         pipeline=SpecPipeline(
-            judge=judge, answerer=answerer, gate=gate, fallback=batched, batch_size=8
+            judge=judge,
+            answerer=answerer,
+            gate=gate,
+            fallback=batched,
+            schedule=ScheduleConfig(batch_size=8),
         ),
         agent=agent,
         agent_batched=batched,

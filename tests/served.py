@@ -16,6 +16,7 @@ import httpx
 import uvicorn
 from PIL import Image
 
+from flat_options import grouped
 from speceyes import ScriptedModel, SpecPipeline
 from speceyes.server.app import application
 from speceyes.server.limits import ServerLimits
@@ -31,7 +32,9 @@ def pipeline(
     """A scripted funnel."""
     margin = more.pop("margin", 12.0)
     large = ScriptedModel({JUDGE: judge, "": agent})
-    return SpecPipeline.from_pretrained(large, ScriptedModel(draft, margin=margin), **more)
+    return SpecPipeline.from_pretrained(
+        large, ScriptedModel(draft, margin=margin), **grouped(**more)
+    )
 
 
 def data_url(image: Image.Image | None = None, kind: str = "PNG") -> str:

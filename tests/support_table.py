@@ -22,8 +22,10 @@ from families import KINDS
 from family_models import Kind, build_kind
 from speceyes import Query, SpecPipeline
 from speceyes.dialects import dialect
+from speceyes.gate import SeparabilityGate
 from speceyes.models.hf import HFModel
 from speceyes.models.hf.pixels import QwenPixels
+from speceyes.pipeline import AgentConfig, DraftConfig, JudgeConfig
 from speceyes.types import Completion, Conversation, Message, Result, Sampling, ToolCall, Turn
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "backbones.md"
@@ -203,12 +205,16 @@ def examine(kind: Kind, directory: Path) -> Findings:
         forward = max(forward, float(np.abs(completion.top_logprobs - expected).max()))
 
     talk: Any = AlwaysZoom()
-    options: dict[str, Any] = {"top_k": 8, "max_steps": 3, "max_tokens": 6, "draft_tokens": 6}
+    shared: dict[str, Any] = {"agent": AgentConfig(3, 6), "draft": DraftConfig(6), "dialect": talk}
     agent = SpecPipeline.from_pretrained(
-        loaded, None, threshold=0.5, dialect=talk, judge_threshold=0.5, **options
+        loaded, None, gate=SeparabilityGate(0.5, top_k=8), **shared
     )
     drafter = SpecPipeline.from_pretrained(
-        loaded, loaded, threshold=0.0, dialect=talk, judge_threshold=1.0, **options
+        loaded,
+        loaded,
+        gate=SeparabilityGate(0.0, top_k=8),
+        judge=JudgeConfig(threshold=1.0),
+        **shared,
     )
     queries = _queries()
     ways, drafts = agent(queries), drafter(queries)

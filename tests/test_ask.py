@@ -15,10 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from flat_options import grouped
 from served import pipeline, until
 from speceyes import Query, ScriptedModel, SpecPipeline, tiny
 from speceyes.errors import ConfigError
+from speceyes.gate import SeparabilityGate
 from speceyes.models.hf import HFModel
+from speceyes.pipeline import ScheduleConfig
 from speceyes.tiny.scenes import questions
 from speceyes.types import Completion, Conversation, Sampling
 
@@ -50,7 +53,7 @@ class Held:
 
 def _drafting(model: Any, **more: Any) -> SpecPipeline:
     agent = ScriptedModel("<answer>blue</answer>")
-    return SpecPipeline.from_pretrained(agent, model, judge=None, **more)
+    return SpecPipeline.from_pretrained(agent, model, judge=None, **grouped(**more))
 
 
 def test_those_that_wait_together_share_batches() -> None:
@@ -60,7 +63,7 @@ def test_those_that_wait_together_share_batches() -> None:
         first = asyncio.create_task(pipe.ask(DOT, "alone"))
         await asyncio.to_thread(until, lambda: model.asked)
         rest = [asyncio.create_task(pipe.ask((DOT, f"q{at}"))) for at in range(9)]
-        await asyncio.to_thread(until, lambda: pipe._asking._worker.waiting == 9)
+        await asyncio.to_thread(until, lambda: pipe.waiting == 9)
         model.go.set()
         return [result.answer for result in await asyncio.gather(first, *rest)]
 
@@ -81,7 +84,7 @@ def test_a_cancelled_await_takes_its_query_back() -> None:
         await asyncio.to_thread(until, lambda: model.asked)
         waiting = asyncio.create_task(pipe.ask(DOT, "left"))
         last = asyncio.create_task(pipe.ask(DOT, "last"))
-        await asyncio.to_thread(until, lambda: pipe._asking._worker.waiting == 2)
+        await asyncio.to_thread(until, lambda: pipe.waiting == 2)
         waiting.cancel()
         first.cancel()  # this one is under way: what comes of it is dropped
         for task in (waiting, first):
@@ -155,7 +158,7 @@ def test_each_that_asks_and_stays_gets_its_own_result(kinds: list[str]) -> None:
         }
     )
     small = ScriptedModel({"gate": "", "lost": "", "": "red"})
-    with SpecPipeline.from_pretrained(large, small, batch_size=3) as pipe:
+    with SpecPipeline.from_pretrained(large, small, schedule=ScheduleConfig(batch_size=3)) as pipe:
         results = asyncio.run(ask(pipe))
     routes = {"draft": "draft", "judge": "agent", "gate": "agent", "lost": "error"}
     for at, (kind, result) in enumerate(zip(kinds, results, strict=True)):
@@ -171,7 +174,7 @@ def test_closing_answers_what_was_asked_and_refuses_more() -> None:
 
     async def ask() -> list[str | None]:
         tasks = [asyncio.create_task(pipe.ask(DOT, f"q{at}")) for at in range(3)]
-        await asyncio.to_thread(until, lambda: model.asked and pipe._asking._worker.waiting == 2)
+        await asyncio.to_thread(until, lambda: model.asked and pipe.waiting == 2)
         closing = asyncio.create_task(asyncio.to_thread(pipe.close))
         model.go.set()
         assert await closing
@@ -186,7 +189,9 @@ def test_closing_answers_what_was_asked_and_refuses_more() -> None:
 def test_threads_end_with_the_pipeline() -> None:
     pipe = pipeline(schedule="overlapped")
     assert asyncio.run(pipe.ask(DOT, "q")).answer == "red"
-    threads = pipe._asking._worker._threads
+    threads = [
+        t for t in threading.enumerate() if t.name in ("speceyes-speculative", "speceyes-agent")
+    ]
     assert len(threads) == 2 and all(thread.is_alive() for thread in threads)
     gone = weakref.ref(pipe)
     del pipe
@@ -200,7 +205,7 @@ def test_the_tiny_pair_answers_as_it_does_in_one_list() -> None:
     pair = tiny.settings()
     large, small = HFModel.from_pretrained(tiny.LARGE), HFModel.from_pretrained(tiny.SMALL)
     pipe = SpecPipeline.from_pretrained(
-        large, small, threshold=pair["threshold"], top_k=pair["top_k"]
+        large, small, gate=SeparabilityGate(pair["threshold"], top_k=pair["top_k"])
     )
     queries = [item.query for item in questions("heldout", 10)]
 

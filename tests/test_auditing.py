@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from flat_options import grouped
 from speceyes.answerer import SpeculativeAnswerer
-from speceyes.auditing import Auditor
 from speceyes.calibration import GateMonitor, WatchedGate
 from speceyes.errors import ConfigError
 from speceyes.evaluation.grading import same_answer
@@ -21,6 +21,7 @@ from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
+from speceyes.pipeline.audit import Auditor
 from speceyes.types import Query, Trajectory
 from test_session import Shuffled
 
@@ -38,9 +39,8 @@ def pipe(auditor: Auditor | None, agent: Any, **options: Any) -> SpecPipeline:
         answerer=SpeculativeAnswerer(small),
         gate=SeparabilityGate(0.98),
         fallback=AgenticFallback(model, tools=["zoom"], max_batch=3),
-        batch_size=5,
         auditor=auditor,
-        **options,
+        **grouped(batch_size=5, **options),
     )
 
 
@@ -77,7 +77,7 @@ def test_audited_queries_are_answered_by_draft_and_every_audit_is_told(schedule:
 def test_a_broken_promise_shuts_the_gate(caplog: pytest.LogCaptureFixture) -> None:
     monitor = GateMonitor(0.05, share=0.5)
     made = pipe(Auditor(monitor, same), "<answer>blue</answer>", schedule="batched")
-    with caplog.at_level(logging.WARNING, logger="speceyes.auditing"):
+    with caplog.at_level(logging.WARNING, logger="speceyes.pipeline.audit"):
         results = made(queries(200))
     assert monitor.tripped
     assert caplog.text.count("the gate is shut") == 1

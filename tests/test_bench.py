@@ -47,6 +47,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel
 from speceyes.models.shapes import build, parameters, tokens_of
 from speceyes.models.sizes import SHAPES
+from speceyes.pipeline import ScheduleConfig
 from speceyes.tiny.scenes import questions
 from speceyes.types import Query, Result
 
@@ -270,7 +271,7 @@ def test_queries_go_the_ways_that_were_planned(ground: Shaped) -> None:
         answerer=SpeculativeAnswerer(small),
         gate=SeparabilityGate(0.98),
         fallback=AgenticFallback(large, tools=["zoom"], max_batch=2),
-        batch_size=4,
+        schedule=ScheduleConfig(batch_size=4),
     )
     results = pipe(photos(6, SMALL_IMAGE))
     assert [r.error for r in results] == [None] * 6

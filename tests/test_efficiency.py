@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from speceyes.answerer import SpeculativeAnswerer
-from speceyes.efficiency import ENOUGH, CostModel, efficiency
 from speceyes.errors import ConfigError
 from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
-from speceyes.pipeline import SpecPipeline
+from speceyes.pipeline import ScheduleConfig, SpecPipeline
+from speceyes.pipeline.costs import ENOUGH, CostModel, efficiency
 from speceyes.types import Judgement, Query, Result, Timings, Verdict
 from support.models import FakeModel
 
@@ -178,8 +178,7 @@ def pipe(draft_s: float, agent_s: float, *, margin: float, speculate: Any) -> Sp
         fallback=AgenticFallback(
             FakeModel("<answer>red</answer>", seconds_per_row=agent_s), tools=["zoom"]
         ),
-        batch_size=8,
-        speculate=speculate,
+        schedule=ScheduleConfig(batch_size=8, speculate=speculate),
     )
 
 
@@ -208,7 +207,7 @@ def test_the_pipeline_goes_on_speculating_where_it_pays() -> None:
 
 def test_always_means_always_and_a_loss_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     made = pipe(0.004, 0.001, margin=2.0, speculate="always")
-    with caplog.at_level(logging.WARNING, logger="speceyes.efficiency"):
+    with caplog.at_level(logging.WARNING, logger="speceyes.pipeline.costs"):
         results = made(queries(120))
     assert all(r.draft is not None for r in results)
     assert sum("the agent alone is faster" in r.getMessage().lower() for r in caplog.records) == 1

@@ -10,6 +10,7 @@ import pytest
 
 from engine_server import Behaviour, serving
 from speceyes import SpecPipeline, tiny
+from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel, OpenAIModel
 from speceyes.models.openai import QwenResize
 from speceyes.tiny.scenes import Item, questions
@@ -48,9 +49,9 @@ def funnel(large: Any, small: Any) -> SpecPipeline:
         large,
         small,
         tools=["zoom"],
-        threshold=chosen["threshold"],
-        top_k=chosen["top_k"],
-        aggregate=chosen["aggregate"],
+        gate=SeparabilityGate(
+            chosen["threshold"], top_k=chosen["top_k"], aggregate=chosen["aggregate"]
+        ),
     )
 
 

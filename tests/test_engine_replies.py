@@ -15,6 +15,7 @@ import pytest
 
 from engine_server import Behaviour, Fault, refused, sent, serving
 from speceyes import ConfigError, SpecPipeline
+from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.models import OpenAIModel, ScriptedModel
 from speceyes.models.openai.replies import read_completion
@@ -234,7 +235,9 @@ def test_an_engine_with_too_few_fails_when_the_pipeline_is_built(served: Served)
     small = OpenAIModel(served[0], "m")
     with pytest.raises(ConfigError, match=r"than the engine returns \(20\).*--max-logprobs 64"):
         SpecPipeline.from_pretrained(ScriptedModel("x"), small, tools=["zoom"])
-    pipe = SpecPipeline.from_pretrained(ScriptedModel("x"), small, tools=["zoom"], top_k=20)
+    pipe = SpecPipeline.from_pretrained(
+        ScriptedModel("x"), small, tools=["zoom"], gate=SeparabilityGate(top_k=20)
+    )
     asked = len(served[1].bodies)
     small.check_top_k(20)
     assert len(served[1].bodies) == asked  # it was asked before

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from speceyes import ConfigError, SpecPipeline, tiny
+from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel, OpenAIModel
 from speceyes.models.openai import QwenResize
 from speceyes.scoring.scores import separability
@@ -95,9 +96,9 @@ def funnel(models: dict[str, HFModel] | dict[str, OpenAIModel]) -> SpecPipeline:
         models["large"],
         models["small"],
         tools=["zoom"],
-        threshold=chosen["threshold"],
-        top_k=chosen["top_k"],
-        aggregate=chosen["aggregate"],
+        gate=SeparabilityGate(
+            chosen["threshold"], top_k=chosen["top_k"], aggregate=chosen["aggregate"]
+        ),
     )
 
 

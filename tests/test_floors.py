@@ -41,17 +41,6 @@ FLOORS = {
     "judge": 2.5,
     "gates": 2.6,
     # 3: the order of the phases
-    "health": 2.9,
-    "observing": 2.9,
-    "intake": 3,
-    "journey": 3,
-    "ahead": 3.2,
-    "ordering": 3.2,
-    "efficiency": 3.2,
-    "auditing": 3.2,
-    "front": 3.3,
-    "rounds": 3.3,
-    "live": 3.4,
     "pipeline": 3.5,
     "strategies": 3.7,
     # 4: what is measured, and on what

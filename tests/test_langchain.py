@@ -12,6 +12,7 @@ from PIL import Image as PILImage
 from served import data_url, pipeline
 from speceyes import ScriptedModel, SpecPipeline, tiny
 from speceyes.errors import ConfigError, ImageError, ModelError
+from speceyes.gate import SeparabilityGate
 from speceyes.models.hf import HFModel
 from speceyes.tiny.scenes import questions
 
@@ -47,7 +48,7 @@ def _tiny() -> SpecPipeline:
     pair = tiny.settings()
     large, small = HFModel.from_pretrained(tiny.LARGE), HFModel.from_pretrained(tiny.SMALL)
     return SpecPipeline.from_pretrained(
-        large, small, threshold=pair["threshold"], top_k=pair["top_k"]
+        large, small, gate=SeparabilityGate(pair["threshold"], top_k=pair["top_k"])
     )
 
 

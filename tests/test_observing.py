@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from flat_options import grouped
 from served import pipeline
 from speceyes import AgenticFallback, Query, ScriptedModel, SpecPipeline
 from speceyes.errors import ConfigError
-from speceyes.observing import (
+from speceyes.pipeline.events import (
     Event,
     LogObserver,
     PhaseEnded,
@@ -47,7 +48,7 @@ def _pipe(**more: Any) -> SpecPipeline:
         name="big",
     )
     small = ScriptedModel({"gate": "", "lost": "", "": "red"}, name="little")
-    return SpecPipeline.from_pretrained(large, small, batch_size=3, **more)
+    return SpecPipeline.from_pretrained(large, small, **grouped(batch_size=3, **more))
 
 
 def _items(kinds: list[str]) -> list[Any]:
@@ -97,7 +98,7 @@ def _check(kind: str, events: list[Event], result: Result) -> None:
 @settings(max_examples=25)
 @given(
     st.lists(st.sampled_from(KINDS), max_size=10),
-    st.sampled_from(["batched", "overlapped", "sequential"]),
+    st.sampled_from(["batched", "overlapped"]),
     st.sampled_from(["call", "ask"]),
 )
 def test_each_query_is_seen_from_end_to_end(kinds: list[str], schedule: str, how: str) -> None:
@@ -179,7 +180,7 @@ def test_an_agent_of_ones_own_is_a_phase_without_turns() -> None:
 
 
 def test_logging_names_phases_and_never_what_was_asked(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "speceyes.observing")
+    caplog.set_level(logging.INFO, "speceyes.pipeline.events")
     _pipe(observers=[LogObserver()])(_items(list(KINDS)))
     lines = [record.getMessage() for record in caplog.records]
     own = [line for line in lines if line.startswith("query ")]

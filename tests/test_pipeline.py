@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from flat_options import grouped
 from speceyes import prompts
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.errors import ConfigError, ImageError, InputError
@@ -30,7 +31,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.images import ImageLimits
 from speceyes.judge import ToolJudge
 from speceyes.models.scripted import Script, ScriptedModel
-from speceyes.pipeline import SpecPipeline
+from speceyes.pipeline import AgentConfig, ScheduleConfig, SpecPipeline
 from speceyes.types import (
     Completion,
     Conversation,
@@ -109,10 +110,7 @@ def funnel(judges: Behaviour, drafts: Behaviour, agents: Behaviour, **options: A
     return SpecPipeline.from_pretrained(
         large=large_model(judges, agents),
         small=small_model(drafts),
-        top_k=8,
-        max_steps=3,
-        max_batch=max_batch,
-        **options,
+        **grouped(top_k=8, max_steps=3, max_batch=max_batch, **options),
     )
 
 
@@ -326,7 +324,7 @@ def test_among_others_it_is_a_result_with_an_error(tmp_path: Path) -> None:
 
 
 def test_limits_hold_for_images_of_queries_too() -> None:
-    pipe = always("no", "confident", "answer", image_limits=ImageLimits(max_pixels=100))
+    pipe = always("no", "confident", "answer", limits=ImageLimits(max_pixels=100))
     with pytest.raises(ImageError, match="max_pixels=100"):
         pipe(ask(0))
     assert pipe([ask(0)])[0].route == "error"
@@ -359,7 +357,7 @@ def test_parts_that_cannot_work_together_are_refused() -> None:
         ),
     ):
         with pytest.raises(ConfigError, match=message):
-            SpecPipeline(**parts)  # type: ignore[arg-type]
+            SpecPipeline(**grouped(**parts))
     SpecPipeline(
         answerer=SpeculativeAnswerer(model, top_k=20), gate=SeparabilityGate(aggregate="log")
     )
@@ -374,7 +372,7 @@ def test_from_pretrained_says_what_it_cannot_build() -> None:
     with pytest.raises(ConfigError, match="judge='medium'"):
         SpecPipeline.from_pretrained(large=model, small=model, judge="medium")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"threshold=1\.5"):
-        SpecPipeline.from_pretrained(large=model, small=model, threshold=1.5)
+        SpecPipeline.from_pretrained(large=model, small=model, gate=SeparabilityGate(1.5))
     gate = SeparabilityGate(0.9, top_k=5)
     pipe = SpecPipeline.from_pretrained(large=model, small=model, gate=gate)
     assert pipe.gate is gate
@@ -411,7 +409,11 @@ def test_phases_run_in_batches_and_the_rejected_of_several_share_the_agents() ->
     large = Counting(large_model(judges, ["tool"] * 12))
     small = Counting(small_model(drafts))
     pipe = SpecPipeline.from_pretrained(
-        large=large, small=small, top_k=8, batch_size=3, max_batch=4
+        large=large,
+        small=small,
+        gate=SeparabilityGate(top_k=8),
+        schedule=ScheduleConfig(batch_size=3),
+        agent=AgentConfig(max_batch=4),
     )
     results = pipe([ask(n) for n in range(12)])
     assert [r.route for r in results] == ["draft", "agent", "draft"] * 4
@@ -575,7 +577,12 @@ def test_nothing_is_pulled_before_the_first_result_is_asked_for() -> None:
 def test_a_batchs_time_is_shared_and_latency_counts_the_wait() -> None:
     large = large_model(["no"] * 4, ["answer"] * 4, delay_s=0.04)
     small = small_model(["confident"] * 4, delay_s=0.04)
-    pipe = SpecPipeline.from_pretrained(large=large, small=small, top_k=8, batch_size=4)
+    pipe = SpecPipeline.from_pretrained(
+        large=large,
+        small=small,
+        gate=SeparabilityGate(top_k=8),
+        schedule=ScheduleConfig(batch_size=4),
+    )
     start = time.perf_counter()
     results = pipe([ask(n) for n in range(4)])
     wall = time.perf_counter() - start

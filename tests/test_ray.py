@@ -12,6 +12,7 @@ import pytest
 
 import speceyes
 from speceyes import SpecPipeline, tiny
+from speceyes.gate import SeparabilityGate
 from speceyes.tiny.scenes import questions
 from speceyes.types import Result
 
@@ -51,6 +52,8 @@ def test_workers_find_what_one_process_finds_and_a_bad_picture_is_one_failure(
     assert set(found) == {"gone", *(query.id for query in queries)}
     assert found["gone"].route == "error" and found["gone"].error
     chosen = {name: tiny.settings()[name] for name in ("threshold", "top_k", "aggregate")}
-    pipe = SpecPipeline.from_pretrained(tiny.LARGE, tiny.SMALL, tools=["zoom"], **chosen)
+    pipe = SpecPipeline.from_pretrained(
+        tiny.LARGE, tiny.SMALL, tools=["zoom"], gate=SeparabilityGate(**chosen)
+    )
     for query, local in zip(queries, pipe(queries), strict=True):
         assert (found[query.id].answer, found[query.id].route) == (local.answer, local.route)

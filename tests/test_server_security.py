@@ -22,6 +22,7 @@ from PIL import Image
 from served import Served, asking, data_url, pipeline, serving, until
 from speceyes import ScriptedModel, SpecPipeline, _fetch
 from speceyes.errors import ConfigError
+from speceyes.pipeline import AgentConfig
 from speceyes.server.app import application
 from speceyes.server.keys import Keys, new_key
 from speceyes.server.limits import ServerLimits
@@ -369,7 +370,7 @@ def test_a_client_that_leaves_is_not_worked_for(stream: bool) -> None:
         assert hold.wait(60)
         return "<answer>blue</answer>"
 
-    pipe = SpecPipeline.from_pretrained(large=ScriptedModel(agent), max_batch=1)
+    pipe = SpecPipeline.from_pretrained(large=ScriptedModel(agent), agent=AgentConfig(max_batch=1))
     with serving(pipe) as served:
         replies: list[int] = []
         first = threading.Thread(

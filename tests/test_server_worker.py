@@ -11,14 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from flat_options import grouped
 from served import JUDGE, pipeline, until
 from speceyes import AgenticFallback, Query, Result, ScriptedModel, SpecPipeline
-from speceyes.auditing import Auditor
 from speceyes.calibration.monitor import GateMonitor
 from speceyes.errors import ConfigError
-from speceyes.live.fair_queue import FairQueue
-from speceyes.live.job import Job
-from speceyes.live.worker import Worker
+from speceyes.pipeline import AgentConfig, ScheduleConfig
+from speceyes.pipeline.audit import Auditor
+from speceyes.pipeline.engine_loop import EngineLoop
+from speceyes.pipeline.fair_queue import FairQueue
+from speceyes.pipeline.request import RequestState
 from speceyes.server.limits import ServerLimits
 from speceyes.server.refusal import Refusal
 from speceyes.server.slots import Slots
@@ -56,13 +58,15 @@ class Watched:
         return self._inner.generate(conversations, sampling)
 
 
-def _job(question: str = "q", client: str = "a", seconds: float = 90.0, **more: Any) -> Job:
-    return Job(Query(question, (PICTURE,)), client, time.monotonic() + seconds, **more)
+def _job(
+    question: str = "q", client: str = "a", seconds: float = 90.0, **more: Any
+) -> RequestState:
+    return RequestState(Query(question, (PICTURE,)), client, time.monotonic() + seconds, **more)
 
 
 @contextmanager
-def _working(pipe: SpecPipeline, **more: Any) -> Iterator[Worker]:
-    worker = Worker(pipe, **more)
+def _working(pipe: SpecPipeline, **more: Any) -> Iterator[EngineLoop]:
+    worker = pipe.engine_loop(**more)
     worker.start()
     try:
         yield worker
@@ -70,22 +74,22 @@ def _working(pipe: SpecPipeline, **more: Any) -> Iterator[Worker]:
         assert worker.close(60)
 
 
-def _said(job: Job) -> Result:
+def _said(job: RequestState) -> Result:
     return job.future.result(timeout=60)
 
 
 def _drafting(model: Any, **more: Any) -> SpecPipeline:
     agent = ScriptedModel("<answer>blue</answer>")
-    return SpecPipeline.from_pretrained(agent, model, judge=None, **more)
+    return SpecPipeline.from_pretrained(agent, model, judge=None, **grouped(**more))
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=40), st.integers(1, 7))
 def test_each_client_has_its_turn_and_its_order(clients: list[str], most: int) -> None:
     queue: FairQueue[tuple[str, int]] = FairQueue()
     for at, client in enumerate(clients):
-        assert queue.put(client, (client, at))
+        queue.put(client, (client, at))
     taken: list[tuple[str, int]] = []
-    while batch := queue.take(most, wait=False):
+    while batch := queue.take(most):
         assert len(batch) <= most
         taken += batch
     assert sorted(taken, key=lambda item: item[1]) == list(
@@ -104,24 +108,15 @@ def test_each_client_has_its_turn_and_its_order(clients: list[str], most: int) -
 
 def test_the_background_comes_last_unless_it_piles_up() -> None:
     queue: FairQueue[str] = FairQueue(piled=2)
-    queue.put_aside("x")
-    assert queue.put("a", "1") and queue.put("a", "2")
-    assert queue.take(2, wait=False) == ["1", "2"]
+    queue.put_in_background("x")
+    queue.put("a", "1")
+    queue.put("a", "2")
+    assert queue.take(2) == ["1", "2"]
     for item in "yz":
-        queue.put_aside(item)
-    assert queue.put("a", "3")
-    assert queue.take(9, wait=False) == ["x", "3", "y", "z"]
+        queue.put_in_background(item)
+    queue.put("a", "3")
+    assert queue.take(9) == ["x", "3", "y", "z"]
     assert queue.background == 0
-
-
-def test_a_closed_queue_takes_nothing_and_wakes_who_waits() -> None:
-    queue: FairQueue[str] = FairQueue()
-    got: list[list[str]] = []
-    waiter = threading.Thread(target=lambda: got.append(queue.take(1, wait=True)))
-    waiter.start()
-    queue.close()
-    waiter.join(60)
-    assert got == [[]] and not queue.put("a", "1")
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60))
@@ -160,7 +155,7 @@ def test_those_that_wait_together_share_a_batch_and_one_alone_is_not_held() -> N
     hold = threading.Event()
     model = Watched("red", hold)
     sizes: list[int] = []
-    with _working(_drafting(model, batch_size=8), batched=sizes.append) as worker:
+    with _working(_drafting(model, batch_size=8), on_batch=sizes.append) as worker:
         first = _job("alone")
         worker.submit(first)
         until(lambda: model.asked)  # one, though a batch holds eight
@@ -187,7 +182,9 @@ def test_drafts_are_answered_while_the_agent_works(schedule: str) -> None:
         return "<answer>blue</answer>"
 
     large = ScriptedModel({JUDGE: {"hard": "yes", "": "no"}, "": agent})
-    pipe = SpecPipeline.from_pretrained(large, ScriptedModel("red"), schedule=schedule)  # type: ignore[arg-type]
+    pipe = SpecPipeline.from_pretrained(
+        large, ScriptedModel("red"), schedule=ScheduleConfig(overlap=schedule == "overlapped")
+    )  # type: ignore[arg-type]
     order: list[str] = []
     with _working(pipe) as worker:
         hard, easy = _job("hard"), _job("easy")
@@ -213,12 +210,12 @@ def test_what_nobody_waits_for_is_never_begun() -> None:
         first = _job("first")
         worker.submit(first)
         until(lambda: model.asked)
-        left = _job("left", done=lambda: done.append("left"))
-        late = _job("late", seconds=0.01, done=lambda: done.append("late"))
+        left = _job("left", on_end=lambda: done.append("left"))
+        late = _job("late", seconds=0.01, on_end=lambda: done.append("late"))
         last = _job("last")
         for job in (left, late, last):
             worker.submit(job)
-        worker.abandon(left)
+        worker.cancel(left)
         assert done == ["left"]  # its place is free at once
         time.sleep(0.02)
         hold.set()
@@ -231,15 +228,19 @@ def test_one_that_leaves_before_its_turn_with_the_agent_never_has_it() -> None:
     hold = threading.Event()
     agent = Watched("<answer>blue</answer>", hold)
     pipe = SpecPipeline.from_pretrained(
-        agent, ScriptedModel("red", margin=3.0), judge=None, max_batch=1, schedule="overlapped"
+        agent,
+        ScriptedModel("red", margin=3.0),
+        judge=None,
+        agent=AgentConfig(max_batch=1),
+        schedule=ScheduleConfig(overlap=True),
     )
     with _working(pipe) as worker:
         first, second = _job("first"), _job("second")
         worker.submit(first)
         until(lambda: agent.asked)
         worker.submit(second)
-        until(lambda: worker.waiting == 1 and second.ticket is not None)
-        worker.abandon(second)
+        until(lambda: worker.waiting == 1 and second.facts.draft is not None)
+        worker.cancel(second)
         hold.set()
         assert _said(first).answer == "blue"
     assert len(agent.asked) == 1
@@ -247,15 +248,15 @@ def test_one_that_leaves_before_its_turn_with_the_agent_never_has_it() -> None:
 
 def test_nothing_that_was_accepted_is_lost_when_it_closes() -> None:
     pipe = pipeline(judge={"3": "yes", "": "no"}, batch_size=4)
-    worker = Worker(pipe)
+    worker = pipe.engine_loop()
     worker.start()
-    accepted: list[Job] = []
+    accepted: list[RequestState] = []
     refused: list[str] = []
     ends: list[str] = []
 
     def client(name: str) -> None:
         for at in range(40):
-            job = _job(f"{name}{at}", client=name, done=lambda: ends.append(name))
+            job = _job(f"{name}{at}", client=name, on_end=lambda: ends.append(name))
             try:
                 worker.submit(job)
                 accepted.append(job)
@@ -318,7 +319,7 @@ def test_a_run_that_fails_as_a_whole_fails_its_jobs_and_no_others(
     with _working(pipeline(judge="yes")) as worker:
         first = _job()
         worker.submit(first)
-        assert _said(first).error == "the server failed: MemoryError"
+        assert _said(first).error == "the pipeline failed: MemoryError"
         second = _job()
         worker.submit(second)
         assert _said(second).answer == "blue"
@@ -332,10 +333,10 @@ def test_whatever_breaks_in_front_fails_its_batch_and_no_other() -> None:
         if len(told) == 1:
             raise OSError("the disk is full")
 
-    with _working(pipeline(), batched=batched) as worker:
+    with _working(pipeline(), on_batch=batched) as worker:
         first = _job()
         worker.submit(first)
-        assert _said(first).error == "the server failed: OSError"
+        assert _said(first).error == "the pipeline failed: OSError"
         second = _job()
         worker.submit(second)
         assert _said(second).answer == "red"
@@ -350,7 +351,7 @@ def test_audits_run_in_the_background_and_shut_the_gate() -> None:
             job = _job()
             worker.submit(job)
             routes.append(_said(job).route)
-            until(lambda: not worker.live and not worker._agent.waiting.background)
+            until(lambda: not worker.live and not worker.waiting_audits)
         assert auditor.monitor.tripped and auditor.monitor.audits >= 1
         # A request's own threshold opens no gate that is shut.
         own = _job(gate=with_threshold(pipe.gate, 0.6))
@@ -375,7 +376,7 @@ def test_without_a_fallback_or_without_a_draft() -> None:
 
 
 def test_it_is_no_server_before_it_starts_and_after_it_ended() -> None:
-    worker = Worker(pipeline())
+    worker = pipeline().engine_loop()
     with pytest.raises(ConfigError, match="closed"):
         worker.submit(_job())
     worker.start()

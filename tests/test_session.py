@@ -26,7 +26,7 @@ from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel
 from speceyes.models.scripted import ScriptedModel, scripted_logprobs
-from speceyes.pipeline import SpecPipeline
+from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.protocols import Session
 from speceyes.tiny.scenes import questions
 from speceyes.types import Completion, Conversation, Floor, Judgement, Message, Query, Sampling
@@ -385,7 +385,7 @@ def test_ending_drafts_early_changes_no_decision(
             answerer=SpeculativeAnswerer(small, top_k=top_k),
             gate=gate,
             fallback=AgenticFallback(ScriptedModel("<answer>agent</answer>"), tools=["zoom"]),
-            early=early,
+            schedule=ScheduleConfig(end_drafts_early=early),
         )(queries)
 
     for one, other, own in zip(run(True), run(False), margins, strict=True):
@@ -479,63 +479,6 @@ def test_a_draft_ended_by_a_stricter_threshold_is_never_accepted() -> None:
     assert not verdict.accepted and "stricter" in verdict.reason
 
 
-def test_a_draft_is_given_up_once_the_judge_wants_tools() -> None:
-    """Both at once: the small model is held back until the judge has spoken."""
-    judged = threading.Event()
-
-    class Waits(Shuffled):
-        def session(self, sampling: Sampling) -> Session:
-            session = super().session(sampling)
-            step = session.step
-
-            def after() -> list[tuple[int, Completion]]:
-                assert judged.wait(10)
-                return step()
-
-            session.step = after  # type: ignore[method-assign]
-            return session
-
-    def judge(queries: Sequence[Query]) -> list[Judgement]:
-        return [Judgement(int(q.id) % 2 == 0) for q in queries]
-
-    class Noted:
-        """Lets the draft go on once the judgements stand on the tickets."""
-
-        def __init__(self, pipe: SpecPipeline) -> None:
-            self._judge = pipe._judge
-
-        def __call__(self, tickets: Any) -> None:
-            self._judge(tickets)
-            judged.set()
-
-    pipe = SpecPipeline(
-        judge=judge,
-        answerer=SpeculativeAnswerer(Waits("red", [1]), top_k=64),
-        gate=SeparabilityGate(0.9),
-        fallback=AgenticFallback(ScriptedModel("<answer>agent</answer>"), tools=["zoom"]),
-        order="concurrent",
-    )
-    pipe._judge = Noted(pipe)  # type: ignore[method-assign]
-    results = pipe([Query("Which?", (DOT,), id=str(i)) for i in range(8)])
-    assert [r.route for r in results] == ["agent", "draft"] * 4
-    # The first row may have been through before anybody asked; the rest were given up.
-    assert sum(r.draft is None for r in results if r.route == "agent") >= 3
-
-
-def test_answers_do_not_depend_on_the_order_when_drafts_may_be_given_up() -> None:
-    large, small = HFModel.from_pretrained(tiny.LARGE), HFModel.from_pretrained(tiny.SMALL)
-    pair = tiny.settings()
-    queries = [item.query for item in questions("heldout", 12)]
-
-    def run(order: Any) -> Iterator[tuple[str, str | None]]:
-        pipe = SpecPipeline.from_pretrained(
-            large, small, threshold=pair["threshold"], top_k=pair["top_k"], order=order
-        )
-        return ((r.route, r.answer) for r in pipe(queries))
-
-    assert list(run("concurrent")) == list(run("judge_first"))
-
-
 def test_the_front_works_while_the_agent_does() -> None:
     """Neither the agent nor the second batch's draft ends before the other has begun."""
     both = threading.Barrier(2, timeout=10)
@@ -559,8 +502,7 @@ def test_the_front_works_while_the_agent_does() -> None:
         answerer=SpeculativeAnswerer(ScriptedModel(draft, margin=2.0)),
         gate=SeparabilityGate(0.98),
         fallback=AgenticFallback(Shuffled(agent, [1]), tools=["zoom"], max_batch=4),
-        batch_size=4,
-        schedule="overlapped",
+        schedule=ScheduleConfig(batch_size=4, overlap=True),
     )
     before = {t for t in threading.enumerate() if t.name.startswith("speceyes")}
     results = pipe([Query(f"number {i}", (DOT,), id=str(i)) for i in range(12)])
@@ -578,8 +520,7 @@ def test_closing_an_overlapped_stream_in_the_middle_leaves_no_thread() -> None:
             fallback=AgenticFallback(
                 Shuffled([CALL, "<answer>blue</answer>"], [1, 2]), tools=["zoom"], max_batch=3
             ),
-            batch_size=2,
-            schedule="overlapped",
+            schedule=ScheduleConfig(batch_size=2, overlap=True),
         )
         stream = pipe.stream(Query(f"number {i}", (DOT,)) for i in range(10**9))
         for _ in range(stop_at):
@@ -619,8 +560,7 @@ def test_no_schedule_loses_a_query_or_changes_a_route(
             answerer=SpeculativeAnswerer(small),
             gate=SeparabilityGate(0.98),
             fallback=AgenticFallback(large, tools=["zoom"], max_batch=places),
-            batch_size=batch,
-            schedule=schedule,  # type: ignore[arg-type]
+            schedule=ScheduleConfig(batch_size=batch, overlap=schedule == "overlapped"),
         )
         results = pipe(queries)
         assert [r.query_id for r in results] == [str(i) for i in range(len(plan))]
@@ -639,7 +579,7 @@ def test_memory_stays_flat_over_a_hundred_thousand_queries() -> None:
 import threading
 from PIL import Image
 from speceyes.models.scripted import ScriptedModel
-from speceyes.pipeline import SpecPipeline
+from speceyes.pipeline import ScheduleConfig, SpecPipeline
 
 ZOOM = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 16, 16]}}'
 large = ScriptedModel({
@@ -647,7 +587,7 @@ large = ScriptedModel({
     "": [f"<tool_call>{ZOOM}</tool_call>", "<answer>blue</answer>"],
 })
 small = ScriptedModel("red", margin=lambda c: 2.0 if "unsure" in c.messages[-1].text else 12.0)
-pipe = SpecPipeline.from_pretrained(large, small, schedule="overlapped")
+pipe = SpecPipeline.from_pretrained(large, small, schedule=ScheduleConfig(overlap=True))
 
 def queries():
     for i in range(100_000):
@@ -704,8 +644,7 @@ def test_ctrl_c_ends_an_overlapped_run_and_its_threads(where: str) -> None:
         answerer=SpeculativeAnswerer(ScriptedModel("red", margin=2.0, delay_s=0.005)),
         gate=SeparabilityGate(0.98),
         fallback=AgenticFallback(Stops("", [1]), tools=["zoom"], max_batch=3),
-        batch_size=4,
-        schedule="overlapped",
+        schedule=ScheduleConfig(batch_size=4, overlap=True),
     )
     before = threading.active_count()
     stream = pipe.stream(source())

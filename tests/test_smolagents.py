@@ -11,6 +11,7 @@ from PIL import Image as PILImage
 from served import pipeline
 from speceyes import AgenticFallback, Query, ScriptedModel, SpecPipeline, tiny
 from speceyes.errors import ConfigError, ModelError
+from speceyes.gate import SeparabilityGate
 from speceyes.models.hf import HFModel
 from speceyes.tiny.scenes import questions
 
@@ -66,7 +67,7 @@ def test_the_tiny_pair_drives_an_agent_through_two_tool_turns() -> None:
     pair = tiny.settings()
     large, small = HFModel.from_pretrained(tiny.LARGE), HFModel.from_pretrained(tiny.SMALL)
     pipe = SpecPipeline.from_pretrained(
-        large, small, threshold=pair["threshold"], top_k=pair["top_k"]
+        large, small, gate=SeparabilityGate(pair["threshold"], top_k=pair["top_k"])
     )
     items = list(questions("heldout", 40))
     hard = next(item for item in items if item.kind == "card/same")

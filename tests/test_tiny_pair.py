@@ -14,9 +14,10 @@ from speceyes.answerer import SpeculativeAnswerer
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.tiny_pair import agreement, choose, figures, record
 from speceyes.fallback import AgenticFallback
+from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.models.hf import HFModel
-from speceyes.pipeline import SpecPipeline
+from speceyes.pipeline import AgentConfig, SpecPipeline
 from speceyes.tiny.scenes import Item, questions
 from speceyes.tiny.training.models import system_text
 from speceyes.tools import Tools
@@ -44,7 +45,9 @@ def items() -> list[Item]:
 @pytest.fixture(scope="module")
 def pipe(large: HFModel, small: HFModel) -> SpecPipeline:
     gate = {key: tiny.settings()[key] for key in ("threshold", "top_k", "aggregate")}
-    return SpecPipeline.from_pretrained(large, small, max_tokens=TURN_TOKENS, **gate)
+    return SpecPipeline.from_pretrained(
+        large, small, agent=AgentConfig(max_tokens=TURN_TOKENS), gate=SeparabilityGate(**gate)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ _HOMES: dict[str, str] = {
     "ImageRef": "types",
     "InputError": "errors",
     "Judgement": "types",
-    "LogObserver": "observing",
+    "LogObserver": "pipeline.events",
     "Message": "types",
     "ModelError": "errors",
     "Observation": "types",
@@ -64,6 +64,12 @@ _HOMES: dict[str, str] = {
     "Verdict": "types",
     "VisionLanguageModel": "protocols",
     "Zoom": "tools.zoom",
+    "AgentConfig": "pipeline",
+    "DraftConfig": "pipeline",
+    "InputConfig": "pipeline",
+    "JudgeConfig": "pipeline",
+    "LoadConfig": "pipeline",
+    "ScheduleConfig": "pipeline",
     "calibrate": "calibration",
     "load_image": "images",
     "tool": "tools",
@@ -71,6 +77,7 @@ _HOMES: dict[str, str] = {
 """Public name to the module that it lives in."""
 
 __all__ = [
+    "AgentConfig",
     "AgenticFallback",
     "Calibration",
     "CalibrationError",
@@ -79,13 +86,17 @@ __all__ = [
     "Conversation",
     "DepthRule",
     "Dialect",
+    "DraftConfig",
     "GateMonitor",
     "HFModel",
     "ImageError",
     "ImageLimits",
     "ImageRef",
+    "InputConfig",
     "InputError",
+    "JudgeConfig",
     "Judgement",
+    "LoadConfig",
     "LogObserver",
     "Message",
     "ModelError",
@@ -95,6 +106,7 @@ __all__ = [
     "Query",
     "Result",
     "Sampling",
+    "ScheduleConfig",
     "Scoring",
     "ScriptedModel",
     "SeparabilityGate",
@@ -140,8 +152,16 @@ if TYPE_CHECKING:
     from speceyes.models.hf import HFModel
     from speceyes.models.openai import OpenAIModel
     from speceyes.models.scripted import ScriptedModel
-    from speceyes.observing import LogObserver
-    from speceyes.pipeline import SpecPipeline
+    from speceyes.pipeline import (
+        AgentConfig,
+        DraftConfig,
+        InputConfig,
+        JudgeConfig,
+        LoadConfig,
+        ScheduleConfig,
+        SpecPipeline,
+    )
+    from speceyes.pipeline.events import LogObserver
     from speceyes.protocols import Dialect, Tool, VisionLanguageModel
     from speceyes.tools import Tools, tool
     from speceyes.tools.zoom import Zoom

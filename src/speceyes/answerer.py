@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from speceyes import prompts
 from speceyes.drafting.rule import DEPTH, DepthRule
 from speceyes.errors import ConfigError
 from speceyes.isolation import describe, generate_isolated
-from speceyes.protocols import ChecksTopK, Dialect, Session, Tool, VisionLanguageModel
+from speceyes.protocols import ChecksTopK, Dialect, Tool, VisionLanguageModel
 from speceyes.scoring.scores import raw_scores
 from speceyes.types import Completion, Conversation, Floor, Message, Query, Sampling
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from speceyes.tools import Tools
 
 _log = logging.getLogger(__name__)
+
+_NOT_ASKED = Completion.failed("not asked")
 
 
 @final
@@ -141,7 +143,6 @@ class SpeculativeAnswerer:
         queries: Sequence[Query],
         *,
         floor: Floor | None = None,
-        unwanted: Callable[[], Collection[int]] | None = None,
     ) -> list[Completion]:
         """One completion a query, in order; a query on which the model fails gets one with
         `error`.
@@ -150,47 +151,36 @@ class SpeculativeAnswerer:
             queries: One batch.
             floor: Drafts may end, with finish "rejected", at the first token below it, at any
                 depth.
-            unwanted: Asked before every token for the places of queries whose drafts nobody
-                wants any more; these end at once, with `error`. Without effect where the model
-                has no `session`.
         """
         sampling = self._sampling
         if floor is not None and floor.top_k <= sampling.top_k:
             sampling = dataclasses.replace(sampling, floor=floor)
-        drafts = self._at_once(queries, sampling, unwanted)
-        if not self.max_depth:
-            return drafts
-        gone = frozenset() if unwanted is None else frozenset(unwanted())
-        deeper = [at for at, d in enumerate(drafts) if at not in gone and self._deepens(d)]
-        if deeper:
-            found = self._deeper([queries[at] for at in deeper], sampling)
-            for at, (depth, draft) in zip(deeper, found, strict=True):
-                if draft is not None and self._score(draft) > self._score(drafts[at]):
-                    drafts[at] = draft.noted(DEPTH, depth)
-        return drafts
-
-    def _at_once(
-        self,
-        queries: Sequence[Query],
-        sampling: Sampling,
-        unwanted: Callable[[], Collection[int]] | None,
-    ) -> list[Completion]:
-        """The drafts at depth 0."""
-        drafts: dict[int, Completion] = {}
+        drafts: list[Completion] = []
         asked: list[tuple[int, Conversation]] = []
         for at, query in enumerate(queries):
+            drafts.append(_NOT_ASKED)
             try:
                 asked.append((at, self.conversation(query)))
             except Exception as exc:  # noqa: BLE001 - a query's failure is its own
                 drafts[at] = Completion.failed(f"could not be asked: {describe(exc)}")
-        begin = None if unwanted is None else getattr(self.model, "session", None)
-        session: Session | None = begin(sampling) if callable(begin) else None
-        if session is not None and unwanted is not None:
-            drafts.update(_while_wanted(session, asked, unwanted))
-            asked = [(at, conversation) for at, conversation in asked if at not in drafts]
         said = generate_isolated(self.model, [c for _, c in asked], sampling)
-        drafts.update((at, completion) for (at, _), completion in zip(asked, said, strict=True))
-        return [drafts[at] for at in range(len(queries))]
+        for (at, _), draft in zip(asked, said, strict=True):
+            drafts[at] = draft
+        if self.max_depth:
+            self._deepen(queries, drafts, sampling)
+        return drafts
+
+    def _deepen(
+        self, queries: Sequence[Query], drafts: list[Completion], sampling: Sampling
+    ) -> None:
+        """Puts better separated drafts in the place of those that should go deeper."""
+        deeper = [at for at, draft in enumerate(drafts) if self._deepens(draft)]
+        if not deeper:
+            return
+        found = self._deeper([queries[at] for at in deeper], sampling)
+        for at, (depth, draft) in zip(deeper, found, strict=True):
+            if draft is not None and self._score(draft) > self._score(drafts[at]):
+                drafts[at] = draft.noted(DEPTH, depth)
 
     def _deeper(
         self, queries: Sequence[Query], sampling: Sampling
@@ -251,26 +241,3 @@ class SpeculativeAnswerer:
         user = Message("user", (*query.images, f"{query.text}\n{instruction}"))
         before = (Message("system", (self.system,)),) if self.system is not None else ()
         return Conversation((*before, user))
-
-
-def _while_wanted(
-    session: Session,
-    asked: Sequence[tuple[int, Conversation]],
-    unwanted: Callable[[], Collection[int]],
-) -> dict[int, Completion]:
-    """Completions by place; a place that is missing was not completed, and is to be tried again."""
-    done: dict[int, Completion] = {}
-    for at, conversation in asked:
-        session.add(at, conversation)
-    try:
-        while len(session):
-            for at in unwanted():
-                if at not in done:
-                    session.drop(at)
-                    done[at] = Completion.failed("given up: the judge wants tools")
-            done.update(session.step())
-    except Exception as exc:  # noqa: BLE001 - it promised not to; the rows are told apart
-        _log.warning("the session failed (%s); going on without", describe(exc))
-    finally:
-        session.close()
-    return done

@@ -105,6 +105,11 @@ class SeparabilityGate:
                     "formula='code', or threshold=1 to accept nothing on purpose"
                 )
 
+    @property
+    def needed_top_k(self) -> int:
+        """Log-probabilities a token that a draft must carry to be scored."""
+        return 1 if self.aggregate == "log" else self.top_k
+
     @classmethod
     def from_calibration(cls, calibration: Calibration | str | PathLike[str]) -> SeparabilityGate:
         """The gate that a calibration holds for.

@@ -52,15 +52,34 @@ def isolated(
     if not rows:
         return []
     try:
-        outcomes = list(ask(rows))
-        if len(outcomes) != len(rows):
-            raise ModelError(
-                f"{len(outcomes)} outcomes came back for {len(rows)} rows; "
-                "there must be one each, in order"
-            )
-        return outcomes
+        return one_each(ask(rows), rows)
     except Exception as exc:  # noqa: BLE001 - whatever it is, the rows are told apart
-        reason = describe(exc)
+        return one_by_one(ask, rows, failed, exc)
+
+
+def one_each(outcomes: Sequence[Out], rows: Sequence[Row]) -> list[Out]:
+    """The outcomes as a list.
+
+    Raises:
+        ModelError: There are more or fewer than rows.
+    """
+    found = list(outcomes)
+    if len(found) != len(rows):
+        raise ModelError(
+            f"{len(found)} outcomes came back for {len(rows)} rows; "
+            "there must be one each, in order"
+        )
+    return found
+
+
+def one_by_one(
+    ask: Callable[[Sequence[Row]], Sequence[Out]],
+    rows: Sequence[Row],
+    failed: Callable[[str], Out],
+    exc: Exception,
+) -> list[Out]:
+    """Outcomes of rows that failed together: each is tried once more alone."""
+    reason = describe(exc)
     if len(rows) == 1:
         _log.warning("failed: %s", reason)
         return [failed(reason)]
@@ -83,4 +102,11 @@ def generate_isolated(
         >>> generate_isolated(ScriptedModel("red"), [asked], Sampling())[0].text
         'red'
     """
-    return isolated(lambda batch: model.generate(batch, sampling), conversations, Completion.failed)
+    if not conversations:
+        return []
+    try:
+        return one_each(model.generate(conversations, sampling), conversations)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the rows are told apart
+        return one_by_one(
+            lambda batch: model.generate(batch, sampling), conversations, Completion.failed, exc
+        )

@@ -8,12 +8,15 @@ from typing import Any, Protocol, runtime_checkable
 from speceyes.types import (
     Completion,
     Conversation,
+    Floor,
     Image,
+    Judgement,
     Observation,
     Query,
     Sampling,
     ToolCall,
     Turn,
+    Verdict,
 )
 
 
@@ -76,7 +79,7 @@ class DescribesDrafts(Protocol):
 
 @runtime_checkable
 class HasTopK(Protocol):
-    """A gate that needs K log-probabilities a token."""
+    """An answerer that keeps, or a gate that scores by, K log-probabilities a token."""
 
     @property
     def top_k(self) -> int | None:
@@ -222,4 +225,101 @@ class Dialect(Protocol):
         """The conversation after the model said `text` and was shown `observations`; `last`
         tells it to answer now with what it has.
         """
+        ...
+
+
+class Judge(Protocol):
+    """Phase I: judges a batch of queries."""
+
+    def __call__(self, queries: Sequence[Query], /) -> Sequence[Judgement]:
+        """One judgement a query, in order."""
+        ...
+
+
+class Answerer(Protocol):
+    """Phase II: drafts answers to a batch of queries."""
+
+    def __call__(self, queries: Sequence[Query], /) -> Sequence[Completion]:
+        """One draft a query, in order."""
+        ...
+
+
+class Gate(Protocol):
+    """Phase III: decides whether a draft may be the answer."""
+
+    def __call__(self, draft: Completion, /) -> Verdict:
+        """Verdict on one draft."""
+        ...
+
+
+@runtime_checkable
+class HasModel(Protocol):
+    """A phase that asks a model of ours."""
+
+    @property
+    def model(self) -> VisionLanguageModel | None:
+        """The model; None where something else answers."""
+        ...
+
+
+@runtime_checkable
+class NeedsTopK(Protocol):
+    """A gate that states how many log-probabilities a draft must carry."""
+
+    @property
+    def needed_top_k(self) -> int:
+        """Log-probabilities a token; with fewer, it rejects."""
+        ...
+
+
+@runtime_checkable
+class SupportsFloor(Protocol):
+    """A gate under which one token alone can reject a draft, so that the draft may end there."""
+
+    @property
+    def floor(self) -> Floor | None:
+        """The least separability of a token; None where no token decides alone."""
+        ...
+
+
+@runtime_checkable
+class SupportsCheck(Protocol):
+    """A gate that holds for certain drafts only, as a calibrated one does."""
+
+    def check(
+        self,
+        *,
+        model: str | None = None,
+        revision: str | None = None,
+        prompt_hash: str | None = None,
+        top_k: int | None = None,
+    ) -> None:
+        """Raises `CalibrationError` for drafts of another model, revision, prompt or K."""
+        ...
+
+
+@runtime_checkable
+class SupportsPrepare(Protocol):
+    """A model that can make images ready ahead of time, in another thread."""
+
+    def prepare(self, images: Sequence[Image]) -> None:
+        """Resizes images and keeps the pixels, bounded in bytes."""
+        ...
+
+
+@runtime_checkable
+class SupportsForget(Protocol):
+    """A model that keeps something between calls."""
+
+    def forget(self) -> None:
+        """Gives up all that is kept."""
+        ...
+
+
+@runtime_checkable
+class SupportsReference(Protocol):
+    """A model that can also run as the paper's code does, as a yardstick."""
+
+    def reference(self) -> VisionLanguageModel:
+        """The same weights, with everything read anew at each call."""
         ...

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, final
 
 from speceyes.calibration.monitor import GateMonitor
 from speceyes.errors import ConfigError
+from speceyes.protocols import Gate
 from speceyes.types import Completion, Verdict
 
 
@@ -34,7 +34,7 @@ class WatchedGate:
         False
     """
 
-    def __init__(self, gate: Callable[[Completion], Verdict], monitor: GateMonitor) -> None:
+    def __init__(self, gate: Gate, monitor: GateMonitor) -> None:
         if not callable(gate):
             raise ConfigError(f"gate={gate!r} can't be called on a draft")
         self.gate = gate

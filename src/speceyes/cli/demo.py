@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     from speceyes.fallback import AgenticFallback
     from speceyes.gate import SeparabilityGate
     from speceyes.judge import ToolJudge
-    from speceyes.pipeline import SpecPipeline
+    from speceyes.pipeline import ScheduleConfig, SpecPipeline
     from speceyes.tiny.scenes import questions
 
     large, small = (models.load_model(path, options.device) for path in (tiny.LARGE, tiny.SMALL))
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
             answerer=answerer,
             gate=gate,
             fallback=agent,
-            batch_size=size,
+            schedule=ScheduleConfig(batch_size=size),
         ),
         agent=AgenticFallback(large, tools=["zoom"], max_batch=1),
         agent_batched=agent,

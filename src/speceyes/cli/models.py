@@ -95,7 +95,7 @@ def pipeline(options: argparse.Namespace, *, allow_urls: bool = False) -> SpecPi
     Raises:
         ConfigError: They don't go together, or a model can't be loaded or reached.
     """
-    from speceyes.pipeline import SpecPipeline
+    from speceyes.pipeline import AgentConfig, InputConfig, ScheduleConfig, SpecPipeline
 
     chosen = load_models(options)
     return SpecPipeline.from_pretrained(
@@ -104,11 +104,9 @@ def pipeline(options: argparse.Namespace, *, allow_urls: bool = False) -> SpecPi
         tools=listed(options.tools),
         dialect=options.dialect,
         gate=chosen.gate,
-        max_steps=options.max_steps,
-        max_tokens=options.max_tokens,
-        max_batch=options.batch_size,
-        batch_size=options.batch_size,
-        allow_urls=allow_urls,
+        agent=AgentConfig(options.max_steps, options.max_tokens, options.batch_size),
+        schedule=ScheduleConfig(batch_size=options.batch_size),
+        inputs=InputConfig(allow_urls=allow_urls),
     )
 
 

@@ -18,11 +18,11 @@ from speceyes.evaluation.demo import Stream, agent_arm, draft_arm
 from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
-from speceyes.pipeline import SpecPipeline
+from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.protocols import VisionLanguageModel
 from speceyes.scoring.scores import AGGREGATES, Aggregate
 from speceyes.strategies import Cascade, Drafter, ReasoningTransfer, SpecReason
-from speceyes.strategies.reasoning_transfer import Verify
+from speceyes.strategies.verification import Verify
 from speceyes.tools import Tools
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Ground:
             answerer=self.deep_answerer(self.top_k, DepthRule(gate)),
             gate=gate,
             fallback=self.agent(),
-            batch_size=self.batch_size,
+            schedule=ScheduleConfig(batch_size=self.batch_size),
         )
 
     def cascade(self) -> Cascade | SpecPipeline:
@@ -170,12 +170,14 @@ class Ground:
             if name in self.thresholds
         ]
         if not steps:
-            return SpecPipeline(fallback=self.agent(), batch_size=self.batch_size)
+            return SpecPipeline(
+                fallback=self.agent(), schedule=ScheduleConfig(batch_size=self.batch_size)
+            )
         return Cascade(
             steps,
             judge=self.judge("large"),
             fallback=self.agent(),
-            batch_size=self.batch_size,
+            schedule=ScheduleConfig(batch_size=self.batch_size),
         )
 
     def funnel(self, aggregate: Aggregate, judge: str = "large") -> SpecPipeline:
@@ -185,7 +187,7 @@ class Ground:
             answerer=self.answerer(self.top_k),
             gate=self.gate(aggregate),
             fallback=self.agent(),
-            batch_size=self.batch_size,
+            schedule=ScheduleConfig(batch_size=self.batch_size),
         )
 
 

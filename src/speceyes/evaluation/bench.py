@@ -37,7 +37,7 @@ class Measured:
         grew: Of these, bytes that were not in use before.
         cpu_s: Seconds of the CPU, of all threads together: hardly disturbed by other processes.
         phases_s: Seconds of all phases by the results' own timings, which the cost model of
-            `speceyes.efficiency` predicts from.
+            `speceyes.pipeline.costs` predicts from.
         failures: Failed queries, and failed judgements and drafts among the others.
     """
 

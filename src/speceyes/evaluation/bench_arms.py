@@ -86,8 +86,8 @@ def arms(
     from speceyes.answerer import SpeculativeAnswerer
     from speceyes.fallback import AgenticFallback
     from speceyes.judge import ToolJudge
-    from speceyes.ordering import Order
-    from speceyes.pipeline import Schedule, SpecPipeline
+    from speceyes.pipeline import ScheduleConfig, SpecPipeline
+    from speceyes.pipeline.reference import as_published
 
     def funnel(
         name: str,
@@ -95,25 +95,27 @@ def arms(
         quick: Benched,
         *,
         alive: int = batch,
-        schedule: Schedule = "auto",
-        order: Order = "judge_first",
-        early: bool = True,
+        schedule: ScheduleConfig | None = None,
+        published: bool = False,
     ) -> Arm:
         pipe = SpecPipeline(
             judge=ToolJudge(strong, tools=tools),
             answerer=SpeculativeAnswerer(quick, top_k=gate.top_k),
             gate=gate,
             fallback=AgenticFallback(strong, tools=tools, max_batch=alive, max_steps=max_steps),
-            batch_size=batch,
-            order=order,
-            schedule=schedule,
-            early=early,
+            schedule=schedule or ScheduleConfig(batch_size=batch),
         )
+        if published:
+            pipe = as_published(pipe)
         return Arm(name, pipe.stream, (strong, quick))
 
     def agent(name: str, model: Benched, alive: int) -> Arm:
         fallback = AgenticFallback(model, tools=tools, max_batch=alive, max_steps=max_steps)
-        return Arm(name, SpecPipeline(fallback=fallback, batch_size=batch).stream, (model,))
+        return Arm(
+            name,
+            SpecPipeline(fallback=fallback, schedule=ScheduleConfig(batch_size=batch)).stream,
+            (model,),
+        )
 
     def shared() -> tuple[Benched, Benched]:
         return large.sharing(), small.sharing()
@@ -122,14 +124,15 @@ def arms(
         agent("agent, one by one, as published", large.reference(), 1),
         agent("agent, one by one", large.sharing(), 1),
         agent(AGENT, large.sharing(), batch),
-        funnel(REFERENCE, *shared(), schedule="sequential"),
+        funnel(REFERENCE, *shared(), published=True),
         funnel(FUNNEL, *shared()),
         funnel("... nothing kept", large.sharing(cache_bytes=0), small.sharing(cache_bytes=0)),
         funnel("... fallback one by one", *shared(), alive=1),
-        funnel("... overlapped by threads", *shared(), schedule="overlapped"),
-        funnel("... drafting first", *shared(), order="draft_first"),
-        funnel("... judge and draft at once", *shared(), order="concurrent"),
-        funnel(TO_THE_END, *shared(), early=False),
+        funnel(
+            "... overlapped by threads", *shared(), schedule=ScheduleConfig(batch, overlap=True)
+        ),
+        funnel("... drafting first", *shared(), schedule=ScheduleConfig(batch, "draft_first")),
+        funnel(TO_THE_END, *shared(), schedule=ScheduleConfig(batch, end_drafts_early=False)),
         funnel(COMPILED, large.sharing(compile=True), small.sharing(compile=True)),
     ]
 
@@ -157,7 +160,7 @@ def strategies(
     from speceyes.drafting import DepthRule
     from speceyes.fallback import AgenticFallback
     from speceyes.judge import ToolJudge
-    from speceyes.pipeline import SpecPipeline
+    from speceyes.pipeline import ScheduleConfig, SpecPipeline
     from speceyes.strategies import ReasoningTransfer, SpecReason
 
     strong, quick = large.sharing(), looker.sharing()
@@ -168,7 +171,7 @@ def strategies(
         ),
         gate=gate,
         fallback=AgenticFallback(strong, tools=tools, max_batch=batch),
-        batch_size=batch,
+        schedule=ScheduleConfig(batch_size=batch),
     )
     proposed = large.sharing(), looker.sharing()
     transferred = large.sharing(), small.sharing()
@@ -188,9 +191,9 @@ def drafts_alone(small: Benched, gate: SeparabilityGate, *, batch: int) -> Arm:
         batch: Queries drafted together.
     """
     from speceyes.answerer import SpeculativeAnswerer
-    from speceyes.pipeline import SpecPipeline
+    from speceyes.pipeline import ScheduleConfig, SpecPipeline
 
     quick = small.sharing()
     answerer = SpeculativeAnswerer(quick, top_k=gate.top_k)
-    pipe = SpecPipeline(answerer=answerer, gate=gate, batch_size=batch)
+    pipe = SpecPipeline(answerer=answerer, gate=gate, schedule=ScheduleConfig(batch_size=batch))
     return Arm(DRAFTS, pipe.stream, (quick,))

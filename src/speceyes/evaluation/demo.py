@@ -16,7 +16,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, final
 
-from speceyes.ahead import offered
 from speceyes.environment import machine, versions
 from speceyes.errors import InputError
 from speceyes.evaluation.failures import counted, plain
@@ -25,6 +24,8 @@ from speceyes.evaluation.progress import Bars
 from speceyes.evaluation.report import NAMES, Page
 from speceyes.evaluation.row import Item, Row
 from speceyes.evaluation.summary import ARMS, summarise
+from speceyes.pipeline.parts import models_of
+from speceyes.protocols import SupportsForget
 from speceyes.types import Query, Result, Timings
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Demo:
         self._progress = progress
         self._round = 4 * batch_size
         parts = (agent, agent_batched, answerer, pipeline.judge, pipeline.fallback)
-        self._forgets = offered(parts, "forget")
+        self._keeping = [m for m in models_of(parts) if isinstance(m, SupportsForget)]
         self._arms: dict[str, Stream] = {
             "agent": agent_arm(agent),
             "agent_batched": agent_arm(agent_batched),
@@ -222,8 +223,8 @@ class Demo:
                 taken[item.query.id] = time.perf_counter()
                 yield item.query
 
-        for forget in self._forgets:  # or an arm would find read what another has read
-            forget()
+        for model in self._keeping:  # or an arm would find read what another has read
+            model.forget()
         start = time.perf_counter()
         try:
             for result in self._arms[arm](queries()):

@@ -17,7 +17,6 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from speceyes.ahead import offered
 from speceyes.errors import InputError
 from speceyes.evaluation import arms as known
 from speceyes.evaluation.arms import BASELINE, DRAFT, Ground
@@ -28,6 +27,8 @@ from speceyes.evaluation.report import zoomed
 from speceyes.evaluation.row import Item
 from speceyes.evaluation.runs import Block, Record, Writer
 from speceyes.isolation import describe, isolated
+from speceyes.pipeline.parts import models_of
+from speceyes.protocols import SupportsForget
 from speceyes.types import Image, Judgement, Query, Result
 
 _log = logging.getLogger(__name__)
@@ -190,11 +191,11 @@ class _Turns:
         parts = [ground.answerer(ground.top_k), ground.agent()]
         if ground.looker is not None:
             parts.append(ground.deep_answerer(ground.top_k))
-        self._forgets = offered(parts, "forget")
+        self._keeping = [m for m in models_of(parts) if isinstance(m, SupportsForget)]
 
     def _forget(self) -> None:
-        for forget in self._forgets:
-            forget()
+        for model in self._keeping:
+            model.forget()
 
     def warm_up(self, queries: Sequence[Query]) -> None:
         """Every arm answers these before a clock runs."""

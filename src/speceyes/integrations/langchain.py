@@ -198,7 +198,7 @@ class ChatSpecEyes(BaseChatModel):
         if not isinstance(address, str) or not address[:8].lower().startswith(("data:", "http")):
             raise ImageError("an image must be a data URL, base64 or an http(s) address")
         return load_image(
-            address, limits=self.funnel.image_limits, allow_urls=self.funnel.allow_urls
+            address, limits=self.funnel.inputs.limits, allow_urls=self.funnel.inputs.allow_urls
         )
 
 

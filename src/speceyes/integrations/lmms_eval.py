@@ -21,7 +21,7 @@ from PIL import Image as PILImage
 from speceyes import tiny
 from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
-from speceyes.pipeline import SpecPipeline
+from speceyes.pipeline import AgentConfig, LoadConfig, ScheduleConfig, SpecPipeline
 from speceyes.protocols import VisionLanguageModel
 from speceyes.types import Result
 
@@ -114,10 +114,8 @@ class SpecEyesModel(_Harness):  # type: ignore[misc, unused-ignore]
             device=device,
             tools=[name for name in re.split(r"[+,\s]+", tools.strip("\"'")) if name],
             dialect=dialect,
-            batch_size=self.batch_size,
-            max_batch=max_batch_size or self.batch_size,
-            max_tokens=max_tokens,
-            max_steps=max_steps,
+            agent=AgentConfig(max_steps, max_tokens, max_batch_size or self.batch_size),
+            schedule=ScheduleConfig(batch_size=self.batch_size),
         )
 
     @classmethod
@@ -270,10 +268,13 @@ def _pipeline(
         if threshold is not None or top_k is not None:
             raise ConfigError("calibration brings its own threshold and K: leave these out")
         gate = SeparabilityGate.from_calibration(calibration)
-        chosen = {"gate": gate, "top_k": gate.top_k}
+    else:
+        gate = SeparabilityGate(**chosen)
     agent = _model(large, None)
-    draft = agent if small == large else _model(small, chosen.get("top_k"))
-    return SpecPipeline.from_pretrained(agent, draft, device=device, **chosen, **options)
+    draft = agent if small == large else _model(small, gate.top_k)
+    return SpecPipeline.from_pretrained(
+        agent, draft, load=LoadConfig(device=device), gate=gate, **options
+    )
 
 
 def _model(name: str | None, top_k: int | None) -> VisionLanguageModel | str | None:

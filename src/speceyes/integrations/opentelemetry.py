@@ -13,7 +13,7 @@ from typing import Any, Final, final
 
 from speceyes.errors import ConfigError
 from speceyes.integrations import installed
-from speceyes.observing import Event, PhaseEnded, QueryBegan, QueryEnded, TurnEnded
+from speceyes.pipeline.events import Event, PhaseEnded, QueryBegan, QueryEnded, TurnEnded
 from speceyes.types import Completion, Judgement, Verdict
 
 try:

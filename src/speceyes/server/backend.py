@@ -9,18 +9,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, TypeAlias, final
+from typing import Final, final
 
 from speceyes.errors import ConfigError, InputError, ParseError, fault_of
 from speceyes.isolation import describe
-from speceyes.live.job import Job
-from speceyes.live.worker import Worker
 from speceyes.pipeline import SpecPipeline
+from speceyes.pipeline.request import CANCELLED, RequestState
+from speceyes.pipeline.route import Facts
+from speceyes.protocols import Gate
 from speceyes.server.image_sources import Picture
 from speceyes.server.messages import ToolTurn
 from speceyes.strategies.turn_taking import OfferedTool, Round, Said, TurnTaking
 from speceyes.types import (
-    Completion,
     Image,
     Observation,
     Query,
@@ -29,12 +29,9 @@ from speceyes.types import (
     Timings,
     ToolCall,
     Trajectory,
-    Verdict,
 )
 
 _log = logging.getLogger(__name__)
-
-Gate: TypeAlias = Callable[[Completion], Verdict]
 
 TURNS_AT_ONCE: Final = 4
 """Turns of outside loops that models work on side by side; further ones wait."""
@@ -84,7 +81,7 @@ class Backend:
         batched: Callable[[int], None] = lambda size: None,
     ) -> None:
         self.pipe = pipe
-        self._worker = Worker(pipe, loosest=loosest, batched=batched)
+        self._loop = pipe.engine_loop(loosest_gate=loosest, on_batch=batched)
         self._taking: TurnTaking | None = None
         if pipe.fallback is not None and pipe.fallback.model is not None:
             self._taking = TurnTaking(pipe)
@@ -132,25 +129,25 @@ class Backend:
     @property
     def alive(self) -> bool:
         """It takes requests."""
-        return self._worker.alive
+        return self._loop.alive
 
     @property
     def waiting(self) -> int:
         """Requests that wait for the models or for the agent."""
-        return self._worker.waiting
+        return self._loop.waiting
 
     @property
     def live(self) -> int:
         """Trajectories under way."""
-        return self._worker.live
+        return self._loop.live
 
     def start(self) -> None:
         """Starts its threads."""
-        self._worker.start()
+        self._loop.start()
 
     def close(self) -> None:
         """Answers all that was accepted, and ends."""
-        self._worker.close()
+        self._loop.close()
         self._threads.shutdown(wait=True)
 
     def submit(
@@ -176,11 +173,15 @@ class Backend:
         Raises:
             ConfigError: It is closed.
         """
-        straight = straight and self.pipe.fallback is not None
-        job = Job(query, client, deadline, straight=straight, gate=gate, done=done)
-        self._worker.submit(job)
+        facts = Facts(direct=straight and self.pipe.fallback is not None)
+        request = RequestState(query, client, deadline, facts, gate=gate, on_end=done)
+        self._loop.submit(request)
         return Pending(
-            query.id, job.future, deadline, lambda: self._worker.abandon(job), lambda: job.queued_s
+            query.id,
+            request.future,
+            deadline,
+            lambda: self._loop.cancel(request),
+            lambda: request.queued_s,
         )
 
     def take_turn(
@@ -205,7 +206,7 @@ class Backend:
         def work() -> None:
             begun[0] = time.perf_counter()
             if gone.is_set() or time.monotonic() >= deadline:
-                result = Result(query.id, None, "error", error="nobody waits for it any more")
+                result = Result(query.id, None, "error", error=CANCELLED)
             else:
                 result = self._turn(query, rounds, tools, since)
             future.set_result(result)

@@ -148,7 +148,7 @@ def costs(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
     """What the answers' `speceyes` fields say of shares and of seconds a query in each phase.
 
     Returns:
-        beta, alpha, c_judge, c_draft, l_tools, l_rejected as in `speceyes.efficiency`, and the
+        beta, alpha, c_judge, c_draft, l_tools, l_rejected as in `speceyes.pipeline.costs`, and the
         spread of the agent's time (standard deviation over mean); None where there is nothing to
         tell it from.
     """

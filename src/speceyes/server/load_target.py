@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from speceyes import tiny
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models.scripted import ScriptedModel
-from speceyes.pipeline import SpecPipeline
+from speceyes.pipeline import AgentConfig, ScheduleConfig, SpecPipeline
 from speceyes.server.limits import ServerLimits
 from speceyes.server.load_shots import ENGINE_ERROR, ENGINE_SLOW, MARKS
 from speceyes.types import Completion, Conversation, Message, Sampling
@@ -156,20 +156,24 @@ def pipeline(pair: str, *, stall_s: float, batch: int) -> SpecPipeline:
     Raises:
         ConfigError: There is no such pair, or the bundled weights are missing.
     """
-    more: dict[str, Any] = {"tools": ["zoom"], "max_batch": batch, "batch_size": batch}
+    agent, schedule = AgentConfig(max_batch=batch), ScheduleConfig(batch_size=batch)
     if pair == "scripted":
         large = ScriptedModel(_agent, delay_s=ENGINE_S)
         draft = ScriptedModel(_number, delay_s=ENGINE_S)
-        return SpecPipeline.from_pretrained(MisbehavingModel(large, stall_s), draft, **more)
+        return SpecPipeline.from_pretrained(
+            MisbehavingModel(large, stall_s), draft, agent=agent, schedule=schedule
+        )
     if pair != "tiny":
         raise ConfigError(f"pair {pair!r}; there are {' and '.join(PAIRS)}")
     if not (tiny.LARGE.is_dir() and tiny.SMALL.is_dir()):
         raise ConfigError(f"the bundled pair is not in {tiny.WEIGHTS}: take --pair scripted")
     from speceyes.models.hf import HFModel
 
-    more |= {name: tiny.settings()[name] for name in ("threshold", "top_k", "aggregate")}
-    agent = MisbehavingModel(HFModel.from_pretrained(tiny.LARGE), stall_s)
-    return SpecPipeline.from_pretrained(agent, HFModel.from_pretrained(tiny.SMALL), **more)
+    strong = MisbehavingModel(HFModel.from_pretrained(tiny.LARGE), stall_s)
+    quick = HFModel.from_pretrained(tiny.SMALL)
+    return SpecPipeline.from_pretrained(
+        strong, quick, gate=tiny.gate(), agent=agent, schedule=schedule
+    )
 
 
 def _number(conversation: Conversation, sampling: Sampling) -> str:

@@ -87,7 +87,7 @@ class Costs:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Costs:
-        """From the fields of `speceyes.efficiency.Efficiency`, or of a load test's "alone".
+        """From the fields of `speceyes.pipeline.costs.Efficiency`, or of a load test's "alone".
 
         Raises:
             ConfigError: One that is needed is missing.

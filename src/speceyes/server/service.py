@@ -18,9 +18,10 @@ from starlette.requests import ClientDisconnect
 
 from speceyes.errors import ConfigError
 from speceyes.pipeline import SpecPipeline
+from speceyes.protocols import Gate
 from speceyes.server import chat_response
 from speceyes.server.allowance import Allowance, Budgets
-from speceyes.server.backend import Backend, Gate, Pending
+from speceyes.server.backend import Backend, Pending
 from speceyes.server.body import client_left, read_body
 from speceyes.server.chat_request import ChatRequest
 from speceyes.server.fields import bad_field
@@ -114,7 +115,7 @@ class Service:
         _check_tools(pipe)
         limits, loosest = settled(pipe, self._asked_limits)
         # An image that the pipeline would refuse is refused while its field is still known.
-        limits = dataclasses.replace(limits, image=limits.image.within(pipe.image_limits))
+        limits = dataclasses.replace(limits, image=limits.image.within(pipe.inputs.limits))
         return limits, Backend(pipe, loosest=loosest, batched=self.metrics.batched)
 
     async def exchange(self, pipe: SpecPipeline) -> None:

@@ -96,7 +96,8 @@ def choose_heads(
 
     alone = {(a, b): score(((a, b),)) for a in range(layers) for b in range(heads)}
     order = sorted(alone, key=lambda head: (-alone[head], head))
-    chosen, best = (order[0],), alone[order[0]]
+    chosen: tuple[tuple[int, int], ...] = (order[0],)
+    best = alone[order[0]]
     for head in order[1 : 2 * most]:
         if len(chosen) == most:
             break

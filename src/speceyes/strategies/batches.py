@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from speceyes import intake
 from speceyes.errors import InputError
 from speceyes.images import ImageLimits
 from speceyes.isolation import describe
+from speceyes.pipeline import inputs
 from speceyes.types import Query, Result, Timings
 
 
@@ -55,11 +55,11 @@ def run_batches(
         failed: dict[int, Result] = {}
         for at, item in batch:
             try:
-                query = intake.to_query(item, number=at, limits=limits, allow_urls=False)
+                query = inputs.to_query(item, number=at, limits=limits, allow_urls=False)
                 states[at] = begin(query)
             except Exception as exc:  # noqa: BLE001 - a query's failure is its own
                 reason = str(exc) if isinstance(exc, InputError) else describe(exc)
-                failed[at] = Result(intake.named(item) or str(at), None, "error", error=reason)
+                failed[at] = Result(inputs.given_id(item) or str(at), None, "error", error=reason)
         if states:
             work(list(states.values()))
         seconds = time.perf_counter() - start

@@ -25,13 +25,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final, overload
 
 from speceyes.answerer import SpeculativeAnswerer
-from speceyes.efficiency import Speculate
 from speceyes.errors import ConfigError
-from speceyes.images import DEFAULT_LIMITS, ImageLimits
-from speceyes.isolation import describe, isolated
-from speceyes.ordering import Order
-from speceyes.pipeline import Schedule, SpecPipeline, as_published
-from speceyes.types import Completion, Floor, Judgement, Query, Result, Verdict
+from speceyes.isolation import isolated
+from speceyes.pipeline import InputConfig, ScheduleConfig, SpecPipeline
+from speceyes.pipeline.speculative_stage import verdict_of
+from speceyes.protocols import Answerer, Gate, SupportsFloor
+from speceyes.types import Completion, Judgement, Query, Result, Verdict
 
 if TYPE_CHECKING:
     from speceyes.fallback import AgenticFallback
@@ -53,8 +52,8 @@ class Drafter:
         name: For people; the model's name where it is empty.
     """
 
-    answerer: Callable[[Sequence[Query]], Sequence[Completion]]
-    gate: Callable[[Completion], Verdict]
+    answerer: Answerer
+    gate: Gate
     name: str = ""
 
     @property
@@ -74,14 +73,8 @@ class Cascade:
         drafters: From the cheapest up, at least one: `Drafter`s or (answerer, gate) pairs.
         judge: Queries to judgements; None drafts every query.
         fallback: The agent; None leaves a query that no gate accepts without an answer.
-        batch_size: Queries that are judged and drafted together.
-        order: See `SpecPipeline`, here and below.
-        schedule: Under "sequential" the drafters work as published, too.
-        early: Whether a draft ends at the first token that rejects it, under gates that tell a
-            floor. No decision depends on it.
-        speculate: See `SpecPipeline`.
-        image_limits: See `SpecPipeline`.
-        allow_urls: See `SpecPipeline`.
+        schedule: See `SpecPipeline`.
+        inputs: See `SpecPipeline`.
 
     Raises:
         ConfigError: No drafters, or parts that can't work together.
@@ -110,13 +103,8 @@ class Cascade:
         *,
         judge: Callable[[Sequence[Query]], Sequence[Judgement]] | None = None,
         fallback: AgenticFallback | None = None,
-        batch_size: int = 16,
-        order: Order = "judge_first",
-        schedule: Schedule = "auto",
-        early: bool = True,
-        speculate: Speculate = "always",
-        image_limits: ImageLimits = DEFAULT_LIMITS,
-        allow_urls: bool = False,
+        schedule: ScheduleConfig = ScheduleConfig(),
+        inputs: InputConfig = InputConfig(),
     ) -> None:
         steps = tuple(one if isinstance(one, Drafter) else Drafter(*one) for one in drafters)
         if not steps:
@@ -128,22 +116,13 @@ class Cascade:
             except ConfigError as exc:
                 raise type(exc)(f"drafter {i + 1} of {len(steps)}: {exc}") from exc
         self.drafters = steps
-        if schedule == "sequential":
-            steps = tuple(
-                dataclasses.replace(step, answerer=as_published(step.answerer)) for step in steps
-            )
         self._pipe = SpecPipeline(
             judge=judge,
-            answerer=_Stair(steps, early and schedule != "sequential"),
+            answerer=_Stair(steps, schedule.end_drafts_early),
             gate=_StairGate(steps),
             fallback=fallback,
-            batch_size=batch_size,
-            order=order,
             schedule=schedule,
-            early=early,
-            speculate=speculate,
-            image_limits=image_limits,
-            allow_urls=allow_urls,
+            inputs=inputs,
         )
 
     @overload
@@ -207,17 +186,17 @@ class _Stair:
             rejected = []
             for at, draft in zip(left, said, strict=True):
                 drafts[at] = draft.noted(_DRAFTER, i)
-                if not _usable(draft, _judged(step, draft)):
+                if not _usable(draft, verdict_of(step.gate, draft)):
                     rejected.append(at)
             left = rejected
             if not left:
                 break
         return [drafts[at] for at in range(len(queries))]
 
-    def _ask(self, step: Drafter) -> Callable[[Sequence[Query]], Sequence[Completion]]:
-        floor = getattr(step.gate, "floor", None)
+    def _ask(self, step: Drafter) -> Answerer:
+        floor = step.gate.floor if isinstance(step.gate, SupportsFloor) else None
         answerer = step.answerer
-        if self._early and isinstance(floor, Floor) and isinstance(answerer, SpeculativeAnswerer):
+        if self._early and floor is not None and isinstance(answerer, SpeculativeAnswerer):
             return lambda queries: answerer(queries, floor=floor)
         return answerer
 
@@ -235,19 +214,9 @@ class _StairGate:
             reason = completion.error or "the draft doesn't tell its drafter"
             return Verdict(False, None, None, float("nan"), reason=reason)
         step = self._steps[place]
-        verdict = _judged(step, completion)
+        verdict = verdict_of(step.gate, completion)
         if not verdict.accepted:
             return verdict
         name = f" ({step.shown})" if step.shown else ""
         reason = f"answered by drafter {place + 1} of {len(self._steps)}{name}"
         return dataclasses.replace(verdict, reason=reason)
-
-
-def _judged(step: Drafter, draft: Completion) -> Verdict:
-    """The step's verdict; a gate that fails rejects."""
-    try:
-        return step.gate(draft)
-    except Exception as exc:  # noqa: BLE001 - a draft that can't be scored is rejected
-        _log.warning("a gate failed: %s", describe(exc))
-        threshold = float(getattr(step.gate, "threshold", float("nan")))
-        return Verdict(False, None, None, threshold, reason=f"gate failed: {describe(exc)}")

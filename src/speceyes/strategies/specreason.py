@@ -23,7 +23,7 @@ from speceyes import prompts
 from speceyes.errors import ConfigError, ParseError
 from speceyes.fallback import AgenticFallback
 from speceyes.isolation import generate_isolated
-from speceyes.pipeline import SpecPipeline
+from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.protocols import Dialect, Tool, VisionLanguageModel
 from speceyes.types import Completion, Conversation, Image, Message, Result, Sampling
 
@@ -140,7 +140,9 @@ class SpecReason:
             max_batch=max_batch,
         )
         self._model.dialect = self.fallback.dialect
-        self._pipe = SpecPipeline(fallback=self.fallback, batch_size=max_batch, schedule="batched")
+        self._pipe = SpecPipeline(
+            fallback=self.fallback, schedule=ScheduleConfig(batch_size=max_batch, overlap=False)
+        )
 
     def __call__(self, queries: Iterable[Any]) -> list[Result]:
         """One result a query, in order; a query is what `SpecPipeline` takes as one."""

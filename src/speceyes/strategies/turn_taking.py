@@ -9,6 +9,7 @@ conversation as `AgenticFallback` would have shown it, so that what it was train
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -128,9 +129,8 @@ class TurnTaking:
                 judge=pipe.judge,
                 answerer=pipe.answerer,
                 gate=pipe.gate,
-                order=pipe.order,
-                early=pipe.early and pipe.auditor is None,
-                image_limits=pipe.image_limits,
+                schedule=dataclasses.replace(pipe.schedule, end_drafts_early=pipe.parts.ends_early),
+                inputs=pipe.inputs,
             )
 
     def __call__(

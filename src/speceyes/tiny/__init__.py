@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from speceyes.gate import SeparabilityGate
 
 WEIGHTS = Path(__file__).parent / "weights"
 LARGE = WEIGHTS / "large"
@@ -23,6 +26,16 @@ def settings() -> dict[str, Any]:
     """Settings chosen on the calibration split: `threshold`, `top_k`, `aggregate`, and more."""
     data: dict[str, Any] = json.loads((WEIGHTS / "settings.json").read_text(encoding="utf-8"))
     return data
+
+
+def gate() -> SeparabilityGate:
+    """The gate of the bundled drafter, as it was chosen on the calibration split."""
+    from speceyes.gate import SeparabilityGate
+
+    chosen = settings()
+    return SeparabilityGate(
+        chosen["threshold"], top_k=chosen["top_k"], aggregate=chosen["aggregate"]
+    )
 
 
 def depth_settings() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections import Counter
 from typing import Final, final
 
@@ -12,8 +13,6 @@ from speceyes.types import Completion, Judgement, Result, Verdict
 
 _BROKEN: Final = re.compile(r"could not be asked|the judge failed|[A-Za-z_]+(Error|Exception)\b")
 """Beginnings of the reasons of judgements that were never made."""
-_GIVEN_UP: Final = "given up"
-"""Beginning of the error of a draft that was ended on purpose."""
 _QUOTED: Final = 300
 
 
@@ -22,7 +21,7 @@ class Health:
     """Takes in each finished result, and tells of what makes a pipeline useless.
 
     Nothing here changes an answer: where a judge, a draft or a gate doesn't work, queries go to
-    the agent, so that the only sign is time lost. A pure object, for one thread.
+    the agent, so that the only sign is time lost. Threads may share it.
 
     Args:
         failures: Judge, draft or agent has broken down once it failed so many times running.
@@ -43,6 +42,7 @@ class Health:
     def __init__(self, *, failures: int = 10, rejections: int = 200) -> None:
         self.failures = checked_whole("failures", failures, 1)
         self.rejections = checked_whole("rejections", rejections, 1)
+        self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._best = -math.inf
@@ -54,6 +54,10 @@ class Health:
         Returns:
             Warnings to log now; none that was returned before.
         """
+        with self._lock:
+            return self._note(result)
+
+    def _note(self, result: Result) -> list[str]:
         found = [
             self._judged(result.judgement),
             self._let_through(result),
@@ -87,12 +91,12 @@ class Health:
             return None
         return (
             f"the judge has sent the last {self.rejections} queries to the agent, so that nothing "
-            "is drafted and each judgement is time lost: raise judge_threshold, or leave "
-            "speculation off for such queries"
+            "is drafted and each judgement is time lost: raise JudgeConfig(threshold=...), or "
+            "leave speculation off for such queries"
         )
 
     def _drafted(self, draft: Completion | None) -> str | None:
-        if draft is None or (draft.error or "").startswith(_GIVEN_UP):
+        if draft is None:
             return None
         cut = self._counted("cut", draft.finish == "length", self.failures)
         if self._counted("draft", draft.error is not None, self.failures):
@@ -103,8 +107,8 @@ class Health:
         if cut:
             return (
                 f"the last {self.failures} drafts were cut at their token limit, and a draft that "
-                "is cut is never accepted: raise draft_tokens, or switch reasoning off if the "
-                "small model thinks before it answers"
+                "is cut is never accepted: raise DraftConfig(max_tokens=...), or switch "
+                "reasoning off if the small model thinks before it answers"
             )
         return None
 

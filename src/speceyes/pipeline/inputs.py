@@ -1,4 +1,4 @@
-"""Turning what a user passes into a `Query`, or saying why it can't be one."""
+"""Queries from what a user passes: `Query`, mapping or tuple, with images from any source."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ KEYS = ("image", "images", "question", "choices", "id")
 """What a query written as a mapping may hold."""
 
 
-def is_pair(item: Any) -> bool:
-    """Whether it is one query written as a tuple: (image, question) or with choices third."""
+def is_query_tuple(item: Any) -> bool:
+    """True for one query written as a tuple: (image, question), or with choices third."""
     return isinstance(item, tuple) and len(item) in (2, 3) and isinstance(item[1], str)
 
 
-def named(item: Any) -> str:
+def given_id(item: Any) -> str:
     """The id that a query was given, however it was written; empty where it has none."""
     given = item.id if isinstance(item, Query) else ""
     if isinstance(item, Mapping):
@@ -62,7 +62,7 @@ def to_query(
             raise InputError('a query needs "image" or "images", and not both')
         source = item["image"] if "image" in item else item["images"]
         question, choices = item.get("question"), item.get("choices", ())
-    elif is_pair(item):
+    elif is_query_tuple(item):
         source, question, *rest = item
         choices = rest[0] if rest else ()
     else:
@@ -78,7 +78,7 @@ def to_query(
         raise InputError(f"choices={list(choices)!r}; every choice must be text")
     sources = list(source) if isinstance(source, list | tuple) else [source]
     images = _load(sources, limits, allow_urls)
-    return Query(question, images, tuple(choices), named(item) or str(number))
+    return Query(question, images, tuple(choices), given_id(item) or str(number))
 
 
 def _load(sources: Sequence[Any], limits: ImageLimits, allow_urls: bool) -> tuple[Image, ...]:

@@ -1,4 +1,4 @@
-"""What a host program sees of queries while they are under way.
+"""Events that tell a host program of queries while they are under way.
 
 An observer is anything that can be called with an event. Observers are called in the thread that
 did the work, several at once where a pipeline has several threads, and in a copy of the context
@@ -114,16 +114,16 @@ Observer: TypeAlias = Callable[[Event], Any]
 
 
 @final
-class Watch:
-    """Tells observers of one query. Made by `Watching`."""
+class QueryTrace:
+    """Events of one query. Made by `ObserverDispatcher.trace`."""
 
     __slots__ = (
+        "_dispatcher",
         "_joined",
         "_lock",
         "_over",
         "_turn_began",
         "_turns",
-        "_watching",
         "began",
         "context",
         "id",
@@ -131,10 +131,14 @@ class Watch:
     _KEYS = itertools.count(1)
 
     def __init__(
-        self, watching: Watching, query_id: str, query: Query | None, context: contextvars.Context
+        self,
+        dispatcher: ObserverDispatcher,
+        query_id: str,
+        query: Query | None,
+        context: contextvars.Context,
     ) -> None:
-        self._watching, self.context = watching, context
-        self.id = (next(Watch._KEYS), query_id)
+        self._dispatcher, self.context = dispatcher, context
+        self.id = (next(QueryTrace._KEYS), query_id)
         self.began = self._joined = self._turn_began = time.time()
         self._turns = 0
         self._over = False
@@ -151,7 +155,7 @@ class Watch:
         """A phase is over, after `seconds` for `rows` queries."""
         if not self._over:
             now = time.time()
-            model = self._watching.models.get(phase)
+            model = self._dispatcher.models.get(phase)
             self._tell(PhaseEnded(*self.id, phase, model, now - seconds, now, rows, outcome))
 
     def joined(self) -> None:
@@ -169,7 +173,7 @@ class Watch:
             return
         now = time.time()
         self._turns += 1
-        model = self._watching.models.get("agent")
+        model = self._dispatcher.models.get("agent")
         began, said = self._turn_began, max(self._turn_began, now - tool_seconds)
         self._turn_began = now
         self._tell(TurnEnded(*self.id, self._turns, model, began, said, now, step))
@@ -180,11 +184,11 @@ class Watch:
             if self._over:
                 return
             self._over = True
-        self._watching.forget(self)
+        self._dispatcher.forget(self)
         self._tell(QueryEnded(*self.id, self.began, time.time(), result))
 
     def _tell(self, event: Event) -> None:
-        for observer in self._watching.observers:
+        for observer in self._dispatcher.observers:
             try:
                 # A context can be entered once at a time, and threads may tell at once.
                 self.context.copy().run(observer, event)
@@ -193,8 +197,8 @@ class Watch:
 
 
 @final
-class Watching:
-    """Whom to tell of the queries of one run.
+class ObserverDispatcher:
+    """Sends the events of one run to its observers.
 
     Args:
         observers: Called with each event.
@@ -207,29 +211,29 @@ class Watching:
         self.observers = tuple(observers)
         self.models: Mapping[str, str | None] = models or {}
         self._context = contextvars.copy_context()
-        self._open: set[Watch] = set()
+        self._open: set[QueryTrace] = set()
         self._lock = threading.Lock()
 
-    def watch(
+    def trace(
         self, query_id: str, query: Query | None, context: contextvars.Context | None = None
-    ) -> Watch:
-        """Begins to tell of a query, in the context given, or in that of the run."""
-        watch = Watch(self, query_id, query, context or self._context)
+    ) -> QueryTrace:
+        """Trace of a query that begins now, in the context given, or in that of the run."""
+        trace = QueryTrace(self, query_id, query, context or self._context)
         with self._lock:
-            self._open.add(watch)
-        return watch
+            self._open.add(trace)
+        return trace
 
-    def forget(self, watch: Watch) -> None:
+    def forget(self, trace: QueryTrace) -> None:
         """It has ended."""
         with self._lock:
-            self._open.discard(watch)
+            self._open.discard(trace)
 
     def close(self) -> None:
         """Tells that what is still open was given up."""
         with self._lock:
             left = list(self._open)
-        for watch in left:
-            watch.end(None)
+        for trace in left:
+            trace.end(None)
 
 
 @final
@@ -237,7 +241,7 @@ class LogObserver:
     """Writes a line of plain `logging` for each event; questions, answers and images never.
 
     Args:
-        logger: Where to; None for `speceyes.observing`.
+        logger: Where to; None for `speceyes.pipeline.events`.
         level: At which level; events of failed queries are warnings.
 
     Example:

@@ -1,4 +1,4 @@
-"""Queries are loaded, and their images resized, a batch ahead of the models.
+"""Loading of queries, and resizing of their images, a batch ahead of the models.
 
 Pillow lets other threads run while it decodes and resizes, so that this work hides behind the
 models' own. The iterable itself is only ever read in the caller's thread.
@@ -6,29 +6,44 @@ models' own. The iterable itself is only ever read in the caller's thread.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, final
 
-from speceyes.journey import Source
-
 Loaded = TypeVar("Loaded")
 
 
-def offered(parts: Iterable[Any], name: str) -> tuple[Callable[..., Any], ...]:
-    """The method of that name of each model of the parts that has it, once a model.
+@final
+class Source:
+    """Pulls items from an iterable, a few at a time.
 
-    Example:
-        >>> offered([None, object()], "prepare")
-        ()
+    An exception that the iterable raises ends it and is kept in `failure`, so that what was
+    pulled before can be finished first.
     """
-    models = {id(m): m for m in (getattr(part, "model", None) for part in parts)}
-    methods = (getattr(model, name, None) for model in models.values())
-    return tuple(method for method in methods if callable(method))
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = enumerate(items)
+        self.exhausted = False
+        self.failure: Exception | None = None
+
+    def take(self, most: int) -> list[tuple[int, Any, float]]:
+        """Up to `most` of (position, item, perf_counter seconds when it was pulled)."""
+        taken: list[tuple[int, Any, float]] = []
+        while len(taken) < most and not self.exhausted:
+            try:
+                at, item = next(self._items)
+            except StopIteration:
+                self.exhausted = True
+            except Exception as exc:  # noqa: BLE001 - kept, and raised at the end
+                self.exhausted, self.failure = True, exc
+            else:
+                taken.append((at, item, time.perf_counter()))
+        return taken
 
 
 @final
-class Ahead(Generic[Loaded]):
+class Prefetch(Generic[Loaded]):
     """Batches of loaded queries, the next one in the making while this one is worked on.
 
     Args:
@@ -66,7 +81,7 @@ class Ahead(Generic[Loaded]):
             taken = self._source.take(self._size)
             if taken:
                 if self._pool is None:
-                    self._pool = ThreadPoolExecutor(1, thread_name_prefix="speceyes-ahead")
+                    self._pool = ThreadPoolExecutor(1, thread_name_prefix="speceyes-prefetch")
                 self._coming = self._pool.submit(self._load, taken)
         return loaded
 

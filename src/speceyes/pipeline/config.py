@@ -1,0 +1,140 @@
+"""Settings of a pipeline, as frozen objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+from speceyes.errors import ConfigError
+from speceyes.images import DEFAULT_LIMITS, ImageLimits
+from speceyes.pipeline.costs import SPECULATE, Speculate
+from speceyes.pipeline.route import Order
+from speceyes.protocols import Tool
+
+if TYPE_CHECKING:
+    from speceyes.tools import Tools
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleConfig:
+    """How work is laid out in time. No answer and no route depends on it, but for `speculate`.
+
+    Args:
+        batch_size: Queries that are judged and drafted together; at least 1.
+        order: "judge_first" drafts what the judge lets through; "draft_first" judges what the
+            gate accepts, which is cheaper where the judge is dear and the gate strict.
+        overlap: Whether the next batch is loaded, and another judged and drafted, in threads of
+            their own while the agent works. None: where some model isn't on the CPU.
+        end_drafts_early: Whether a draft ends at the first token that rejects it (under "min").
+        speculate: "always"; or "auto": where costs that are measured as it runs say that the
+            agent alone is faster, it works alone, and now and then a query is sent the other way
+            to see whether that still holds. A query's route then depends on its neighbours' costs.
+
+    Raises:
+        ConfigError: A value is none of these.
+    """
+
+    batch_size: int = 16
+    order: Order = "judge_first"
+    overlap: bool | None = None
+    end_drafts_early: bool = True
+    speculate: Speculate = "always"
+
+    def __post_init__(self) -> None:
+        _at_least_one(batch_size=self.batch_size)
+        if self.order not in get_args(Order):
+            raise ConfigError(f"order={self.order!r}; it must be one of {get_args(Order)}")
+        if self.speculate not in SPECULATE:
+            raise ConfigError(f"speculate={self.speculate!r}; it must be one of {SPECULATE}")
+
+
+@dataclass(frozen=True, slots=True)
+class InputConfig:
+    """What a pipeline takes as an image.
+
+    Args:
+        limits: Bounds that are checked before an image is decoded.
+        allow_urls: Whether http(s) addresses are fetched.
+    """
+
+    limits: ImageLimits = DEFAULT_LIMITS
+    allow_urls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Bounds of the agent's trajectories; see `speceyes.AgenticFallback`.
+
+    Args:
+        max_steps: Most turns of a trajectory, the answer's included.
+        max_tokens: Most new tokens of a turn.
+        max_batch: Most trajectories alive at once.
+
+    Raises:
+        ConfigError: A number is below 1.
+    """
+
+    max_steps: int = 6
+    max_tokens: int = 512
+    max_batch: int = 16
+
+    def __post_init__(self) -> None:
+        _at_least_one(
+            max_steps=self.max_steps, max_tokens=self.max_tokens, max_batch=self.max_batch
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeConfig:
+    """Which model judges, and when tools are needed; see `speceyes.ToolJudge`.
+
+    Args:
+        model: "large", as in the paper, "small", or None, which drafts every query.
+        threshold: Tools are needed where p(tools) >= threshold.
+
+    Raises:
+        ConfigError: A value is none of these.
+    """
+
+    model: str | None = "large"
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.model not in ("large", "small", None):
+            raise ConfigError(f'judge={self.model!r}; it must be "large", "small" or None')
+
+
+@dataclass(frozen=True, slots=True)
+class DraftConfig:
+    """Bounds of the drafts; see `speceyes.SpeculativeAnswerer`.
+
+    Args:
+        max_tokens: Most new tokens of a draft.
+        max_depth: Most looks of the drafter before it drafts again what the gate would reject;
+            0 drafts at once (docs/depth.md).
+        tools: What it may look with; None for the agent's.
+    """
+
+    max_tokens: int = 20
+    max_depth: int = 0
+    tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadConfig:
+    """How models that are named by a path or a Hub id are loaded; see `speceyes.HFModel`.
+
+    Args:
+        device: "cpu", "cuda", ...; None leaves it to the loader.
+        dtype: "float32", "bfloat16", ...; None leaves it to the loader.
+    """
+
+    device: str | None = None
+    dtype: str | None = None
+
+
+def _at_least_one(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise ConfigError(f"{name}={value}; it must be at least 1")

@@ -1,0 +1,152 @@
+"""Threads that step a scheduler without end: the driver of `SpecPipeline.ask` and of the server.
+
+Requests that wait together are judged and drafted together; nobody waits for a batch to fill.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+from collections.abc import Callable
+from typing import final
+
+from speceyes.errors import ConfigError
+from speceyes.pipeline.costs import CostModel
+from speceyes.pipeline.events import ObserverDispatcher
+from speceyes.pipeline.health import Health
+from speceyes.pipeline.parts import Parts
+from speceyes.pipeline.request import RequestState
+from speceyes.pipeline.scheduler import Lane, Scheduler
+from speceyes.protocols import Gate
+
+_log = logging.getLogger(__name__)
+
+
+@final
+class EngineLoop:
+    """Answers requests until it is closed.
+
+    Args:
+        parts: The phases; used by this loop's threads alone.
+        costs: See `Scheduler`.
+        health: See `Scheduler`.
+        dispatcher: Tells observers; None where there are none.
+        loosest_gate: See `Scheduler`.
+        on_batch: See `Scheduler`.
+
+    Example:
+        >>> from PIL import Image
+        >>> from speceyes import ScriptedModel, SeparabilityGate
+        >>> from speceyes.answerer import SpeculativeAnswerer
+        >>> from speceyes.types import Query
+        >>> drafts = SpeculativeAnswerer(ScriptedModel("red"))
+        >>> loop = EngineLoop(Parts(answerer=drafts, gate=SeparabilityGate(0.98)))
+        >>> loop.start()
+        >>> request = RequestState(Query("Which colour?", (Image.new("RGB", (64, 64)),)), "alice")
+        >>> loop.submit(request)
+        >>> request.future.result(timeout=60).answer
+        'red'
+        >>> loop.close()
+        True
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        costs: CostModel | None = None,
+        health: Health | None = None,
+        dispatcher: ObserverDispatcher | None = None,
+        loosest_gate: Gate | None = None,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._scheduler = Scheduler(
+            parts,
+            costs=CostModel() if costs is None else costs,
+            health=health,
+            dispatcher=dispatcher,
+            loosest_gate=loosest_gate,
+            on_batch=on_batch,
+        )
+        self._closing = threading.Event()
+        lanes: tuple[Lane, ...] = ("speculative", "agent") if parts.overlaps else ("both",)
+        self._threads = [
+            threading.Thread(target=self._run, args=(lane,), name=f"speceyes-{lane}", daemon=True)
+            for lane in lanes
+        ]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes requests."""
+        return not self._closing.is_set() and all(t.is_alive() for t in self._threads)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that nothing was done for yet, and those that wait for the agent."""
+        return self._scheduler.waiting
+
+    @property
+    def live(self) -> int:
+        """Trajectories under way, audits included."""
+        return self._scheduler.live
+
+    @property
+    def waiting_audits(self) -> int:
+        """Audits that wait for a place in the agent."""
+        return self._scheduler.waiting_audits
+
+    def start(self) -> None:
+        """Starts its threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, request: RequestState) -> None:
+        """Takes a request on: it will be finished, whatever happens.
+
+        Raises:
+            ConfigError: The loop is closed, or was not started.
+        """
+        if not self.alive:
+            raise ConfigError("the pipeline is closed, or was not started")
+        if self._dispatcher is not None:
+            context = contextvars.copy_context()
+            query = request.query
+            request.trace = self._dispatcher.trace(query.id, query, context)
+        try:
+            self._scheduler.submit([request])
+        except ConfigError:
+            if request.trace is not None:
+                request.trace.end(None)
+            raise
+
+    def cancel(self, request: RequestState) -> None:
+        """Nobody waits for it any more: it is not begun, or its result is dropped."""
+        self._scheduler.cancel(request)
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Finishes all that was taken on, audits left out, and ends.
+
+        Args:
+            timeout_s: Seconds to wait for that; None for as long as it takes.
+
+        Returns:
+            Whether all was finished.
+        """
+        self._closing.set()
+        self._scheduler.close()
+        for thread in self._threads:
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join(timeout_s)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self, lane: Lane) -> None:
+        while self._scheduler.wait(lane):
+            for request in self._scheduler.step(lane):
+                try:
+                    request.deliver()
+                except Exception as exc:  # noqa: BLE001 - a listener's failure ends no loop
+                    _log.error("a result could not be delivered: %s", type(exc).__name__)
+        if lane != "speculative":
+            self._scheduler.abort()

@@ -1,0 +1,146 @@
+"""Parts that a pipeline is made of, and what they can do beyond their call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from speceyes.calibration.watched import WatchedGate
+from speceyes.errors import ConfigError
+from speceyes.pipeline.audit import Auditor
+from speceyes.pipeline.config import ScheduleConfig
+from speceyes.pipeline.route import Policy
+from speceyes.protocols import (
+    Answerer,
+    Gate,
+    HasModel,
+    HasTopK,
+    Judge,
+    NeedsTopK,
+    SupportsCheck,
+    VisionLanguageModel,
+)
+
+if TYPE_CHECKING:
+    from speceyes.fallback import AgenticFallback
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The phases, and how they are run.
+
+    Args:
+        judge: Phase I; None drafts every query.
+        answerer: Phase II; None, together with the gate, for the agent alone.
+        gate: Phase III.
+        fallback: Phase IV; None leaves a query that isn't answered by draft without an answer.
+        auditor: Has accepted drafts audited.
+        schedule: Batch size, order and the rest.
+    """
+
+    judge: Judge | None = None
+    answerer: Answerer | None = None
+    gate: Gate | None = None
+    fallback: AgenticFallback | None = None
+    auditor: Auditor | None = None
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    @property
+    def policy(self) -> Policy:
+        """What `route` needs to know."""
+        return Policy(
+            judges=self.judge is not None,
+            drafts=self.answerer is not None and self.gate is not None,
+            has_agent=self.fallback is not None,
+            order=self.schedule.order,
+        )
+
+    @property
+    def models(self) -> tuple[VisionLanguageModel, ...]:
+        """Models of the phases, each once."""
+        return models_of((self.judge, self.answerer, self.fallback))
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether a draft may end at the first token that rejects it. An audited gate compares
+        scores of whole drafts.
+        """
+        return self.schedule.end_drafts_early and self.auditor is None
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether judge and drafts run in a thread of their own beside the agent. By default where
+        some model isn't on the CPU: there a thread takes the cores that it would save (measured).
+        """
+        if self.fallback is None or self.answerer is None:
+            return False
+        if self.schedule.overlap is not None:
+            return self.schedule.overlap
+        on_cpu = [_device_type(model) == "cpu" for model in self.models]
+        return not (on_cpu and all(on_cpu))
+
+    def check(self) -> None:
+        """Refuses parts that can't work together.
+
+        Raises:
+            ConfigError: A part is missing, or K of drafts and gate don't fit.
+            CalibrationError: The gate is calibrated for other drafts.
+        """
+        if (self.answerer is None) != (self.gate is None):
+            missing = "answerer" if self.answerer is None else "gate"
+            raise ConfigError(
+                f"{missing} is missing: pass answerer and gate, or neither for the agent alone"
+            )
+        if self.answerer is None and self.fallback is None:
+            raise ConfigError("nothing can answer: pass answerer and gate, or fallback, or all")
+        if self.answerer is None and self.judge is not None:
+            raise ConfigError(
+                "a judge without answerer and gate decides nothing, for every query goes to "
+                "the agent: pass judge=None"
+            )
+        if self.auditor is not None and (self.gate is None or self.fallback is None):
+            raise ConfigError("an auditor needs drafts to audit, and a fallback to do it")
+        answerer: object = self.answerer
+        kept = answerer.top_k if isinstance(answerer, HasTopK) else None
+        gate: object = self.gate.gate if isinstance(self.gate, WatchedGate) else self.gate
+        needed = gate.needed_top_k if isinstance(gate, NeedsTopK) else None
+        if kept is not None and needed is not None and kept < needed:
+            raise ConfigError(
+                f"the answerer keeps top_k={kept} log-probabilities and the gate needs "
+                f"top_k={needed}, so it would reject every draft: give both the same top_k"
+            )
+        if answerer is not None and isinstance(gate, SupportsCheck):
+            # A calibrated gate refuses drafts of another model, prompt or K.
+            model = answerer.model if isinstance(answerer, HasModel) else None
+            gate.check(
+                model=getattr(model, "name", None),
+                revision=getattr(model, "revision", None),
+                prompt_hash=getattr(self.answerer, "prompt_hash", None),
+                top_k=kept,
+            )
+
+    @property
+    def audited_gate(self) -> Gate | None:
+        """The gate, shut by the auditor's monitor once that has tripped."""
+        if self.auditor is None or self.gate is None:
+            return self.gate
+        if isinstance(self.gate, WatchedGate) and self.gate.monitor is self.auditor.monitor:
+            return self.gate
+        return WatchedGate(self.gate, self.auditor.monitor)
+
+
+def models_of(parts: Sequence[object]) -> tuple[VisionLanguageModel, ...]:
+    """Models that phases ask, each once; what isn't a phase of ours has none.
+
+    Example:
+        >>> models_of([None, object()])
+        ()
+    """
+    found = (part.model for part in parts if isinstance(part, HasModel))
+    return tuple({id(model): model for model in found if model is not None}.values())
+
+
+def _device_type(model: VisionLanguageModel) -> str:
+    """Type of the device that a model runs on here; empty for an engine elsewhere."""
+    return str(getattr(getattr(model, "device", None), "type", ""))

@@ -1,0 +1,541 @@
+"""`SpecPipeline`: the funnel as one object.  (Sec. 3 of SpecEyes, arXiv 2603.23483.)
+
+A list, a stream or a coroutine becomes requests here; `route` knows the order of the phases, and
+the `Scheduler` carries requests through them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, final, overload
+
+import numpy as np
+
+from speceyes.errors import ConfigError, InputError
+from speceyes.isolation import describe
+from speceyes.pipeline import inputs
+from speceyes.pipeline.audit import Auditor
+from speceyes.pipeline.config import (
+    AgentConfig,
+    DraftConfig,
+    InputConfig,
+    JudgeConfig,
+    LoadConfig,
+    ScheduleConfig,
+)
+from speceyes.pipeline.costs import CostModel, Report, efficiency
+from speceyes.pipeline.engine_loop import EngineLoop
+from speceyes.pipeline.events import Observer, ObserverDispatcher
+from speceyes.pipeline.health import Health
+from speceyes.pipeline.parts import Parts, models_of
+from speceyes.pipeline.prefetch import Prefetch, Source
+from speceyes.pipeline.request import RequestState
+from speceyes.pipeline.scheduler import Scheduler
+from speceyes.protocols import (
+    Answerer,
+    Dialect,
+    Gate,
+    HasModel,
+    Judge,
+    SupportsPrepare,
+    Tool,
+    VisionLanguageModel,
+)
+from speceyes.types import Query, Result, Timings
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from speceyes.fallback import AgenticFallback
+    from speceyes.gate import SeparabilityGate
+    from speceyes.tools import Tools
+
+
+@final
+class SpecPipeline:
+    """Answers questions about images: by draft where that is safe, by the agent elsewhere.
+
+    It holds its parts and nothing about a run, so that threads can share it as far as their
+    models can be shared.
+
+    Args:
+        judge: Phase I, queries to judgements; None drafts every query.
+        answerer: Phase II, queries to completions; None, together with the gate, for the agent
+            alone.
+        gate: Phase III, completion to verdict.
+        fallback: Phase IV; None leaves a query that isn't answered by draft without an answer.
+        schedule: Batch size, order, and what runs beside what. Answers and routes don't depend
+            on it, but for `ScheduleConfig.speculate`.
+        inputs: What is taken as an image.
+        auditor: Has a share of the accepted drafts audited by the agent in the background, and
+            shuts the gate when the promised risk is passed. Drafts then never end early.
+        observers: Each is called with what happens to queries; see `speceyes.pipeline.events`.
+            One that raises is logged and changes nothing.
+
+    Raises:
+        ConfigError: Parts that can't work together.
+
+    Example:
+        >>> from PIL import Image
+        >>> from speceyes.answerer import SpeculativeAnswerer
+        >>> from speceyes.gate import SeparabilityGate
+        >>> from speceyes.models.scripted import ScriptedModel
+        >>> drafts = SpeculativeAnswerer(ScriptedModel("red"))
+        >>> pipe = SpecPipeline(answerer=drafts, gate=SeparabilityGate(0.98))
+        >>> pipe(Image.new("RGB", (64, 64)), "Which colour is the collar?").answer
+        'red'
+    """
+
+    def __init__(
+        self,
+        *,
+        judge: Judge | None = None,
+        answerer: Answerer | None = None,
+        gate: Gate | None = None,
+        fallback: AgenticFallback | None = None,
+        schedule: ScheduleConfig = ScheduleConfig(),
+        inputs: InputConfig = InputConfig(),
+        auditor: Auditor | None = None,
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        self.parts = Parts(judge, answerer, gate, fallback, auditor, schedule)
+        """The phases, and how they are run."""
+        self.parts.check()
+        self.inputs = inputs
+        self.observers = tuple(observers)
+        for observer in self.observers:
+            if not callable(observer):
+                raise ConfigError(
+                    f"observers holds {observer!r}; each must be callable with an event"
+                )
+        self.costs = CostModel()
+        """What phases have cost so far; see `CostModel.efficiency`."""
+        self._health = Health()
+        # The agent sees what the judge saw, where both are the same model.
+        first = (judge, answerer) if answerer is not None else (fallback,)
+        self._prepares = [m for m in models_of(first) if isinstance(m, SupportsPrepare)]
+        self._loop: EngineLoop | None = None
+        self._opening = threading.Lock()
+        self._numbers = itertools.count()
+
+    @property
+    def judge(self) -> Judge | None:
+        """Phase I."""
+        return self.parts.judge
+
+    @property
+    def answerer(self) -> Answerer | None:
+        """Phase II."""
+        return self.parts.answerer
+
+    @property
+    def gate(self) -> Gate | None:
+        """Phase III; shut once the auditor's monitor has tripped."""
+        return self.parts.audited_gate
+
+    @property
+    def fallback(self) -> AgenticFallback | None:
+        """Phase IV."""
+        return self.parts.fallback
+
+    @property
+    def auditor(self) -> Auditor | None:
+        """Audits accepted drafts."""
+        return self.parts.auditor
+
+    @property
+    def schedule(self) -> ScheduleConfig:
+        """Batch size, order, and what runs beside what."""
+        return self.parts.schedule
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        large: str | PathLike[str] | VisionLanguageModel | Callable[[Query], Any] | None = None,
+        small: str | PathLike[str] | VisionLanguageModel | None = None,
+        *,
+        tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] = ("zoom",),
+        dialect: str | Dialect = "deepeyes",
+        gate: SeparabilityGate | float = 0.98,
+        judge: JudgeConfig | str | None = "large",
+        draft: DraftConfig = DraftConfig(),
+        agent: AgentConfig = AgentConfig(),
+        schedule: ScheduleConfig = ScheduleConfig(),
+        load: LoadConfig = LoadConfig(),
+        inputs: InputConfig = InputConfig(),
+        auditor: Auditor | None = None,
+        observers: Iterable[Observer] = (),
+    ) -> SpecPipeline:
+        """A pipeline from two models, each a Hugging Face name, a path, or a model object.
+
+        Args:
+            large: The agent; None for a pipeline without a fallback. A function of a `Query` is
+                an agent that you have already; see `AgenticFallback.from_callable`.
+            small: The drafter; None for the agent alone, and then nothing is judged.
+            tools: What the agent may call.
+            dialect: How it writes calls.
+            gate: The gate, or its threshold from 0 to 1 at K = 64.
+            judge: The model that judges, "large" or "small", perhaps with a threshold; None
+                drafts every query.
+            draft: Bounds of drafts.
+            agent: Bounds of the agent's trajectories.
+            schedule: See `SpecPipeline`.
+            load: How models named here are loaded.
+            inputs: See `SpecPipeline`.
+            auditor: See `SpecPipeline`.
+            observers: See `SpecPipeline`.
+
+        Raises:
+            ConfigError: Parts that can't work together, or a model that can't be loaded.
+
+        Example:
+            >>> from PIL import Image
+            >>> from speceyes.models.scripted import ScriptedModel
+            >>> agent = ScriptedModel({"Reply with one word": "yes", "": "<answer>blue</answer>"})
+            >>> pipe = SpecPipeline.from_pretrained(large=agent, small=ScriptedModel("red"))
+            >>> pipe(Image.new("RGB", (64, 64)), "Which colour?").route
+            'agent'
+        """
+        from speceyes.answerer import SpeculativeAnswerer
+        from speceyes.drafting.rule import DepthRule
+        from speceyes.fallback import AgenticFallback
+        from speceyes.gate import SeparabilityGate
+        from speceyes.judge import ToolJudge
+        from speceyes.tools import Tools
+
+        judging = judge if isinstance(judge, JudgeConfig) else JudgeConfig(judge)
+        if not isinstance(gate, SeparabilityGate):
+            gate = SeparabilityGate(gate)
+        if judging.model == "large" and small is not None:
+            if large is None:
+                raise ConfigError('there is no large model to judge: pass judge="small" or None')
+            if callable(large) and not isinstance(large, VisionLanguageModel):
+                raise ConfigError(
+                    'the agent is a function, which judges nothing: pass judge="small" or None'
+                )
+        known = tools if isinstance(tools, Tools) else Tools(tools)
+        strong = None
+        if large is not None and (isinstance(large, VisionLanguageModel) or not callable(large)):
+            strong = _model(large, load)
+        same = (strong is not None and large is small) or (
+            isinstance(large, str) and large == small
+        )
+        quick = strong if same else None if small is None else _model(small, load)
+        judged: Judge | None = None
+        if quick is not None and judging.model == "large" and strong is not None:
+            judged = ToolJudge(strong, threshold=judging.threshold, dialect=dialect, tools=known)
+        elif quick is not None and judging.model == "small":
+            # A model that was not trained as the agent is asked without the agent's system text.
+            judged = ToolJudge(quick, threshold=judging.threshold, dialect=None)
+        answerer = fallback = None
+        if quick is not None:
+            answerer = SpeculativeAnswerer(
+                quick,
+                top_k=gate.top_k,
+                max_tokens=draft.max_tokens,
+                tools=known if draft.tools is None else draft.tools,
+                max_depth=draft.max_depth,
+                rule=DepthRule(gate) if draft.max_depth else None,
+                dialect=dialect,
+            )
+        if strong is not None:
+            fallback = AgenticFallback(
+                strong,
+                tools=known,
+                dialect=dialect,
+                max_steps=agent.max_steps,
+                max_tokens=agent.max_tokens,
+                max_batch=agent.max_batch,
+            )
+        elif callable(large):
+            fallback = AgenticFallback.from_callable(large)
+        return cls(
+            judge=judged,
+            answerer=answerer,
+            gate=None if quick is None else gate,
+            fallback=fallback,
+            schedule=schedule,
+            inputs=inputs,
+            auditor=auditor,
+            observers=observers,
+        )
+
+    @overload
+    def __call__(self, queries: Any, question: str, choices: Sequence[str] = ()) -> Result: ...
+    @overload
+    def __call__(self, queries: Query | Mapping[str, Any]) -> Result: ...
+    @overload
+    def __call__(self, queries: Iterable[Any]) -> list[Result]: ...
+    def __call__(
+        self, queries: Any, question: str | None = None, choices: Sequence[str] = ()
+    ) -> Result | list[Result]:
+        """One result for one query, or a list of results, same order and length, for many.
+
+        Args:
+            queries: With a question: the image, or a list of images, in any form that
+                `load_image` takes. Without: a query, or an iterable of queries. A query is a
+                `Query`, an (image, question) tuple, or a mapping with "image" or "images",
+                "question", and perhaps "choices" and "id".
+            question: The question.
+            choices: Its options.
+
+        Raises:
+            InputError: A single query can't be read, or its image can't (`ImageError`). Among
+                many such a query is a `Result` with `error`, so that its neighbours go on.
+        """
+        if question is not None:
+            queries = {"image": queries, "question": question, "choices": choices}
+        elif choices:
+            raise InputError("choices without a question: pass pipe(image, question, choices)")
+        if isinstance(queries, Query | Mapping) or inputs.is_query_tuple(queries):
+            [(_, result)] = self._run([self._query(queries, 0)])
+            return result
+        # Text, bytes and arrays can be iterated, but never over queries.
+        alone = isinstance(queries, str | bytes | bytearray | memoryview | np.ndarray)
+        if alone or not isinstance(queries, Iterable):
+            raise InputError(
+                f"a {type(queries).__name__} alone is not a query: pass pipe(image, question), "
+                "a Query, or an iterable of queries"
+            )
+        results = dict(self._run(queries))
+        return [results[at] for at in range(len(results))]
+
+    def stream(self, queries: Iterable[Any]) -> Iterator[Result]:
+        """Results as they finish: drafts first, the agent's as each gets there.
+
+        Queries are pulled as places come free: at most `max_batch` that the agent works on and
+        four batches are held, however many there are. A batch is worked on when it is full or
+        the iterable has ended. Between two `next` calls nothing runs but, where work overlaps,
+        one batch with judge or drafter and the images of another; closing the generator leaves
+        nothing behind. An exception that the iterable raises is raised here after the results of
+        all that was pulled before it.
+
+        Args:
+            queries: Any iterable, endless ones too, of what `__call__` takes as a query.
+        """
+        for _, result in self._run(queries):
+            yield result
+
+    def run(self, queries: Iterable[Any]) -> Report:
+        """As `__call__` on many queries, with the time they took, and what was gained.
+
+        Example:
+            >>> from PIL import Image
+            >>> from speceyes.models.scripted import ScriptedModel
+            >>> pipe = SpecPipeline.from_pretrained(
+            ...     large=ScriptedModel({"one word": "no", "": "<answer>blue</answer>"}),
+            ...     small=ScriptedModel("red"),
+            ... )
+            >>> report = pipe.run([(Image.new("RGB", (64, 64)), "Which colour?")])
+            >>> report.efficiency.beta, report.efficiency.alpha
+            (1.0, 1.0)
+        """
+        start = time.perf_counter()
+        results = dict(self._run(queries))
+        seconds = time.perf_counter() - start
+        ordered = tuple(results[at] for at in range(len(results)))
+        return Report(ordered, seconds, efficiency(ordered, seconds))
+
+    async def ask(
+        self, query: Any, question: str | None = None, choices: Sequence[str] = ()
+    ) -> Result:
+        """One result for one query; coroutines that wait at the same time share batches.
+
+        All that is asked joins one loop, in threads of its own, which begins with the first
+        question and ends with `close` or with the pipeline. Nobody waits for a batch to fill. Any
+        number of coroutines of any number of event loops may ask. One that is cancelled takes its
+        query back: it is not begun, or what comes of it is dropped.
+
+        Args:
+            query: As in `__call__`, one query only.
+            question: The question.
+            choices: Its options.
+
+        Returns:
+            The result; a query that can't be read is one with `error` too.
+
+        Raises:
+            ConfigError: The pipeline was closed.
+
+        Example:
+            >>> import asyncio
+            >>> from PIL import Image
+            >>> from speceyes.models.scripted import ScriptedModel
+            >>> dot = Image.new("RGB", (64, 64))
+            >>> async def both(pipe):
+            ...     asked = (pipe.ask(dot, "Which colour?"), pipe.ask(dot, "Is it dark?"))
+            ...     return [result.answer for result in await asyncio.gather(*asked)]
+            >>> with SpecPipeline.from_pretrained(small=ScriptedModel("red"), judge=None) as pipe:
+            ...     asyncio.run(both(pipe))
+            ['red', 'red']
+        """
+        if question is not None:
+            query = {"image": query, "question": question, "choices": choices}
+        with self._opening:
+            if self._loop is None:
+                self._loop = self.engine_loop()
+                self._loop.start()
+                weakref.finalize(self, self._loop.close, 5.0)
+            loop = self._loop
+        # Decoding takes long enough to hold up the event loop.
+        since, number = time.perf_counter(), next(self._numbers)
+        loaded = await asyncio.to_thread(self._loaded, query, number, since)
+        if isinstance(loaded, Result):
+            if self.observers:
+                self._dispatcher().trace(loaded.query_id, None).end(loaded)
+            return loaded
+        request = RequestState(loaded, client="ask", since=since)
+        loop.submit(request)
+        try:
+            return await asyncio.wrap_future(request.future)
+        except asyncio.CancelledError:
+            loop.cancel(request)
+            raise
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Ends what `ask` began, once all that was asked is answered. Other calls still work.
+
+        Args:
+            timeout_s: Seconds to wait for that; None for as long as it takes.
+
+        Returns:
+            Whether all was answered.
+        """
+        return self._loop is None or self._loop.close(timeout_s)
+
+    @property
+    def waiting(self) -> int:
+        """Queries asked with `ask` that no model has taken up yet, or that wait for the agent."""
+        return 0 if self._loop is None else self._loop.waiting
+
+    def __enter__(self) -> SpecPipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def engine_loop(
+        self,
+        *,
+        loosest_gate: Gate | None = None,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> EngineLoop:
+        """A loop over this pipeline's parts for requests that come one at a time; not started.
+
+        Args:
+            loosest_gate: See `speceyes.pipeline.scheduler.Scheduler`.
+            on_batch: Told the size of each batch that is judged or drafted.
+        """
+        return EngineLoop(
+            self.parts,
+            costs=self.costs,
+            health=self._health,
+            dispatcher=self._dispatcher() if self.observers else None,
+            loosest_gate=loosest_gate,
+            on_batch=on_batch,
+        )
+
+    def _run(self, queries: Iterable[Any]) -> Iterator[tuple[int, Result]]:
+        """(position, result) as they finish; each position once."""
+        overlaps = self.parts.overlaps
+        dispatcher = self._dispatcher() if self.observers else None
+        source = Source(queries)
+        load = functools.partial(self._loaded_batch, dispatcher)
+        prefetch = Prefetch(source, load, self.schedule.batch_size, threaded=overlaps)
+        scheduler = Scheduler(
+            self.parts, costs=self.costs, health=self._health, dispatcher=dispatcher
+        )
+        pool = ThreadPoolExecutor(1, thread_name_prefix="speceyes-stage") if overlaps else None
+        stage: Future[list[RequestState]] | None = None
+        ahead = self.schedule.batch_size if overlaps else 0
+        try:
+            while not prefetch.exhausted or stage is not None or scheduler.has_work():
+                if stage is None and not prefetch.exhausted and scheduler.hungry(ahead):
+                    unreadable, requests = prefetch.batch()
+                    yield from unreadable
+                    scheduler.submit(requests)
+                    if pool is not None:
+                        stage = pool.submit(scheduler.step, "speculative")
+                if stage is not None:
+                    if stage.done() or scheduler.better_waits:
+                        ended, stage = stage.result(), None
+                    else:
+                        ended = scheduler.step("agent")
+                else:
+                    ended = scheduler.step("both" if pool is None else "agent")
+                for request in ended:
+                    yield request.position, request.deliver()
+        finally:
+            if pool is not None:
+                pool.shutdown(wait=True)
+            prefetch.close()
+            scheduler.abort()
+            if dispatcher is not None:
+                dispatcher.close()
+        if source.failure is not None:
+            raise source.failure
+
+    def _query(self, item: Any, number: int) -> Query:
+        return inputs.to_query(
+            item, number=number, limits=self.inputs.limits, allow_urls=self.inputs.allow_urls
+        )
+
+    def _loaded(self, item: Any, number: int, since: float) -> Query | Result:
+        """The query that an item stands for, or a result that says why it can't be read."""
+        try:
+            return self._query(item, number)
+        except Exception as exc:  # noqa: BLE001 - a query's failure is its own
+            reason = str(exc) if isinstance(exc, InputError) else describe(exc)
+            name = inputs.given_id(item) or str(number)
+            spent = Timings(latency=time.perf_counter() - since)
+            return Result(name, None, "error", timings=spent, error=reason)
+
+    def _loaded_batch(
+        self, dispatcher: ObserverDispatcher | None, taken: Sequence[tuple[int, Any, float]]
+    ) -> tuple[list[tuple[int, Result]], list[RequestState]]:
+        """Results of what can't be read, and requests for the rest, of one batch."""
+        unreadable: list[tuple[int, Result]] = []
+        requests: list[RequestState] = []
+        for position, item, since in taken:
+            loaded = self._loaded(item, position, since)
+            if isinstance(loaded, Result):
+                if dispatcher is not None:
+                    dispatcher.trace(loaded.query_id, None).end(loaded)
+                unreadable.append((position, loaded))
+                continue
+            trace = None if dispatcher is None else dispatcher.trace(loaded.id, loaded)
+            requests.append(RequestState(loaded, position=position, since=since, trace=trace))
+        if self.parts.overlaps and len(taken) > 1:
+            images = [image for request in requests for image in request.query.images]
+            for model in self._prepares:
+                model.prepare(images)
+        return unreadable, requests
+
+    def _dispatcher(self) -> ObserverDispatcher:
+        """Sends events of a run that begins now to the observers."""
+        parts: tuple[object, object] = (self.judge, self.answerer)
+        judge, draft = (
+            part.model.name if isinstance(part, HasModel) and part.model is not None else None
+            for part in parts
+        )
+        agent = None if self.fallback is None else self.fallback.name
+        names = {"judge": judge, "draft": draft, "agent": agent}
+        return ObserverDispatcher(self.observers, names)
+
+
+def _model(
+    model: str | PathLike[str] | VisionLanguageModel, load: LoadConfig
+) -> VisionLanguageModel:
+    """A model object as it is; a name or path loaded by Hugging Face."""
+    if isinstance(model, VisionLanguageModel):
+        return model
+    from speceyes.models.hf import HFModel
+
+    return HFModel.from_pretrained(model, device=load.device, dtype=load.dtype)

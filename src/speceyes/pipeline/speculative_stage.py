@@ -1,0 +1,117 @@
+"""Judge, draft and gate, each on a batch of requests: the stateless part of the funnel."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import final
+
+from speceyes.answerer import SpeculativeAnswerer
+from speceyes.isolation import describe, one_by_one, one_each
+from speceyes.pipeline.parts import Parts
+from speceyes.pipeline.request import RequestState
+from speceyes.pipeline.route import Phase
+from speceyes.protocols import Gate, SupportsFloor
+from speceyes.types import Completion, Judgement, Verdict
+
+_log = logging.getLogger(__name__)
+
+
+@final
+class SpeculativeStage:
+    """Runs one phase on a batch and notes on each request what was found.
+
+    A phase that fails on a query says so in that query's facts, which route it to the agent.
+
+    Args:
+        parts: Judge, answerer and gate.
+        gate: The gate to use instead of the parts' own.
+    """
+
+    def __init__(self, parts: Parts, gate: Gate | None) -> None:
+        self._judge, self._gate = parts.judge, gate
+        self._answerer = parts.answerer
+        if parts.ends_early and isinstance(parts.answerer, SpeculativeAnswerer):
+            floor = gate.floor if isinstance(gate, SupportsFloor) else None
+            self._answerer = functools.partial(parts.answerer, floor=floor)
+        self.phases: Mapping[Phase, Callable[[Sequence[RequestState]], None]] = {
+            "judge": self.judge,
+            "draft": self.draft,
+            "gate": self.gate,
+        }
+        """Phase to what runs it on requests that all need it now."""
+
+    def judge(self, requests: Sequence[RequestState]) -> None:
+        """Phase I."""
+        assert self._judge is not None
+        start = time.perf_counter()
+        queries = [request.query for request in requests]
+        try:
+            judgements = one_each(self._judge(queries), queries)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the rows are told apart
+            judgements = one_by_one(self._judge, queries, _unjudged, exc)
+        seconds = time.perf_counter() - start
+        for request, judgement in zip(requests, judgements, strict=True):
+            request.learn(judgement=judgement)
+            request.spent(judge=seconds / len(requests))
+            if request.trace is not None:
+                request.trace.phase("judge", seconds, judgement, len(requests))
+
+    def draft(self, requests: Sequence[RequestState]) -> None:
+        """Phase II."""
+        assert self._answerer is not None
+        start = time.perf_counter()
+        queries = [request.query for request in requests]
+        try:
+            drafts = one_each(self._answerer(queries), queries)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the rows are told apart
+            drafts = one_by_one(self._answerer, queries, Completion.failed, exc)
+        seconds = time.perf_counter() - start
+        for request, draft in zip(requests, drafts, strict=True):
+            request.learn(draft=draft)
+            request.spent(draft=seconds / len(requests))
+            if request.trace is not None:
+                request.trace.phase("draft", seconds, draft, len(requests))
+
+    def gate(self, requests: Sequence[RequestState]) -> None:
+        """Phase III."""
+        for request in requests:
+            assert request.facts.draft is not None
+            start = time.perf_counter()
+            verdict = self._verdict(request.facts.draft, request.gate)
+            seconds = time.perf_counter() - start
+            request.learn(verdict=verdict)
+            request.spent(gate=seconds)
+            if request.trace is not None:
+                request.trace.phase("gate", seconds, verdict)
+
+    def _verdict(self, draft: Completion, own: Gate | None) -> Verdict:
+        """Verdict of the gate, or of the query's own gate."""
+        assert self._gate is not None
+        verdict = verdict_of(self._gate, draft)
+        if own is not None:
+            mine = verdict_of(own, draft)
+            # What the loosest gate rejects, none accepts; what it calls blank, it keeps blank.
+            verdict = mine if verdict.accepted or not mine.accepted else verdict
+        if verdict.accepted and (draft.error is not None or not draft.text.strip()):
+            # No score makes an answer out of nothing, whichever gate gave it.
+            reason = draft.error or "the draft is blank"
+            return dataclasses.replace(verdict, accepted=False, reason=reason)
+        return verdict
+
+
+def _unjudged(reason: str) -> Judgement:
+    return Judgement(True, reason=f"the judge failed: {reason}")
+
+
+def verdict_of(gate: Gate, draft: Completion) -> Verdict:
+    """Verdict of a gate; one that raises rejects."""
+    try:
+        return gate(draft)
+    except Exception as exc:  # noqa: BLE001 - a draft that can't be scored is rejected
+        _log.warning("the gate failed: %s", describe(exc))
+        threshold = float(getattr(gate, "threshold", float("nan")))
+        return Verdict(False, None, None, threshold, reason=f"gate failed: {describe(exc)}")
