@@ -12,12 +12,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from engine_server import Behaviour, Fault, refused, sent, serving
 from speceyes import ConfigError, SpecPipeline
 from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.models import OpenAIModel, ScriptedModel
+from speceyes.models.openai import QwenResize
 from speceyes.models.openai.replies import read_completion
 from speceyes.models.openai.requests import CAPABILITIES
 from speceyes.types import Conversation, Message, Query, Sampling
@@ -334,6 +336,27 @@ def test_stop_strings_count_after_the_thought_only(text: str, expected: str) -> 
         assert (found.text, found.error) == (expected, None)
         assert "stop" not in behaviour.bodies[0]
         model.close()
+
+
+def test_large_images_are_shrunk_before_they_are_sent() -> None:
+    got: list[tuple[int, int]] = []
+
+    def look(conversation: Conversation, sampling: Sampling) -> str:
+        got.extend(image.size for image in conversation.images)
+        return "x"
+
+    large, small = Image.new("RGB", (400, 100), "red"), Image.new("RGB", (90, 90), "red")
+    with serving({"m": ScriptedModel(look)}) as (url, _):
+        model = OpenAIModel(url, max_pixels=10_000)
+        asked = Conversation((Message("user", (large, small, "Which?")),))
+        assert [row.error for row in model.generate([asked] * 2, Sampling())] == [None, None]
+        assert model.images_encoded == 2
+        assert (model.seen_size(large), model.seen_size(small)) == ((200, 50), (90, 90))
+        model.close()
+        ruled = OpenAIModel(url, max_pixels=10_000, seen=QwenResize())
+        assert ruled.seen_size(large) == QwenResize()(Image.new("RGB", (200, 50)))
+        ruled.close()
+    assert got == [(200, 50), (90, 90)] * 2
 
 
 def test_a_result_of_a_tool_names_its_call(served: Served, model: OpenAIModel) -> None:

@@ -46,6 +46,7 @@ FLOORS = {
     # 4: what is measured, and on what
     "tiny": 4,
     "evaluation": 4.5,
+    "tuning": 4.5,
     # 5: what people start
     "server": 4.8,
     "integrations": 4.9,

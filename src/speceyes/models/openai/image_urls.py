@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import threading
 from concurrent.futures import Future
 from typing import Literal, TypeAlias, final
+
+from PIL import Image as PILImage
 
 from speceyes.fingerprint import fingerprint
 from speceyes.models._bounded import BoundedCache
@@ -14,6 +17,20 @@ from speceyes.models._rgb import checked, to_rgb
 from speceyes.types import Image
 
 ImageFormat: TypeAlias = Literal["png", "jpeg"]
+
+
+def sent_size(image: Image, max_pixels: int | None) -> tuple[int, int]:
+    """(width, height) in pixels at which an image is sent; its own where it isn't larger.
+
+    Example:
+        >>> sent_size(PILImage.new("RGB", (400, 100)), 10_000)
+        (200, 50)
+    """
+    width, height = image.size
+    if max_pixels is None or width * height <= max_pixels:
+        return width, height
+    shrink = math.sqrt(max_pixels / (width * height))
+    return max(1, math.floor(width * shrink)), max(1, math.floor(height * shrink))
 
 
 @final
@@ -24,10 +41,14 @@ class ImageUrls:
         limit: Bytes of URLs that are kept, the least recently used given up first.
         image_format: "png", which loses nothing, or "jpeg", which is smaller for photos.
         quality: Of JPEG, 1 to 95; colours are not subsampled.
+        max_pixels: Larger images are shrunk to so many pixels; None for none.
     """
 
-    def __init__(self, limit: int, image_format: ImageFormat, quality: int) -> None:
+    def __init__(
+        self, limit: int, image_format: ImageFormat, quality: int, max_pixels: int | None = None
+    ) -> None:
         self._format, self._quality = image_format, quality
+        self._max_pixels = max_pixels
         self._kept = BoundedCache[bytes, str](limit, len)
         self._encoding: dict[bytes, Future[str]] = {}
         self._lock = threading.Lock()
@@ -75,6 +96,9 @@ class ImageUrls:
             self.encoded += 1
         buffer = io.BytesIO()
         rgb = to_rgb(image)
+        size = sent_size(image, self._max_pixels)
+        if size != rgb.size:
+            rgb = rgb.resize(size, PILImage.Resampling.BICUBIC)
         if self._format == "png":
             rgb.save(buffer, "PNG", compress_level=1, icc_profile=None)
         else:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, final, get_args
 
+from PIL import Image as PILImage
+
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models._seed import row_seed
 from speceyes.models.openai.client import EngineClient
@@ -21,7 +23,7 @@ from speceyes.models.openai.http_errors import (
     with_notes,
 )
 from speceyes.models.openai.image_sizing import own_size, resize_of
-from speceyes.models.openai.image_urls import ImageFormat, ImageUrls
+from speceyes.models.openai.image_urls import ImageFormat, ImageUrls, sent_size
 from speceyes.models.openai.logprobs import about_logprobs, refused_logprobs
 from speceyes.models.openai.replies import read_completion
 from speceyes.models.openai.requests import CAPABILITIES, request_body
@@ -61,6 +63,8 @@ class OpenAIModel:
         seen: How the engine resizes images: `QwenResize(factor, min_pixels, max_pixels)`,
             `own_size`, or any function of an image that gives (width, height) in pixels.
             Default: by the model's name, else the image's own size.
+        max_pixels: Larger images are shrunk to so many pixels (bicubic) before they are sent, which
+            spares the engine the rest: a drafter's image tokens are most of its cost.
         image_format: "png", which loses nothing, or "jpeg", which is smaller for photos and
             changes what the model sees.
         jpeg_quality: 1 to 95.
@@ -97,6 +101,7 @@ class OpenAIModel:
         top_k: int | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         seen: Callable[[Image], tuple[int, int]] | None = None,
+        max_pixels: int | None = None,
         image_format: ImageFormat = "png",
         jpeg_quality: int = 95,
         cache_bytes: int = 1 << 28,
@@ -121,6 +126,7 @@ class OpenAIModel:
             ("max_concurrency", max_concurrency, 1, math.inf),
             ("retries", retries, 0, math.inf),
             ("top_k", 1 if top_k is None else top_k, 1, math.inf),
+            ("max_pixels", 1 if max_pixels is None else max_pixels, 1, math.inf),
         ):
             if not least <= amount <= most:
                 limit = "" if most == math.inf else f" and at most {most}"
@@ -144,7 +150,8 @@ class OpenAIModel:
             max_concurrency=max_concurrency,
             proxy=proxy,
         )
-        self._image_urls = ImageUrls(cache_bytes, image_format, jpeg_quality)
+        self._image_urls = ImageUrls(cache_bytes, image_format, jpeg_quality, max_pixels)
+        self._max_pixels = max_pixels
         self._template_kwargs = dict(template_kwargs or {})
         self._extra = dict(extra_body or {})
         self._first_tokens: tuple[int, ...] = _FIRST_TOKENS
@@ -192,7 +199,8 @@ class OpenAIModel:
         Raises:
             ImageError: The model can't see such an image.
         """
-        return self._seen(image)
+        size = sent_size(image, self._max_pixels)
+        return self._seen(image if size == image.size else PILImage.new("1", size))
 
     def prepare(self, images: Sequence[Image]) -> None:
         """Encodes images ahead of a call that shows them.
