@@ -42,7 +42,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one.add_argument(
         "benchmark",
         metavar="BENCHMARK",
-        help="vstar, hr-bench-4k, hr-bench-8k, pope, jsonl, scenes, or the path of one",
+        help="vstar, hr-bench-4k, hr-bench-8k, pope, jsonl, scenes, puzzles, or the path of one",
     )
     one.add_argument("--folder", type=Path, metavar="DIR", help="where the benchmark's files are")
     one.add_argument("--split", metavar="NAME", help="only this category of the benchmark")
@@ -66,7 +66,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=DEFAULT_ARMS,
         metavar="LIST",
         help="with commas; agent and draft are always run; also min-small-judge, min-no-judge, "
-        "specreason, transfer, deep and cascade; default: %(default)s",
+        "specreason, deep and cascade; in words alone large-short, large-reasoning, small-short, "
+        "small-reasoning, transfer, transfer-two-stage, transfer-likely, transfer-sure and "
+        "transfer-SELECTOR-PERCENT, such as transfer-attended-50; default: %(default)s",
+    )
+    one.add_argument(
+        "--without-tools",
+        action="store_true",
+        help="the agent is the large model's own written reasoning, and only arms in words run",
     )
     for name, default, what in (
         ("limit", None, "samples in all; default: the whole benchmark, 200 of the scenes"),
@@ -127,6 +134,13 @@ def run(options: argparse.Namespace) -> int:
     )
     for bad in loaded.bad:
         print(f"left out: {bad.name}: {bad.reason}", file=sys.stderr)
+    if options.without_tools:
+        tooled = [n for n in plan.arms[2:] if not arms.arm(n).words]
+        if tooled:
+            raise ConfigError(
+                f"--without-tools can't run {', '.join(tooled)}: name arms that work in words "
+                "alone, such as transfer"
+            )
     ground, about = _ground(options)
     if any(entry.parity_prompt is not None for entry in loaded.samples.entries):
         ground = replace(ground, bare=True)
@@ -177,6 +191,8 @@ def _settings(ground: Ground) -> dict[str, Any]:
         "draft_tokens",
         "parity",
         "bare",
+        "without_tools",
+        "heads",
     )
     found = {name: getattr(ground, name) for name in kept}
     return {**found, "prompt_hash": ground.answerer(ground.top_k).prompt_hash}
@@ -239,6 +255,7 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
         max_tokens=options.max_tokens,
         draft_tokens=options.draft_tokens,
         parity=options.parity,
+        without_tools=options.without_tools,
         looker=None if looker is None else models.load_model(looker, options.device),
     )
     loaded = [("large", large, names[0]), ("small", small, names[1])]

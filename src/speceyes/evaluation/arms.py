@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, get_args
 
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.drafting.rule import DepthRule
@@ -21,8 +22,15 @@ from speceyes.judge import ToolJudge
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.protocols import VisionLanguageModel
 from speceyes.scoring.scores import AGGREGATES, Aggregate
-from speceyes.strategies import Cascade, Drafter, ReasoningTransfer, SpecReason
-from speceyes.strategies.verification import Verify
+from speceyes.strategies import (
+    Cascade,
+    Drafter,
+    Reasoner,
+    ReasoningTransfer,
+    Selector,
+    SpecReason,
+)
+from speceyes.strategies.selection import By, Head
 from speceyes.tools import Tools
 
 if TYPE_CHECKING:
@@ -58,6 +66,9 @@ class Ground:
         draft_tokens: Most new tokens of a draft.
         parity: Judge as the published code does.
         bare: Send the drafter questions without an instruction below, where they bring their own.
+        without_tools: Questions are for words alone: the arm "agent" is the large model's own
+            written reasoning instead of an agent with tools, and nobody judges.
+        heads: The small model's attention heads by which reasoning is selected; none means all.
         looker: A small model that has learned to call the tools, for drafts with depth and as
             the one that proposes in SpecReason; None where there is none.
 
@@ -78,6 +89,8 @@ class Ground:
     draft_tokens: int = 20
     parity: bool = False
     bare: bool = False
+    without_tools: bool = False
+    heads: tuple[Head, ...] = ()
     looker: VisionLanguageModel | None = None
 
     def __post_init__(self) -> None:
@@ -208,6 +221,7 @@ class Arm:
         aggregate: Its gate's; None where it has no gate, or one of its own.
         drafts: Whether its drafts are recorded with all their log-probabilities.
         needs: Arms that record drafts, which its thresholds are chosen from.
+        words: Whether it works in words alone, so that it can run without tools.
     """
 
     name: str
@@ -218,6 +232,7 @@ class Arm:
     aggregate: Aggregate | None = None
     drafts: bool = False
     needs: tuple[str, ...] = ()
+    words: bool = False
 
 
 def _specreason(ground: Ground) -> SpecReason:
@@ -233,10 +248,40 @@ def _specreason(ground: Ground) -> SpecReason:
     )
 
 
-def _transfer(ground: Ground, verify: Verify = "answers") -> ReasoningTransfer:
+def _transfer(ground: Ground, **more: Any) -> Stream:
     return ReasoningTransfer(
-        ground.large, ground.small, verify=verify, batch_size=ground.batch_size
+        ground.large, ground.small, batch_size=ground.batch_size, **more
+    ).stream
+
+
+def _sure(ground: Ground) -> Stream:
+    """Both models' gates are the funnel's."""
+    gate = ground.gate(FUNNEL)
+    return _transfer(ground, verify="separability", gates=(gate, gate))
+
+
+def _selected(by: By, percent: int) -> Arm:
+    """Transfer of a share of the reasoning's tokens."""
+    return Arm(
+        f"transfer-{by}-{percent}",
+        f"transfer, {percent} % {by}",
+        lambda ground: _transfer(
+            ground,
+            keep=Selector(by, percent / 100, heads=ground.heads if by == "attended" else ()),
+        ),
+        words=True,
     )
+
+
+def _alone(ground: Ground, role: str, *, reason: bool) -> Stream:
+    model = ground.large if role == "large" else ground.small
+    return Reasoner(model, reason=reason, batch_size=ground.batch_size).stream
+
+
+def _agent(ground: Ground) -> Stream:
+    if ground.without_tools:
+        return _alone(ground, "large", reason=True)
+    return agent_arm(ground.agent())
 
 
 def _funnel(name: str, title: str, aggregate: Aggregate, judge: str, variant: str | None) -> Arm:
@@ -253,7 +298,7 @@ def _funnel(name: str, title: str, aggregate: Aggregate, judge: str, variant: st
 _ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm(BASELINE, "agent alone", lambda ground: agent_arm(ground.agent()), "agent"),
+        Arm(BASELINE, "agent alone", _agent, "agent"),
         Arm(
             DRAFT,
             "draft alone",
@@ -265,12 +310,31 @@ _ARMS: dict[str, Arm] = {
         _funnel("min-small-judge", "funnel, min, small judge", "min", "small", None),
         _funnel("min-no-judge", "funnel, min, no judge", "min", "none", None),
         Arm("specreason", "SpecReason", lambda ground: _specreason(ground).stream, "specreason"),
-        Arm("transfer", "reasoning transfer", lambda ground: _transfer(ground).stream),
+        *(
+            Arm(
+                f"{role}-{'reasoning' if reason else 'short'}",
+                f"{role}, {'reasoning' if reason else 'at once'}",
+                partial(_alone, role=role, reason=reason),
+                words=True,
+            )
+            for role in ("large", "small")
+            for reason in (False, True)
+        ),
+        Arm("transfer", "reasoning transfer", _transfer, words=True),
+        Arm(
+            "transfer-two-stage",
+            "transfer, two stages",
+            partial(_transfer, two_stage=True),
+            words=True,
+        ),
         Arm(
             "transfer-likely",
-            "reasoning transfer, verified by likelihood",
-            lambda ground: _transfer(ground, "likelihood").stream,
+            "transfer, verified by likelihood",
+            partial(_transfer, verify="likelihood"),
+            words=True,
         ),
+        Arm("transfer-sure", "transfer, verified by separability", _sure, words=True),
+        *(_selected(by, percent) for by in get_args(By) if by != "all" for percent in (25, 50, 75)),
         Arm(
             DEEP,
             "draft after a look, alone",

@@ -269,6 +269,8 @@ class _Turns:
     def _judged(self, asked: Sequence[_Asked]) -> Mapping[str, dict[str, bool]]:
         queries = [one.query for one in asked if one.query is not None]
         found: dict[str, dict[str, bool]] = {query.id: {} for query in queries}
+        if self._phase.ground.without_tools:
+            return {query.id: dict.fromkeys(self._judges, False) for query in queries}
         size = self._phase.ground.batch_size
         for name, judge in self._judges.items():
             if judge is None:

@@ -45,7 +45,7 @@ class Selector:
     Example:
         >>> said = Completion("It is far. Is it red? Yes.")
         >>> Selector("last", share=0.3, unit="sentences").select(said)
-        ('Yes.', 1, 3)
+        ('Yes.', 1, 7)
     """
 
     by: By = "all"

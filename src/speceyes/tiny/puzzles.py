@@ -29,7 +29,7 @@ from speceyes.tiny.scenes import (
     split_of,
     tint,
 )
-from speceyes.types import Query
+from speceyes.types import Image, Query
 
 Side: TypeAlias = Literal["right", "left"]
 Asked: TypeAlias = Literal["colour", "shape"]
@@ -285,6 +285,11 @@ def draw(split: Split, index: int) -> tuple[Scene, Puzzle]:
                 return scene, puzzle
 
 
+def picture(scene: Scene, index: int) -> Image:
+    """The scene of item number `index`, rendered."""
+    return render(scene, SIDES[index % len(SIDES)])
+
+
 def questions(split: Split, n: int, *, start: int = 0) -> Iterator[Item]:
     """Items `start` to `start + n` of a split, each on a scene of its own, rendered as it comes.
 
@@ -302,8 +307,7 @@ def questions(split: Split, n: int, *, start: int = 0) -> Iterator[Item]:
         scene, puzzle = draw(split, index)
         solution = puzzle.solve(scene)
         assert solution is not None  # `draw` saw to it
-        image = render(scene, SIDES[index % len(SIDES)])
-        query = Query(puzzle.text, (image,), id=f"puzzle-{split}-{index}")
+        query = Query(puzzle.text, (picture(scene, index),), id=f"puzzle-{split}-{index}")
         yield Item(query, solution.answer, puzzle.kind, scene.id, False)
 
 

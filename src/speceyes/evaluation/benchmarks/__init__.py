@@ -1,4 +1,4 @@
-"""Benchmarks in their published file layouts: V*, HR-Bench, POPE, a user's JSONL, the scenes.
+"""Benchmarks in their published layouts: V*, HR-Bench, POPE, a user's JSONL; scenes and puzzles.
 
 `load` reads one from a folder, `write` writes questions in its layout, `split` parts samples by
 image into those a threshold is chosen on and those it is tested on.
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from speceyes.errors import InputError
-from speceyes.evaluation.benchmarks import hrbench, jsonl, pope, scenes, vstar
+from speceyes.evaluation.benchmarks import hrbench, jsonl, pope, puzzles, scenes, vstar
 from speceyes.evaluation.benchmarks._gather import Draft, gather
 from speceyes.evaluation.benchmarks.sample import BadRow, Loaded, Sample, Samples, split
 from speceyes.evaluation.row import Item
@@ -19,8 +19,8 @@ from speceyes.images import DEFAULT_LIMITS, ImageLimits
 
 __all__ = ["NAMES", "BadRow", "Loaded", "Sample", "Samples", "load", "split", "write"]
 
-NAMES = ("vstar", "hr-bench-4k", "hr-bench-8k", "pope", "jsonl", "scenes")
-"""What `load` and `write` know by name; "scenes" can be loaded only."""
+NAMES = ("vstar", "hr-bench-4k", "hr-bench-8k", "pope", "jsonl", "scenes", "puzzles")
+"""Names that `load` and `write` know; the last two are drawn, and can be loaded only."""
 
 
 def load(
@@ -39,10 +39,10 @@ def load(
         name_or_path: One of `NAMES`; or the path of a JSONL file, or of a folder in which the
             layout is recognised.
         folder: Where the benchmark's files are; for "jsonl" the file or its folder. Not for
-            "scenes", which are drawn.
+            "scenes" and "puzzles", which are drawn.
         split: Only this category: a folder of V*, "single" or "cross" of HR-Bench,
-            "adversarial", "popular" or "random" of POPE, a category of a JSONL file. For the
-            scenes "train", "calibration" or "heldout" (default).
+            "adversarial", "popular" or "random" of POPE, a category of a JSONL file. For scenes
+            and puzzles "train", "calibration" or "heldout" (default).
         limit: At most so many samples, drawn by the seed; all where it is None. For the scenes
             the first so many, 200 by default.
         seed: Draws the order of each question's options, by its id, so that it doesn't depend
@@ -71,6 +71,9 @@ def load(
     rows: Iterable[Draft | BadRow]
     if name == "scenes":
         rows = scenes.read(split or "heldout", limit or scenes.DEFAULT_LIMIT)
+        return gather(rows, name, limit=None, seed=seed, parity=parity, limits=limits)
+    if name == "puzzles":
+        rows = puzzles.read(split or "heldout", limit or scenes.DEFAULT_LIMIT)
         return gather(rows, name, limit=None, seed=seed, parity=parity, limits=limits)
     assert path is not None
     if name == "vstar":
@@ -116,9 +119,9 @@ def _named(
     known = ", ".join(NAMES)
     if name_or_path in NAMES:
         name = str(name_or_path)
-        if name == "scenes":
+        if name in ("scenes", "puzzles"):
             if folder is not None:
-                raise InputError("the scenes are drawn, not read: leave folder out")
+                raise InputError(f"the {name} are drawn, not read: leave folder out")
             return name, None
         if folder is None:
             raise InputError(f"{name} is read from files: pass folder= with the folder they are in")
@@ -161,7 +164,7 @@ def write(name: str, items: Iterable[Item], folder: str | os.PathLike[str]) -> i
     POPE hold JPEG pictures (quality 95), JSONL holds PNG.
 
     Args:
-        name: One of `NAMES`, but "scenes".
+        name: One of `NAMES`, but "scenes" and "puzzles".
         items: Queries with their answers; their pictures are in memory one at a time, for POPE
             encoded.
         folder: Where to; made if it isn't there. Files of the same names are replaced.

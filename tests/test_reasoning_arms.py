@@ -1,0 +1,54 @@
+"""The arms of `speceyes eval` that work in words alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from speceyes.cli import main
+from speceyes.evaluation import arms, benchmarks
+from speceyes.evaluation.runs import TEST, read
+
+ASKED = "large-short,small-short,small-reasoning,transfer-attended-50,transfer-random-25"
+
+
+def test_a_run_without_tools_has_every_arm_on_the_same_puzzles(tmp_path: Path) -> None:
+    command = ["eval", "puzzles", "--without-tools", "--limit", "6", "--batch-size", "3"]
+    more = ["--arms", f"{ASKED},transfer-sure,transfer-two-stage", "--threshold", "0.9"]
+    out = ["--out", str(tmp_path / "run"), "--quiet", "--calibration-share", "0"]
+    # An arm whose queries all failed makes the exit code 1; the bundled pair can't do puzzles.
+    assert main([*command, *more, *out]) in (0, 1)
+    run = read(tmp_path / "run")
+    found = {r.arm: [] for r in run.records}
+    for record in run.records:
+        # The bundled pair doesn't know puzzles: it may find no end, but nothing else may fail.
+        assert record.phase == TEST and record.result.error in (None, "no complete answer")
+        found[record.arm].append(record.result.query_id)
+    assert set(found) == {
+        "agent",
+        "draft",
+        *ASKED.split(","),
+        "transfer-sure",
+        "transfer-two-stage",
+    }
+    assert len({tuple(sorted(ids)) for ids in found.values()}) == 1
+    turns = {r.arm: r.result.trajectory for r in run.records if r.result.trajectory is not None}
+    # The large model's own reasoning stands in for the agent: reasoning, then an answer.
+    assert len(turns["agent"].steps) == 2 and len(turns["large-short"].steps) == 1
+    assert len(turns["transfer-attended-50"].steps) in (1, 3)
+
+
+def test_arms_that_need_tools_are_refused_without_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--arms", "min,transfer", "--threshold", "0.9", "--calibration-share", "0"]
+    code = main(["eval", "puzzles", "--without-tools", "--out", str(tmp_path), *asked])
+    assert code == 2 and "--without-tools can't run min" in capsys.readouterr().err
+
+
+def test_puzzles_are_a_benchmark() -> None:
+    loaded = benchmarks.load("puzzles", limit=3)
+    assert [s.query.id for s in loaded.samples] == [s.query.id for s in loaded.samples]
+    assert len(loaded.samples) == 3 and all(s.answer for s in loaded.samples)
+    assert {arms.arm(f"transfer-{by}-50").words for by in ("last", "likeliest", "random")} == {True}
