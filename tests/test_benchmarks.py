@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -19,8 +20,9 @@ from speceyes import images
 from speceyes.errors import InputError
 from speceyes.evaluation import benchmarks
 from speceyes.evaluation.benchmarks import hrbench
-from speceyes.evaluation.benchmarks.sample import Cell, Entry, Samples
+from speceyes.evaluation.benchmarks.sample import BadRow, Cell, Entry, Loaded, Samples
 from speceyes.evaluation.benchmarks.scenes import SceneItem, items
+from speceyes.evaluation.grading import is_correct
 from speceyes.images import ImageLimits
 from speceyes.types import Query
 
@@ -310,6 +312,100 @@ def test_a_file_from_inside_its_folder_reads_no_other(
     loaded = benchmarks.load("q.jsonl")
     assert [row.name for row in loaded.bad] == ["q.jsonl, line 1"]
     assert len(loaded.samples) == 1
+
+
+def _questions(folder: Path, rows: list[dict | str]) -> Path:
+    """A JSONL file of these rows, each about one picture unless it names another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(folder / "own.png")
+    plain = {"image": "own.png", "question": "q?"}
+    lines = [row if isinstance(row, str) else json.dumps(plain | row) for row in rows]
+    path = folder / "q.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"answer": float("nan")}, "NaN, which is no JSON"),
+        ({"answer": float("inf")}, "Infinity, which is no JSON"),
+        ({"answer": float("-inf")}, "-Infinity, which is no JSON"),
+        ({"answer": "red", "choices": ["red", float("nan")]}, "NaN, which is no JSON"),
+        ({"answer": "red", "id": float("nan")}, "NaN, which is no JSON"),
+        ('{"image": "own.png", "question": "q?", "answer": 1e999}', "finite numbers"),
+        ({"answer": "red", "category": 3.5}, "category is 3.5"),
+        ({"answer": "red", "category": True}, "category is True"),
+        ({"answer": "red", "category": ["a"]}, r"category is \['a'\]"),
+        ({"answer": "red", "choices": ["red", " red."]}, "can't be told apart"),
+        ({"answer": "red", "choices": ["blue", "green"]}, "'red' stands 0 times"),
+        ({"answer": "E", "choices": ["blue", "green"]}, "'E' stands 0 times"),
+        ({"answer": "A", "choices": ["B. blue", "A. red"]}, "may be the letter"),
+        ({"answer": "A. red", "choices": ["A. red", "B. red"]}, "without their letters"),
+    ],
+)
+def test_rows_that_could_mean_something_else_are_named(
+    tmp_path: Path, row: dict | str, says: str
+) -> None:
+    loaded = benchmarks.load(_questions(tmp_path, [row, {"answer": "x"}]))
+    assert [bad.name for bad in loaded.bad] == ["q.jsonl, line 1"]
+    assert re.search(says, loaded.bad[0].reason)
+    assert len(loaded.samples) == 1
+
+
+def test_categories_may_be_whole_numbers(tmp_path: Path) -> None:
+    rows = [{"answer": "x", "id": str(i), "category": c} for i, c in enumerate((3, "three", None))]
+    loaded = benchmarks.load(_questions(tmp_path, rows))
+    assert [sample.kind for sample in loaded.samples] == ["3", "three", "all"]
+    assert len(benchmarks.load(tmp_path / "q.jsonl", split="3").samples) == 1
+
+
+def test_letters_of_their_own_are_taken_off_options(tmp_path: Path) -> None:
+    rows = [
+        {"id": "1", "answer": "A. red", "choices": ["B. blue", "A. red"]},
+        {"id": "2", "answer": "B", "choices": ["(A) red", "(B) blue"]},
+        {"id": "3", "answer": "red", "choices": ["A) red", "B) blue"]},
+        {"id": "4", "answer": "S (small)", "choices": ["S (small)", "M (medium)"]},
+        {"id": "5", "answer": "x > y", "choices": ["x > y", "x < y"]},
+        {"id": "6", "answer": "Red", "choices": ["red", "Red"]},
+    ]
+    loaded = benchmarks.load(_questions(tmp_path, rows))
+    assert loaded.bad == ()
+    answers = [sample.answer for sample in loaded.samples]
+    assert answers == ["red", "blue", "red", "S (small)", "x > y", "Red"]
+    for sample in loaded.samples:
+        choices = sample.query.choices
+        letter = chr(65 + choices.index(sample.answer))
+        assert is_correct(sample.answer, sample.answer, choices)
+        assert is_correct(f"({letter})", sample.answer, choices)
+
+
+def test_options_that_are_letters_keep_their_places(tmp_path: Path) -> None:
+    rows = [
+        {"id": str(i), "answer": "C", "choices": ["A", "B", "C", "D"][: 3 + i % 2]}
+        for i in range(20)
+    ]
+    for sample in benchmarks.load(_questions(tmp_path, rows)).samples:
+        assert sample.query.choices.index("C") == 2
+
+
+def test_many_bad_rows_are_summed_up(tmp_path: Path) -> None:
+    (tmp_path / "beside").mkdir()
+    rows: list[dict | str] = [
+        {"image": f"../beside/{i}.png", "answer": "x", "id": str(i)} for i in range(300)
+    ]
+    loaded = benchmarks.load(_questions(tmp_path / "in", [*rows, {"answer": "x", "category": 0.5}]))
+    lines = loaded.left_out()
+    assert len(lines) == 2
+    assert lines[0].startswith("300 rows: image '../beside/0.png' lies outside")
+    assert lines[0].endswith("(first: q.jsonl, line 1)")
+    with pytest.raises(
+        InputError, match="no usable samples: 301 of 301 left out, because 300 rows"
+    ):
+        loaded.check()
+    many = tuple(BadRow(f"line {i}", "because of " + "abcdefgh"[i]) for i in range(8))
+    assert len(Loaded(loaded.samples, many).left_out(3)) == 3
+    assert Loaded(loaded.samples, many).left_out(3)[-1] == "6 rows for 6 other reasons"
 
 
 def test_limits_hold_and_can_be_raised(tmp_path: Path) -> None:

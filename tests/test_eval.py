@@ -22,11 +22,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from demo_models import cards
 from eval_models import COUNT, fixed_of, ground_of, run_in
 from speceyes import SeparabilityGate
 from speceyes.calibration import Calibration
+from speceyes.cli import main
 from speceyes.errors import ConfigError, InputError
 from speceyes.evaluation import arms, benchmarks, manifest, paper_table
 from speceyes.evaluation.analysis import figures
@@ -433,6 +435,28 @@ def test_the_command_line_reports(run: Run, tmp_path: Path, capsys: Any) -> None
     assert "| agent alone |" in said.out
     assert "did you mean 'min'?" in said.err
     assert {p.name for p in tmp_path.iterdir()} == {"report.md", "report.csv", "report.html"}
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        ("../beside.png", "no usable samples: 30 of 30 left out, because 30 rows: image"),
+        ("one.png", "30 samples on 1 picture can't be split"),
+    ],
+)
+def test_questions_without_pictures_of_their_own_are_told_so_at_once(
+    tmp_path: Path, capsys: Any, image: str, says: str
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for place in ("beside.png", "mine/one.png"):
+        Image.new("RGB", (32, 32)).save(tmp_path / place)
+    rows = [{"id": str(i), "image": image, "question": f"{i}?", "answer": "x"} for i in range(30)]
+    (folder / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert main(["eval", str(folder / "q.jsonl"), "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert says in " ".join(said.split())
+    assert len(said.splitlines()) < 5
 
 
 def test_arms_can_be_added_and_not_twice() -> None:

@@ -111,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
     from speceyes.evaluation import arms, benchmarks
     from speceyes.evaluation.eval_report import brief
-    from speceyes.evaluation.evaluate import Plan, evaluate, failures
+    from speceyes.evaluation.evaluate import Plan, evaluate, failures, parts
     from speceyes.evaluation.failures import check_share
     from speceyes.evaluation.runs import TEST
 
@@ -132,8 +132,10 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         parity=options.parity,
     )
-    for bad in loaded.bad:
-        print(f"left out: {bad.name}: {bad.reason}", file=sys.stderr)
+    loaded.check()
+    parts(loaded.samples, plan)
+    for line in loaded.left_out():
+        print(f"left out: {line}", file=sys.stderr)
     if options.without_tools:
         tooled = [n for n in plan.arms[2:] if not arms.arm(n).words]
         if tooled:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from speceyes.errors import ConfigError
+from speceyes.errors import ConfigError, InputError
 from speceyes.evaluation.failures import MOST_FAILURES, Failures, check_share, counted
 
 if TYPE_CHECKING:
@@ -51,6 +51,25 @@ class Plan:
             raise ConfigError("batch sizes and limits must be at least 1")
 
 
+def parts(samples: Samples, plan: Plan) -> tuple[Samples, Samples]:
+    """The samples for calibration and for the test, with no picture in both.
+
+    Raises:
+        InputError: There are too few pictures for two parts.
+    """
+    from speceyes.evaluation import benchmarks
+
+    calibration, test = benchmarks.split(samples, plan.calibration_share, plan.seed)
+    if plan.calibration_share and not (len(calibration) and len(test)):
+        pictures = len({entry.image_key for entry in samples.entries})
+        raise InputError(
+            f"{len(samples)} samples on {pictures} picture{'s' * (pictures > 1)} can't be "
+            "split into calibration and test, because no picture may be in both: give more "
+            "pictures, another --calibration-share, or --calibration-share 0 with a --threshold"
+        )
+    return calibration, test
+
+
 def evaluate(
     samples: Samples,
     ground: Ground,
@@ -79,14 +98,13 @@ def evaluate(
         InputError: A phase has no samples.
     """
     from speceyes.evaluation import arms as known
-    from speceyes.evaluation import benchmarks
     from speceyes.evaluation.arms import BASELINE, DRAFT, FUNNEL
     from speceyes.evaluation.eval_progress import Progress
     from speceyes.evaluation.harness import Phase, run_phase
     from speceyes.evaluation.runs import CALIBRATION, TEST, Writer
     from speceyes.evaluation.sweep import chosen_thresholds
 
-    calibration, test = benchmarks.split(samples, plan.calibration_share, plan.seed)
+    calibration, test = parts(samples, plan)
     judges = ("large", "small") if "min-small-judge" in plan.arms else ("large",)
     phases = []
     needed = dict.fromkeys(name for one in plan.arms for name in known.arm(one).needs)

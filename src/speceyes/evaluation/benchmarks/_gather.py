@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from speceyes.errors import ImageError
+from speceyes.errors import ImageError, InputError
 from speceyes.evaluation.benchmarks.sample import (
     BadRow,
     Cell,
@@ -18,6 +18,7 @@ from speceyes.evaluation.benchmarks.sample import (
     rank,
     read_bytes,
 )
+from speceyes.evaluation.grading import options
 from speceyes.images import ImageLimits, fingerprint, load_image
 
 
@@ -30,7 +31,7 @@ class Draft:
         id: Its id, the same in every run.
         question: The question without options.
         choices: The options in published order.
-        answer: The right answer's text.
+        answer: The right answer: an option's text, its letter, or a text.
         kind: The category.
         sources: Where its images are.
         parity_prompt: The text that published evaluations send.
@@ -56,6 +57,14 @@ def lettered_prompt(question: str, choices: tuple[str, ...]) -> str:
     return f"Question: {question}\nOptions: \n{options}"
 
 
+def _are_letters(choices: tuple[str, ...]) -> bool:
+    """Whether options are the very letters that they would be shown with, as where points in a
+    picture are called A, B and C. Shuffled, "A" would mean two options.
+    """
+    letters = [(i, choice) for i, choice in enumerate(choices) if len(choice.strip()) == 1]
+    return bool(letters) and all(choice.strip() == chr(65 + i) for i, choice in letters)
+
+
 def shuffled(choices: tuple[str, ...], *key: object) -> tuple[str, ...]:
     """The choices in an order that depends on the key and on nothing else."""
     order = sorted(range(len(choices)), key=lambda i: rank("choices", *key, i))
@@ -74,10 +83,44 @@ def _wrong_with(draft: Draft) -> str | None:
         return f"{len(draft.choices)} options; there must be 2 to 26, or none"
     if any(not choice.strip() for choice in draft.choices):
         return "an option is blank"
-    if draft.choices and draft.choices.count(draft.answer) != 1:
-        times = draft.choices.count(draft.answer)
+    times = draft.choices.count(draft.answer)
+    if times > 1:
         return f"the answer {draft.answer!r} stands {times} times among the options; once is right"
+    alike = options.indistinguishable(draft.choices)
+    if alike:
+        one, other = alike[0]
+        return f"options {one!r} and {other!r} can't be told apart"
     return None
+
+
+def _settled(draft: Draft) -> Draft:
+    """The row with the text of its right option as the answer, and options without letters of
+    their own ("A. red"), which would stand beside those that are shown.
+
+    Raises:
+        InputError: The answer is none of the options, or may be two of them.
+    """
+    if not draft.choices:
+        return draft
+    own = options.own_letters(draft.choices)
+    texts = draft.choices if own is None else tuple(text for _, text in own)
+    place = options.of_gold(draft.answer, draft.choices)
+    if place is None and own is not None:
+        place = options.of_gold(draft.answer, texts)
+    if place is None:
+        shown = ", ".join(repr(choice) for choice in draft.choices)
+        raise InputError(
+            f"the answer {draft.answer[:80]!r} stands 0 times among the options: {shown[:200]}"
+        )
+    letter = options.LETTER.fullmatch(draft.answer.strip())
+    if own is not None and letter and own[place][0] != letter[1].upper():
+        raise InputError(
+            f"the answer {draft.answer!r} may be the letter that {draft.choices[place]!r} is shown "
+            "with, or the one that another option brings: give the option's text"
+        )
+    if own is not None and options.indistinguishable(texts):
+        raise InputError(f"options {draft.choices} can't be told apart without their letters")
+    return replace(draft, choices=texts, answer=texts[place])
 
 
 def gather(
@@ -102,6 +145,11 @@ def gather(
             bad.append(row)
             continue
         why = _wrong_with(row)
+        if why is None:
+            try:
+                row = _settled(row)
+            except InputError as exc:
+                why = str(exc)
         if why is None and row.id in seen:
             why = f"its id {row.id!r} is that of {seen[row.id]} too"
         if why is not None:
@@ -121,7 +169,8 @@ def gather(
         except ImageError as exc:
             bad.append(BadRow(row.name, str(exc)))
             continue
-        choices = row.choices if parity else shuffled(row.choices, seed, benchmark, row.id)
+        keep = parity or _are_letters(row.choices)
+        choices = row.choices if keep else shuffled(row.choices, seed, benchmark, row.id)
         prompt = row.parity_prompt if parity else None
         entry = Entry(
             row.id,

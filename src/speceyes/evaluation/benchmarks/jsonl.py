@@ -10,6 +10,7 @@ file, inside its folder; `answer` may be an option's text or its letter.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def read(path: Path, only: str | None) -> Iterator[Draft | BadRow]:
                 continue
             name = f"{file.name}, line {number}"
             try:
-                data = json.loads(text_of(line))
+                data = json.loads(text_of(line), parse_constant=_constant)
                 row: Draft | BadRow = _row(name, data, file, number, len(files) > 1)
             except InputError as exc:
                 row = BadRow(name, str(exc))
@@ -76,22 +77,20 @@ def _row(name: str, data: Any, file: Path, number: int, several: bool) -> Draft:
         raise InputError("choices must be a list of texts")
     options = tuple(_text("choices", choice) for choice in choices)
     answer = _text("answer", data.get("answer"))
-    letter = answer.strip("(). ").upper()
-    if options and answer not in options and len(letter) == 1 and "A" <= letter <= "Z":
-        place = ord(letter) - 65
-        answer = options[place] if place < len(options) else answer
     own = data.get("id")
     id = str(own) if isinstance(own, str | int) and own != "" else f"line-{number}"
     if several:
         id = f"{file.stem}/{id}"
     category = data.get("category")
+    if isinstance(category, bool | float | list | dict):
+        raise InputError(f"category is {category!r}; it must be a text or a whole number")
     return Draft(
         name,
         id,
         question,
         options,
         answer,
-        category if isinstance(category, str) and category else "all",
+        "all" if category in (None, "") else str(category),
         tuple(inside(file.parent, image) for image in images),
     )
 
@@ -101,9 +100,13 @@ def _text(what: str, value: Any) -> str:
         return value
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and math.isfinite(value):
         return str(value)
-    raise InputError(f"{what} holds {value!r}; texts and numbers are read")
+    raise InputError(f"{what} holds {value!r}; texts and finite numbers are read")
+
+
+def _constant(name: str) -> Any:
+    raise InputError(f"it holds {name}, which is no JSON: write a number, a text or null")
 
 
 def write(items: Iterable[Item], path: Path) -> int:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -197,6 +198,48 @@ class Loaded:
 
     samples: Samples
     bad: tuple[BadRow, ...]
+
+    def left_out(self, most: int = 5) -> list[str]:
+        """A line for each kind of reason for which rows were left out, the commonest first.
+
+        Args:
+            most: Lines at most; the last one then sums up the rest.
+
+        Example:
+            >>> bad = tuple(BadRow(f"line {i}", f"image 'x{i}.jpg' lies outside") for i in (1, 2))
+            >>> Loaded(Samples([]), bad).left_out()
+            ["2 rows: image 'x1.jpg' lies outside (first: line 1)"]
+        """
+        kinds: dict[str, list[BadRow]] = defaultdict(list)
+        for row in self.bad:
+            kinds[_VARIES.sub("", row.reason)].append(row)
+        groups = sorted(kinds.values(), key=len, reverse=True)
+        shown = groups if len(groups) <= most else groups[: most - 1]
+        lines = [
+            f"{rows[0].name}: {rows[0].reason}"
+            if len(rows) == 1
+            else f"{len(rows)} rows: {rows[0].reason} (first: {rows[0].name})"
+            for rows in shown
+        ]
+        rest = sum(map(len, groups[len(shown) :]))
+        return [*lines, f"{rest} rows for {len(groups) - len(shown)} other reasons"][
+            : len(lines) + (rest > 0)
+        ]
+
+    def check(self) -> None:
+        """Passes where there are samples.
+
+        Raises:
+            InputError: There is none; the message says how many rows were left out, and why.
+        """
+        if not len(self.samples):
+            n = len(self.bad)
+            why = "; ".join(self.left_out(3)) or "the benchmark is empty"
+            raise InputError(f"no usable samples: {n} of {n} left out, because {why}")
+
+
+_VARIES = re.compile(r"'[^']*'|\"[^\"]*\"|\d+|/\S+")
+"""What differs between rows with the same fault: names, numbers, paths."""
 
 
 def rank(*parts: object) -> str:
