@@ -65,6 +65,15 @@ class Query:
             raise InputError(f"question={self.question!r} is blank: pass the question as text")
         object.__setattr__(self, "images", tuple(self.images))
         object.__setattr__(self, "choices", tuple(self.choices))
+        for text in (self.question, *self.choices, self.instructions):
+            try:
+                text.encode()
+            except UnicodeEncodeError as exc:
+                raise InputError(
+                    f"{ascii(text[exc.start : exc.end])} at character {exc.start} of the question "
+                    "or a choice is half a surrogate pair, which no tokenizer reads: decode the "
+                    "text with errors='replace'"
+                ) from None
         object.__setattr__(self, "history", tuple(self.history))
         if not self.images:
             raise InputError(f"query {self.id or self.question!r} has no image: pass at least one")

@@ -102,7 +102,7 @@ class ChatSpecEyes(BaseChatModel):
     ) -> ChatResult:
         query, rounds = self._read(messages)
         said = self._taking(query, rounds, _offered(kwargs.get("tools")))
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(**_fields(said)))])
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(**_fields(said, stop)))])
 
     async def _agenerate(
         self,
@@ -113,7 +113,7 @@ class ChatSpecEyes(BaseChatModel):
     ) -> ChatResult:
         query, rounds = await asyncio.to_thread(self._read, messages)
         said = await self._taking.ask(query, rounds, _offered(kwargs.get("tools")))
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(**_fields(said)))])
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(**_fields(said, stop)))])
 
     def _stream(
         self,
@@ -125,7 +125,7 @@ class ChatSpecEyes(BaseChatModel):
         """One chunk: whether a draft is the answer is known only when it is whole."""
         query, rounds = self._read(messages)
         said = self._taking(query, rounds, _offered(kwargs.get("tools")))
-        yield self._chunk(said)
+        yield self._chunk(said, stop)
 
     async def _astream(
         self,
@@ -135,10 +135,11 @@ class ChatSpecEyes(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         query, rounds = await asyncio.to_thread(self._read, messages)
-        yield self._chunk(await self._taking.ask(query, rounds, _offered(kwargs.get("tools"))))
+        said = await self._taking.ask(query, rounds, _offered(kwargs.get("tools")))
+        yield self._chunk(said, stop)
 
-    def _chunk(self, said: Said) -> ChatGenerationChunk:
-        fields = _fields(said)
+    def _chunk(self, said: Said, stop: Sequence[str] | None) -> ChatGenerationChunk:
+        fields = _fields(said, stop)
         chunk = AIMessageChunk(**fields, chunk_position="last")
         return ChatGenerationChunk(message=chunk)
 
@@ -149,44 +150,32 @@ class ChatSpecEyes(BaseChatModel):
             ModelError: There is no question, or no image.
             ImageError: An image can't be read.
         """
-        asked, shown, rounds = "", list[Image](), list[Round]()
-        for message in messages:
-            if isinstance(message, HumanMessage):
-                text, images = self._content(message.content)
-                asked, rounds = text or asked, []
-                shown = images or shown
-            elif isinstance(message, AIMessage):
-                rounds.append(Round(self._content(message.content)[0]))
+        parts = [(message, *_content(message)) for message in messages]
+        asked = [at for at, (one, text, _) in enumerate(parts) if _is_human(one) and text]
+        if not asked:
+            raise ModelError(_NEEDED)
+        at = asked[-1]
+        for block in parts[at][2]:
+            if block.get("type") not in _IMAGES:
+                raise ModelError(f"a block of type {block.get('type')!r}; text and images are read")
+        # Images of earlier messages are not opened: their addresses may be dead by now.
+        humans = [blocks for one, _, blocks in parts[: at + 1] if _is_human(one)]
+        humans += [blocks for one, _, blocks in parts[at + 1 :] if _is_human(one)]
+        shown = _images(parts[at][2]) or next(filter(None, map(_images, reversed(humans))), [])
+        if not shown:
+            raise ModelError(_NEEDED)
+        rounds = list[Round]()
+        for message, text, blocks in parts[at + 1 :]:
+            if isinstance(message, AIMessage):
+                rounds.append(Round(text))
             elif isinstance(message, ToolMessage) and rounds:
-                text, images = self._content(message.content)
                 failed = message.status == "error"
-                content: list[str | Image] = [*images]
+                content: list[str | Image] = [self._image(block) for block in _images(blocks)]
                 if text and not failed:
                     content.insert(0, text)
                 seen = Observation(tuple(content), text if failed else None)
                 rounds[-1] = Round(rounds[-1].text, (*rounds[-1].observations, seen))
-        if not asked or not shown:
-            raise ModelError(
-                "the funnel answers questions about images: there must be a human message with "
-                "text, and an image in it or before it"
-            )
-        return Query(asked, tuple(shown)), rounds
-
-    def _content(self, content: str | list[Any]) -> tuple[str, list[Image]]:
-        """Text and images of a message's content, in any of LangChain's forms."""
-        if isinstance(content, str):
-            return content.strip(), []
-        texts, images = [], []
-        for block in content:
-            if isinstance(block, str):
-                texts.append(block)
-            elif block.get("type") == "text":
-                texts.append(block["text"])
-            elif block.get("type") in ("image_url", "image"):
-                images.append(self._image(block))
-            else:
-                raise ModelError(f"a block of type {block.get('type')!r}; text and images are read")
-        return "\n".join(texts).strip(), images
+        return Query(parts[at][1], tuple(self._image(block) for block in shown)), rounds
 
     def _image(self, block: Mapping[str, Any]) -> Image:
         address = block.get("image_url") or block.get("url")
@@ -258,6 +247,39 @@ def funnel_runnable(pipe: SpecPipeline) -> FunnelRunnable:
     return FunnelRunnable(pipe)
 
 
+_IMAGES = ("image_url", "image")
+_NEEDED = (
+    "the funnel answers questions about images: there must be a human message with text, and an "
+    "image in it or before it"
+)
+
+
+def _is_human(message: BaseMessage) -> bool:
+    return isinstance(message, HumanMessage)
+
+
+def _content(message: BaseMessage) -> tuple[str, list[Mapping[str, Any]]]:
+    """The text of a message, and its other blocks, in any of LangChain's forms.
+
+    A model's reasoning and calls are blocks too; they are no part of what it said.
+    """
+    if isinstance(message.content, str):
+        return message.content.strip(), []
+    texts, others = [], list[Mapping[str, Any]]()
+    for block in message.content:
+        if isinstance(block, str):
+            texts.append(block)
+        elif block.get("type") == "text":
+            texts.append(str(block.get("text") or ""))
+        else:
+            others.append(block)
+    return "\n".join(text for text in texts if text).strip(), others
+
+
+def _images(blocks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [block for block in blocks if block.get("type") in _IMAGES]
+
+
 def _offered(tools: Sequence[Mapping[str, Any]] | None) -> list[OfferedTool]:
     functions = [tool["function"] for tool in tools or ()]
     return [
@@ -266,11 +288,14 @@ def _offered(tools: Sequence[Mapping[str, Any]] | None) -> list[OfferedTool]:
     ]
 
 
-def _fields(said: Said) -> dict[str, Any]:
-    """A turn as what an AI message is made of."""
+def _fields(said: Said, stop: Sequence[str] | None) -> dict[str, Any]:
+    """The fields of an AI message for a turn, its answer cut before the first of `stop`."""
+    answer = said.answer
+    if answer is not None and stop:
+        answer = answer[: min([at for one in stop if (at := answer.find(one)) >= 0], default=None)]
     return {
         # With calls, what the model wrote, for it is shown to it again; else the answer alone.
-        "content": said.text if said.answer is None else said.answer,
+        "content": said.text if answer is None else answer,
         "tool_calls": [
             {
                 "name": call.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,13 +56,17 @@ def to_query(
         loaded = _load(item.images, limits, allow_urls)
         return dataclasses.replace(item, images=loaded, id=item.id or str(number))
     if isinstance(item, Mapping):
-        unknown = [key for key in item if key not in KEYS]
-        if unknown:
-            raise InputError(f"a query has no {unknown!r}; its keys are {', '.join(KEYS)}")
+        # Rows of data sets have further columns; a slip of the pen is told from these.
+        for key in item:
+            close = difflib.get_close_matches(str(key), KEYS, 1, 0.75)
+            if key not in KEYS and close and close[0] not in item:
+                raise InputError(
+                    f"a query has no {key!r}; its keys are {', '.join(KEYS)}: {close[0]!r} is meant?"
+                )
         if ("image" in item) == ("images" in item):
             raise InputError('a query needs "image" or "images", and not both')
         source = item["image"] if "image" in item else item["images"]
-        question, choices = item.get("question"), item.get("choices", ())
+        question, choices = item.get("question"), item.get("choices") or ()
     elif is_query_tuple(item):
         source, question, *rest = item
         choices = rest[0] if rest else ()
