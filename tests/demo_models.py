@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.evaluation.demo import Demo
 from speceyes.fallback import AgenticFallback
-from speceyes.fingerprint import fingerprint
 from speceyes.gate import SeparabilityGate
+from speceyes.images.pixel_cache import pixel_key
 from speceyes.judge import ToolJudge
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
@@ -47,10 +47,10 @@ def demo_of(items: Sequence[Any], **settings: Any) -> Demo:
     The judge lets all but small squares through, and every fifth small one; the small model is
     wrong, and unsure, on small squares; the agent zooms, then answers, and is wrong on item 4.
     """
-    known = {fingerprint(item.query.images[0]): (at, item) for at, item in enumerate(items)}
+    known = {pixel_key(item.query.images[0]): (at, item) for at, item in enumerate(items)}
 
     def found(conversation: Conversation) -> tuple[int, Any]:
-        return known[fingerprint(conversation.images[0])]
+        return known[pixel_key(conversation.images[0])]
 
     def small(conversation: Conversation, sampling: Sampling) -> str:
         item = found(conversation)[1]

@@ -14,7 +14,7 @@ from speceyes.evaluation import arms, benchmarks
 from speceyes.evaluation.arms import Ground
 from speceyes.evaluation.evaluate import Plan, evaluate
 from speceyes.evaluation.runs import Run
-from speceyes.fingerprint import fingerprint
+from speceyes.images.pixel_cache import pixel_key
 from speceyes.models.scripted import ScriptedModel
 from speceyes.prompts import CHOICE, DRAFT
 from speceyes.types import Conversation, Sampling
@@ -27,10 +27,10 @@ def ground_of(items: list[Card], *, delay_s: float = 0.0, batch_size: int = 2) -
     """The small model is wrong and unsure on small squares; the agent zooms, and fails on card 7
     and is wrong on card 4.
     """
-    known = {fingerprint(item.query.images[0]): at for at, item in enumerate(items)}
+    known = {pixel_key(item.query.images[0]): at for at, item in enumerate(items)}
 
     def at_of(conversation: Conversation) -> int:
-        return known[fingerprint(conversation.images[0])]
+        return known[pixel_key(conversation.images[0])]
 
     def small(conversation: Conversation, sampling: Sampling) -> str:
         item = items[at_of(conversation)]

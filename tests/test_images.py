@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,9 +27,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from speceyes import _fetch
 from speceyes.errors import ConfigError, ImageError
 from speceyes.images import ImageLimits, fingerprint, load_image, map_box
+from speceyes.images import fetch as _fetch
 from speceyes.types import ImageRef
 
 RED, BLUE = (250, 10, 20), (10, 20, 250)
@@ -953,11 +953,55 @@ def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         exec(compile(block, "docs/images.md", "exec"), scope)
 
 
-def test_examples_in_docstrings() -> None:
-    import doctest
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_base64_without_a_head_and_blanks_around_are_read(kind: str) -> None:
+    data = encoded(scene(), kind)
+    text = base64.b64encode(data).decode()
+    url_safe = base64.urlsafe_b64encode(data).decode().rstrip("=")
+    lines = "\n".join(text[at : at + 76] for at in range(0, len(text), 76))
+    wanted = load_image(data)
+    for source in (text, url_safe, lines, f"  {text}\n", f" data:image/x;base64,{text}"):
+        assert fingerprint(load_image(source)) == fingerprint(wanted)
 
-    from speceyes import images
 
-    run: Callable[..., Any] = doctest.testmod
-    outcome = run(images)
-    assert outcome.attempted >= 5 and outcome.failed == 0
+def test_base64_has_the_limits_of_a_file() -> None:
+    text = base64.b64encode(encoded(scene(), "PNG")).decode()
+    with pytest.raises(ImageError, match="max_bytes=50"):
+        load_image(text, limits=ImageLimits(max_bytes=50))
+    with pytest.raises(ImageError, match="not valid base64"):
+        load_image(text[:-8] + "!!!!")
+    # What only looks like it is a path, and an error of files.
+    with pytest.raises(ImageError, match="can't be opened"):
+        load_image("a" * 64)
+
+
+def test_a_truncated_photo_is_not_blamed_on_its_colours() -> None:
+    data = encoded(scene().resize((400, 300)), "JPEG")
+    with pytest.raises(ImageError, match="truncated") as raised:
+        load_image(data[: len(data) // 2])
+    assert "mode" not in str(raised.value)
+
+
+def test_torch_tensors_are_read_with_colours_first_or_last() -> None:
+    torch = pytest.importorskip("torch")
+    wanted = scene()
+    last = torch.from_numpy(np.array(wanted))
+    first = last.permute(2, 0, 1)
+    for tensor in (last, first, first.float() / 255, (first / 255).requires_grad_()):
+        assert fingerprint(load_image(tensor)) == fingerprint(wanted)
+    assert load_image((first / 255).bfloat16()).size == wanted.size
+    assert load_image(first[:1]).size == load_image(first[0]).size == wanted.size
+    with pytest.raises(ImageError, match="is not an image"):
+        load_image(first[None])
+    with pytest.raises(ImageError, match="can't be read"):
+        load_image(torch.empty((3, 8, 8), device="meta"))
+
+
+def test_images_of_datasets_that_are_not_decoded_are_read(tmp_path: Path) -> None:
+    data = encoded(scene(), "PNG")
+    (tmp_path / "x.png").write_bytes(data)
+    path = str(tmp_path / "x.png")
+    for source in ({"bytes": data, "path": None}, {"bytes": None, "path": path}):
+        assert load_image(source).size == scene().size
+    with pytest.raises(ImageError, match="'bytes' or 'path'"):
+        load_image({"url": "x"})

@@ -158,8 +158,11 @@ def test_messages_become_a_question_and_its_rounds() -> None:
     [
         ("Which colour?", "an image in it or before it"),
         ([{"type": "text", "text": "?"}, {"type": "audio"}], "type 'audio'"),
-        ([{"type": "image_url", "image_url": {"url": "/etc/passwd"}}], "must be a data URL"),
-        ([{"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}], "not fetched"),
+        ([{"type": "image_url", "image_url": {"url": "/etc/passwd"}}, "?"], "must be a data URL"),
+        (
+            [{"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}, "?"],
+            "not fetched",
+        ),
     ],
 )
 def test_what_is_no_question_about_an_image_is_refused(content: Any, told: str) -> None:
@@ -213,3 +216,38 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delitem(sys.modules, "speceyes.integrations.langchain")
     with pytest.raises(ConfigError, match=r"speceyes\[langchain\]"):
         import speceyes.integrations.langchain  # noqa: F401
+
+
+def test_blocks_of_thought_and_calls_and_dead_pictures_of_earlier_messages_are_left_alone() -> None:
+    model = ChatSpecEyes(funnel=pipeline(draft=lambda asked, how: asked.messages[-1].text))
+    dead = {"type": "image_url", "image_url": {"url": "https://gone.example/x.png"}}
+    broken = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    blocks: list[Any] = [
+        {"type": "reasoning", "summary": [], "id": "rs_1"},
+        {"type": "thinking", "thinking": "hm", "signature": "x"},
+        {"type": "tool_use", "id": "t1", "name": "zoom", "input": {}},
+        {"type": "text", "text": "It is red."},
+    ]
+    text: Any = {"type": "text"}
+    messages = [
+        HumanMessage([dead, broken, {"type": "text", "text": "And before?"}]),
+        AIMessage(blocks),
+        HumanMessage([{"type": "file", "id": "f"}, text]),
+        question("Which colour?", RED),
+    ]
+    assert str(model.invoke(messages).content).startswith("Which colour?")
+    with pytest.raises(ModelError, match="there must be a human message with text"):
+        model.invoke([HumanMessage([dead, text])])
+    # The pictures of the question itself are needed.
+    with pytest.raises(ImageError):
+        model.invoke([HumanMessage([broken, {"type": "text", "text": "Which?"}])])
+    with pytest.raises(ModelError, match="type 'file'"):
+        model.invoke([HumanMessage([{"type": "file"}, {"type": "text", "text": "Which?"}])])
+
+
+def test_stop_cuts_the_answer() -> None:
+    model = ChatSpecEyes(funnel=pipeline(draft="dark red or blue"))
+    asked = [question("Which colour?", RED)]
+    assert model.invoke(asked, stop=[" or", "red"]).content == "dark "
+    assert "".join(str(c.content) for c in model.stream(asked, stop=[" or"])) == "dark red"
+    assert asyncio.run(model.ainvoke(asked, stop=["nothing"])).content == "dark red or blue"

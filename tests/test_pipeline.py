@@ -281,7 +281,7 @@ def test_choices_reach_the_models() -> None:
         (("https://example.org/a.png", "Which?"), "allow_urls=True"),
         (({"question": "Which?"},), '"image" or "images"'),
         (({"image": PICTURE, "images": [PICTURE], "question": "Which?"},), "and not both"),
-        (({"image": PICTURE, "question": "Which?", "colour": 1},), "colour"),
+        (({"image": PICTURE, "question": "Which?", "choises": []},), "choices"),
         (({"image": PICTURE},), "question=None is blank"),
         (({"image": [], "question": "Which?"},), "no image"),
         ((PICTURE, "Which?", "red"), "pass a list of texts"),
@@ -677,3 +677,18 @@ def test_a_calibrated_gate_refuses_another_model() -> None:
     )
     with pytest.raises(CalibrationError, match="prompt"):
         SpecPipeline(answerer=asked_otherwise, gate=gate)
+
+
+def test_rows_with_further_columns_are_queries_and_slips_of_the_pen_are_not() -> None:
+    pipe = SpecPipeline.from_pretrained(small=ScriptedModel("red"), judge=None)
+    row = {
+        "image": PICTURE,
+        "question": "Which?",
+        "choices": None,
+        "id": 7,
+        "answer": "red",
+        "w": 1,
+    }
+    assert pipe([row])[0].answer == "red" and pipe([row])[0].query_id == "7"
+    [wrong] = pipe([{"image": PICTURE, "question": "Which?", "choises": ["red"]}])
+    assert "is 'choices' meant?" in str(wrong.error)

@@ -16,8 +16,8 @@ from speceyes import tiny
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.errors import ConfigError
 from speceyes.fallback import AgenticFallback
-from speceyes.fingerprint import fingerprint, frozen, pixels
 from speceyes.gate import SeparabilityGate
+from speceyes.images.pixel_cache import frozen, pixel_key, pixels
 from speceyes.judge import ToolJudge
 from speceyes.models import HFModel
 from speceyes.models._bounded import BoundedCache
@@ -43,33 +43,33 @@ def picture(seed: int, width: int = 120, height: int = 90) -> Image.Image:
 @pytest.mark.parametrize("ours", [False, True])
 def test_a_frozen_image_that_is_changed_is_another_image(ours: bool) -> None:
     image = frozen(picture(0), ours=ours)
-    before = fingerprint(image)
-    assert fingerprint(image) == before
+    before = pixel_key(image)
+    assert pixel_key(image) == before
     image.putpixel((3, 3), (1, 2, 3))
-    changed = fingerprint(image)
+    changed = pixel_key(image)
     assert changed != before
     assert pixels(image)[3, 3].tolist() == [1, 2, 3]
     ImageDraw.Draw(image).rectangle((0, 0, 50, 50), fill="red")
-    assert fingerprint(image) not in (before, changed)
+    assert pixel_key(image) not in (before, changed)
     image.paste((0, 0, 0), (0, 0, 120, 90))
-    assert fingerprint(image) == fingerprint(Image.new("RGB", (120, 90)))
+    assert pixel_key(image) == pixel_key(Image.new("RGB", (120, 90)))
 
 
 def test_a_users_brush_does_not_reach_a_frozen_copy() -> None:
     image = picture(1)
     brush = ImageDraw.Draw(image)
     kept = frozen(image)
-    before = fingerprint(kept)
+    before = pixel_key(kept)
     brush.rectangle((0, 0, 120, 90), fill="blue")
-    assert fingerprint(kept) == before != fingerprint(image)
+    assert pixel_key(kept) == before != pixel_key(image)
     assert frozen(kept) is kept
 
 
 def test_pixels_are_held_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("speceyes.fingerprint._MOST_HELD", 100_000)
+    monkeypatch.setattr("speceyes.images.pixel_cache._MOST_HELD", 100_000)
     images = [frozen(picture(seed)) for seed in range(8)]  # 32,400 bytes each
     for image in images:
-        fingerprint(image)
+        pixel_key(image)
     held = [image._speceyes_kept.data is not None for image in images]  # type: ignore[attr-defined]
     assert held == [False] * 5 + [True] * 3
     assert pixels(images[0]).tobytes() == images[0].tobytes()
@@ -77,13 +77,13 @@ def test_pixels_are_held_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_size_mode_and_palette_count() -> None:
     flat = Image.new("L", (4, 6))
-    assert fingerprint(flat) != fingerprint(Image.new("L", (6, 4)))
-    assert fingerprint(flat)[:8] != fingerprint(Image.new("L", (6, 4)))[:8], "a prefix's key"
-    assert fingerprint(Image.new("RGB", (8, 1))) != fingerprint(Image.new("L", (8, 3)))
+    assert pixel_key(flat) != pixel_key(Image.new("L", (6, 4)))
+    assert pixel_key(flat)[:8] != pixel_key(Image.new("L", (6, 4)))[:8], "a prefix's key"
+    assert pixel_key(Image.new("RGB", (8, 1))) != pixel_key(Image.new("L", (8, 3)))
     one, other = (Image.new("P", (4, 4)) for _ in range(2))
     one.putpalette([255, 0, 0])
     other.putpalette([0, 255, 0])
-    assert fingerprint(one) != fingerprint(other)
+    assert pixel_key(one) != pixel_key(other)
 
 
 @given(

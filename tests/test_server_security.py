@@ -20,8 +20,9 @@ import pytest
 from PIL import Image
 
 from served import Served, asking, data_url, pipeline, serving, until
-from speceyes import ScriptedModel, SpecPipeline, _fetch
+from speceyes import ScriptedModel, SpecPipeline
 from speceyes.errors import ConfigError
+from speceyes.images import fetch as _fetch
 from speceyes.pipeline import AgentConfig
 from speceyes.server.app import application
 from speceyes.server.keys import Keys, new_key
@@ -236,7 +237,7 @@ def test_nothing_is_read_but_the_request_itself(
         raise AssertionError("it was looked for")
 
     monkeypatch.setattr(_fetch, "_connect", never)
-    monkeypatch.setattr("speceyes.images.read_file", never)
+    monkeypatch.setattr("speceyes.images.load.read_file", never)
     error = server.refused(asking(urls=[url]))
     assert error["code"] == "image_source_refused"
     assert error["param"].endswith("image_url.url")

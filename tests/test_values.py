@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -323,3 +324,16 @@ def test_a_field_from_elsewhere_is_refused() -> None:
     data = json.loads(Result("0", "a", "draft").to_json())
     with pytest.raises(InputError, match="colour"):
         Result.from_json(json.dumps({**data, "colour": 1}))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"question": "half \ud800 of a pair"},
+        {"question": "Which?", "choices": ("red", "\udfff")},
+        {"question": "Which?", "instructions": "\udc00"},
+    ],
+)
+def test_half_a_surrogate_pair_is_bad_input(more: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="half a surrogate pair"):
+        Query(images=(Image.new("RGB", (8, 8)),), **more)

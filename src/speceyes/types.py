@@ -70,7 +70,7 @@ class Query:
                 text.encode()
             except UnicodeEncodeError as exc:
                 raise InputError(
-                    f"{ascii(text[exc.start : exc.end])} at character {exc.start} of the question "
+                    f"{text[exc.start : exc.end]!a} at character {exc.start} of the question "
                     "or a choice is half a surrogate pair, which no tokenizer reads: decode the "
                     "text with errors='replace'"
                 ) from None

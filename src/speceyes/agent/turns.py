@@ -19,7 +19,7 @@ from typing import Final, final
 from speceyes import prompts
 from speceyes.agent.context import in_context
 from speceyes.errors import ModelError, ParseError, fault_of
-from speceyes.fingerprint import frozen
+from speceyes.images.pixel_cache import frozen
 from speceyes.isolation import describe, generate_isolated
 from speceyes.protocols import Dialect, Session, VisionLanguageModel
 from speceyes.tools import Tools

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speceyes.errors import InputError
-from speceyes.fingerprint import frozen
 from speceyes.images import DEFAULT_LIMITS, ImageLimits, load_image
+from speceyes.images.pixel_cache import frozen
 from speceyes.types import Image, Query
 
 KEYS = ("image", "images", "question", "choices", "id")
@@ -61,7 +61,7 @@ def to_query(
             close = difflib.get_close_matches(str(key), KEYS, 1, 0.75)
             if key not in KEYS and close and close[0] not in item:
                 raise InputError(
-                    f"a query has no {key!r}; its keys are {', '.join(KEYS)}: {close[0]!r} is meant?"
+                    f"a query has no {key!r}: is {close[0]!r} meant? Its keys are {', '.join(KEYS)}"
                 )
         if ("image" in item) == ("images" in item):
             raise InputError('a query needs "image" or "images", and not both')

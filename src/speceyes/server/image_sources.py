@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
-from speceyes import _fetch
-from speceyes._sources import read_data_url
 from speceyes.errors import ImageError
 from speceyes.images import load_image
+from speceyes.images.fetch import fetch
+from speceyes.images.sources import read_data_url
 from speceyes.server.limits import ServerLimits
 from speceyes.server.refusal import Refusal
 from speceyes.types import Image
@@ -108,7 +107,13 @@ def load_images(
             if url[:5].lower() == "data:":
                 data = read_data_url(url, limits.image.max_bytes)
             else:
-                data = _fetched(url, where, limits)
+                data = fetch(
+                    url,
+                    max_bytes=limits.image.max_bytes,
+                    timeout_s=FETCH_S,
+                    allow_hosts=limits.private_domains,
+                    only_hosts=limits.domains | limits.private_domains,
+                )
             image = load_image(data, limits=limits.image)
         except ImageError as exc:
             inside = url[:5].lower() == "data:"
@@ -125,24 +130,3 @@ def _for_client(why: str) -> str:
     if why.startswith("the data URL begins"):
         return "only data:image/...;base64,... is read"
     return _ADVICE.split(why)[0].replace("the image given as bytes", "the image")
-
-
-def _fetched(url: str, where: str, limits: ServerLimits) -> bytes:
-    """The bytes, by way of allowed hosts only: a redirect may not lead to another one.
-
-    Each hop is checked and connected to by `speceyes._fetch`: one parser, the address resolved
-    once, public, and pinned; type, size and time capped.
-    """
-    deadline = time.monotonic() + FETCH_S
-    previous = ""
-    for _ in range(_fetch.MAX_REDIRECTS + 1):
-        if not _allowed(url, limits):
-            raise _foreign(where)
-        parts = _fetch._checked(url)
-        if previous == "https" and parts.scheme == "http":
-            raise ImageError("a redirect from https to http is refused")
-        got = _fetch._get(parts, limits.image.max_bytes, deadline, FETCH_S, limits.private_domains)
-        if isinstance(got, bytes):
-            return got
-        previous, url = parts.scheme, urljoin(url, got)
-    raise ImageError("too many redirects")

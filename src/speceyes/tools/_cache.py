@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from PIL import Image as PILImage
 
-from speceyes.fingerprint import fingerprint
+from speceyes.images.pixel_cache import pixel_key
 from speceyes.protocols import Tool
 from speceyes.types import Image, Observation
 
@@ -50,7 +50,7 @@ def key_of(tool: Tool, images: Sequence[Image], arguments: Mapping[str, Any]) ->
         written = json.dumps(arguments, sort_keys=True)
     except (TypeError, ValueError, RecursionError):
         return None  # arguments that a user's own parser made, and that are no JSON
-    return tool.name, written, tuple(map(fingerprint, read))
+    return tool.name, written, tuple(map(pixel_key, read))
 
 
 class ObservationCache:

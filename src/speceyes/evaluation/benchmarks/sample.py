@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias, final, overload
 
-from speceyes._sources import check_bytes, read_file
 from speceyes.errors import ImageError, InputError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits, load_image
+from speceyes.images.sources import check_bytes, read_file
 from speceyes.types import Image, Query
 
 

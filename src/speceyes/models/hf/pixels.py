@@ -18,7 +18,7 @@ import torch
 from PIL import Image as PILImage
 
 from speceyes.errors import ImageError
-from speceyes.fingerprint import pixels
+from speceyes.images.pixel_cache import pixels
 from speceyes.models._rgb import to_rgb
 from speceyes.types import Image
 

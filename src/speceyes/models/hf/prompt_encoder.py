@@ -16,7 +16,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.fingerprint import fingerprint
+from speceyes.images.pixel_cache import pixel_key
 from speceyes.models._bounded import BoundedCache
 from speceyes.models.hf.chat_prompt import Prompt
 from speceyes.models.hf.pixels import QwenPixels
@@ -143,7 +143,7 @@ class PromptEncoder:
         starts = np.cumsum(repeats) - repeats
         key, spans = ids.copy(), []
         for place, image, (grid, n) in zip(places, prompt.images, sizes, strict=True):
-            digest, first = fingerprint(image), int(starts[place])
+            digest, first = pixel_key(image), int(starts[place])
             key[first : first + n] = int.from_bytes(digest[:8], "big", signed=True) | -(1 << 63)
             spans.append(ImageSpan(image, digest, grid, first, n))
         positions, following = self.adapter.rotary_positions(ids, [g for g, _ in sizes])
@@ -168,7 +168,7 @@ class PromptEncoder:
     def prepare(self, images: Sequence[Image]) -> None:
         """Resizes images that are not known yet. May be called beside everything else."""
         for image in images:
-            digest = fingerprint(image)
+            digest = pixel_key(image)
             if digest not in self.features and digest not in self.resized:
                 self.resized.put(digest, self.pixels.quick(image))
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, final
 
 from PIL import Image as PILImage
 
-from speceyes.fingerprint import fingerprint
+from speceyes.images.pixel_cache import pixel_key
 from speceyes.models._bounded import BoundedCache
 from speceyes.models._rgb import checked, to_rgb
 from speceyes.types import Image
@@ -65,7 +65,7 @@ class ImageUrls:
         Raises:
             InputError: Not a PIL image. Paths and URLs are never opened here.
         """
-        key = fingerprint(checked(image))
+        key = pixel_key(checked(image))
         with self._lock:
             found = self._kept.get(key)
             if found is not None:

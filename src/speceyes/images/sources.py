@@ -1,14 +1,18 @@
-"""The bytes of an encoded image, out of a file or a data URL, never more than allowed."""
+"""The bytes of an encoded image in a file, a data URL or a base64 text, never more than allowed."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import os
+import re
 import stat
 from urllib.parse import unquote_to_bytes
 
 from speceyes.errors import ImageError
+from speceyes.images.headers import format_of
+
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
 def short(source: str | os.PathLike[str]) -> str:
@@ -18,7 +22,8 @@ def short(source: str | os.PathLike[str]) -> str:
 
 
 def check_bytes(size: int, what: str, max_bytes: int) -> None:
-    """
+    """Lets a number of bytes within the limit pass.
+
     Raises:
         ImageError: There are none, or more than allowed.
     """
@@ -59,7 +64,7 @@ def read_file(source: str | os.PathLike[str], max_bytes: int) -> bytes:
 
 
 def read_data_url(source: str, max_bytes: int) -> bytes:
-    """What a `data:image/...;base64,...` URL holds.
+    """The bytes in a `data:image/...;base64,...` URL.
 
     Raises:
         ImageError: It is another kind of URL, not valid base64, or empty or too long.
@@ -69,8 +74,30 @@ def read_data_url(source: str, max_bytes: int) -> bytes:
     kind = head[:200].lower().replace(" ", "")
     if not comma or not kind.startswith("data:image/") or not kind.endswith(";base64"):
         raise ImageError(f"{what} begins {short(head)!r}; data:image/...;base64,... is read")
-    check_bytes(len(body) // 2, what, max_bytes)  # roughly, before it is decoded, then exactly
-    raw = b"".join(unquote_to_bytes(body).split())
+    return from_base64(body, what, max_bytes)
+
+
+def is_base64(source: str) -> bool:
+    """True for the base64 of an image's file, by what its first characters decode to.
+
+    Example:
+        >>> is_base64("iVBORw0KGgoAAAANSUhEUgAAAEAAAAAw"), is_base64("/data/photo.png")
+        (True, False)
+    """
+    start = source[:32]
+    if len(start) < 32 or not re.fullmatch(r"[A-Za-z0-9+/_-]+", start):
+        return False
+    return format_of(base64.b64decode(start.translate(_URL_SAFE))) != "unknown"
+
+
+def from_base64(text: str, what: str, max_bytes: int) -> bytes:
+    """The bytes of a base64 text, percent signs of a URL undone.
+
+    Raises:
+        ImageError: It is not valid base64, or empty or too long.
+    """
+    check_bytes(len(text) // 2, what, max_bytes)  # roughly, before it is decoded, then exactly
+    raw = b"".join(unquote_to_bytes(text.translate(_URL_SAFE)).split())
     try:
         data = base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
     except binascii.Error:

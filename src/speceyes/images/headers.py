@@ -1,4 +1,4 @@
-"""What can be told of an encoded image without decoding it: its format, its frames, its size.
+"""Format, frames and size of an encoded image, read without decoding it.
 
 Pillow counts the frames of a GIF or the pages of a TIFF by visiting every one, which a hostile
 file makes arbitrarily slow; these stop at a cap.

@@ -1,4 +1,4 @@
-"""What an image holds, in 16 bytes, so that work done on it can be found again.
+"""A key of 16 bytes for an image's pixels, by which work done on it is found again.
 
 Reading 3 MB of pixels out of Pillow and hashing them takes two milliseconds, and an agent asks
 about the same image at every turn. `frozen` gives an image of our own that keeps both: Pillow
@@ -28,7 +28,7 @@ _MOST_HELD = 1 << 28
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class _Kept:
-    """What is known of a frozen image, as long as its pixels are these."""
+    """Key and bytes of a frozen image, as long as its pixels are these."""
 
     core: Any = None
     digest: bytes = b""
@@ -40,7 +40,7 @@ _lock = threading.Lock()
 
 
 def _hold(kept: _Kept, data: bytes) -> None:
-    """Lets it hold its pixels, and others give up theirs where that is too much."""
+    """Keeps the bytes of an image, and gives up the oldest ones where that is too much."""
     if len(data) > _MOST_HELD:
         return
     with _lock:
@@ -57,7 +57,7 @@ def _hold(kept: _Kept, data: bytes) -> None:
         _held.extend(weakref.ref(one) for one in alive if one.data is not None)
 
 
-def fingerprint(image: Image) -> bytes:
+def pixel_key(image: Image) -> bytes:
     """64 bits over all pixels (SipHash under this process's own key), the size and the mode.
 
     It is good within one process only, and nobody outside can make two images share one.
@@ -68,7 +68,7 @@ def fingerprint(image: Image) -> bytes:
     Example:
         >>> from PIL import Image
         >>> red, blue = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
-        >>> fingerprint(red) == fingerprint(red.copy()), fingerprint(red) == fingerprint(blue)
+        >>> pixel_key(red) == pixel_key(red.copy()), pixel_key(red) == pixel_key(blue)
         (True, False)
     """
     kept = _kept(image)
@@ -109,7 +109,7 @@ def _data(image: Image) -> bytes:
 
 
 def _kept(image: Image) -> _Kept | None:
-    """What is known of these very pixels; None where the image isn't frozen."""
+    """Key and bytes kept for these very pixels; None where the image isn't frozen."""
     kept: _Kept | None = getattr(image, _KEPT, None)
     if kept is not None and (kept.core is not image.im or not image.readonly):
         kept.core, kept.digest, kept.data = image.im, b"", None

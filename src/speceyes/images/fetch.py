@@ -32,7 +32,12 @@ _COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
 def fetch(
-    url: str, *, max_bytes: int, timeout_s: float = 10.0, allow_hosts: Set[str] = frozenset()
+    url: str,
+    *,
+    max_bytes: int,
+    timeout_s: float = 10.0,
+    allow_hosts: Set[str] = frozenset(),
+    only_hosts: Set[str] | None = None,
 ) -> bytes:
     """The body behind an http(s) URL.
 
@@ -42,6 +47,8 @@ def fetch(
         timeout_s: Seconds for everything, redirects included; a slow system resolver can take
             longer.
         allow_hosts: Host names, lower case, that may have private addresses.
+        only_hosts: Host names, lower case, that may be asked at all, redirects included; None
+            for any.
 
     Raises:
         ImageError: The URL, its host, its answer or its size is refused, or it fails.
@@ -56,6 +63,8 @@ def fetch(
     previous = ""
     for _ in range(MAX_REDIRECTS + 1):
         parts = _checked(url)
+        if only_hosts is not None and parts.hostname not in only_hosts:
+            raise ImageError(f"{shown(url)} is on a host that isn't named; only these are asked")
         if previous == "https" and parts.scheme == "http":
             raise ImageError(f"{shown(url)} is a redirect from https to http, which is refused")
         target = _get(parts, max_bytes, deadline, timeout_s, allow_hosts)
@@ -89,7 +98,7 @@ def _checked(url: str) -> SplitResult:
 
 
 def _public(address: str) -> bool:
-    """Whether an address belongs to the public internet, also where it wraps another."""
+    """True for an address of the public internet, also where it wraps another."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])

@@ -1,0 +1,128 @@
+"""Encoded files to RGB: limits are checked on the header, before a pixel is decoded.
+
+What Pillow says about a broken file goes to the log at DEBUG and never into an error: such texts
+have carried heap addresses to clients (CVE-2026-22778).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from PIL import Image as PILImage
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from speceyes.errors import ImageError
+from speceyes.images.headers import format_of, gif_header, tiff_pages, tile_size
+from speceyes.images.limits import ImageLimits
+from speceyes.images.rgb import upright_rgb
+from speceyes.types import Image
+
+logger = logging.getLogger(__name__)
+
+_COLOURS: Final = frozenset("1 L LA P PA RGB RGBA RGBX CMYK YCbCr I;16 I F".split())
+# Pillow's classes are called directly: Image.open holds its own, process-wide opinion on sizes,
+# which it gives as a warning. A JPEG that carries further pictures (MPO) is read as its first.
+_OPENERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
+    "PNG": PngImageFile,
+    "JPEG": JpegImageFile,
+    "WEBP": WebPImageFile,
+    "GIF": GifImageFile,
+    "BMP": BmpImageFile,
+    "TIFF": TiffImageFile,
+}
+
+
+def check_size(size: tuple[int, int], what: str, limits: ImageLimits) -> None:
+    """Lets (width, height) within the limits pass.
+
+    Raises:
+        ImageError: A side is too short, or there are too many pixels.
+    """
+    width, height = size
+    if min(size) < limits.min_side:
+        raise ImageError(
+            f"{what} is {width} x {height} pixels; each side needs min_side={limits.min_side}"
+        )
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            f"{what} is {width} x {height} pixels, more than max_pixels={limits.max_pixels}; "
+            "shrink it, or raise the limit with ImageLimits(max_pixels=...)"
+        )
+
+
+def decode(data: bytes, what: str, limits: ImageLimits) -> Image:
+    """The image in an encoded file: its header is read first, limits next, pixels last.
+
+    Args:
+        data: The file's bytes.
+        what: Names the image in errors.
+        limits: What is allowed.
+
+    Raises:
+        ImageError: It can't be read, or is outside the limits.
+    """
+    kind = format_of(data)
+    if kind not in limits.formats:
+        raise ImageError(
+            f"{what} is of format {kind}; allowed are: {', '.join(limits.formats)}. Convert it, "
+            "or decode it yourself and pass the PIL image"
+        )
+    if kind == "GIF":  # Pillow would count its frames by reading all of them
+        size, frames = gif_header(data, limits.max_frames)
+        if frames == 0:
+            raise ImageError(f"{what} is a GIF without a frame; save the image again")
+        _check_frames(frames, what, limits)
+        check_size(size, what, limits)
+    try:
+        image = _OPENERS[kind](io.BytesIO(data))
+        frames = int(getattr(image, "n_frames", 1)) if kind in ("PNG", "WEBP") else 1
+        tile = (1, 1)
+        if isinstance(image, TiffImageFile):
+            frames, tile = tiff_pages(data, limits.max_frames), tile_size(image)
+    except PILImage.DecompressionBombError:
+        raise ImageError(
+            f"{what} is larger than Pillow allows in this process; shrink it, or raise "
+            "PIL.Image.MAX_IMAGE_PIXELS as well as ImageLimits(max_pixels=...)"
+        ) from None
+    except Exception:  # whatever a decoder trips over in a broken file
+        logger.debug("%s: broken header", what, exc_info=True)
+        raise ImageError(f"{what} has a broken {kind} header; save the image again") from None
+    _check_frames(frames, what, limits)
+    check_size(image.size, what, limits)
+    check_size((max(tile[0], image.width), max(tile[1], image.height)), what, limits)
+    return upright(image, what, limits)
+
+
+def _check_frames(frames: int, what: str, limits: ImageLimits) -> None:
+    if frames > limits.max_frames:
+        raise ImageError(
+            f"{what} has more than max_frames={limits.max_frames} frames; pass one frame of it"
+        )
+
+
+def upright(image: Image, what: str, limits: ImageLimits) -> Image:
+    """An opened image as RGB, decoded, its EXIF orientation applied.
+
+    Raises:
+        ImageError: It can't be decoded, or is outside the limits.
+    """
+    check_size(image.size, what, limits)
+    try:
+        return upright_rgb(image, what)
+    except ImageError:
+        raise
+    except Exception:
+        logger.debug("%s can't be decoded", what, exc_info=True)
+        why = "it is truncated, damaged or closed"
+        if image.mode not in _COLOURS:
+            why += f", or of a mode ({image.mode}) without RGB colours"
+        raise ImageError(f"{what} can't be decoded: {why}; save it again as PNG or JPEG") from None
