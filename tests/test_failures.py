@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
-import subprocess
-import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -27,40 +29,36 @@ from speceyes.evaluation.failures import (
 from speceyes.evaluation.runs import CALIBRATION, read
 from speceyes.types import Completion, Judgement, Result
 
-BROKEN = """\
-import functools
-import sys
-import transformers
-from transformers import AutoConfig
-
-def broken(self, *args, **kwargs):
-    raise AttributeError("'_Output' object has no attribute 'to_tuple'")
-
-for folder in {folders}:
-    for name in AutoConfig.from_pretrained(folder).architectures:
-        family = getattr(transformers, name)
-        family.forward = functools.wraps(family.forward)(broken)
-from speceyes.cli import main
-sys.exit(main({arguments}))
-"""
-"""A program in which a package that models run on has changed, so that none of them answers."""
+Run = Callable[..., tuple[int, list[str]]]
 
 needs_weights = pytest.mark.skipif(
     not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"
 )
 
 
-def _broken(folders: list[Path], *arguments: str) -> tuple[int, list[str]]:
-    """Exit code and lines, in the order in which a terminal shows them."""
-    code = BROKEN.format(folders=[str(path) for path in folders], arguments=list(arguments))
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    return done.returncode, done.stdout.splitlines()
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command line where a package that models run on has changed, so that none of them
+    answers: exit code and lines, in the order in which a terminal shows them.
+    """
+    import transformers
+
+    def raises(self: object, *args: object, **kwargs: object) -> None:
+        raise AttributeError("'_Output' object has no attribute 'to_tuple'")
+
+    folders = (tiny.LARGE, tiny.SMALL)
+    configs = [transformers.AutoConfig.from_pretrained(folder) for folder in folders]
+    [name] = {name for config in configs for name in config.architectures}
+    family = getattr(transformers, name)
+    monkeypatch.setattr(family, "forward", functools.wraps(family.forward)(raises))
+
+    def run(*arguments: str) -> tuple[int, list[str]]:
+        said = io.StringIO()
+        with redirect_stdout(said), redirect_stderr(said):
+            code = main(arguments)
+        return code, said.getvalue().splitlines()
+
+    return run
 
 
 def _says_so_first(lines: list[str], answers: str) -> None:
@@ -124,11 +122,11 @@ def test_no_query_is_no_failure_and_a_share_is_a_share() -> None:
 
 
 @needs_weights
-def test_a_demo_whose_models_are_broken_says_so_first(tmp_path: Path) -> None:
+def test_a_demo_whose_models_are_broken_says_so_first(broken: Run, tmp_path: Path) -> None:
     """Transcript: exit code 1, the error before the table."""
     out = tmp_path / "demo"
-    code, lines = _broken(
-        [tiny.LARGE], "demo", "--queries", "8", "--quiet", "--out", str(out), "--batch-size", "4"
+    code, lines = broken(
+        "demo", "--queries", "8", "--quiet", "--out", str(out), "--batch-size", "4"
     )
     assert code == 1, lines
     _says_so_first(lines, "queries/s")
@@ -140,37 +138,39 @@ def test_a_demo_whose_models_are_broken_says_so_first(tmp_path: Path) -> None:
 
 @needs_weights
 @pytest.mark.parametrize("more", [[], ["--json"]])
-def test_ask_says_with_which_versions_it_failed(tmp_path: Path, more: list[str]) -> None:
+def test_ask_says_with_which_versions_it_failed(
+    broken: Run, tmp_path: Path, more: list[str]
+) -> None:
     from PIL import Image
 
     photo = tmp_path / "photo.png"
     Image.new("RGB", (64, 48), "red").save(photo)
-    code, lines = _broken([tiny.LARGE], "ask", str(photo), "What?", "--threshold", "1", *more)
+    code, lines = broken("ask", str(photo), "What?", "--threshold", "1", *more)
     assert code == 1, lines
     _says_so_first(lines, '"route"')
 
 
 @needs_weights
-def test_a_server_does_not_start_on_a_broken_model() -> None:
+def test_a_server_does_not_start_on_a_broken_model(broken: Run) -> None:
     pytest.importorskip("uvicorn")
-    code, lines = _broken([tiny.LARGE], "serve", "--port", "0")
+    code, lines = broken("serve", "--port", "0")
     assert code == 1, lines
     _says_so_first(lines, "serving")
 
 
 @needs_weights
-def test_bench_says_which_arms_failed(tmp_path: Path) -> None:
+def test_bench_says_which_arms_failed(broken: Run, tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     words = ["bench", "--queries", "3", "--repeats", "1", "--arms", "speceyes"]
-    code, lines = _broken([tiny.LARGE], *words, "--out", str(out))
+    code, lines = broken(*words, "--out", str(out))
     assert code == 1, lines
     _says_so_first(lines, "| speceyes |")
 
 
 def test_each_model_of_a_server_is_asked_once() -> None:
     assert [one.failed for one in asked_once(pipeline())] == [0, 0, 0]
-    broken = pipeline(agent=RuntimeError("no kernel"))
-    assert [str(one) for one in asked_once(broken) if one.failed] == [
+    failing = pipeline(agent=RuntimeError("no kernel"))
+    assert [str(one) for one in asked_once(failing) if one.failed] == [
         "the agent failed: RuntimeError: no kernel"
     ]
     deaf = pipeline(draft=RuntimeError("no kernel"))
