@@ -16,19 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speceyes import tiny
-from speceyes.cli import main
-from speceyes.errors import ConfigError
-from speceyes.evaluation import bench_plots as plots
-from speceyes.evaluation.bench import (
-    Measured,
-    interval_note,
-    markdown,
-    measure,
-    median_interval,
-    once,
-    summarise,
-)
-from speceyes.evaluation.bench_arms import (
+from speceyes.bench import plots
+from speceyes.bench.arms import (
     AGENT,
     COMPILED,
     DRAFTS,
@@ -38,11 +27,22 @@ from speceyes.evaluation.bench_arms import (
     Arm,
     arms,
 )
-from speceyes.evaluation.bench_memory import Peak, scoring, scoring_table
-from speceyes.evaluation.bench_models import Bundled, Shaped, chosen, points, shaped
-from speceyes.evaluation.bench_routes import Routed, Routes
-from speceyes.evaluation.bench_shapes import check_room, estimate, fresh, photos
-from speceyes.evaluation.bench_sweep import Sweep, parse, run, table
+from speceyes.bench.measure import (
+    Measured,
+    interval_note,
+    markdown,
+    measure,
+    median_interval,
+    once,
+    summarise,
+)
+from speceyes.bench.memory import Peak, scoring, scoring_table
+from speceyes.bench.planned import Routed, Routes
+from speceyes.bench.queries import check_room, estimate, fresh, photos
+from speceyes.bench.sweep import Sweep, parse, run, table
+from speceyes.bench.workloads import Bundled, Shaped, chosen, points, shaped
+from speceyes.cli import main
+from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel
 from speceyes.models.shapes import build, parameters, tokens_of
@@ -291,7 +291,7 @@ def test_queries_go_the_ways_that_were_planned(ground: Shaped) -> None:
 
 
 def test_a_planned_turn_is_as_long_as_what_was_decoded(ground: Shaped) -> None:
-    from speceyes.evaluation.bench_routes import _spoken
+    from speceyes.bench.planned import _spoken
 
     for turn in range(3):
         assert tokens_of(_spoken(turn, 2, 80, 112, 112)) == pytest.approx(80, abs=2)

@@ -18,12 +18,11 @@ from hypothesis import strategies as st
 
 from served import pipeline, serving
 from speceyes import ScriptedModel
-from speceyes.cli import parser
-from speceyes.errors import ConfigError, ModelError
-from speceyes.server import load_run, load_target
-from speceyes.server.load_client import LoadClient, Outcome, offer, saturate
-from speceyes.server.load_report import Step, costs, figures, problems
-from speceyes.server.load_shots import (
+from speceyes.bench.load import run as load_run
+from speceyes.bench.load import target as load_target
+from speceyes.bench.load.client import LoadClient, Outcome, offer, saturate
+from speceyes.bench.load.report import Step, costs, figures, problems
+from speceyes.bench.load.requests import (
     ENGINE_ERROR,
     ENGINE_FAULTS,
     ENGINE_SLOW,
@@ -37,6 +36,8 @@ from speceyes.server.load_shots import (
     data_url,
     shots,
 )
+from speceyes.cli import parser
+from speceyes.errors import ConfigError, ModelError
 from speceyes.types import Conversation, Message, Sampling
 from support.processes import started
 
@@ -260,7 +261,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path
 
 
 def test_the_server_that_is_loaded_doesn_t_outlive_the_load_test() -> None:
-    command = [sys.executable, "-m", "speceyes.server.load_target", "--pair", "scripted"]
+    command = [sys.executable, "-m", "speceyes.bench.load.target", "--pair", "scripted"]
     more = "--stall 0 --batch-size 2 --queue 2 --timeout 5".split()
     pipe = subprocess.PIPE
     with started(*command, *more, stdin=pipe, stderr=pipe) as child:

@@ -96,13 +96,13 @@ def test_nothing_heavy_is_imported_before_a_command_runs(arguments: list[str]) -
 
 def test_defaults_that_help_shows_are_those_that_hold() -> None:
     """They stand in the command's module once more, so that its help imports nothing."""
+    from speceyes.bench.load.server import KEY
+    from speceyes.bench.load.target import PAIRS
     from speceyes.calibration.record import MEANINGS, RISKS
     from speceyes.cli import bench_serve, calibrate, mcp, serve
     from speceyes.integrations.mcp_server import TOOL, McpLimits
     from speceyes.scoring.scores import AGGREGATES
     from speceyes.server.limits import ServerLimits
-    from speceyes.server.load_server import KEY
-    from speceyes.server.load_target import PAIRS
 
     server, here = ServerLimits(), McpLimits()
     assert {name: value for name, value, _ in serve.LIMITS} == {

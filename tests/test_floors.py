@@ -45,6 +45,7 @@ FLOORS = {
     # 5: what people start
     "server": 4.8,
     "integrations": 4.9,
+    "bench": 4.95,
     "cli": 5,
     # The package's own face: names only, imported late.
     "__main__": 6,

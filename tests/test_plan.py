@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speceyes.bench.plan.forecast import Costs, Fleet, forecast
+from speceyes.bench.plan.simulation import simulate
+from speceyes.bench.plan.sizing import sized
 from speceyes.cli import parser
 from speceyes.errors import ConfigError
-from speceyes.server.plan import Costs, Fleet, forecast
-from speceyes.server.plan_simulation import simulate
-from speceyes.server.plan_sizing import sized
 
 PAPER = Costs(beta=0.8, alpha=0.7, c_judge=0.05, c_draft=0.04, l_tools=1.0, l_rejected=1.2)
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from vllm_cpu import build, serving, venv
 
-from speceyes.server.plan import Costs, Fleet, forecast, read_costs
-from speceyes.server.plan_simulation import simulate
+from speceyes.bench.plan.forecast import Costs, Fleet, forecast, read_costs
+from speceyes.bench.plan.simulation import simulate
 
 SLOTS = 16
 """--max-num-seqs of vllm_cpu.py."""

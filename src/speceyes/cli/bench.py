@@ -15,8 +15,8 @@ from speceyes.cli.options import add_device, add_threshold, command
 from speceyes.errors import ConfigError
 
 if TYPE_CHECKING:
-    from speceyes.evaluation.bench_models import Bundled, Shaped
-    from speceyes.evaluation.bench_sweep import Sweep
+    from speceyes.bench.sweep import Sweep
+    from speceyes.bench.workloads import Bundled, Shaped
     from speceyes.evaluation.failures import Failures
 
 ROUTED = ("depth", "accept-rate")
@@ -101,9 +101,9 @@ def add(
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
+    from speceyes.bench.measure import interval_note
+    from speceyes.bench.sweep import parse
     from speceyes.environment import machine, versions
-    from speceyes.evaluation.bench import interval_note
-    from speceyes.evaluation.bench_sweep import parse
     from speceyes.evaluation.failures import plain
 
     for name in ("queries", "repeats", "batch_size"):
@@ -139,10 +139,10 @@ def _arms(
     options: argparse.Namespace, report: dict[str, Any], failed: list[Failures]
 ) -> tuple[str, str, str]:
     """The table of arms, as a section of the page; adds to the failures."""
-    from speceyes.evaluation import bench_plots as plots
-    from speceyes.evaluation.bench import failures, markdown, measure, summarise
-    from speceyes.evaluation.bench_arms import FUNNEL
-    from speceyes.evaluation.bench_models import Bundled, chosen
+    from speceyes.bench import plots
+    from speceyes.bench.arms import FUNNEL
+    from speceyes.bench.measure import failures, markdown, measure, summarise
+    from speceyes.bench.workloads import Bundled, chosen
 
     ground = _shaped(options, options.shapes) if options.shapes else _bundled(options)
     n = options.queries
@@ -162,9 +162,10 @@ def _sweep(
     options: argparse.Namespace, sweep: Sweep, report: dict[str, Any], failed: list[Failures]
 ) -> tuple[str, str, str]:
     """One sweep, as a section of the page; adds to the failures."""
-    from speceyes.evaluation import bench_memory, bench_sweep
-    from speceyes.evaluation import bench_plots as plots
-    from speceyes.evaluation.bench_models import points
+    from speceyes.bench import memory as bench_memory
+    from speceyes.bench import plots
+    from speceyes.bench import sweep as bench_sweep
+    from speceyes.bench.workloads import points
 
     place = report.setdefault("sweeps", {})
     across = bench_sweep.AXES[sweep.name]
@@ -201,7 +202,7 @@ def _sweep(
 
 def _bundled(options: argparse.Namespace) -> Bundled:
     from speceyes import tiny
-    from speceyes.evaluation.bench_models import Bundled
+    from speceyes.bench.workloads import Bundled
     from speceyes.gate import SeparabilityGate
     from speceyes.models.hf import HFModel
 
@@ -215,8 +216,8 @@ def _bundled(options: argparse.Namespace) -> Bundled:
 
 
 def _shaped(options: argparse.Namespace, names: str) -> Shaped:
-    from speceyes.evaluation.bench_models import shaped
-    from speceyes.evaluation.bench_routes import Routes
+    from speceyes.bench.planned import Routes
+    from speceyes.bench.workloads import shaped
 
     routes = Routes(
         options.queries,
@@ -261,8 +262,8 @@ def _plain(one: Any) -> dict[str, Any]:
 def _write(
     out: Path, report: dict[str, Any], said: str, sections: list[tuple[str, str, str]]
 ) -> None:
-    from speceyes.evaluation import bench_plots as plots
-    from speceyes.evaluation.bench import interval_note
+    from speceyes.bench import plots
+    from speceyes.bench.measure import interval_note
 
     whole = json.dumps(report, indent=2) + "\n"
     if out.suffix == ".json":

@@ -74,11 +74,11 @@ def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
     import asyncio
 
-    from speceyes.server import load_report
-    from speceyes.server.load_client import place
-    from speceyes.server.load_run import deck_of, load
-    from speceyes.server.load_server import started
-    from speceyes.server.load_shots import ENGINE_FAULTS, FAULTS, shots
+    from speceyes.bench.load import report as load_report
+    from speceyes.bench.load.client import place
+    from speceyes.bench.load.requests import ENGINE_FAULTS, FAULTS, shots
+    from speceyes.bench.load.run import deck_of, load
+    from speceyes.bench.load.server import started
 
     loads = _loads(options.loads)
     if options.requests < len(loads):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from speceyes.cli.options import command
 
 if TYPE_CHECKING:
-    from speceyes.server.plan import Costs, Fleet, Forecast
+    from speceyes.bench.plan.forecast import Costs, Fleet, Forecast
 
 ABOUT = """\
 Says how many replicas of each model a rate of queries takes, how busy they are, and how long a
@@ -92,9 +92,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
-    from speceyes.server.plan import Costs, Fleet, forecast, read_costs
-    from speceyes.server.plan_simulation import simulate
-    from speceyes.server.plan_sizing import sized
+    from speceyes.bench.plan.forecast import Costs, Fleet, forecast, read_costs
+    from speceyes.bench.plan.simulation import simulate
+    from speceyes.bench.plan.sizing import sized
 
     told, gain = ({}, None) if options.source is None else read_costs(options.source)
     for one in dataclasses.fields(Costs):

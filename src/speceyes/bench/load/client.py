@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, final
 from urllib.parse import urlsplit
 
+from speceyes.bench.load.requests import GONE, Deck, Shot
 from speceyes.errors import ConfigError
-from speceyes.server.load_shots import GONE, Deck, Shot
 
 Kind: TypeAlias = Literal["answer", "error", "left", "broken"]
 

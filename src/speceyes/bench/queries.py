@@ -14,7 +14,7 @@ from speceyes.errors import ConfigError
 from speceyes.types import Query
 
 if TYPE_CHECKING:
-    from speceyes.evaluation.bench_routes import Routes
+    from speceyes.bench.planned import Routes
     from speceyes.models.sizes import Shape
 
 VSTAR = (2246, 1582)

@@ -1,4 +1,4 @@
-"""The server that a load test starts for itself: `python -m speceyes.server.load_target`.
+"""The server that a load test starts for itself: `python -m speceyes.bench.load.target`.
 
 Its engine fails, or is slow, on questions that ask for it. That switch is in this module alone; no
 option of `speceyes serve` leads here.
@@ -20,11 +20,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, final
 
 from speceyes import tiny
+from speceyes.bench.load.requests import ENGINE_ERROR, ENGINE_SLOW, MARKS
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import AgentConfig, ScheduleConfig, SpecPipeline
 from speceyes.server.limits import ServerLimits
-from speceyes.server.load_shots import ENGINE_ERROR, ENGINE_SLOW, MARKS
 from speceyes.types import Completion, Conversation, Message, Sampling
 
 if TYPE_CHECKING:

@@ -9,11 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from speceyes.environment import machine
-from speceyes.evaluation.failures import plain
-from speceyes.server import load_report
-from speceyes.server.load_client import LoadClient, Outcome, offer, sampled, saturate
-from speceyes.server.load_server import (
+from speceyes.bench.load import report as load_report
+from speceyes.bench.load.client import LoadClient, Outcome, offer, sampled, saturate
+from speceyes.bench.load.requests import Card, Deck, Shot, data_url, shots
+from speceyes.bench.load.server import (
     KEY,
     LoadedServer,
     counted,
@@ -21,7 +20,8 @@ from speceyes.server.load_server import (
     settled,
     tell,
 )
-from speceyes.server.load_shots import Card, Deck, Shot, data_url, shots
+from speceyes.environment import machine
+from speceyes.evaluation.failures import plain
 
 AT_ONCE: Final = 48
 """Requests under way while the capacity is measured."""

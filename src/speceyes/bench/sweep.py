@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from speceyes.bench.arms import Arm
+from speceyes.bench.measure import Measured, once, summarise
 from speceyes.errors import ConfigError
-from speceyes.evaluation.bench import Measured, once, summarise
-from speceyes.evaluation.bench_arms import Arm
 from speceyes.evaluation.failures import Failures, merged
 from speceyes.types import Query
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from speceyes.bench.arms import AGENT, REFERENCE, Arm
+from speceyes.bench.memory import Peak
 from speceyes.errors import ConfigError
-from speceyes.evaluation.bench_arms import AGENT, REFERENCE, Arm
-from speceyes.evaluation.bench_memory import Peak
 from speceyes.evaluation.failures import FailureCount, Failures, merged
 from speceyes.types import Query
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from speceyes.bench.plan.forecast import Costs, Fleet, Forecast, forecast
 from speceyes.errors import ConfigError
-from speceyes.server.plan import Costs, Fleet, Forecast, forecast
 
 _MOST_REPLICAS = 4096
 

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from speceyes.evaluation import bench_plots as plots
+from speceyes.bench import plots
+from speceyes.bench.load import plot as load_plot
+from speceyes.bench.load.client import Outcome
+from speceyes.bench.load.requests import BUSY, EXPECTED, GONE, PLAIN
 from speceyes.evaluation.failures import Failures
-from speceyes.server import load_plot
-from speceyes.server.load_client import Outcome
-from speceyes.server.load_shots import BUSY, EXPECTED, GONE, PLAIN
 
 QUANTILES: Final = (50, 95, 99)
 MIB: Final = 2**20
@@ -80,7 +80,7 @@ def ends(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
     """How many requests of each kind had which end.
 
     Example:
-        >>> from speceyes.server.load_shots import Shot
+        >>> from speceyes.bench.load.requests import Shot
         >>> ends([Outcome(Shot(0), "answer", 200), Outcome(Shot(1), "error", 429)])
         {'plain': {'200': 1, '429': 1}}
     """

@@ -6,7 +6,7 @@ takes the next; what no draft answers goes to the agent. An engine's replica wor
 speed of one alone. Where every call has its equal share of a replica, the number of calls there
 depends on how calls come and on how much work they bring, and not on how that work is spread (the
 insensitivity of processor sharing), so that a chain of births and deaths gives it.
-`speceyes.server.plan_simulation` plays the same fleet event by event.
+`speceyes.bench.plan.simulation` plays the same fleet event by event.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def started(options: argparse.Namespace, urls: Sequence[str]) -> Iterator[Loaded
     if urls:
         yield LoadedServer(tuple(urls))
         return
-    command = [sys.executable, "-m", "speceyes.server.load_target", "--pair", options.pair]
+    command = [sys.executable, "-m", "speceyes.bench.load.target", "--pair", options.pair]
     command += ["--stall", str(options.stall), "--batch-size", str(options.batch_size)]
     command += ["--queue", str(options.queue), "--timeout", "60"]
     tell(f"starting a server on the {options.pair} pair ...")

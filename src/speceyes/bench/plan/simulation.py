@@ -1,4 +1,4 @@
-"""A fleet played event by event, to hold `speceyes.server.plan` against.
+"""A fleet played event by event, to hold `speceyes.bench.plan.forecast` against.
 
 The same servers, rounds, replicas and slots; nothing is averaged. Queries come at times of chance,
 a round waits for the last of its calls, and calls go to the replica that has the fewest.
@@ -17,8 +17,8 @@ from typing import final
 
 import numpy as np
 
+from speceyes.bench.plan.forecast import Costs, Fleet, Forecast
 from speceyes.errors import ConfigError
-from speceyes.server.plan import Costs, Fleet, Forecast
 
 _NEVER = math.inf
 

@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, final
 
-from speceyes.errors import ConfigError
-from speceyes.evaluation.bench_arms import (
+from speceyes.bench.arms import (
     AGENT,
     ASKED_FOR,
     FUNNEL,
@@ -17,9 +16,10 @@ from speceyes.evaluation.bench_arms import (
     drafts_alone,
     strategies,
 )
-from speceyes.evaluation.bench_routes import Routed, Routes
-from speceyes.evaluation.bench_shapes import Estimate, check_room, estimate, fresh, photos
-from speceyes.evaluation.bench_sweep import Point, Sweep
+from speceyes.bench.planned import Routed, Routes
+from speceyes.bench.queries import Estimate, check_room, estimate, fresh, photos
+from speceyes.bench.sweep import Point, Sweep
+from speceyes.errors import ConfigError
 from speceyes.types import Query
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Speed: arms side by side, sweeps, real model sizes, load on a server, and plans of a fleet."""

@@ -1,0 +1,1 @@
+"""Capacity planning: from queries per second to replicas and latencies."""
