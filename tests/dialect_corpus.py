@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, TypeVar
 
-from speceyes.dialects.deepeyes import DeepEyesDialect
+from speceyes.dialects._family import Family
+from speceyes.dialects.deepeyes import DeepEyesDialect, SpecEyesDialect
 from speceyes.dialects.deepeyesv2 import DeepEyesV2Dialect
+from speceyes.dialects.glm import GlmDialect
 from speceyes.dialects.hermes import HermesDialect
+from speceyes.dialects.kimi import KimiDialect
 from speceyes.dialects.minio3 import MiniO3Dialect
 from speceyes.dialects.pixelreasoner import PixelReasonerDialect
 from speceyes.dialects.qwen3vl import Qwen3VLDialect
 from speceyes.dialects.thyme import ThymeDialect
 from speceyes.dialects.vilasr import ViLaSRDialect
+from speceyes.dialects.xml import XmlDialect
 from speceyes.protocols import Dialect
 from speceyes.types import ToolCall
 
@@ -64,17 +68,33 @@ def _drawn(box: Fractions, index: int, seen: tuple[int, int]) -> ToolCall:
     return ToolCall("object_mapper", {"index": index + 1, "objects": [{"bbox_2d": sides}]})
 
 
+Kind = TypeVar("Kind", bound=Family)
+
+
+def exact(made: Kind, **more: Any) -> Kind:
+    """The dialect without what its profile does to boxes and crops, so that they can be compared
+    to a thousandth of a pixel.
+    """
+    plain = {"rounding": None, "margin": 0.0, "grow": 1.0, "min_box": 0.0, "crop_pixels": None}
+    plain |= {"crop_scale": 1.0, "image_scale": 1.0, "handed": "original", "temperature": 0.0}
+    return replace(made, profile=replace(made.profile, **plain, **more))
+
+
 SPEAKERS: Mapping[str, Speaker] = {
-    "deepeyes": Speaker(DeepEyesDialect(), _scaled(None)),
-    "deepeyesv2": Speaker(DeepEyesV2Dialect(), _scaled(None)),
+    "deepeyes": Speaker(exact(DeepEyesDialect()), _scaled(None)),
+    "deepeyesv2": Speaker(exact(DeepEyesV2Dialect()), _scaled(None)),
+    "glm": Speaker(exact(GlmDialect()), _scaled(1000)),
     "hermes": Speaker(HermesDialect(), _scaled(1000)),
-    "hermes, 0 to 1": Speaker(HermesDialect(scale=1), _scaled(1)),
-    "hermes, pixels": Speaker(HermesDialect(scale=None), _scaled(None)),
-    "minio3": Speaker(MiniO3Dialect(), _sourced),
-    "pixelreasoner": Speaker(PixelReasonerDialect(padding=0), _targeted, "so \\boxed{{{}}}."),
-    "qwen3vl": Speaker(Qwen3VLDialect(), _scaled(1000)),
-    "thyme": Speaker(ThymeDialect(), None),
-    "vilasr": Speaker(ViLaSRDialect(), _drawn, "Action: Answer\n<answer>{}</answer>"),
+    "hermes, 0 to 1": Speaker(exact(HermesDialect(), scale=1), _scaled(1)),
+    "hermes, pixels": Speaker(exact(HermesDialect(), scale=None), _scaled(None)),
+    "kimi": Speaker(exact(KimiDialect()), _scaled(1000)),
+    "minio3": Speaker(exact(MiniO3Dialect()), _sourced),
+    "pixelreasoner": Speaker(exact(PixelReasonerDialect()), _targeted, "so \\boxed{{{}}}."),
+    "qwen3vl": Speaker(exact(Qwen3VLDialect()), _scaled(1000)),
+    "speceyes": Speaker(SpecEyesDialect(), _scaled(None)),
+    "thyme": Speaker(exact(ThymeDialect()), None),
+    "vilasr": Speaker(exact(ViLaSRDialect()), _drawn, "Action: Answer\n<answer>{}</answer>"),
+    "xml": Speaker(exact(XmlDialect()), _scaled(1000)),
 }
 
 
@@ -107,6 +127,12 @@ def tagged(inside: str) -> str:
 
 BOX = {"bbox_2d": [1, 2, 3, 4]}
 CALL = '{"name": "zoom", "arguments": {"bbox_2d": [1, 2, 3, 4]}}'
+NAMED = '{"name": "Bob", "age": 3}'
+KIMI = (
+    "<|tool_calls_section_begin|><|tool_call_begin|>functions.zoom:0"
+    '<|tool_call_argument_begin|>{"bbox_2d": [1, 2, 3, 4]}'
+    "<|tool_call_end|><|tool_calls_section_end|>"
+)
 GARBAGE = "x{['\"" * 20_000
 
 NATIVE: list[Row] = [
@@ -140,6 +166,20 @@ NATIVE: list[Row] = [
     ("plain answer", "The collar is red.", Answer("The collar is red.", plain=True)),
     ("plain after reasoning", "hm</think>\n\nred\n", Answer("red", plain=True)),
     ("JSON that is no call", '{"colour": "red"}', Answer('{"colour": "red"}', plain=True)),
+    ("JSON with a name", NAMED, Answer(NAMED, plain=True)),
+    ("JSON with a name, fenced", f"```json\n{NAMED}\n```",
+     Answer(f"```json\n{NAMED}\n```", plain=True)),
+    ("names, listed", f"[{NAMED}]", Answer(f"[{NAMED}]", plain=True)),
+    ("bare, Llama's form", CALL.replace("arguments", "parameters"), calls(("zoom", BOX))),
+    ("arguments null", tagged('{"name": "look", "arguments": null}'), calls(("look", {}))),
+    ("arguments empty", tagged('{"name": "look", "arguments": ""}'), calls(("look", {}))),
+    ("no arguments", tagged('{"name": "look"}'), calls(("look", {}))),
+    ("XML in the tags", tagged("<function=zoom>"), Refused("not valid JSON")),
+    ("XML without the tags", "<function=zoom></function>", Refused("written as <function=")),
+    ("Kimi's call", KIMI, Refused("written as <|tool_call")),
+    ("Mini-o3's call", '<grounding>{"bbox_2d": [0, 0, 1, 1]}</grounding>',
+     Refused("written as <grounding>")),
+    ("a program", "<code>print(1)</code>", Refused("written as <code>")),
     ("100 kB of answer", "red " * 25_000, Answer(("red " * 25_000).strip(), plain=True)),
     ("empty", "", Refused("neither")),
     ("blank", " \n\t", Refused("neither")),
@@ -214,7 +254,7 @@ THYME: list[Row] = [
     ("boxed answer", "<answer>\\boxed{red}</answer>", Answer("red")),
     ("boxed with braces", "<answer>\\boxed{\\frac{1}{2}}</answer>", Answer("\\frac{1}{2}")),
     ("empty box", "<answer>\\boxed{}</answer>", Answer("\\boxed{}")),
-    ("a call of another dialect", tagged(CALL), Refused("neither <code> nor an <answer>")),
+    ("a call of another dialect", tagged(CALL), Refused("written as <tool_call>... can't be")),
 ]
 
 DEEPEYESV2: list[Row] = [
@@ -259,7 +299,7 @@ MINIO3: list[Row] = [
      Answer("red")),
     ("empty", "", Refused("neither")),
     ("plain text", "red", Refused("neither a <grounding>")),
-    ("another dialect's call", tagged(CALL), Refused("neither a <grounding>")),
+    ("another dialect's call", tagged(CALL), Refused("written as <tool_call>... can't be")),
     ("empty grounding", grounded(""), Refused("the <grounding> is not valid JSON")),
     ("only a box", grounded("[0, 0, 1, 1]"), Refused('JSON object with "bbox_2d"')),
     ("no box", grounded('{"source": "original_image"}'), Refused('JSON object with "bbox_2d"')),
@@ -364,8 +404,96 @@ VILASR: list[Row] = [
     ("100 kB unfenced", f"Action: Path Tracer {GARBAGE}]", Refused("at most")),
 ]  # fmt: skip
 
+FUNCTION = "<function=zoom>\n<parameter=bbox_2d>\n[1, 2, 3, 4]\n</parameter>\n</function>"
+CUT = FUNCTION.partition("\n</parameter>")[0]
+
+XML: list[Row] = [
+    ("plain", tagged(f"\n{FUNCTION}\n"), calls(("zoom", BOX))),
+    ("two", tagged(FUNCTION) * 2, calls(("zoom", BOX), ("zoom", BOX))),
+    ("two in one", tagged(FUNCTION * 2), calls(("zoom", BOX), ("zoom", BOX))),
+    ("tags around it lost", f"Closer.\n{FUNCTION}", calls(("zoom", BOX))),
+    ("after its reasoning", f"so</think>\n{tagged(FUNCTION)}", calls(("zoom", BOX))),
+    ("tried out in the reasoning", f"<think><function=a></think>{tagged(FUNCTION)}",
+     calls(("zoom", BOX))),
+    ("no arguments", tagged("<function=look>\n</function>"), calls(("look", {}))),
+    ("a text over lines", tagged(
+        "<function=say>\n<parameter=text>\na <b>\n\nc\n</parameter>\n</function>"
+    ), calls(("say", {"text": "a <b>\n\nc"}))),
+    ("several parameters", tagged(FUNCTION.replace("</function>",
+        "<parameter=label>\nred cup\n</parameter>\n<parameter=img_idx>\n0\n</parameter>\n"
+        "</function>")), calls(("zoom", {**BOX, "label": "red cup", "img_idx": 0}))),
+    ("Python's words", tagged("<function=a><parameter=b>True</parameter></function>"),
+     calls(("a", {"b": True}))),
+    ("cut behind a value", f"<tool_call>\n{CUT}", calls(("zoom", BOX))),
+    ("a closing parameter lost", tagged(f"{CUT}\n</function>"), calls(("zoom", BOX))),
+    ("JSON in the tags", tagged(CALL), calls(("zoom", BOX))),
+    ("answer", "<answer>red</answer>", Answer("red")),
+    ("plain answer", "</think>\n\nIt is red.", Answer("It is red.", plain=True)),
+    ("JSON that is no call", NAMED, Answer(NAMED, plain=True)),
+    ("no function", tagged("zoom"), Refused("no <function=name>")),
+    ("NaN", tagged(FUNCTION.replace("1,", "NaN,")), Refused("is not a finite")),
+    ("huge number", tagged(FUNCTION.replace("1,", "9" * 30 + ",")), Refused("too many digits")),
+    ("Kimi's call", KIMI, Refused("written as <|tool_call")),
+    ("100 kB of garbage in a call", f"<tool_call>{GARBAGE}", Refused("at most")),
+    ("empty", "", Refused("neither")),
+]  # fmt: skip
+
+PAIRS = "zoom\n<arg_key>bbox_2d</arg_key>\n<arg_value>[1, 2, 3, 4]</arg_value>\n"
+
+GLM: list[Row] = [
+    ("plain", tagged(PAIRS), calls(("zoom", BOX))),
+    ("on one line", tagged(PAIRS.replace("\n", "")), calls(("zoom", BOX))),
+    ("after its reasoning", f"<think>so</think>\n{tagged(PAIRS)}", calls(("zoom", BOX))),
+    ("two", tagged(PAIRS) * 2, calls(("zoom", BOX), ("zoom", BOX))),
+    ("no arguments", tagged("look\n"), calls(("look", {}))),
+    ("a text", tagged(PAIRS + "<arg_key>label</arg_key>\n<arg_value>a cup</arg_value>\n"),
+     calls(("zoom", {**BOX, "label": "a cup"}))),
+    ("cut behind a value", f"<tool_call>{PAIRS[:-13]}", calls(("zoom", BOX))),
+    ("JSON in the tags", tagged(CALL), calls(("zoom", BOX))),
+    ("an answer in its box", "It is <|begin_of_box|>red<|end_of_box|>.", Answer("red")),
+    ("a box in tags", "<answer><|begin_of_box|>red<|end_of_box|></answer>", Answer("red")),
+    ("a box unclosed", "<|begin_of_box|>red", Answer("red", plain=True)),
+    ("plain answer", "<think></think>\nred", Answer("red", plain=True)),
+    ("an empty box", "<|begin_of_box|><|end_of_box|>", Refused("box is empty")),
+    ("a key without a value", tagged("zoom<arg_key>a</arg_key>"), Refused("no <arg_value>")),
+    ("no name", tagged("<arg_key>a</arg_key><arg_value>1</arg_value>"), Refused("no tool's name")),
+    ("NaN", tagged(PAIRS.replace("1,", "NaN,")), Refused("is not a finite")),
+    ("another family's call", "<function=zoom></function>", Refused("written as <function=")),
+    ("100 kB of garbage in a call", f"<tool_call>{GARBAGE}", Refused("at most")),
+    ("empty", "", Refused("neither")),
+]  # fmt: skip
+
+KIMIS: list[Row] = [
+    ("plain", KIMI, calls(("zoom", BOX))),
+    ("after its reasoning", f"so</think>Closer. {KIMI}", calls(("zoom", BOX))),
+    ("cut before its end", KIMI.partition("<|tool_call_end|>")[0], calls(("zoom", BOX))),
+    ("two", KIMI.replace("<|tool_calls_section_end|>", KIMI.partition("begin|>")[2]),
+     calls(("zoom", BOX), ("zoom", BOX))),
+    ("tokens dropped in decoding", 'Closer. functions.zoom:0{"bbox_2d": [1, 2, 3, 4]}',
+     calls(("zoom", BOX))),
+    ("two, tokens dropped", 'functions.look:0{}functions.zoom:1{"bbox_2d": [1, 2, 3, 4]}',
+     calls(("look", {}), ("zoom", BOX))),
+    ("no arguments", "<|tool_call_begin|>functions.look:3<|tool_call_argument_begin|>",
+     calls(("look", {}))),
+    ("an id of another form", '<|tool_call_begin|>zoom<|tool_call_argument_begin|>{"a": 1}',
+     calls(("zoom", {"a": 1}))),
+    ("answer", "<answer>red</answer>", Answer("red")),
+    ("plain answer", "so</think>It is red.", Answer("It is red.", plain=True)),
+    ("an id that is none", "<|tool_call_begin|>?!<|tool_call_argument_begin|>{}",
+     Refused("is not the id of a call")),
+    ("broken JSON", KIMI.replace("]}", "]"), Refused("not valid JSON")),
+    ("a section and nothing", "<|tool_calls_section_begin|>", Refused("has no <|tool_call")),
+    ("Hermes' call", tagged(CALL), Refused("written as <tool_call>")),
+    ("100 kB of garbage in a call", f"<|tool_call_begin|>a:0<|tool_call_argument_begin|>{GARBAGE}",
+     Refused("at most")),
+    ("empty", "", Refused("neither")),
+]  # fmt: skip
+
 CORPUS: Mapping[str, list[Row]] = {
     "deepeyesv2": DEEPEYESV2,
+    "glm": GLM,
+    "kimi": KIMIS,
+    "xml": XML,
     "hermes": NATIVE,
     "minio3": MINIO3,
     "pixelreasoner": PIXELREASONER,

@@ -17,13 +17,13 @@ from PIL import Image, ImageDraw
 from speceyes import prompts
 from speceyes.dialects import dialect
 from speceyes.dialects._json_call import MAX_CALL_CHARS, MAX_INTEGER
-from speceyes.dialects.deepeyes import DeepEyesDialect
+from speceyes.dialects.deepeyes import DeepEyesDialect, SpecEyesDialect
 from speceyes.errors import ConfigError, ParseError
 from speceyes.protocols import Dialect
 from speceyes.tools import Tools, Zoom
 from speceyes.types import Conversation, Message, Observation, Query, ToolCall
 
-EYES = DeepEyesDialect()
+EYES = SpecEyesDialect()
 ZOOM = '{"name": "zoom", "arguments": {"bbox_2d": [1, 2, 3, 4]}}'
 BOX = {"bbox_2d": [1, 2, 3, 4]}
 
@@ -33,7 +33,8 @@ def called(inside: str) -> str:
 
 
 def test_the_dialect_by_name() -> None:
-    assert dialect("deepeyes") == EYES and dialect(EYES) is EYES and isinstance(EYES, Dialect)
+    assert dialect("speceyes") == EYES and dialect(EYES) is EYES and isinstance(EYES, Dialect)
+    assert dialect("deepeyes") == DeepEyesDialect()
     with pytest.raises(ConfigError, match="there are: deepeyes"):
         dialect("thyme2")
 
@@ -43,6 +44,9 @@ def test_the_dialect_by_name() -> None:
 # Each with the names of the calls (or their arguments), the answer, or what the model is told.
 CALLS: list[tuple[str, str, list[tuple[str, dict[str, Any]]]]] = [
     ("plain", called(ZOOM), [("zoom", BOX)]),
+    ("OpenAI's form", called('{"function": {"name": "a"}}'), [("a", {})]),
+    ("arguments null", called('{"name": "a", "arguments": null}'), [("a", {})]),
+    ("arguments empty", called('{"name": "a", "arguments": ""}'), [("a", {})]),
     ("with line breaks", called(f"\n{ZOOM}\n"), [("zoom", BOX)]),
     ("after a thought", f"<think>far</think>{called(ZOOM)}", [("zoom", BOX)]),
     ("two calls", called(ZOOM) + "\n" + called('{"name": "b"}'), [("zoom", BOX), ("b", {})]),
@@ -133,9 +137,7 @@ REFUSED = [
     ("no name", called('{"arguments": {}}'), 'no "name"'),
     ("empty name", called('{"name": ""}'), 'no "name"'),
     ("a name that isn't text", called('{"name": 5}'), 'no "name"'),
-    ("a name of another form", called('{"function": {"name": "a"}}'), 'no "name"'),
     ("arguments a list", called('{"name": "a", "arguments": [1]}'), "is a list; an object"),
-    ("arguments null", called('{"name": "a", "arguments": null}'), "is a NoneType; an object"),
     ("arguments words", called('{"name": "a", "arguments": "all of it"}'), "is text"),
     ("NaN", called('{"name": "a", "arguments": {"b": NaN}}'), "NaN is not a JSON number"),
     ("Infinity", called('{"name": "a", "arguments": {"b": -Infinity}}'), "-Infinity is not"),
@@ -357,9 +359,9 @@ def test_calls_without_a_box_pass_as_they_are() -> None:
         ({"img_idx": 2}, "img_idx=2 is not an image so far; use 0 to 1"),
         ({"img_idx": -1}, "img_idx=-1"),
         ({"img_idx": True}, "img_idx=True"),
-        ({"img_idx": "0"}, "img_idx='0'"),
+        ({"img_idx": "2"}, "img_idx='2'"),
+        ({"img_idx": "one"}, "img_idx='one'"),
         ({"img_idx": 0.5}, "img_idx=0.5"),
-        ({"img_idx": None}, "img_idx=None"),
         ({"img_idx": math.inf}, "img_idx=inf"),
         ({"img_idx": 1 << 100_000}, "img_idx=a int"),
         ({"bbox_2d": None}, "bbox_2d=None is not"),
@@ -443,15 +445,14 @@ def test_observing_only_appends() -> None:
     assert after.messages[:2] == start.messages and len(start.messages) == 2
     assert after.messages[2] == Message("assistant", (text,))
     assert after.messages[3] == Message("user", (
-        "<tool_response>", crop, "</tool_response>\n",
-        "<tool_response>", "Error: img_idx=5 is not an image; use 0 to 2", "</tool_response>\n",
-        "<tool_response>", "3 words", crop, "</tool_response>\n",
-        prompts.DEEPEYES_INSTRUCTION,
+        "<tool_response>", crop, "</tool_response>\n<tool_response>"
+        "Error: img_idx=5 is not an image; use 0 to 2</tool_response>\n<tool_response>3 words",
+        crop, f"</tool_response>\n{prompts.DEEPEYES_INSTRUCTION}",
     ))  # fmt: skip
     assert after.images == (*IMAGES, crop, crop)  # as tools address them: 0, 1, 2, 3
     end = EYES.observe(after, called(ZOOM), seen[:1], last=True)
     assert end.messages[:4] == after.messages
-    assert end.messages[5].content[-1] == prompts.LAST_TURN
+    assert end.messages[5].content[-1] == f"</tool_response>\n{prompts.LAST_TURN}"
 
 
 def test_a_prefill_does_not_outlive_its_turn() -> None:

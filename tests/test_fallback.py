@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from speceyes import prompts
-from speceyes.dialects.deepeyes import DeepEyesDialect
+from speceyes.dialects import Profile
+from speceyes.dialects.deepeyes import SpecEyesDialect
 from speceyes.errors import ConfigError, ToolError
 from speceyes.fallback import AgenticFallback
 from speceyes.models.scripted import Script, ScriptedModel
@@ -85,7 +86,7 @@ def test_calls_of_one_turn_each_get_their_observation_and_see_the_same_images() 
     # Stopped at the first </tool_call>, as the dialect's stop strings have it.
     assert way.depth == 1
 
-    dialect = DeepEyesDialect(stop=())
+    dialect = SpecEyesDialect(profile=Profile(stop=("</answer>",)))
     [way] = AgenticFallback(model, tools=["zoom"], dialect=dialect)([ask()])
     first, second = way.steps[0].observations
     assert first.images[0].size == (50, 50)
@@ -102,7 +103,9 @@ BROKEN = [
     (call("everywhere"), "is not [left, top, right, bottom]"),
     (call((10, 20, None, 90)), "which is not a number"),
     (call((10, 20, 60, 90), img_idx=7), "is not an image so far"),
-    (call((900, 900, 950, 950)), "outside the image"),
+    (call((210, 110, 230, 120)), "outside the image"),
+    (call((900, 900, 950, 950)), "numbers are pixels of the image as you see it, 200x100"),
+    ("<function=zoom></function>", "a call written as <function=... can't be read here"),
     (call((10, 20, 60, 90), name="hammer"), "hammer"),
 ]
 
@@ -318,7 +321,7 @@ def test_a_defect_of_the_dialect_ends_only_the_trajectory_it_meets(method: str) 
     class Defective:
         """DeepEyes, with one method that fails on query 1."""
 
-        name, stop, inner = "defective", DeepEyesDialect().stop, DeepEyesDialect()
+        name, stop, inner = "defective", SpecEyesDialect().stop, SpecEyesDialect()
 
         def __getattr__(self, attribute: str) -> Any:
             real = getattr(self.inner, attribute)
@@ -403,7 +406,7 @@ def test_a_trajectory_is_the_same_alone_and_among_others(
     for way in together:
         assert 1 <= len(way.steps) <= max_steps
         assert (way.answer is not None) == (way.stop == "answered")
-        assert (way.error is not None) == (way.stop == "error")
+        assert (way.error is not None) == (way.stop in ("error", "repeated"))
         if way.answer is not None:
             assert way.answer in way.steps[-1].text
         for step in way.steps[:-1]:
@@ -424,3 +427,43 @@ def test_threads_share_an_agent() -> None:
     for thread in threads:
         thread.join(timeout=60)
     assert found == {part: [str(n) for n in range(part, 20, 2)] for part in (0, 1)}
+
+
+# --- repetition, and turns with very many calls ----------------------------------------------
+
+
+def test_a_trajectory_that_stands_still_is_asked_for_its_answer_and_then_ended() -> None:
+    same = call((10, 20, 60, 90))
+    told = FakeModel([same, same, same, answer("red")])
+    [way] = AgenticFallback(told, tools=["zoom"], max_steps=20)([ask()])
+    assert (way.answer, way.depth, way.stop) == ("red", 3, "answered")
+    assert prompts.LAST_TURN in told.batches[-1][0].messages[-1].text
+    [way] = AgenticFallback(FakeModel([same] * 20), tools=["zoom"], max_steps=20)([ask()])
+    assert (way.answer, way.stop, len(way.steps)) == (None, "repeated", 4)
+    assert "3 turns in a row were the same calls" in (way.error or "")
+    # The same box of another image, or another box, is another look.
+    boxes = [call((10, 20, 60 + n, 90)) for n in range(5)]
+    [way] = AgenticFallback(FakeModel([*boxes, answer("red")]), tools=["zoom"], max_steps=20)(
+        [ask()]
+    )
+    assert (way.answer, way.depth) == ("red", 5)
+
+
+def test_rambling_to_the_last_token_twice_ends_a_trajectory() -> None:
+    rambling = "It is the blue one. No, the red one. " * 50
+    model = FakeModel([rambling] * 20)
+    [way] = AgenticFallback(model, tools=["zoom"], max_steps=20, max_tokens=60)([ask()])
+    assert (way.answer, way.stop, len(way.steps)) == (None, "repeated", 3)
+    assert "one thing over and over" in (way.error or "")
+
+
+def test_a_turn_with_very_many_calls_is_bounded_and_told() -> None:
+    many = "".join(call((n, 0, n + 40, 40)) for n in range(500))
+    model = FakeModel([many, answer("red")])
+    dialect = SpecEyesDialect(profile=Profile(stop=("</answer>",)))
+    agent = AgenticFallback(model, tools=["zoom"], dialect=dialect, max_tokens=100_000)
+    [way] = agent([ask()])
+    assert (way.answer, way.depth) == ("red", 16)
+    *looks, left = way.steps[0].observations
+    assert len(looks) == 16 and all(one.images for one in looks)
+    assert left.error == "484 more calls of this turn were not run; at most 16 are"

@@ -15,6 +15,8 @@ FLOORS = {
     "checks": 0.5,
     "errors": 0,
     "prompts": 0,
+    "texts": 0.2,
+    "control_tokens": 0,
     "types": 0.5,
     "protocols": 0.6,
     # 1: numbers and pixels

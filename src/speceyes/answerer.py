@@ -10,18 +10,23 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any, final
 
 from speceyes import prompts
+from speceyes.dialects.plain import ask_plainly
 from speceyes.drafting.rule import DEPTH, DepthRule
 from speceyes.errors import ConfigError
 from speceyes.isolation import describe, generate_isolated
 from speceyes.protocols import ChecksTopK, Dialect, Tool, VisionLanguageModel
 from speceyes.scoring.scores import raw_scores
-from speceyes.types import Completion, Conversation, Floor, Message, Query, Sampling
+from speceyes.texts import Texts, fingerprint
+from speceyes.types import Completion, Conversation, Floor, Query, Sampling
 
 if TYPE_CHECKING:
     from speceyes.tools import Tools
+
+_TEXTS = Texts(draft=prompts.DRAFT, draft_choice=prompts.CHOICE)
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +46,13 @@ class SpeculativeAnswerer:
         top_k: K, how many log-probabilities are kept for each token; the gate's K.
         max_tokens: Most new tokens; 20 in the research code (1024 for models that think first).
             A draft that needs more is cut, and the gate rejects it.
-        system: System prompt; None sends none.
+        system: System prompt; None sends none. It, and the next two, stand before `texts`.
         prompt: Instruction below an open question.
         choice_prompt: Instruction below a question with choices.
+        texts: What it is told, `Texts.draft`, `draft_choice` and `draft_system`, or a file for
+            `Texts.load`; None for our own.
+        thinking: Let a thinking model reason before it drafts, which needs max_tokens for it;
+            otherwise its reasoning block is closed.
         tools: What the model may look with: a `Tools` registry, or whatever one is made of.
         max_depth: Most turns with a tool call before a draft; 0 drafts at once. Experimental:
             on the bundled models depth saves no time (docs/depth.md).
@@ -73,13 +82,15 @@ class SpeculativeAnswerer:
         top_k: int = 64,
         max_tokens: int = 20,
         system: str | None = None,
-        prompt: str = prompts.DRAFT,
-        choice_prompt: str = prompts.CHOICE,
+        prompt: str | None = None,
+        choice_prompt: str | None = None,
+        texts: Texts | str | PathLike[str] | None = None,
+        thinking: bool = False,
         tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] | None = None,
         max_depth: int = 0,
         together: int = 1,
         rule: DepthRule | None = None,
-        dialect: str | Dialect = "deepeyes",
+        dialect: str | Dialect = "auto",
         look_tokens: int = 128,
     ) -> None:
         for name, value in (
@@ -95,9 +106,11 @@ class SpeculativeAnswerer:
         self.model = model
         self.top_k = top_k
         self.max_tokens = max_tokens
-        self.system = system
-        self.prompt = prompt
-        self.choice_prompt = choice_prompt
+        given = Texts(draft_system=system, draft=prompt, draft_choice=choice_prompt)
+        if texts is not None:
+            given = given.over(texts if isinstance(texts, Texts) else Texts.load(texts))
+        self.texts = given.over(_TEXTS)
+        self.thinking = thinking
         self._sampling = Sampling(max_tokens=max_tokens, top_k=top_k)
         self.max_depth = max_depth
         self.together = together
@@ -132,11 +145,17 @@ class SpeculativeAnswerer:
         """Fingerprint (16 hex digits) of the prompts, and of how it looks where it may: scores
         calibrated under others don't carry over.
         """
-        asked = [self.system or "", self.prompt, self.choice_prompt]
+        texts = self.texts
+        asked = [texts.draft_system or "", texts.draft or "", texts.draft_choice or ""]
+        if self.thinking:
+            asked.append("thinking")
         if self.tools is not None and self.dialect is not None:
             names = ",".join(tool.name for tool in self.tools)
             asked.append(f"{self.max_depth} {self.together} {self.dialect.name} {names}")
-        return prompts.fingerprint(*asked)
+            own = getattr(self.dialect, "texts", None)
+            if isinstance(own, Texts):
+                asked.append(own.fingerprint)
+        return fingerprint(*asked)
 
     def __call__(
         self,
@@ -237,7 +256,7 @@ class SpeculativeAnswerer:
 
     def conversation(self, query: Query) -> Conversation:
         """What the model is asked about a query: images, question, instruction."""
-        instruction = self.choice_prompt if query.choices else self.prompt
-        user = Message("user", (*query.images, f"{query.text}\n{instruction}"))
-        before = (Message("system", (self.system,)),) if self.system is not None else ()
-        return Conversation((*before, user))
+        texts = self.texts
+        text = texts.draft_choice if query.choices else texts.draft
+        thinking = None if self.thinking else False
+        return ask_plainly(query, texts.draft_system, text, self.model, thinking=thinking)

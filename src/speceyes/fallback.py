@@ -8,6 +8,7 @@ another has finished.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any, final
 
 from speceyes.agent.own import OwnAgent, OwnRun
@@ -17,6 +18,8 @@ from speceyes.protocols import Dialect, Tool, VisionLanguageModel
 from speceyes.types import Query, Step, Trajectory
 
 if TYPE_CHECKING:
+    from speceyes.dialects import Profile
+    from speceyes.texts import Texts
     from speceyes.tools import Tools
 
 
@@ -30,10 +33,13 @@ class AgenticFallback:
     Args:
         model: The large model.
         tools: What it may call: a `Tools` registry, or whatever one is made of.
-        dialect: How it writes calls and answers; "auto" picks by the model's name and config.
-        max_steps: Most turns of a trajectory, the answer's included; 6 as in the research code
-            (5 tool steps). Before the last one the model is told to answer with what it has.
-        max_tokens: Most new tokens a turn.
+        dialect: How it writes calls and answers; "auto" picks by the model's name, config and
+            chat template.
+        profile: How it is driven, or a file for `Profile.load`; None for the dialect's own.
+        texts: What it is told, or a file for `Texts.load`; None for the dialect's own.
+        max_steps: Most turns of a trajectory, the answer's included; None for the profile's.
+            Before the last one the model is told to answer with what it has.
+        max_tokens: Most new tokens a turn; None for the profile's.
         max_batch: Most trajectories alive at once.
 
     Raises:
@@ -55,9 +61,11 @@ class AgenticFallback:
         model: VisionLanguageModel,
         *,
         tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str],
-        dialect: str | Dialect = "deepeyes",
-        max_steps: int = 6,
-        max_tokens: int = 512,
+        dialect: str | Dialect = "auto",
+        profile: Profile | str | PathLike[str] | None = None,
+        texts: Texts | str | PathLike[str] | None = None,
+        max_steps: int | None = None,
+        max_tokens: int | None = None,
         max_batch: int = 16,
     ) -> None:
         for name, value in (
@@ -65,18 +73,27 @@ class AgenticFallback:
             ("max_tokens", max_tokens),
             ("max_batch", max_batch),
         ):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ConfigError(f"{name}={value}; it must be at least 1")
         from speceyes.dialects import dialect as dialect_named
+        from speceyes.dialects import profile_of
         from speceyes.tools import Tools
 
         self.model: VisionLanguageModel | None = model
         """The large model; None where the agent is a callable."""
         self.tools: Tools = tools if isinstance(tools, Tools) else Tools(tools)
-        self.dialect: Dialect | None = dialect_named(dialect, model)
+        spoken = dialect_named(
+            dialect,
+            model,
+            tools=(tool.name for tool in self.tools),
+            profile=profile,
+            texts=texts,
+        )
+        self.dialect: Dialect | None = spoken
         """How the model writes; None where the agent is a callable."""
-        self.max_steps = max_steps
-        self.max_tokens = max_tokens
+        driven = profile_of(spoken)
+        self.max_steps = driven.max_steps if max_steps is None else max_steps
+        self.max_tokens = driven.max_tokens if max_tokens is None else max_tokens
         self.max_batch = max_batch
         self.own: OwnAgent | None = None
         """The callable that answers instead of a model; see `from_callable`."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any, final
 
 from speceyes import prompts
+from speceyes.dialects.plain import ask_plainly
 from speceyes.errors import ConfigError
 from speceyes.isolation import describe, generate_isolated
 from speceyes.protocols import Dialect, Tool, VisionLanguageModel
-from speceyes.types import Completion, Conversation, Judgement, Message, Query, Sampling
+from speceyes.texts import Texts
+from speceyes.types import Completion, Conversation, Judgement, Query, Sampling
 
 if TYPE_CHECKING:
     from speceyes.tools import Tools
@@ -24,6 +27,8 @@ PARITY_TOKENS = 10
 
 # Around the word: white space, the byte-level (U+0120, U+010A) and SentencePiece (U+2581) marks
 # of raw tokens, and punctuation that some vocabularies join to it, as in '"Yes' or 'No.'.
+_TEXTS = Texts(judge=prompts.JUDGE)
+
 _AROUND = " \t\r\n\u00a0\u0120\u010a\u2581.,:;!?\"'`*()[]"
 
 
@@ -67,6 +72,8 @@ class ToolJudge:
             agent, 1 only those on which the judge has no doubt at all.
         dialect: The agent's dialect, whose beginning (system, tools, images, question) the
             judge's prompt then shares; None asks plainly, which suits the small model.
+        texts: What it is told, `Texts.judge` and `judge_system`, or a file for `Texts.load`; None
+            for the dialect's own.
         tools: The agent's tools, or whatever `Tools` makes them of; the dialect describes them to
             the judge.
         parity: Decide as the research code does: generate up to 10 tokens, and a text that
@@ -90,7 +97,8 @@ class ToolJudge:
         model: VisionLanguageModel,
         *,
         threshold: float = 0.5,
-        dialect: str | Dialect | None = "deepeyes",
+        dialect: str | Dialect | None = "auto",
+        texts: Texts | str | PathLike[str] | None = None,
         tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] = (),
         parity: bool = False,
         min_mass: float = 1e-3,
@@ -103,8 +111,13 @@ class ToolJudge:
 
         self.model = model
         self.threshold = float(threshold)
-        self.dialect = None if dialect is None else dialect_named(dialect, model)
         self.tools: tuple[Tool, ...] = tuple(tools if isinstance(tools, Tools) else Tools(tools))
+        self.dialect: Dialect | None = None
+        if dialect is not None:
+            names = [tool.name for tool in self.tools]
+            self.dialect = dialect_named(dialect, model, tools=names, texts=texts)
+        own = Texts() if texts is None else texts if isinstance(texts, Texts) else Texts.load(texts)
+        self.texts = own.over(_TEXTS)
         self.parity = parity
         self.min_mass = float(min_mass)
         self._sampling = (
@@ -135,7 +148,9 @@ class ToolJudge:
         """What the model is asked about a query."""
         if self.dialect is not None:
             return self.dialect.ask_judge(query, self.tools)
-        return Conversation((Message("user", (*query.images, f"{query.text}\n{prompts.JUDGE}")),))
+        return ask_plainly(
+            query, self.texts.judge_system, self.texts.judge, self.model, thinking=False
+        )
 
     def _read(self, completion: Completion) -> Judgement:
         if completion.error is not None or completion.finish == "error":

@@ -8,8 +8,6 @@ trained on these very texts: changing one means training the pair again
 
 from __future__ import annotations
 
-import hashlib
-
 DEEPEYES_SYSTEM = """\
 You are a helpful assistant that answers questions about images.
 
@@ -22,7 +20,7 @@ Before you answer you may call tools to look closer. Their signatures, as JSON s
 # How to call a tool
 Write a JSON object with the tool's name and its arguments inside <tool_call></tool_call>:
 <tool_call>
-{{"name": "a tool's name", "arguments": {{"an argument": "its value"}}}}
+{"name": "a tool's name", "arguments": {"an argument": "its value"}}
 </tool_call>
 Boxes are [left, top, right, bottom] in pixels of the image as you see it."""
 
@@ -74,10 +72,7 @@ OBSERVATION_ERROR = "Error: {error}"
 PARSE_ERROR = "your last turn could not be read: {error}"
 
 
-# --- the other dialects: placeholders in braces are replaced by name ------------------------
-
-BOXES_SEEN = "in pixels of the image as you see it"
-BOXES_SCALED = "from 0 to {scale} across the image's width and height, whatever its size"
+# --- the other dialects; placeholders: see `speceyes.texts.Texts` ------------------------------
 
 NATIVE_SYSTEM = (
     "You answer questions about images, and call tools where a closer look helps. Boxes are "
@@ -105,8 +100,8 @@ print a result; what was printed comes back inside <sandbox_output></sandbox_out
 on from there."""
 
 THYME_INSTRUCTION = (
-    "Reason inside <think></think>, code included. Then give the final answer inside "
-    "<answer></answer>."
+    "### **Form of your reply, without exception:**\n\n"
+    "<think>All of your reasoning, code included.</think>\n<answer>Your final answer.</answer>"
 )
 
 THYME_LAST = "No more code can be run. Give the final answer now, inside <answer></answer>."
@@ -186,6 +181,10 @@ PIXELREASONER_ZOOM = "Crops a region out of an image, to see in it what is too s
 
 PIXELREASONER_BOX = "The region: [left, top, right, bottom], as parts of width and height, 0 to 1."
 
+PIXELREASONER_FRAMES = "Selects frames of a video, to look at them at full resolution."
+
+PIXELREASONER_FRAME_LIST = "Numbers of the frames, counted from 1; at most 8."
+
 PIXELREASONER_IMAGE = "Which image to crop, counted from 1, which is the original image."
 
 PIXELREASONER_INSTRUCTION = (
@@ -213,7 +212,7 @@ Path Tracer draws lines between points. Its input:
 [{"index": 1, "start_point_2d": [x1, y1], "end_point_2d": [x2, y2], "label": "what it shows"}]
 ```
 The index says which image is drawn on, counted from 1; coordinates are in pixels of that image as \
-you see it, from its top left corner.
+you see it, from its top left corner. The first image is {width} pixels wide and {height} high.
 
 # Format
 To draw:
@@ -225,11 +224,9 @@ To answer:
 <think> your reasoning </think> Action: Answer
 <answer> the answer </answer>"""
 
-VILASR_INDICES = "The images' indices are 1 to {last}, in this order."
-
 VILASR_INSTRUCTION = "Reason step by step, and draw where it helps."
 
-VILASR_OBSERVATION = "The index of the given image is {index}."
+VILASR_OBSERVATION = "The index of the given image is {index} (width: {width}, height: {height})."
 
 VILASR_GO_ON = "Look whether the drawing is right, and go on."
 
@@ -237,12 +234,3 @@ VILASR_LAST = (
     "No further drawings are possible. Answer now: Action: Answer, and the answer inside "
     "<answer></answer>."
 )
-
-
-def fingerprint(*texts: str) -> str:
-    """Hash of prompt texts (16 hex digits), kept in a calibration to refuse other prompts."""
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode("utf-8"))
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]

@@ -102,11 +102,16 @@ class Message:
             their own.
         content: Text and images.
         call_id: The call that a "tool" message answers, where the template names it.
+        reasoning: An assistant's reasoning, where it is kept apart from its content.
+        calls: An assistant's tool calls, where the template writes them; otherwise they stand in
+            the content, in the words of the model.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
     content: tuple[str | Image, ...]
     call_id: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -361,11 +366,13 @@ class ToolCall:
         name: The tool's name; not necessarily a known one.
         arguments: The arguments, JSON values, coordinates still in the dialect's space.
         raw: The text that it was parsed from.
+        id: What its result is matched by, where the dialect writes one.
     """
 
     name: str
     arguments: Mapping[str, Any]
     raw: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,14 +453,15 @@ class Trajectory:
         steps: The rounds, first to last.
         answer: The final answer; None where there is none.
         stop: "answered", "max_steps" (out of turns without an answer), "calls" (a turn of another
-            program's loop, which runs the tools itself) or "error".
-        error: What ended it, where stop is "error".
+            program's loop, which runs the tools itself),
+            "repeated" (it went on doing or saying the same) or "error".
+        error: What ended it, where stop is "error" or "repeated".
         fault: What of the request is at fault, where no further attempt can succeed.
     """
 
     steps: tuple[Step, ...]
     answer: str | None
-    stop: Literal["answered", "max_steps", "calls", "error"]
+    stop: Literal["answered", "max_steps", "calls", "repeated", "error"]
     error: str | None = None
     fault: Fault | None = None
 

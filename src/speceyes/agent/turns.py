@@ -18,14 +18,18 @@ from typing import Final, final
 
 from speceyes import prompts
 from speceyes.agent.context import in_context
+from speceyes.agent.repetition import why_stuck
+from speceyes.dialects import Profile, foreign_call, profile_of
 from speceyes.errors import ModelError, ParseError, fault_of
 from speceyes.images.pixel_cache import frozen
 from speceyes.isolation import describe, generate_isolated
 from speceyes.protocols import Dialect, Session, VisionLanguageModel
+from speceyes.texts import filled
 from speceyes.tools import Tools
 from speceyes.types import (
     Completion,
     Conversation,
+    Image,
     Observation,
     Query,
     Sampling,
@@ -50,6 +54,11 @@ class Agent:
     max_steps: int
     max_tokens: int
 
+    @property
+    def profile(self) -> Profile:
+        """How the model is driven."""
+        return profile_of(self.dialect)
+
 
 _MOST_FAILURES: Final = 3
 """Sessions in a row that may fail before a run does without."""
@@ -64,6 +73,8 @@ class _Live:
     conversation: Conversation
     steps: list[Step] = field(default_factory=list)
     seconds: float = 0.0
+    stuck: str | None = None
+    """Why it goes nowhere; its turn under way is then the last."""
 
 
 @final
@@ -80,7 +91,9 @@ class TurnRun:
         """Told each turn that is over: the query's key, the step, its tools' seconds."""
         self._live: dict[int, _Live] = {}
         self._done: list[tuple[int, Trajectory, float]] = []
-        self._sampling = Sampling(max_tokens=agent.max_tokens, stop=agent.dialect.stop)
+        self._sampling: Sampling = dataclasses.replace(
+            agent.profile.sampling(), max_tokens=agent.max_tokens
+        )
         begin = getattr(agent.model, "session", None)
         self._open: Callable[[Sampling], Session] | None = begin if callable(begin) else None
         self._session = None if self._open is None else self._open(self._sampling)
@@ -219,15 +232,15 @@ class TurnRun:
             # What a later turn is too long for, the query didn't bring.
             fault = completion.fault if len(one.steps) == 1 else None
             return Trajectory(tuple(one.steps), None, "error", reason, fault)
-        last = len(one.steps) + 1 >= agent.max_steps
+        last = len(one.steps) + 1 >= agent.max_steps or one.stuck is not None
         turn, problem = Turn(), None
         try:
             turn = agent.dialect.parse(completion.text)
         except ParseError as exc:
-            problem = prompts.PARSE_ERROR.format(error=_cut_off(completion, str(exc)))
+            problem = filled(prompts.PARSE_ERROR, error=_cut_off(completion, str(exc)))
         if turn.plain and completion.finish == "length":
             turn = Turn()
-            problem = prompts.PARSE_ERROR.format(error=_cut_off(completion, "no answer was found"))
+            problem = filled(prompts.PARSE_ERROR, error=_cut_off(completion, "no answer was found"))
         if turn.answer is not None:
             one.steps.append(_step(completion))
             return Trajectory(tuple(one.steps), turn.answer, "answered")
@@ -239,29 +252,40 @@ class TurnRun:
                 one.steps.append(_step(completion))
                 return Trajectory(tuple(one.steps), plain, "answered")
             one.steps.append(_step(completion, error=problem))
+            if one.stuck is not None:
+                reason = f"the agent repeats itself: {one.stuck}"
+                return Trajectory(tuple(one.steps), None, "repeated", reason)
             return Trajectory(tuple(one.steps), None, "max_steps")
         if problem is None and not turn.calls:
-            problem = prompts.PARSE_ERROR.format(error="neither a call nor an answer was found")
+            problem = filled(prompts.PARSE_ERROR, error="neither a call nor an answer was found")
         if problem is not None:
             seen: tuple[Observation, ...] = (Observation(error=problem),)
         else:
             seen = self._run_tools(one, turn.calls)
-        one.steps.append(_step(completion, turn.calls, seen, problem))
+        one.steps.append(_step(completion, turn.calls[: agent.profile.max_calls], seen, problem))
+        last = len(one.steps) + 1 >= agent.max_steps
+        if not last:
+            # What stands still is asked for its answer now, not at the end of all turns.
+            one.stuck = why_stuck(one.steps, completion.finish == "length")
         one.conversation = agent.dialect.observe(
-            one.conversation, completion.text, seen, last=len(one.steps) + 1 >= agent.max_steps
+            one.conversation, completion.text, seen, last=last or one.stuck is not None
         )
         return None
 
     def _run_tools(self, one: _Live, calls: Sequence[ToolCall]) -> tuple[Observation, ...]:
-        """One observation a call; all calls of a turn see the same images."""
+        """One observation a call; all calls of a turn see the same images. Calls beyond the
+        profile's limit are not run, and the last observation says so.
+        """
         agent = self._agent
-        images = one.conversation.images
+        most = agent.profile.max_calls
+        shown = one.conversation.images
+        sizes = [agent.model.seen_size(image) for image in shown]
+        images = _handed(one, sizes, agent.profile)
         earlier = [
             pair for step in one.steps for pair in zip(step.calls, step.observations, strict=False)
         ]
-        sizes = [agent.model.seen_size(image) for image in images]
         seen = []
-        for call in calls:
+        for call in calls[:most]:
             try:
                 located = agent.dialect.locate(call, images, sizes)
             except ParseError as exc:
@@ -272,9 +296,35 @@ class TurnRun:
                 if callable(carry):
                     arguments = carry(located.arguments, earlier)
                     located = dataclasses.replace(located, arguments=arguments)
-                seen.append(agent.tools.run(located, images))
+                seen.append(agent.tools.run(located, _for(located, images, one, agent.profile)))
             earlier.append((call, seen[-1]))
+        if len(calls) > most:
+            left = f"{len(calls) - most} more calls of this turn were not run; at most {most} are"
+            seen.append(Observation(error=left))
         return tuple(seen)
+
+
+def _handed(one: _Live, sizes: Sequence[tuple[int, int]], profile: Profile) -> tuple[Image, ...]:
+    """The images that tools get, in the order in which the model sees them: the question's and
+    what tools returned, in full, or as the model sees them.
+    """
+    shown = one.conversation.images
+    if profile.handed == "seen":
+        return tuple(
+            image if image.size == size else image.resize(size)
+            for image, size in zip(shown, sizes, strict=True)
+        )
+    returned = (image for step in one.steps for seen in step.observations for image in seen.images)
+    whole = (*one.query.images, *returned)
+    return whole if len(whole) == len(shown) else shown
+
+
+def _for(
+    call: ToolCall, images: tuple[Image, ...], one: _Live, profile: Profile
+) -> tuple[Image, ...]:
+    """The images for a call: those of the question alone for code, where the profile says so."""
+    code = profile.code_images == "question" and "code" in call.arguments
+    return images[: len(one.query.images)] if code else images
 
 
 def _step(
@@ -298,6 +348,8 @@ def _plain_answer(text: str, stop: Sequence[str]) -> str:
     """
     _, closed, after = text.rpartition("</think>")
     if not closed and "<think>" in text:
+        return ""
+    if foreign_call(after) is not None:
         return ""
     if "```" in after or any(end.startswith("</") and f"<{end[2:]}" in after for end in stop):
         return ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from speceyes.cli import models
 from speceyes.cli.failures import say_failures
-from speceyes.cli.options import add_device, add_max_failures, add_threshold, command
+from speceyes.cli.options import add_device, add_max_failures, add_speech, add_threshold, command
 from speceyes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one.add_argument(
         "--tools", default="zoom", metavar="LIST", help="with commas; default: %(default)s"
     )
-    one.add_argument("--dialect", default="deepeyes", help="how the agent writes tool calls")
+    add_speech(one)
     one.add_argument(
         "--arms",
         default=DEFAULT_ARMS,
@@ -81,8 +81,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("seed", 0, "of the options' order and the split; default: 0"),
         ("k", None, "K of the gate; default: 64, or the bundled pair's"),
         ("record-k", 128, "log-probabilities recorded a token, for sweeps; default: 128"),
-        ("max-steps", 6, "turns of the agent; default: 6"),
-        ("max-tokens", 512, "new tokens of a turn; default: 512"),
+        ("max-steps", None, "turns of the agent; default: its profile's"),
+        ("max-tokens", None, "new tokens of a turn; default: its profile's"),
         ("draft-tokens", 20, "new tokens of a draft; default: 20"),
         ("sweep-limit", 64, "test samples at each batch size of --sweep-batch; default: 64"),
     ):
@@ -188,6 +188,8 @@ def _settings(ground: Ground) -> dict[str, Any]:
         "batch_size",
         "tools",
         "dialect",
+        "profile",
+        "texts",
         "max_steps",
         "max_tokens",
         "draft_tokens",
@@ -253,6 +255,8 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
         batch_size=options.batch_size,
         tools=tuple(models.listed(options.tools)),
         dialect=options.dialect,
+        profile=options.profile,
+        texts=options.texts,
         max_steps=options.max_steps,
         max_tokens=options.max_tokens,
         draft_tokens=options.draft_tokens,

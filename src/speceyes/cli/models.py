@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speceyes import tiny
-from speceyes.cli.options import add_device, add_threshold, at_least_one
+from speceyes.cli.options import add_device, add_speech, add_threshold, at_least_one
 from speceyes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_models(command: argparse.ArgumentParser, *, batch_size: int = 16) -> Non
         "--small", metavar="MODEL", help='the drafter, likewise; "none" for the agent alone'
     )
     add_device(models)
-    models.add_argument("--dialect", default="deepeyes", help="how the agent writes tool calls")
+    add_speech(models)
     models.add_argument(
         "--tools", default="zoom", metavar="LIST", help="with commas; default: %(default)s"
     )
@@ -50,16 +50,14 @@ def add_models(command: argparse.ArgumentParser, *, batch_size: int = 16) -> Non
     models.add_argument(
         "--max-steps",
         type=at_least_one,
-        default=6,
         metavar="N",
-        help="turns of the agent; default: %(default)s",
+        help="turns of the agent; default: its profile's",
     )
     models.add_argument(
         "--max-tokens",
         type=at_least_one,
-        default=512,
         metavar="N",
-        help="new tokens of a turn of the agent; default: %(default)s",
+        help="new tokens of a turn of the agent; default: its profile's",
     )
     models.add_argument(
         "--batch-size",
@@ -103,8 +101,11 @@ def pipeline(options: argparse.Namespace, *, allow_urls: bool = False) -> SpecPi
         chosen.small,
         tools=listed(options.tools),
         dialect=options.dialect,
+        texts=options.texts,
         gate=chosen.gate,
-        agent=AgentConfig(options.max_steps, options.max_tokens, options.batch_size),
+        agent=AgentConfig(
+            options.max_steps, options.max_tokens, options.batch_size, options.profile
+        ),
         schedule=ScheduleConfig(batch_size=options.batch_size),
         inputs=InputConfig(allow_urls=allow_urls),
     )

@@ -40,6 +40,25 @@ def add_device(parser: Parser) -> None:
     parser.add_argument("--device", help='"cpu", "cuda", "cuda:1"; default: a GPU if there is one')
 
 
+def add_speech(parser: Parser) -> None:
+    """Adds --dialect, --profile and --texts."""
+    parser.add_argument(
+        "--dialect",
+        default="auto",
+        help="how the agent writes tool calls; default: by its name, config and chat template",
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="FILE",
+        help="TOML or JSON: how the agent is driven, where not as its dialect has it",
+    )
+    parser.add_argument(
+        "--texts",
+        metavar="FILE",
+        help="TOML or JSON: what the models are told, instead of speceyes' own words",
+    )
+
+
 def add_threshold(parser: Parser) -> None:
     """Adds `--threshold`."""
     parser.add_argument(

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from speceyes.dialects._family import Family
+from speceyes.dialects._turn import foreign_call
+from speceyes.dialects.profile import Profile, profile_of
 from speceyes.errors import ConfigError
 from speceyes.protocols import Dialect
+from speceyes.texts import Texts
+
+__all__ = ["NAMES", "Profile", "detect", "dialect", "foreign_call", "profile_of"]
 
 _log = logging.getLogger(__name__)
 
 _CLASSES: Mapping[str, str] = {
     "deepeyes": "DeepEyesDialect",
     "deepeyesv2": "DeepEyesV2Dialect",
+    "glm": "GlmDialect",
     "hermes": "HermesDialect",
+    "kimi": "KimiDialect",
     "minio3": "MiniO3Dialect",
     "pixelreasoner": "PixelReasonerDialect",
     "qwen3vl": "Qwen3VLDialect",
+    "speceyes": "deepeyes.SpecEyesDialect",
     "thyme": "ThymeDialect",
     "vilasr": "ViLaSRDialect",
+    "xml": "XmlDialect",
 }
-"""Name, which is also its file's, to class."""
+"""Name, which is also its file's unless another stands there, to class."""
 
 NAMES: tuple[str, ...] = tuple(_CLASSES)
 
@@ -39,7 +50,7 @@ _AGENTS = tuple(
         (r"mini[-_. ]?o3", "minio3"),
         (r"pixel[-_. ]?reasoner", "pixelreasoner"),
         (r"vilasr", "vilasr"),
-        (r"speceyes[-_. ]tiny", "deepeyes"),
+        (r"speceyes[-_. ]tiny", "speceyes"),
     )
 )
 """Agents that were trained to one format: what their names hold."""
@@ -62,31 +73,87 @@ _FAMILIES = tuple(
 """Families by name, for models behind an engine, whose configuration isn't at hand."""
 
 
-def dialect(name: str | Dialect, model: object = None) -> Dialect:
+_TEMPLATES = (
+    (re.compile(r"<\|tool_calls?_(?:section_)?begin\|>"), "kimi"),
+    (re.compile(r"<arg_key>"), "glm"),
+    (re.compile(r"<function="), "xml"),
+)
+"""How chat templates write calls that aren't JSON."""
+
+_TAKES_TOOLS = re.compile(r"\btools\b")
+_FOREIGN = re.compile(r"<function=|<arg_key>|tool_calls?_(?:section_)?begin|<invoke name=")
+"""Calls that are no JSON in `<tool_call>`."""
+
+
+_UNTOLD = (
+    "the dialect of {model} can't be told from its name, configuration or chat template: pass "
+    "dialect=, one of {names}"
+)
+
+
+def dialect(
+    name: str | Dialect,
+    model: object = None,
+    *,
+    tools: Iterable[str] = (),
+    profile: Profile | str | os.PathLike[str] | None = None,
+    texts: Texts | str | os.PathLike[str] | None = None,
+) -> Dialect:
     """The dialect of that name; a dialect object is handed through.
 
     Args:
-        name: One of `NAMES`, or "auto" for what `detect` finds.
-        model: The model that "auto" is about.
+        name: One of `NAMES`, or "auto" for what `detect` finds. Where that can't tell,
+            "speceyes" is taken and a warning says so.
+        model: The model that "auto" is about, whose sight of images the texts tell of.
+        tools: Names of the tools there are.
+        profile: How the model is driven, or a file for `Profile.load`; the dialect's own
+            otherwise.
+        texts: What it is told, or a file for `Texts.load`; the dialect's own otherwise.
 
     Raises:
-        ConfigError: No such dialect, and the message lists those there are; or "auto" can't
-            tell.
+        ConfigError: No such dialect, and the message lists those there are; or profile or texts
+            are given to an object that takes none.
 
     Example:
         >>> dialect("qwen3vl").name
         'qwen3vl'
     """
-    if not isinstance(name, str):
-        return name
+    made: Any = _made(name, model) if isinstance(name, str) else name
+    if not isinstance(made, Family):
+        if profile is not None or texts is not None:
+            raise ConfigError(f"{made!r} takes no profile and no texts: give it its own")
+        return made  # type: ignore[no-any-return]
+    more: dict[str, Any] = {}
+    if texts is not None:
+        texts = texts if isinstance(texts, Texts) else Texts.load(texts)
+        more["texts"] = texts.over(made.texts)
+    if profile is not None:
+        if not isinstance(profile, Profile):
+            profile = Profile.load(profile, made.profile)
+        more["profile"] = profile
+    if made.seen_size is None and callable(seen := getattr(model, "seen_size", None)):
+        more["seen_size"] = seen
+    if names := tuple(tools):
+        more["known"] = names
+    return dataclasses.replace(made, **more) if more else made  # type: ignore[return-value]
+
+
+def _made(name: str, model: object) -> Any:
     if name == "auto":
-        name = detect(model)
+        found = _picked(model)
+        if found is None and model is not None:
+            _log.warning(
+                '%s; until then it is driven by "speceyes": told of tools in the system message, '
+                "its calls read as JSON in <tool_call>, boxes in pixels of the image as it sees it",
+                _UNTOLD.format(names=", ".join(NAMES), model=_called(model)),
+            )
+        name = found or "speceyes"
     if name not in _CLASSES:
         raise ConfigError(
             f'dialect={name!r} is not known; there are: {", ".join(NAMES)}, and "auto"'
         )
-    made: Dialect = getattr(importlib.import_module(f"{__name__}.{name}"), _CLASSES[name])()
-    return made
+    module, _, kind = f"{name}.{_CLASSES[name]}".rpartition(".")
+    return getattr(importlib.import_module(f"{__name__}.{module.rpartition('.')[2]}"), kind)()
 
 
 def detect(model: object) -> str:
@@ -94,8 +161,8 @@ def detect(model: object) -> str:
 
     Looked at, in this order: `speceyes_dialect` in the model's configuration; the names of agents
     that were trained to one format, in the model's own name, then in the name that its
-    configuration has; the configuration's `model_type`; the names of model families; whether the
-    chat template takes tools.
+    configuration has; how the chat template writes calls; the configuration's `model_type`;
+    the names of model families; whether the chat template takes tools.
 
     Args:
         model: A model object with `name`, and perhaps `config` and `chat_template`; or a name or
@@ -108,16 +175,25 @@ def detect(model: object) -> str:
         >>> detect("Qwen/Qwen3-VL-8B-Instruct")
         'qwen3vl'
     """
+    found = _picked(model)
+    if found is None:
+        raise ConfigError(_UNTOLD.format(names=", ".join(NAMES), model=_called(model)))
+    return found
+
+
+def _picked(model: object) -> str | None:
     config, template, names = _facts(model)
     for picked, reason in _guesses(config, template, names):
         if picked in _CLASSES:
             _log.info("dialect of %s: %s, for %s", names[0] if names else "?", picked, reason)
             return picked
         raise ConfigError(f"{reason} is {picked!r}; there are: {', '.join(NAMES)}")
-    raise ConfigError(
-        f"the dialect of {names[0] if names else model!r} can't be told from its name, "
-        f"configuration or chat template: pass dialect=, one of {', '.join(NAMES)}"
-    )
+    return None
+
+
+def _called(model: object) -> str:
+    name = model if isinstance(model, str | os.PathLike) else getattr(model, "name", "")
+    return os.fspath(name) if name else repr(model)
 
 
 def _guesses(
@@ -130,6 +206,9 @@ def _guesses(
         for pattern, picked in _AGENTS:
             if pattern.search(_last(name)):
                 yield picked, f"its name, {name}"
+    for pattern, picked in _TEMPLATES:
+        if pattern.search(template):
+            yield picked, "its chat template, which writes calls so"
     kind = str(config.get("model_type", ""))
     if kind in _MODEL_TYPES:
         yield _MODEL_TYPES[kind], f"its model_type, {kind}"
@@ -137,7 +216,7 @@ def _guesses(
         for pattern, picked in _FAMILIES:
             if pattern.search(_last(name)):
                 yield picked, f"its name, {name}"
-    if re.search(r"\btools\b", template):
+    if _TAKES_TOOLS.search(template) and not _FOREIGN.search(template):
         yield "hermes", "its chat template, which takes tools"
 
 

@@ -6,6 +6,7 @@ import ast
 import json
 import math
 import re
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 from speceyes.errors import ParseError
@@ -142,9 +143,11 @@ def call_of(data: Any, raw: str) -> ToolCall:
     """
     if not isinstance(data, dict):
         raise ParseError(f"the call is a {type(data).__name__}; a JSON object is needed")
-    name, arguments = data.get("name"), data.get("arguments", {})
+    name, arguments = data.get("name"), data.get("arguments")
     if not isinstance(name, str) or not name:
         raise ParseError('the call has no "name"; write the tool\'s name there')
+    if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
+        arguments = {}
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments, parse_constant=_no_constant)
@@ -161,7 +164,57 @@ def parse_call(text: str) -> ToolCall:
     Raises:
         ParseError: It isn't one; the message is written for the model.
     """
-    return call_of(read_json(text), text)
+    return call_of(plain_form(read_json(text)), text)
+
+
+def parse_calls(text: str) -> list[ToolCall]:
+    """One call, or several in a list, in any of the forms that templates teach.
+
+    Raises:
+        ParseError: One can't be read, or there is none.
+    """
+    data = read_json(text)
+    listed = data if isinstance(data, list) else [data]
+    if not listed:
+        raise ParseError("the list of calls is empty")
+    return [call_of(plain_form(one), text) for one in listed]
+
+
+def plain_form(data: Any) -> Any:
+    """`{"name", "arguments"}` of OpenAI's `{"function": {...}}` and Llama's "parameters"."""
+    if isinstance(data, dict) and isinstance(data.get("function"), dict):
+        data = data["function"]
+    if isinstance(data, dict) and "arguments" not in data and "parameters" in data:
+        data = {**data, "arguments": data["parameters"]}
+    return data
+
+
+def bare_call(text: str, known: Collection[str]) -> bool:
+    """Whether a text without tags is a call: JSON with a name, and with arguments or the name of
+    a tool that there is. Any other JSON may be an answer.
+
+    Text that begins like such JSON and is broken counts as one too, for it says "arguments".
+    """
+    body = text.strip().removeprefix("```json").removeprefix("```").lstrip()
+    if body[:1] not in ("{", "[") or not re.search(r"""["']name["']""", body):
+        return False
+    try:
+        data = read_json(text)
+    except ParseError:
+        return re.search(r"""["'](?:arguments|parameters)["']\s*:""", body) is not None
+    listed = [plain_form(one) for one in (data if isinstance(data, list) else [data])]
+    return bool(listed) and all(
+        isinstance(one, dict)
+        and isinstance(one.get("name"), str)
+        and ("arguments" in one or one["name"] in known)
+        for one in listed
+    )
+
+
+def render_json(call: ToolCall, tags: tuple[str, str] = ("<tool_call>", "</tool_call>")) -> str:
+    """A call as a JSON object between tags, a line each."""
+    body = written({"name": call.name, "arguments": dict(call.arguments)})
+    return f"{tags[0]}\n{body}\n{tags[1]}"
 
 
 def written(value: Any) -> str:

@@ -1,15 +1,17 @@
 """From a dialect's coordinates to pixels of the image that they refer to.
 
-A dialect's space is its `scale`: boxes run from 0 to `scale` across the image's width and
-height, whatever its size; `None` stands for pixels of the image as the model sees it.
+A dialect's space is its profile's `scale`: boxes run from 0 to it across the image's width and
+height, whatever its size; None stands for pixels of the image as the model sees it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speceyes.dialects._json_call import shown
+from speceyes.dialects.profile import Profile
 from speceyes.errors import ParseError
 from speceyes.types import Image, ToolCall
 
@@ -23,19 +25,22 @@ def image_index(arguments: Mapping[str, Any], key: str, images: int, *, first: i
 
     Args:
         arguments: The call's arguments.
-        key: Where the number stands; absent means the first image.
+        key: Where the number stands, perhaps as text; absent or null means the first image.
         images: How many there are.
         first: What the dialect calls the first one.
 
     Raises:
         ParseError: It isn't an image so far.
     """
-    index = arguments.get(key, first)
+    given = arguments.get(key)
+    index = first if given is None else given
+    if isinstance(index, str) and index.strip().isascii() and index.strip().isdigit():
+        index = int(index.strip()[:9])
     if isinstance(index, float) and index.is_integer():
         index = int(index)
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index - first < images:
         last = images - 1 + first
-        raise ParseError(f"{key}={shown(index)} is not an image so far; use {first} to {last}")
+        raise ParseError(f"{key}={shown(given)} is not an image so far; use {first} to {last}")
     return index - first
 
 
@@ -52,32 +57,76 @@ def to_pixels(
         scale: The dialect's space.
 
     Raises:
-        ParseError: They aren't so many finite numbers, or lie far outside the image.
+        ParseError: They aren't so many finite numbers, or can only be meant in another space.
     """
     count, form = (2, "[x, y]") if "point" in key else (4, _SIDES)
     if not isinstance(values, list | tuple) or len(values) != count:
         raise ParseError(f"{key}={shown(values)} is not {form}")
-    across = image.width / (scale or seen[0])
-    down = image.height / (scale or seen[1])
-    located = []
-    for at, value in enumerate(values):
+    for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ParseError(f"{key} holds {shown(value)}, which is not a number")
         if not abs(value) < 1e9:  # NaN included
             raise ParseError(f"{key} holds a number that is out of all bounds")
+    if (scale is None or scale > 1) and _fractions(values):
+        raise ParseError(f"{key}={shown(values)} are parts of the image; {_range(scale, seen)}")
+    located = []
+    for at, value in enumerate(values):
+        side = (image.width, image.height)[at % 2]
+        most = scale or seen[at % 2]
         # A little outside is clamped by the tools; far outside it was meant in another space.
-        if scale is not None and not -scale <= value <= 2 * scale:
-            raise ParseError(f"{key} holds {shown(value)}; numbers go from 0 to {scale:g}")
-        located.append(float(value) * (down if at % 2 else across))
+        if not -most <= value <= 2 * most:
+            raise ParseError(f"{key} holds {shown(value)}; {_range(scale, seen)}")
+        located.append(float(value) * side / most)
     return located
+
+
+def _fractions(values: Sequence[float]) -> bool:
+    """Whether numbers are parts of an image and nothing else: 0 to 1, and written so."""
+    inside = all(0 <= value <= 1 for value in values)
+    return inside and any(isinstance(value, float) for value in values) and any(values)
+
+
+def _range(scale: float | None, seen: tuple[int, int]) -> str:
+    if scale is not None:
+        return f"numbers go from 0 to {scale:g}"
+    return f"numbers are pixels of the image as you see it, {seen[0]}x{seen[1]}"
+
+
+def region(box: Sequence[float], image: Image, profile: Profile) -> list[float]:
+    """A box in pixels of its image, grown and rounded as a profile has it.
+
+    Args:
+        box: Left, top, right, bottom, in any order of each two.
+        image: The image.
+        profile: `margin`, `grow` and `rounding`.
+    """
+    if not (profile.margin or profile.grow != 1 or profile.rounding):
+        return list(box)
+    spans = []
+    for at, side in enumerate(image.size):
+        low, high = sorted((box[at], box[at + 2]))
+        if profile.grow != 1:
+            half = (high - low) * profile.grow / 2
+            middle = (low + high) / 2
+            low, high = max(0.0, middle - half), min(float(side), middle + half)
+        low, high = low - profile.margin * side, high + profile.margin * side
+        if profile.rounding == "outward":
+            low, high = math.floor(low + 1e-6), math.ceil(high - 1e-6)
+        elif profile.rounding == "down":
+            low, high = math.trunc(low + 1e-6), math.trunc(high + 1e-6)
+        elif profile.rounding == "nearest":
+            low, high = round(low), round(high)
+        spans.append((low, high))
+    (left, right), (top, bottom) = spans
+    return [left, top, right, bottom]
 
 
 def locate(
     call: ToolCall,
     images: Sequence[Image],
     seen: Sequence[tuple[int, int]],
+    profile: Profile,
     *,
-    scale: float | None,
     key: str = "img_idx",
     first: int = 0,
 ) -> ToolCall:
@@ -85,9 +134,9 @@ def locate(
 
     Args:
         call: As parsed.
-        images: Every image so far, full resolution.
+        images: Every image so far, as tools get them.
         seen: (width, height) of each as the model sees it.
-        scale: The dialect's space.
+        profile: The space, and what becomes of a box in it.
         key: The argument that says which image is meant; becomes `img_idx`, counted from 0.
         first: What the dialect calls the first image.
 
@@ -97,11 +146,21 @@ def locate(
     arguments = dict(call.arguments)
     box = next((name for name in BOXES if name in arguments), None)
     found = [*([box] if box else []), *(name for name in POINTS if name in arguments)]
-    if not found and (key not in arguments or (key, first) == ("img_idx", 0)):
+    whole = isinstance(arguments.get(key), int)
+    if not found and (key not in arguments or ((key, first) == ("img_idx", 0) and whole)):
         return call  # tools check an index that needs no translation themselves
     index = image_index(arguments, key, len(images), first=first)
     if arguments.pop(key, None) is not None or key != "img_idx":
         arguments["img_idx"] = index
     for name in found:
-        arguments[name] = to_pixels(arguments[name], name, images[index], seen[index], scale)
+        values = arguments[name]
+        located = to_pixels(values, name, images[index], seen[index], profile.scale)
+        if name == box:
+            small = min(abs(values[2] - values[0]), abs(values[3] - values[1]))
+            if profile.min_box and small <= profile.min_box:
+                raise ParseError(
+                    f"{name}={shown(values)} is too small; sides must be over {profile.min_box:g}"
+                )
+            located = region(located, images[index], profile)
+        arguments[name] = located
     return ToolCall(call.name, arguments, call.raw)

@@ -6,9 +6,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from speceyes import prompts
+from speceyes.control_tokens import RESULT_TAGS, neutral
+from speceyes.dialects.profile import Profile
 from speceyes.protocols import Tool
-from speceyes.types import Conversation, Image, Message, Observation, Query
+from speceyes.texts import filled
+from speceyes.types import Conversation, Image, Message, Observation
+
+_BOXES_SEEN = "in pixels of the image as you see it"
+_BOXES_SCALED = "from 0 to {scale} across the image's width and height, whatever its size"
 
 
 def schema_of(tool: Tool) -> dict[str, Any]:
@@ -28,26 +33,33 @@ def schema_lines(schemas: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(json.dumps(schema, ensure_ascii=False) for schema in schemas)
 
 
-def begin(
-    query: Query, text: str, *, system: str = "", tools: Iterable[Mapping[str, Any]] = ()
-) -> Conversation:
-    """A system message where there is one, then the images, then the text.
+def boxes(scale: float | None) -> str:
+    """The space of boxes in words."""
+    return _BOXES_SEEN if scale is None else filled(_BOXES_SCALED, scale=f"{scale:g}")
+
+
+def content_of(seen: Observation, profile: Profile, error: str) -> list[str | Image]:
+    """What an observation shows: its error, then its texts and images.
 
     Args:
-        query: Whose images are shown.
-        text: Question and instruction.
-        system: The system message.
-        tools: Schemas for a chat template that takes `tools=`.
+        seen: The observation. Control tokens in its texts are broken up.
+        profile: How large its images are shown.
+        error: How an error is told; {error} in it.
     """
-    user = Message("user", (*query.images, text))
-    before = (Message("system", (system,)),) if system else ()
-    return Conversation((*before, user), tuple(tools))
+    told = [filled(error, error=neutral(seen.error, RESULT_TAGS))] if seen.error is not None else []
+    return [
+        *told,
+        *(
+            neutral(part, RESULT_TAGS) if isinstance(part, str) else profile.crop(part)
+            for part in seen.content
+            if isinstance(part, str | Image)
+        ),
+    ]
 
 
-def content_of(seen: Observation) -> list[str | Image]:
-    """What an observation shows: its error, then its texts and images."""
-    error = [prompts.OBSERVATION_ERROR.format(error=seen.error)] if seen.error is not None else []
-    return [*error, *(part for part in seen.content if isinstance(part, str | Image))]
+def texts_in(parts: Iterable[str | Image]) -> str:
+    """The texts among the parts, one after the other."""
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 def joined(parts: Iterable[str | Image]) -> tuple[str | Image, ...]:

@@ -90,3 +90,45 @@ def codes(text: str) -> list[tuple[str, str]]:
         ParseError: One of them is empty or too long.
     """
     return [(code_in(body), body) for body in between(text, "<code>", "</code>")]
+
+
+FOREIGN = (
+    "<tool_call>",
+    "<function=",
+    "<|tool_call_begin|>",
+    "<|tool_calls_section_begin|>",
+    "<|tool_call>",
+    "<grounding>",
+    "<code>",
+    "[TOOL_CALLS]",
+    "<|python_tag|>",
+    "<tool_code>",
+    "<function_calls>",
+    "<\uff5ctool\u2581calls\u2581begin\uff5c>",
+    "<minimax:tool_call>",
+)
+"""How calls begin in one family or another."""
+
+
+def foreign_call(text: str, *own: str) -> str | None:
+    """How a call of some family begins that stands in a text; None where there is none.
+
+    Args:
+        text: The text.
+        own: Beginnings that don't count.
+    """
+    return next((one for one in FOREIGN if one in text and one not in own), None)
+
+
+def refuse_foreign(text: str, *own: str) -> None:
+    """Makes sure that a turn taken for an answer holds no call of another family.
+
+    Args:
+        text: What the turn says after its reasoning.
+        own: Beginnings that mean something else here.
+
+    Raises:
+        ParseError: It holds one.
+    """
+    if (opening := foreign_call(text, *own)) is not None:
+        raise ParseError(f"a call written as {opening}... can't be read here")

@@ -1,33 +1,53 @@
-"""The DeepEyesV2 dialect: a notebook's Python code, and tools as JSON beside it.
+"""DeepEyesV2: a notebook's Python code, and tools as JSON beside it.
 
-Format facts from the DeepEyesV2 repository: code in `<code>` with a Python fence, images as the
-variables image_1, image_2, ..., shown by `plt.show()`; other tools in `<tool_call>` JSON; results
-under the headings stdout, stderr and Images.
+Facts from the DeepEyesV2 repository, `evaluation/VLMEvalKit/vlmeval/api/agent_utils.py`: code in
+`<code>` with a Python fence; the question's images as the variables image_1, image_2, ..., resized
+as the model sees them; shown by `plt.show()`; other tools (`search`, `image_search`) in
+`<tool_call>` JSON; results under the headings stdout, stderr and Images, and nothing after them;
+11 turns of 20,480 tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, final
 
 from speceyes import prompts
-from speceyes.dialects._json_call import between, parse_call, written
+from speceyes.dialects._code import programs, render_code
+from speceyes.dialects._family import Family
+from speceyes.dialects._json_call import between, parse_call, render_json
 from speceyes.dialects._space import locate
-from speceyes.dialects._talk import begin, content_of, reply, schema_lines, schema_of
-from speceyes.dialects._turn import answer_in, codes, thought_in
-from speceyes.dialects.thyme import render_code
+from speceyes.dialects._talk import schema_lines, schema_of
+from speceyes.dialects._turn import answer_in, refuse_foreign, thought_in
+from speceyes.dialects.profile import Profile
 from speceyes.errors import ParseError
 from speceyes.protocols import Tool
-from speceyes.types import Conversation, Image, Observation, Query, ToolCall, Turn
+from speceyes.texts import Texts
+from speceyes.types import Image, Observation, ToolCall, Turn
+
+PROFILE = Profile(
+    image_pixels=(3_136, 12_845_056),
+    crop_pixels=(3_136, 12_845_056),
+    handed="seen",
+    code_images="question",
+    max_steps=11,
+    max_tokens=20_480,
+    stop=("</code>", "</tool_call>", "</answer>"),
+    tools=("python",),
+)
 
 
+_EXECUTED = "Code execution result:\nstdout:\n```\n{text}\n```\n\nstderr:\n```\n{error}\n```\n"
+
+
+@final
 @dataclass(frozen=True, slots=True)
-class DeepEyesV2Dialect:
+class DeepEyesV2Dialect(Family):
     r"""DeepEyesV2. Its programs are for a tool that runs Python and keeps variables.
 
     Args:
         tool: Name of the tool that runs the code; it is called with {"code": "..."}.
-        system: System message; "{tools}" in it becomes the schemas of the other tools.
 
     Example:
         >>> turn = DeepEyesV2Dialect().parse("<code>```python\nplt.show()\n```</code>")
@@ -35,28 +55,16 @@ class DeepEyesV2Dialect:
         ('python', {'code': 'plt.show()'})
     """
 
-    tool: str = "python"
-    system: str = prompts.DEEPEYESV2_SYSTEM
+    own: ClassVar[Texts] = Texts(
+        system=prompts.DEEPEYESV2_SYSTEM,
+        instruction=prompts.DEEPEYESV2_INSTRUCTION,
+        observation="<tool_response>\n{result}\n</tool_response>\n",
+        again="",
+    )
+
+    profile: Profile = PROFILE
     name: str = "deepeyesv2"
-    stop: tuple[str, ...] = ("</code>", "</tool_call>", "</answer>")
-
-    def _start(self, query: Query, tools: Sequence[Tool], instruction: str) -> Conversation:
-        lines = schema_lines(schema_of(tool) for tool in tools if tool.name != self.tool)
-        listed = prompts.DEEPEYESV2_TOOLS.replace("{tools}", lines) if lines else ""
-        system = self.system.replace("{tools}", listed)
-        return begin(query, f"{query.text}\n{instruction}", system=system)
-
-    def open(self, query: Query, tools: Sequence[Tool]) -> Conversation:
-        """The agent's first conversation, with schemas of all tools but the one for code."""
-        return self._start(query, tools, prompts.DEEPEYESV2_INSTRUCTION)
-
-    def ask_judge(self, query: Query, tools: Sequence[Tool]) -> Conversation:
-        """The same beginning, with the judge's question instead of the instruction."""
-        return self._start(query, tools, prompts.JUDGE)
-
-    def ask_direct(self, query: Query, tools: Sequence[Tool]) -> Conversation:
-        """The same beginning, asking for the answer at once."""
-        return self._start(query, tools, prompts.DIRECT)
+    tool: str = "python"
 
     def parse(self, text: str) -> Turn:
         """The turn's answer, else its programs, else its tool calls: one kind only, as upstream.
@@ -67,11 +75,12 @@ class DeepEyesV2Dialect:
         thought, answer = thought_in(text, "<code>", "<tool_call>"), answer_in(text)
         if answer is not None:
             return Turn(answer=answer, thought=thought)
-        calls = tuple(ToolCall(self.tool, {"code": code}, raw) for code, raw in codes(text))
+        calls = programs(text, self.tool)
         if not calls:
             bodies = between(text, "<tool_call>", "</tool_call>")
             calls = tuple(parse_call(body) for body in bodies)
         if not calls:
+            refuse_foreign(text)
             raise ParseError("neither <code>, nor a <tool_call>, nor an <answer> was found")
         return Turn(calls=calls, thought=thought)
 
@@ -81,10 +90,7 @@ class DeepEyesV2Dialect:
         Raises:
             InputError: A program that holds the tag that ends one, or that is none.
         """
-        if call.name == self.tool:
-            return render_code(call, self.tool)
-        body = written({"name": call.name, "arguments": dict(call.arguments)})
-        return f"<tool_call>\n{body}\n</tool_call>"
+        return render_code(call, self.tool) if call.name == self.tool else render_json(call)
 
     def locate(
         self, call: ToolCall, images: Sequence[Image], seen: Sequence[tuple[int, int]]
@@ -94,27 +100,13 @@ class DeepEyesV2Dialect:
         Raises:
             ParseError: A box or an image index that can't be understood.
         """
-        return call if call.name == self.tool else locate(call, images, seen, scale=None)
+        return call if call.name == self.tool else locate(call, images, seen, self.profile)
 
-    def observe(
-        self,
-        conversation: Conversation,
-        text: str,
-        observations: Sequence[Observation],
-        *,
-        last: bool,
-    ) -> Conversation:
-        """The model's turn, then a user turn with what each program or tool gave."""
-        parts: list[str | Image] = []
-        for seen in observations:
-            if "<code>" in text:
-                printed = "".join(part for part in seen.content if isinstance(part, str))
-                parts.append(
-                    f"Code execution result:\nstdout:\n```\n{printed}\n```\n\n"
-                    f"stderr:\n```\n{seen.error or ''}\n```\n"
-                )
-                parts += ["\nImages:\n", *seen.images, "\n"] if seen.images else []
-            else:
-                parts += ["<tool_response>\n", *content_of(seen), "\n</tool_response>\n"]
-        parts.append(prompts.LAST_TURN if last else prompts.DEEPEYESV2_INSTRUCTION)
-        return reply(conversation, text, parts)
+    def _template(self, text: str, seen: Observation) -> str:
+        if "<code>" not in text:
+            return Family._template(self, text, seen)
+        return _EXECUTED + "\nImages:\n{shown}\n" * bool(seen.images)
+
+    def _listed(self, tools: Sequence[Tool]) -> tuple[str, tuple[Mapping[str, Any], ...]]:
+        lines = schema_lines(schema_of(tool) for tool in tools if tool.name != self.tool)
+        return prompts.DEEPEYESV2_TOOLS.replace("{tools}", lines) if lines else "", ()

@@ -1,85 +1,62 @@
 """Qwen3-VL as it comes: tools through its chat template, boxes from 0 to 1000.
 
-Format facts from Qwen-Agent (Apache-2.0), `image_zoom_in_qwen3vl.py`: `image_zoom_in_tool` with
-`bbox_2d` relative to 1000, `label` and `img_idx`, which counts every image so far from 0. Its
-chat template writes calls and results as `_native` does.
+Facts from Qwen-Agent (Apache-2.0), `qwen_agent/tools/image_zoom_in_qwen3vl.py`: a zoom tool with
+`bbox_2d` relative to 1000, `label` and `img_idx`, all required, which counts every image so far
+from 0; crops of at least 262,144 pixels in multiples of 32. Its cookbook samples at temperature
+0.7, top_p 0.8, top_k 20, presence penalty 1.5, 32,768 tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, final
 
-from speceyes import prompts
-from speceyes.dialects._native import observe_native, open_native, parse_native, render_native
-from speceyes.dialects._space import locate
+from speceyes.dialects._native import NativeFamily
+from speceyes.dialects._talk import schema_of
+from speceyes.dialects.profile import Profile
 from speceyes.protocols import Tool
-from speceyes.types import Conversation, Image, Observation, Query, ToolCall, Turn
 
-_SCALE = 1000.0
+PROFILE = Profile(
+    scale=1000.0,
+    crop_pixels=(262_144, 12_845_056),
+    factor=32,
+    max_steps=12,
+    max_tokens=32_768,
+    temperature=0.7,
+    top_p=0.8,
+    top_k=20,
+    presence_penalty=1.5,
+    tools=("zoom",),
+)
 
 
+@final
 @dataclass(frozen=True, slots=True)
-class Qwen3VLDialect:
+class Qwen3VLDialect(NativeFamily):
     """Qwen3-VL, dense and mixture of experts, Instruct and Thinking.
-
-    Args:
-        system: System message; "{boxes}" in it becomes the space of boxes in words. Empty sends
-            none.
 
     Example:
         >>> from PIL import Image
+        >>> from speceyes.types import ToolCall
         >>> call = ToolCall("image_zoom_in_tool", {"bbox_2d": [250, 500, 750, 1000], "img_idx": 0})
         >>> photo = Image.new("RGB", (400, 200))
         >>> Qwen3VLDialect().locate(call, [photo], [(384, 192)]).arguments["bbox_2d"]
         [100.0, 100.0, 300.0, 200.0]
     """
 
-    system: str = prompts.NATIVE_SYSTEM
+    profile: Profile = PROFILE
     name: str = "qwen3vl"
-    stop: tuple[str, ...] = ("</tool_call>", "</answer>")
 
-    def open(self, query: Query, tools: Sequence[Tool]) -> Conversation:
-        """The agent's first conversation, the tools in `Conversation.tools`."""
-        return open_native(query, tools, prompts.NATIVE_INSTRUCTION, self.system, _SCALE)
+    def _listed(self, tools: Sequence[Tool]) -> tuple[str, tuple[Mapping[str, Any], ...]]:
+        return "", tuple(all_required(schema_of(tool)) for tool in tools)
 
-    def ask_judge(self, query: Query, tools: Sequence[Tool]) -> Conversation:
-        """The same beginning, with the judge's question instead of the instruction."""
-        return open_native(query, tools, prompts.JUDGE, self.system, _SCALE)
 
-    def ask_direct(self, query: Query, tools: Sequence[Tool]) -> Conversation:
-        """The same beginning, asking for the answer at once."""
-        return open_native(query, tools, prompts.DIRECT, self.system, _SCALE)
-
-    def parse(self, text: str) -> Turn:
-        """The turn's answer in tags, else its calls, else its text as the answer.
-
-        Raises:
-            ParseError: It is blank, or a call can't be read.
-        """
-        return parse_native(text)
-
-    def render_call(self, call: ToolCall) -> str:
-        """`<tool_call>` with the JSON object inside."""
-        return render_native(call)
-
-    def locate(
-        self, call: ToolCall, images: Sequence[Image], seen: Sequence[tuple[int, int]]
-    ) -> ToolCall:
-        """Boxes and points from 0 to 1000 to pixels of the image.
-
-        Raises:
-            ParseError: `img_idx` is not an earlier image, or a box is not four numbers in range.
-        """
-        return locate(call, images, seen, scale=_SCALE)
-
-    def observe(
-        self,
-        conversation: Conversation,
-        text: str,
-        observations: Sequence[Observation],
-        *,
-        last: bool,
-    ) -> Conversation:
-        """The model's turn, then a user turn with each result in `<tool_response>`."""
-        return observe_native(conversation, text, observations, last)
+def all_required(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A zoom tool's schema as the family was trained on it: box, label and image all required."""
+    function = schema["function"]
+    parameters = function["parameters"]
+    names = [name for name in parameters.get("properties", {})]
+    if set(names) != {"bbox_2d", "label", "img_idx"}:
+        return schema
+    return {**schema, "function": {**function, "parameters": {**parameters, "required": names}}}

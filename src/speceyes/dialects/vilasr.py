@@ -1,40 +1,50 @@
-"""The ViLaSR dialect: boxes and paths drawn on the images, as a list of JSON objects.
+"""ViLaSR: boxes and paths drawn on the images, as a list of JSON objects.
 
-Format facts from the ViLaSR repository (arXiv 2506.09965): after the reasoning stands "Action:"
-with Object Mapper, Path Tracer or Answer, then a fenced JSON list whose items name their image by
-`index`, counted from 1, in pixels of the resized image. Each image drawn on comes back as a new
-one with the next index.
+Facts from the ViLaSR repository (arXiv 2506.09965), `eval/infer.py` and `utils/edit_image.py`:
+after the reasoning stands "Action:" with Object Mapper, Path Tracer or Answer, then a fenced JSON
+list whose items name their image by `index`, counted from 1, in pixels of the resized image. The
+system message has that image's width and height; each image drawn on comes back once, with the
+next index and its size; 10 turns at temperature 0.75, 351,232 pixels in evaluation.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, final
 
 from speceyes import prompts
+from speceyes.dialects._family import Family
 from speceyes.dialects._json_call import clean, read_json, shown, written
 from speceyes.dialects._space import image_index, to_pixels
-from speceyes.dialects._talk import begin, content_of, reply
-from speceyes.dialects._turn import answer_in, spoken, thought_in
+from speceyes.dialects._turn import answer_in, refuse_foreign, spoken, thought_in
+from speceyes.dialects.profile import Profile
 from speceyes.errors import InputError, ParseError
-from speceyes.protocols import Tool
+from speceyes.texts import Texts, filled
 from speceyes.types import Conversation, Image, Observation, Query, ToolCall, Turn
 
 _ACTION = re.compile(r"Action:[ \t]{0,9}", re.IGNORECASE)
 _KINDS = {"object_mapper": ("Object Mapper", "objects"), "path_tracer": ("Path Tracer", "paths")}
 _PLACES = ("bbox_2d", "start_point_2d", "end_point_2d")
 
+PROFILE = Profile(
+    first_image=1,
+    image_pixels=(3_136, 351_232),
+    max_steps=10,
+    max_tokens=2_048,
+    temperature=0.75,
+    stop=("]\n```", "</answer>"),
+    tools=("object_mapper", "path_tracer"),
+)
 
+
+@final
 @dataclass(frozen=True, slots=True)
-class ViLaSRDialect:
+class ViLaSRDialect(Family):
     """ViLaSR. Give it `speceyes.tools.draw.ObjectMapper()` and `PathTracer()` for tools.
 
     A list becomes one call for each image and each of the two tools in it.
-
-    Args:
-        system: System message.
 
     Example:
         >>> said = 'Action: Object Mapper [{"index": 2, "bbox_2d": [0, 0, 9, 9], "label": "cup"}]'
@@ -42,27 +52,17 @@ class ViLaSRDialect:
         {'index': 2, 'objects': [{'bbox_2d': [0, 0, 9, 9], 'label': 'cup'}]}
     """
 
-    system: str = prompts.VILASR_SYSTEM
+    own: ClassVar[Texts] = Texts(
+        system=prompts.VILASR_SYSTEM,
+        user="{indices}\n{question}\n{instruction}",
+        instruction=prompts.VILASR_INSTRUCTION,
+        observation=f"{prompts.VILASR_OBSERVATION}",
+        again=prompts.VILASR_GO_ON,
+        last_turn=prompts.VILASR_LAST,
+    )
+
+    profile: Profile = PROFILE
     name: str = "vilasr"
-    stop: tuple[str, ...] = ("]\n```", "</answer>")
-
-    def _start(self, query: Query, instruction: str) -> Conversation:
-        last = len(query.images)
-        say = prompts.VILASR_INDICES if last > 1 else prompts.VILASR_OBSERVATION
-        indices = say.replace("{last}", str(last)).replace("{index}", "1")
-        return begin(query, f"{indices}\n{query.text}\n{instruction}", system=self.system)
-
-    def open(self, query: Query, tools: Sequence[Tool]) -> Conversation:
-        """The agent's first conversation; the system message has the two tools it knows."""
-        return self._start(query, prompts.VILASR_INSTRUCTION)
-
-    def ask_judge(self, query: Query, tools: Sequence[Tool]) -> Conversation:
-        """The same beginning, with the judge's question instead of the instruction."""
-        return self._start(query, prompts.JUDGE)
-
-    def ask_direct(self, query: Query, tools: Sequence[Tool]) -> Conversation:
-        """The same beginning, asking for the answer at once."""
-        return self._start(query, prompts.DIRECT)
 
     def parse(self, text: str) -> Turn:
         """The turn's answer, which wins (as upstream), or its drawings.
@@ -83,6 +83,7 @@ class ViLaSRDialect:
                 return Turn(answer=plain, thought=thought, plain=True)
             start, end = after.find("["), after.rfind("]")
             if start < 0:
+                refuse_foreign(said)
                 raise ParseError("neither a drawing (Action: and a JSON list) nor an <answer>")
             bodies = [after[start : end + 1 if end > start else len(after)]]
         calls = tuple(call for body in bodies for call in _calls(body))
@@ -114,10 +115,10 @@ class ViLaSRDialect:
         items = call.arguments.get(key)
         if not isinstance(items, list | tuple) or not all(isinstance(i, dict) for i in items):
             raise ParseError(f"{call.name} is called with a list of JSON objects")
-        at = image_index(call.arguments, "index", len(images), first=1)
+        at = image_index(call.arguments, "index", len(images), first=self.profile.first_image)
         located = [
             {
-                name: to_pixels(value, name, images[at], seen[at], None)
+                name: to_pixels(value, name, images[at], seen[at], self.profile.scale)
                 if name in _PLACES
                 else value
                 for name, value in item.items()
@@ -126,26 +127,35 @@ class ViLaSRDialect:
         ]
         return ToolCall(call.name, {"img_idx": at, key: located}, call.raw)
 
-    def observe(
+    def _results(
         self,
         conversation: Conversation,
         text: str,
         observations: Sequence[Observation],
-        *,
         last: bool,
-    ) -> Conversation:
-        """The model's turn, then a user turn with each drawing and its index."""
-        index = len(conversation.images)
+    ) -> list[str | Image]:
+        index = len(conversation.images) + self.profile.first_image
         parts: list[str | Image] = []
         for seen in observations:
-            for part in content_of(seen):
+            for part in self._shown(seen):
                 parts.append(part)
                 if isinstance(part, Image):
+                    parts.append(filled(str(self.texts.observation), **self._about(index, part)))
                     index += 1
-                    parts.append(prompts.VILASR_OBSERVATION.replace("{index}", str(index)))
                 parts.append("\n")
-        parts.append(prompts.VILASR_LAST if last else prompts.VILASR_GO_ON)
-        return reply(conversation, text, parts)
+        parts.append(str(self.texts.last_turn if last else self.texts.again))
+        return parts
+
+    def _about(self, index: int, image: Image) -> dict[str, str]:
+        width, height = self._seen(image)
+        return {"index": str(index), "width": str(width), "height": str(height)}
+
+    def _told(self, query: Query, sizes: Sequence[tuple[int, int]]) -> Mapping[str, str]:
+        told = [
+            filled(str(self.texts.observation), index=str(at), width=str(w), height=str(h))
+            for at, (w, h) in enumerate(sizes, self.profile.first_image)
+        ]
+        return {"indices": "\n".join(told)}
 
 
 def _calls(body: str) -> list[ToolCall]:

@@ -72,7 +72,7 @@ class Looks:
         model: VisionLanguageModel,
         *,
         tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str],
-        dialect: str | Dialect = "deepeyes",
+        dialect: str | Dialect = "auto",
         max_depth: int = 1,
         together: int = 1,
         max_tokens: int = 128,

@@ -61,8 +61,10 @@ class Ground:
         batch_size: Queries drafted together, and trajectories alive at once.
         tools: What the agent may call.
         dialect: How it writes calls.
-        max_steps: Most turns of the agent.
-        max_tokens: Most new tokens of a turn.
+        profile: A file that says how it is driven; None for the dialect's own.
+        texts: A file that says what all are told; None for our own.
+        max_steps: Most turns of the agent; None for the profile's.
+        max_tokens: Most new tokens of a turn; None for the profile's.
         draft_tokens: Most new tokens of a draft.
         parity: Judge as the published code does.
         bare: Send the drafter questions without an instruction below, where they bring their own.
@@ -83,9 +85,11 @@ class Ground:
     record_k: int
     batch_size: int = 16
     tools: tuple[str, ...] = ("zoom",)
-    dialect: str | Dialect = "deepeyes"
-    max_steps: int = 6
-    max_tokens: int = 512
+    dialect: str | Dialect = "auto"
+    profile: str | None = None
+    texts: str | None = None
+    max_steps: int | None = None
+    max_tokens: int | None = None
     draft_tokens: int = 20
     parity: bool = False
     bare: bool = False
@@ -128,6 +132,7 @@ class Ground:
         return self._drafting(self.looker, top_k, rule=rule, **looks)
 
     def _drafting(self, model: VisionLanguageModel, top_k: int, **more: Any) -> SpeculativeAnswerer:
+        more["texts"] = self.texts
         if self.bare:
             more |= {"prompt": "", "choice_prompt": ""}
         return SpeculativeAnswerer(model, top_k=top_k, max_tokens=self.draft_tokens, **more)
@@ -138,6 +143,8 @@ class Ground:
             self.large,
             tools=Tools(self.tools),
             dialect=self.dialect,
+            profile=self.profile,
+            texts=self.texts,
             max_steps=self.max_steps,
             max_tokens=self.max_tokens,
             max_batch=self.batch_size,
@@ -147,10 +154,14 @@ class Ground:
         """The judge by the "large" model, by the "small" one, or "none"."""
         if which == "large":
             return ToolJudge(
-                self.large, dialect=self.dialect, tools=Tools(self.tools), parity=self.parity
+                self.large,
+                dialect=self.dialect,
+                texts=self.texts,
+                tools=Tools(self.tools),
+                parity=self.parity,
             )
         if which == "small":  # not trained as the agent, so asked without the agent's system text
-            return ToolJudge(self.small, dialect=None, parity=self.parity)
+            return ToolJudge(self.small, dialect=None, texts=self.texts, parity=self.parity)
         return None
 
     def gate(self, aggregate: Aggregate, threshold: str | None = None) -> SeparabilityGate:
@@ -240,7 +251,7 @@ def _specreason(ground: Ground) -> SpecReason:
         ground.large,
         ground.looker or ground.small,
         tools=Tools(ground.tools),
-        dialect=ground.dialect,
+        dialect=ground.agent().dialect or ground.dialect,
         parity=ground.parity,
         max_steps=ground.max_steps,
         max_tokens=ground.max_tokens,

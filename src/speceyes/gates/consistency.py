@@ -19,7 +19,7 @@ from speceyes.checks import checked_number, checked_whole
 from speceyes.errors import ConfigError
 from speceyes.gates._wrapper import AnswererWrapper
 from speceyes.isolation import describe, isolated
-from speceyes.prompts import fingerprint
+from speceyes.texts import fingerprint
 from speceyes.types import Completion, Query
 
 _LETTER: Final = re.compile(r"\(?([a-z])\s*(?:[).:]\s*(.*))?", re.DOTALL)

@@ -60,8 +60,8 @@ class SpecEyesModel(_Harness):  # type: ignore[misc, unused-ignore]
         dialect: How it writes calls.
         batch_size: Queries drafted together, and trajectories alive.
         max_batch_size: Trajectories alive, where that is another number.
-        max_tokens: Most new tokens of one of the agent's turns.
-        max_steps: Most turns of the agent.
+        max_tokens: Most new tokens of one of the agent's turns; None for its profile's.
+        max_steps: Most turns of the agent; None for its profile's.
         device: Where models that are loaded here run.
         results: A JSONL file that every `Result` is appended to: routes, scores, trajectories.
         pipeline: A pipeline made beforehand, instead of all but `results`; for Python only.
@@ -80,11 +80,11 @@ class SpecEyesModel(_Harness):  # type: ignore[misc, unused-ignore]
         top_k: int | None = None,
         calibration: str | None = None,
         tools: str = "zoom",
-        dialect: str = "deepeyes",
+        dialect: str = "auto",
         batch_size: int | str = 16,
         max_batch_size: int | None = None,
-        max_tokens: int = 512,
-        max_steps: int = 6,
+        max_tokens: int | None = None,
+        max_steps: int | None = None,
         device: str | None = None,
         results: str | None = None,
         pipeline: SpecPipeline | None = None,

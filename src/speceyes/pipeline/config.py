@@ -13,6 +13,9 @@ from speceyes.pipeline.route import Order
 from speceyes.protocols import Tool
 
 if TYPE_CHECKING:
+    from os import PathLike
+
+    from speceyes.dialects import Profile
     from speceyes.tools import Tools
 
 
@@ -67,22 +70,24 @@ class AgentConfig:
     """Bounds of the agent's trajectories; see `speceyes.AgenticFallback`.
 
     Args:
-        max_steps: Most turns of a trajectory, the answer's included.
-        max_tokens: Most new tokens of a turn.
+        max_steps: Most turns of a trajectory, the answer's included; None for the profile's.
+        max_tokens: Most new tokens of a turn; None for the profile's.
         max_batch: Most trajectories alive at once.
+        profile: How the agent is driven, or a file for `Profile.load`; None for its dialect's own.
 
     Raises:
         ConfigError: A number is below 1.
     """
 
-    max_steps: int = 6
-    max_tokens: int = 512
+    max_steps: int | None = None
+    max_tokens: int | None = None
     max_batch: int = 16
+    profile: Profile | str | PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        _at_least_one(
-            max_steps=self.max_steps, max_tokens=self.max_tokens, max_batch=self.max_batch
-        )
+        numbers = {"max_steps": self.max_steps, "max_tokens": self.max_tokens}
+        given = {name: value for name, value in numbers.items() if value is not None}
+        _at_least_one(max_batch=self.max_batch, **given)
 
 
 @dataclass(frozen=True, slots=True)

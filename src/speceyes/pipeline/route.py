@@ -140,7 +140,8 @@ def _by_agent(trajectory: Trajectory) -> Outcome:
         return Outcome("error", None, f"the agent failed: {trajectory.error or 'no reason given'}")
     if trajectory.answer is None:
         turns = len(trajectory.steps)
-        return Outcome("agent", None, f"the agent gave no answer within {turns} turns")
+        none = f"the agent gave no answer within {turns} turns"
+        return Outcome("agent", None, trajectory.error or none)
     return Outcome("agent", trajectory.answer)
 
 

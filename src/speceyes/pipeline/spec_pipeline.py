@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from speceyes.fallback import AgenticFallback
     from speceyes.gate import SeparabilityGate
+    from speceyes.texts import Texts
     from speceyes.tools import Tools
 
 
@@ -162,7 +163,8 @@ class SpecPipeline:
         small: str | PathLike[str] | VisionLanguageModel | None = None,
         *,
         tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] = ("zoom",),
-        dialect: str | Dialect = "deepeyes",
+        dialect: str | Dialect = "auto",
+        texts: Texts | str | PathLike[str] | None = None,
         gate: SeparabilityGate | float = 0.98,
         judge: JudgeConfig | str | None = "large",
         draft: DraftConfig = DraftConfig(),
@@ -180,7 +182,9 @@ class SpecPipeline:
                 an agent that you have already; see `AgenticFallback.from_callable`.
             small: The drafter; None for the agent alone, and then nothing is judged.
             tools: What the agent may call.
-            dialect: How it writes calls.
+            dialect: How it writes calls; "auto" picks by its name, config and chat template.
+            texts: What agent, judge and drafter are told, or a file for `Texts.load`; None for
+                our own words.
             gate: The gate, or its threshold from 0 to 1 at K = 64.
             judge: The model that judges, "large" or "small", perhaps with a threshold; None
                 drafts every query.
@@ -204,6 +208,7 @@ class SpecPipeline:
             'agent'
         """
         from speceyes.answerer import SpeculativeAnswerer
+        from speceyes.dialects import dialect as dialect_named
         from speceyes.drafting.rule import DepthRule
         from speceyes.fallback import AgenticFallback
         from speceyes.gate import SeparabilityGate
@@ -228,12 +233,18 @@ class SpecPipeline:
             isinstance(large, str) and large == small
         )
         quick = strong if same else None if small is None else _model(small, load)
+        spoken = dialect
+        if strong is not None:
+            names = (tool.name for tool in known)
+            spoken = dialect_named(dialect, strong, tools=names, profile=agent.profile, texts=texts)
         judged: Judge | None = None
         if quick is not None and judging.model == "large" and strong is not None:
-            judged = ToolJudge(strong, threshold=judging.threshold, dialect=dialect, tools=known)
+            judged = ToolJudge(
+                strong, threshold=judging.threshold, dialect=spoken, tools=known, texts=texts
+            )
         elif quick is not None and judging.model == "small":
             # A model that was not trained as the agent is asked without the agent's system text.
-            judged = ToolJudge(quick, threshold=judging.threshold, dialect=None)
+            judged = ToolJudge(quick, threshold=judging.threshold, dialect=None, texts=texts)
         answerer = fallback = None
         if quick is not None:
             answerer = SpeculativeAnswerer(
@@ -244,12 +255,13 @@ class SpecPipeline:
                 max_depth=draft.max_depth,
                 rule=DepthRule(gate) if draft.max_depth else None,
                 dialect=dialect,
+                texts=texts,
             )
         if strong is not None:
             fallback = AgenticFallback(
                 strong,
                 tools=known,
-                dialect=dialect,
+                dialect=spoken,
                 max_steps=agent.max_steps,
                 max_tokens=agent.max_tokens,
                 max_batch=agent.max_batch,

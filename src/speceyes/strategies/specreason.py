@@ -99,8 +99,8 @@ class SpecReason:
         accept: Least utility, 0 to 9, of a turn that stands.
         parity: Read the score from up to 8 tokens of text, as the published code does, instead of
             from the probabilities of the ten digits in one pass.
-        max_steps: Most turns.
-        max_tokens: Most new tokens a turn.
+        max_steps: Most turns; None for the profile's.
+        max_tokens: Most new tokens a turn; None for the profile's.
         max_batch: Most trajectories alive at once.
 
     Raises:
@@ -121,11 +121,11 @@ class SpecReason:
         small: VisionLanguageModel,
         *,
         tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] = ("zoom",),
-        dialect: str | Dialect = "deepeyes",
+        dialect: str | Dialect = "auto",
         accept: float = ACCEPT,
         parity: bool = False,
-        max_steps: int = 6,
-        max_tokens: int = 512,
+        max_steps: int | None = None,
+        max_tokens: int | None = None,
         max_batch: int = 16,
     ) -> None:
         if not 0 <= accept <= 9:

@@ -23,6 +23,7 @@ from speceyes.errors import ConfigError, ModelError, ParseError, PromptError
 from speceyes.isolation import generate_isolated
 from speceyes.pipeline import SpecPipeline
 from speceyes.protocols import Tool
+from speceyes.texts import filled
 from speceyes.types import (
     Completion,
     Conversation,
@@ -199,7 +200,7 @@ class TurnTaking:
                 calls = tuple(dialect.locate(call, images, sizes) for call in turn.calls)
             except ParseError as exc:
                 asked.problem = str(exc)
-                problem = (Observation(error=prompts.PARSE_ERROR.format(error=exc)),)
+                problem = (Observation(error=filled(prompts.PARSE_ERROR, error=str(exc))),)
                 asked.conversation = dialect.observe(
                     asked.conversation, said.text, problem, last=False
                 )

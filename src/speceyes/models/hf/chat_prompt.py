@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from jinja2 import TemplateError
 
+from speceyes.control_tokens import control_tokens_of, neutral
 from speceyes.errors import ConfigError, ModelError, PromptError
 from speceyes.models._rgb import checked
 from speceyes.models.hf.pixels import Pixels
@@ -53,6 +56,7 @@ class Prompter:
     Args:
         processor: A Hugging Face processor with image processor, tokenizer and chat template.
         pixels: How its images are made ready.
+        template_kwargs: Arguments of the chat template besides messages and tools.
 
     Raises:
         ConfigError: The processor lacks one of its parts.
@@ -60,6 +64,7 @@ class Prompter:
 
     processor: Any
     pixels: Pixels
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tokenizer = self.processor.tokenizer
@@ -89,6 +94,8 @@ class Prompter:
         """
         self._check_words(conversation)
         text = self._written(conversation)
+        if conversation.thinking is False:
+            text = _closed(text)
         text += self._begun(conversation)
         images = tuple(
             self.pixels.ready(image) if ready else checked(image) for image in conversation.images
@@ -126,7 +133,12 @@ class Prompter:
         Raises:
             ModelError: It takes none of them, or has no place for the tools.
         """
-        options: dict[str, Any] = {"add_generation_prompt": True}
+        options: dict[str, Any] = {"add_generation_prompt": True, **self.template_kwargs}
+        if conversation.thinking is not None:
+            # Families call it one or the other.
+            for name in ("enable_thinking", "thinking"):
+                if re.search(rf"\b{name}\b", str(self._template())):
+                    options.setdefault(name, conversation.thinking)
         if conversation.tools:
             options["tools"] = [dict(tool) for tool in conversation.tools]
         refused: list[str] = []
@@ -156,7 +168,11 @@ class Prompter:
 
     def _forms(self, conversation: Conversation) -> Iterable[Sequence[_Row]]:
         """The conversation as it is, then with what templates may not take moved or joined."""
-        plain = [_plain(message) for message in conversation.messages]
+        tokens = control_tokens_of(self.processor.tokenizer)
+        written = [_plain(message, tokens) for message in conversation.messages]
+        plain = [_for_users(row) for row in written]
+        if plain != written:
+            yield written
         merged = _merged(plain)
         yield plain
         if merged != plain:
@@ -197,7 +213,11 @@ class Prompter:
             return "".join(part for part in parts if isinstance(part, str))
         # How the template marks an image is seen between two words of a turn made for it.
         before, after = ({"type": "text", "text": word} for word in ("FORE", "AFT"))
-        shown = self._rendered([{"role": "user", "content": [before, {"type": "image"}, after]}])
+        turn = {"role": "user", "content": [before, {"type": "image"}, after]}
+        try:
+            shown = self._rendered([turn])
+        except (TemplateError, TypeError):  # it takes strings alone
+            shown = ""
         mark = shown.partition("FORE")[2].partition("AFT")[0]
         if not mark.strip():
             raise ModelError(
@@ -239,13 +259,55 @@ class Prompter:
         return inputs, [int(n) for n in inputs["attention_mask"].sum(dim=1)]
 
 
-def _plain(message: Message) -> _Row:
-    """A message as chat templates read it. Images are only marked; none is handed over."""
+def _closed(text: str) -> str:
+    """A prompt without the reasoning block that its template opened at the end."""
+    opened = text.rstrip()
+    return f"{opened}\n\n</think>\n\n" if opened.endswith("<think>") else text
+
+
+def _plain(message: Message, tokens: Sequence[str] = ()) -> _Row:
+    """A message as chat templates read it. Images are only marked; none is handed over.
+
+    Control tokens are broken up in all but the assistant's own words.
+    """
+    own = message.role == "assistant"
     content = [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+        {"type": "text", "text": part if own else neutral(part, tokens)}
+        if isinstance(part, str)
+        else {"type": "image"}
         for part in message.content
     ]
-    return {"role": message.role, "content": content}
+    row: _Row = {"role": message.role, "content": content}
+    if message.call_id:
+        row["tool_call_id"] = message.call_id
+    if message.reasoning:
+        row["reasoning_content"] = message.reasoning
+    if message.calls:
+        row["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": dict(call.arguments)},
+            }
+            for call in message.calls
+        ]
+    return row
+
+
+def _for_users(row: _Row) -> _Row:
+    """A row in the words of templates that know neither tool turns nor fields for calls."""
+    content = list(row["content"])
+    if row["role"] == "tool":
+        before, after = ("<tool_response>\n", "\n</tool_response>")
+        content = [{"type": "text", "text": before}, *content, {"type": "text", "text": after}]
+        return {"role": "user", "content": content}
+    if "tool_calls" in row or "reasoning_content" in row:
+        if thought := row.get("reasoning_content"):
+            content = [{"type": "text", "text": f"<think>{thought}</think>"}, *content]
+        for call in row.get("tool_calls", ()):
+            said = json.dumps(call["function"], ensure_ascii=False)
+            content.append({"type": "text", "text": f"\n<tool_call>\n{said}\n</tool_call>"})
+    return {"role": row["role"], "content": content}
 
 
 def _merged(rows: Sequence[_Row]) -> list[_Row]:

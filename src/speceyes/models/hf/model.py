@@ -8,7 +8,7 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Literal, final
 
@@ -100,6 +100,7 @@ class HFModel:
         compile: Decode with `torch.compile`, on CUDA in CUDA graphs, over a few fixed shapes.
             The first step of each shape takes 10 s to a minute; pays where many queries follow.
             Without effect where rows are not driven by tokens.
+        template_kwargs: Arguments of the chat template, such as `{"enable_thinking": False}`.
 
     Raises:
         ConfigError: The processor lacks a part, max_batch is below 1 or cache_bytes below 0.
@@ -123,6 +124,7 @@ class HFModel:
         cache_bytes: int | None = None,
         reference: bool = False,
         compile: bool = False,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         if cache_bytes is not None and cache_bytes < 0:
             raise ConfigError(f"cache_bytes={cache_bytes}; it must be 0 (off) or more")
@@ -142,7 +144,7 @@ class HFModel:
         on_cuda = model.device.type == "cuda"
         self._device = Device(self._name, model.device, max_batch)
         self._pixels = pixels_of(processor.image_processor)
-        self._prompter = Prompter(processor, self._pixels)
+        self._prompter = Prompter(processor, self._pixels, dict(template_kwargs or {}))
         self._pad_id: int = processor.tokenizer.pad_token_id
         self._detokenizer = Detokenizer(processor.tokenizer, end_ids(model, processor.tokenizer))
         config = model.config.get_text_config()
@@ -174,6 +176,7 @@ class HFModel:
         cache_bytes: int | None = None,
         compile: bool = False,
         name: str | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
         trust_remote_code: bool = False,
@@ -193,6 +196,7 @@ class HFModel:
             compile: See `HFModel`.
             name: Names the model in results and calibrations; default: the id, or the
                 directory's last part.
+            template_kwargs: See `HFModel`.
             revision: Branch, tag or commit on the Hub.
             local_files_only: Never download.
             trust_remote_code: Run code that comes with the checkpoint. Off by default: it can
@@ -222,6 +226,7 @@ class HFModel:
             max_batch=max_batch,
             cache_bytes=cache_bytes,
             compile=compile,
+            template_kwargs=template_kwargs,
         )
 
     def _made_encoder(self) -> tuple[PromptEncoder | None, str]:
@@ -335,6 +340,7 @@ class HFModel:
             cache_bytes=cache_bytes,
             reference=reference,
             compile=self._compiled is not None if compile is None else compile,
+            template_kwargs=self._prompter.template_kwargs,
         )
         # Passes of one set of weights get in each other's way: it keeps positions.
         other._device.lock = self._device.lock

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from speceyes.control_tokens import neutral
 from speceyes.errors import ModelError
 from speceyes.models.openai.image_urls import ImageUrls
 from speceyes.types import Conversation, Image, Message, Sampling
@@ -154,8 +156,24 @@ def _sampling_fields(sampling: Sampling, capabilities: EngineCapabilities) -> di
 def _message(message: Message, image_urls: ImageUrls) -> dict[str, Any]:
     made: dict[str, Any] = {
         "role": message.role,
-        "content": _content(message.content, image_urls),
+        "content": _content(
+            message.content
+            if message.role == "assistant"
+            else tuple(neutral(p) if isinstance(p, str) else p for p in message.content),
+            image_urls,
+        ),
     }
+    if message.reasoning:
+        made["reasoning_content"] = message.reasoning
+    if message.calls:
+        made["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.dumps(dict(call.arguments))},
+            }
+            for call in message.calls
+        ]
     if message.call_id:
         made["tool_call_id"] = message.call_id
     return made

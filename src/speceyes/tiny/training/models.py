@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from speceyes import prompts
-from speceyes.dialects.deepeyes import DeepEyesDialect
+from speceyes.dialects.deepeyes import SpecEyesDialect
 from speceyes.tiny import scenes
 from speceyes.tools.zoom import Zoom
 from speceyes.types import Query
@@ -85,7 +85,7 @@ SMALL_SIZE = Size(80, 10, 64, 4, 4, 2, 176, 64, 3, 4, (1,))
 def system_text() -> str:
     """The large model's system prompt: the dialect's, with the zoom tool."""
     query = Query("?", (PILImage.new("RGB", (8, 8)),))
-    return DeepEyesDialect().open(query, (Zoom(),)).messages[0].text
+    return SpecEyesDialect().open(query, (Zoom(),)).messages[0].text
 
 
 def phrase_tokens() -> list[str]:
@@ -205,6 +205,7 @@ def build_model(
     """An untrained model of that size."""
     ids = {t: tokenizer.convert_tokens_to_ids(t) for t in SPECIAL}
     config = Qwen3VLConfig(
+        speceyes_dialect="speceyes",
         text_config={
             "vocab_size": (len(tokenizer) + 7) // 8 * 8,
             "hidden_size": size.hidden,

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from PIL import Image as PILImage
 
 from speceyes import prompts
-from speceyes.dialects.deepeyes import DeepEyesDialect
+from speceyes.dialects.deepeyes import SpecEyesDialect
 from speceyes.tiny.scenes import Look, Question
 from speceyes.tiny.training.models import END
 from speceyes.tools.zoom import Zoom
@@ -48,7 +48,7 @@ class Transcript:
 
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
 _BLANK: Image = PILImage.new("RGB", (8, 8))
-_DIALECT = DeepEyesDialect()
+_DIALECT = SpecEyesDialect()
 _TOOLS = (Zoom(),)
 
 

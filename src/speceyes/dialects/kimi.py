@@ -1,0 +1,124 @@
+"""Kimi K2 and K2.5 to 2.7: calls between tokens of their own, each with an id.
+
+Facts from the family's chat templates (moonshotai): `<|tool_call_begin|>functions.name:0`,
+`<|tool_call_argument_begin|>`, JSON, `<|tool_call_end|>`; a result is a turn of the role "tool"
+that says "## Return of" the id; reasoning and calls are fields of a message, which the template
+writes. Where those tokens are dropped in decoding, id and JSON stand bare. Boxes from 0 to 1000 are
+not verified.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from speceyes.dialects._json_call import call_of, read_json, written
+from speceyes.dialects._native import NativeFamily
+from speceyes.dialects._turn import answer_in, refuse_foreign, spoken, thought_in
+from speceyes.dialects.profile import Profile
+from speceyes.errors import InputError, ParseError
+from speceyes.texts import Texts
+from speceyes.types import Conversation, Message, ToolCall, Turn
+
+_BEGIN, _ARGUMENTS, _END = (
+    "<|tool_call_begin|>",
+    "<|tool_call_argument_begin|>",
+    "<|tool_call_end|>",
+)
+_SECTION = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
+_ID = re.compile(r"(?:functions\.)?([A-Za-z_][\w.-]{0,199}?)(?::([0-9]{1,6}))?")
+_BARE = re.compile(r"functions\.[A-Za-z_][\w.-]{0,199}:[0-9]{1,6}[ \t\n]{0,9}(?=\{)")
+
+PROFILE = Profile(
+    scale=1000.0,
+    max_steps=12,
+    max_tokens=32_768,
+    temperature=1.0,
+    top_p=0.95,
+    stop=("<|tool_calls_section_end|>", "</answer>"),
+    results="tool",
+    tools=("zoom",),
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class KimiDialect(NativeFamily):
+    """Kimi K2, K2-Thinking and K2.5 to 2.7.
+
+    Example:
+        >>> said = '<|tool_call_begin|>functions.zoom:0<|tool_call_argument_begin|>{"a": 1}'
+        >>> KimiDialect().parse(said).calls[0].id
+        'functions.zoom:0'
+    """
+
+    own: ClassVar[Texts] = Texts(observation="{result}{again}").over(NativeFamily.own)
+
+    profile: Profile = PROFILE
+    name: str = "kimi"
+
+    def parse(self, text: str) -> Turn:
+        """The turn's answer in tags, else its calls, else its text as the answer.
+
+        Raises:
+            ParseError: It is blank, or a call can't be read.
+        """
+        thought, said = thought_in(text, _SECTION[0], _BEGIN), spoken(text)
+        answer = answer_in(said)
+        if answer is not None:
+            return Turn(answer=answer, thought=thought)
+        if found := _calls(said):
+            return Turn(calls=found, thought=thought)
+        plain = said.strip()
+        if not plain or "<think>" in plain or "</think>" in plain:
+            raise ParseError("neither a call nor an answer was found")
+        refuse_foreign(plain)
+        return Turn(answer=plain, thought=thought, plain=True)
+
+    def render_call(self, call: ToolCall) -> str:
+        """The call between its tokens, in a section of its own.
+
+        Raises:
+            InputError: The tool's name can't stand in an id.
+        """
+        identity = call.id or f"functions.{call.name}:0"
+        found = _ID.fullmatch(identity)
+        if found is None or found[1] != call.name:
+            raise InputError(f"{identity[:60]!r} can't be the id of a call of {call.name[:40]!r}")
+        body = written(dict(call.arguments))
+        return f"{_SECTION[0]}{_BEGIN}{identity}{_ARGUMENTS}{body}{_END}{_SECTION[1]}"
+
+    def _said(self, text: str, before: Conversation) -> Message:
+        try:
+            turn = self.parse(text)
+        except ParseError:
+            return Message("assistant", (self._kept(text),))
+        content = spoken(text).partition(_SECTION[0])[0].partition(_BEGIN)[0]
+        if bare := _BARE.search(content):
+            content = content[: bare.start()]
+        kept = turn.thought if self.profile.keep_reasoning else ""
+        return Message("assistant", (content.strip(),), reasoning=kept, calls=turn.calls)
+
+
+def _calls(said: str) -> tuple[ToolCall, ...]:
+    if _BEGIN in said:
+        bodies = [part.partition(_END)[0] for part in said.split(_BEGIN)[1:]]
+        return tuple(_call(*body.partition(_ARGUMENTS)[::2]) for body in bodies)
+    if _SECTION[0] in said:
+        raise ParseError(f"a section of calls has no {_BEGIN}")
+    starts = list(_BARE.finditer(said))
+    ends = [*(start.start() for start in starts[1:]), len(said)][: len(starts)]
+    return tuple(
+        _call(start[0], said[start.end() : end]) for start, end in zip(starts, ends, strict=True)
+    )
+
+
+def _call(identity: str, arguments: str) -> ToolCall:
+    identity = identity.strip()
+    found = _ID.fullmatch(identity)
+    if found is None:
+        raise ParseError(f"{identity[:60]!r} is not the id of a call, such as functions.name:0")
+    data = read_json(arguments) if arguments.strip() else {}
+    made = call_of({"name": found[1], "arguments": data}, arguments or identity)
+    return ToolCall(made.name, made.arguments, made.raw, identity)

@@ -1,0 +1,213 @@
+"""How a checkpoint is driven: coordinates, sizes, turns, sampling. Data beside each parser."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+from PIL import Image as PILImage
+
+from speceyes.errors import ConfigError
+from speceyes.protocols import Dialect
+from speceyes.texts import read_settings
+from speceyes.types import Image, Sampling
+
+Pixels = tuple[int, int]
+"""Fewest and most pixels of an image, width times height."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The numbers that a checkpoint was trained and evaluated with.
+
+    Args:
+        scale: Boxes run from 0 to this across an image's width and height; None for pixels of
+            the image as the model sees it.
+        rounding: What becomes of a box's edges in pixels of the image that is cropped: "nearest",
+            "down" (towards 0) or "outward" (left and top down, right and bottom up); None leaves
+            it to the tool.
+        margin: Added around a box, as a part of the image's width and height.
+        grow: A box is made so many times as wide and high around its centre, within the image.
+        min_box: Boxes with a side of so many pixels or fewer, in the dialect's space, are refused.
+        image_pixels: The question's images as the model should see them; None if unknown. The
+            model's image processor does the resizing: a model with other limits is reported.
+        crop_pixels: What tools return is resized into these before it is shown, up as well as
+            down; None shows it as it is.
+        crop_scale: What tools return is first enlarged by this.
+        image_scale: The question's images are shown at this part of their width and height.
+        factor: Sides of what is resized are multiples of this.
+        handed: What tools and code get: the images themselves, or as the model sees them.
+        code_images: Which of them code gets: "all", or those of the "question".
+        first_image: The number of the first image.
+        max_steps: Most turns, the answer's included.
+        max_tokens: Most new tokens a turn.
+        max_calls: Most calls of a turn that are run.
+        temperature: Of the agent's turns; 0 is greedy.
+        top_p: See `Sampling.top_p`.
+        top_k: See `Sampling.sample_top_k`.
+        presence_penalty: See `Sampling.presence_penalty`.
+        repetition_penalty: See `Sampling.repetition_penalty`; None for the checkpoint's own.
+        stop: Strings that end a turn.
+        stop_after: They count only behind this, once reasoning has begun.
+        keep_reasoning: Whether a turn's reasoning stays in the conversation. Templates of
+            thinking models drop what they should by themselves.
+        results: Where results come back: in a "user" turn, in the "assistant" turn that goes on
+            behind them, or in turns of the role "tool".
+        errors: Where a result that is only an error stands: "tagged" like any other, or "bare".
+        tools: Names of built-in tools that the checkpoint was trained with.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
+
+    scale: float | None = None
+    rounding: Literal["nearest", "down", "outward"] | None = None
+    margin: float = 0.0
+    grow: float = 1.0
+    min_box: float = 0.0
+    image_pixels: Pixels | None = None
+    crop_pixels: Pixels | None = None
+    crop_scale: float = 1.0
+    image_scale: float = 1.0
+    factor: int = 28
+    handed: Literal["original", "seen"] = "original"
+    code_images: Literal["all", "question"] = "all"
+    first_image: int = 0
+    max_steps: int = 6
+    max_tokens: int = 512
+    max_calls: int = 16
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    presence_penalty: float = 0.0
+    repetition_penalty: float | None = None
+    stop: tuple[str, ...] = ("</tool_call>", "</answer>")
+    stop_after: str = "</think>"
+    keep_reasoning: bool = True
+    results: Literal["user", "assistant", "tool"] = "user"
+    errors: Literal["tagged", "bare"] = "tagged"
+    tools: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("stop", "tools", "image_pixels", "crop_pixels"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("max_steps", "max_tokens", "max_calls", "factor"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name}={value!r}; it must be a whole number, at least 1")
+        for name, low, strict in (
+            ("scale", 0, True),
+            ("grow", 0, True),
+            ("crop_scale", 0, True),
+            ("image_scale", 0, True),
+            ("min_box", 0, False),
+            ("margin", 0, False),
+        ):
+            value = getattr(self, name)
+            if value is None and name == "scale":
+                continue
+            if not (math.isfinite(value) and (value > low if strict else value >= low)):
+                raise ConfigError(f"{name}={value}; it must be finite and positive")
+        if self.margin >= 1:
+            raise ConfigError(f"margin={self.margin}; it must be a part of the image, below 1")
+        for name, allowed in (
+            ("rounding", (None, "nearest", "down", "outward")),
+            ("handed", ("original", "seen")),
+            ("code_images", ("all", "question")),
+            ("results", ("user", "assistant", "tool")),
+            ("errors", ("tagged", "bare")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}={getattr(self, name)!r}; it must be one of {allowed}")
+        for name in ("image_pixels", "crop_pixels"):
+            limits = getattr(self, name)
+            if limits is not None and not (len(limits) == 2 and 0 < limits[0] <= limits[1]):
+                raise ConfigError(f"{name}={limits}; it must be (fewest, most) pixels")
+        self.sampling()
+
+    def sampling(self) -> Sampling:
+        """What a turn of the agent asks of a model."""
+        return Sampling(
+            max_tokens=self.max_tokens,
+            stop=self.stop,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            sample_top_k=self.top_k,
+            presence_penalty=self.presence_penalty,
+            repetition_penalty=self.repetition_penalty,
+            stop_after=self.stop_after,
+        )
+
+    def first(self, image: Image) -> Image:
+        """A question's image as it is shown."""
+        return _scaled(image, self.image_scale)
+
+    def crop(self, image: Image) -> Image:
+        """An image from a tool as it is shown: enlarged, and resized into `crop_pixels`."""
+        image = _scaled(image, self.crop_scale)
+        if self.crop_pixels is None:
+            return image
+        size = fitted(image.size, self.crop_pixels, self.factor)
+        return image if size == image.size else image.resize(size, PILImage.Resampling.BICUBIC)
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str], base: Profile | None = None) -> Profile:
+        """A profile from a TOML or JSON file that has any of the names above.
+
+        Args:
+            file: The file.
+            base: What the others are taken from.
+
+        Raises:
+            ConfigError: The file can't be read, or has a wrong name or value in it.
+        """
+        names = [one.name for one in dataclasses.fields(cls)]
+        found: dict[str, Any] = read_settings(file, names, "profile")
+        for name in ("scale", "rounding", "image_pixels", "crop_pixels", "repetition_penalty"):
+            if found.get(name) == "none":  # TOML has no null
+                found[name] = None
+        try:
+            return dataclasses.replace(base or cls(), **found)
+        except (TypeError, ValueError) as exc:
+            raise ConfigError(f"profile file {os.fspath(file)}: {exc}") from exc
+
+
+def profile_of(dialect: Dialect) -> Profile:
+    """A dialect's profile; for an object without one, the defaults with its stop strings."""
+    own = getattr(dialect, "profile", None)
+    return own if isinstance(own, Profile) else Profile(stop=tuple(dialect.stop), stop_after="")
+
+
+def fitted(size: tuple[int, int], limits: Pixels, factor: int) -> tuple[int, int]:
+    """A size near to one, in multiples of `factor`, its area within limits where that can be.
+
+    Example:
+        >>> fitted((50, 50), (40_000, 2_000_000), 28)
+        (224, 224)
+    """
+    width, height = size
+    fewest, most = limits
+
+    def near(value: float) -> int:
+        return max(factor, round(value / factor) * factor)
+
+    w, h = near(width), near(height)
+    if w * h > most:
+        by = math.sqrt(width * height / most)
+        w, h = (max(factor, math.floor(side / by / factor) * factor) for side in size)
+    elif w * h < fewest:
+        by = math.sqrt(fewest / (width * height))
+        w, h = (math.ceil(side * by / factor) * factor for side in size)
+    return w, h
+
+
+def _scaled(image: Image, by: float) -> Image:
+    if by == 1:
+        return image
+    size = max(1, int(image.width * by)), max(1, int(image.height * by))
+    return image.resize(size, PILImage.Resampling.LANCZOS)
