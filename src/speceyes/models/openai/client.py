@@ -47,6 +47,8 @@ _RETRIED = frozenset({429, 500, 502, 503, 504})
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _CONNECT_S = 10.0
 """Seconds that opening a connection may take."""
+_IDLE_S = 60.0
+"""Seconds that an idle connection is kept; most engines close it earlier, which is noticed."""
 _closers: set[asyncio.Task[None]] = set()
 """Tasks that close connections as their loops end; a loop alone doesn't keep its tasks alive."""
 
@@ -183,7 +185,9 @@ class EngineClient:
                 proxy=self._proxy,
                 verify=ssl.create_default_context(),
                 timeout=httpx.Timeout(None, connect=min(_CONNECT_S, self._timeout_s)),
-                limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
+                limits=httpx.Limits(
+                    max_connections=most, max_keepalive_connections=most, keepalive_expiry=_IDLE_S
+                ),
             )
             self._owner, self._slots = loop, asyncio.Semaphore(most)
             closer = loop.create_task(_close_at_end(self._http))

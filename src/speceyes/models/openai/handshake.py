@@ -25,16 +25,19 @@ def identify(client: EngineClient, model: str | None, engine: Engine) -> tuple[s
     Raises:
         ConfigError: It can't be reached, or doesn't serve the model.
     """
+    hint = "(pass model= and engine= to do without its list)"
     try:
         listed = client.submit(client.call("/models")).result()
-        served = {str(entry["id"]): str(entry.get("owned_by")) for entry in listed["data"]}
-    except (ModelError, LookupError, TypeError, AttributeError) as exc:
+    except ModelError as exc:
         hidden = isinstance(exc, EngineRefusal) and exc.status in (404, 405, 501)
         if model is not None and hidden:
             logger.warning("%s lists no models: taken for a plain engine", client.url)
             return model, "openai" if engine == "auto" else engine
-        why = with_notes(exc) if isinstance(exc, ModelError) else "its list of models is malformed"
-        raise ConfigError(f"{why} (pass model= and engine= to do without its list)") from exc
+        raise ConfigError(f"{with_notes(exc)} {hint}") from exc
+    try:
+        served = {str(entry["id"]): str(entry.get("owned_by")) for entry in listed["data"]}
+    except (LookupError, TypeError, AttributeError) as exc:
+        raise ConfigError(f"{client.url}: its list of models is malformed {hint}") from exc
     if model is None:
         if len(served) != 1:
             raise ConfigError(
