@@ -52,3 +52,11 @@ def test_puzzles_are_a_benchmark() -> None:
     assert [s.query.id for s in loaded.samples] == [s.query.id for s in loaded.samples]
     assert len(loaded.samples) == 3 and all(s.answer for s in loaded.samples)
     assert {arms.arm(f"transfer-{by}-50").words for by in ("last", "likeliest", "random")} == {True}
+
+
+def test_heads_that_cannot_be_read_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--out", str(tmp_path), "--threshold", "0.9", "--calibration-share", "0"]
+    code = main(["eval", "puzzles", "--limit", "1", "--heads", "2,1", "--quiet", *asked])
+    assert code == 2 and "--heads '2,1'" in capsys.readouterr().err

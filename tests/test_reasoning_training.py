@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from speceyes import prompts, tiny
-from speceyes.strategies import questions
+from speceyes.strategies import Selector, questions
 from speceyes.tiny import puzzles
-from speceyes.tiny.training import reasoning
+from speceyes.tiny.training import reasoning, reasoning_lessons, reasoning_report
 from speceyes.tiny.training.lessons import view_of
 from speceyes.tiny.training.models import END, build_model
 from speceyes.tiny.training.train import to_patches
 from speceyes.tiny.training.transcripts import chat_text
+from speceyes.types import Completion
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +33,17 @@ def test_what_is_told_is_what_the_strategies_ask(trainer: reasoning.Trainer) -> 
     [item] = puzzles.questions("train", 1)
     thought = " ".join(solution.reasoning)
     for told, asked in (
-        (reasoning.told_short(puzzle, solution), questions.short(item.query)),
-        (reasoning.told_reasoning(puzzle, solution), questions.reasoning(item.query)),
+        (reasoning_lessons.told_short(puzzle, solution), questions.short(item.query)),
+        (reasoning_lessons.told_reasoning(puzzle, solution), questions.reasoning(item.query)),
         (
-            reasoning.told_noted(puzzle, solution, "a note", "right"),
+            reasoning_lessons.told_noted(puzzle, solution, "a note", "right"),
             questions.noted(item.query, "a note"),
         ),
     ):
         assert told.pieces[0][0] == chat_text(asked) and told.pieces[-1][0].endswith(END)
-    given, said, lead, _ = (text for text, _ in reasoning.told_reasoning(puzzle, solution).pieces)
+    given, said, lead, _ = (
+        text for text, _ in reasoning_lessons.told_reasoning(puzzle, solution).pieces
+    )
     begun = questions.concluding(item.query, thought)
     assert said + lead == begun.prefill and given == chat_text(questions.reasoning(item.query))
     # The tokens of the parts are those of the whole, or generation would leave what was trained.
@@ -116,3 +119,25 @@ def test_notes_are_right_partly_wrong_or_about_something_else(trainer: reasoning
         whole = " ".join(solution.reasoning)
         assert notes == whole if kind == "right" else notes != whole
     assert set(kinds) == {"right", "part", "wrong", "other"} and min(kinds.values()) > 10
+
+
+def test_the_threshold_is_the_lowest_at_which_agreement_is_right_often_enough() -> None:
+    large, small = [9.0, 8.0, 3.0, 5.0, 1.0], [7.0, 9.0, 9.0, 4.0, 9.0]
+    right = [True, True, False, True, True]
+    choose = reasoning_report.choose_threshold
+    assert choose(large, small, right, target=1.0) == 4.0  # down to the one before the wrong one
+    assert choose(large, small, right, target=0.8) == 1.0
+    assert choose(large, small, [False] * 5) == float("inf") == choose([], [], [])
+
+
+def test_attention_is_drawn_beside_the_picture() -> None:
+    [item] = puzzles.questions("heldout", 1)
+    said = Completion("Row 1: red bar.", (1, 2, 3), tokens=("Row 1:", " red", " bar."))
+    weights = np.zeros((1, 1, 3), np.float32)
+    weights[0, 0, 1] = 0.9
+    way = reasoning_report.Way(item.query, item.answer, said, said, said, weights, "red", "red")
+    sheet = reasoning_report.draw_attention(
+        item.query.images[0], way, Selector("attended", share=0.4)
+    )
+    reds = np.all(np.asarray(sheet) == (255, 105, 105), axis=-1)
+    assert reds[:, 340:].any() and not reds[40:].any()  # the attended word, in the first line

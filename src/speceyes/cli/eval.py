@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "specreason, deep and cascade; in words alone large-short, large-reasoning, small-short, "
         "small-reasoning, transfer, transfer-two-stage, transfer-likely, transfer-sure and "
         "transfer-SELECTOR-PERCENT, such as transfer-attended-50; default: %(default)s",
+    )
+    one.add_argument(
+        "--heads",
+        metavar="LIST",
+        help="the small model's attention heads for transfer-attended, as layer.head with commas, "
+        "such as 2.1,3.0; default: all",
     )
     one.add_argument(
         "--without-tools",
@@ -222,6 +229,16 @@ def _numbers(text: str | None) -> tuple[int, ...]:
         ) from exc
 
 
+def _heads(text: str | None) -> tuple[tuple[int, int], ...]:
+    """Layers and heads, counted from 0."""
+    found = [
+        re.fullmatch(r"(\d+)\.(\d+)", part.strip()) for part in (text or "").split(",") if part
+    ]
+    if None in found:
+        raise ConfigError(f"--heads {text!r}; it must be layer.head with commas, such as 2.1,3.0")
+    return tuple((int(one[1]), int(one[2])) for one in found if one is not None)
+
+
 def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
     """Models, loaded, with their settings; and what the manifest says of them."""
     from speceyes import tiny
@@ -262,6 +279,7 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
         draft_tokens=options.draft_tokens,
         parity=options.parity,
         without_tools=options.without_tools,
+        heads=_heads(options.heads),
         looker=None if looker is None else models.load_model(looker, options.device),
     )
     loaded = [("large", large, names[0]), ("small", small, names[1])]

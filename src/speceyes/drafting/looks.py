@@ -34,14 +34,14 @@ from speceyes.types import (
 Seen = tuple[Image, ...]
 
 _NUMBERS: Final = re.compile(r"\[\s*(?=\d)")
-"""Where the numbers of a box begin in a JSON call."""
+"""Beginning of a box's numbers in a JSON call."""
 _LEAST: Final = 0.01
 """The least probability of another first number for a box to be proposed with it."""
 
 
 @final
 class Looks:
-    """What a model wants to look at, query by query.
+    """Looks that a model asks for, query by query.
 
     Args:
         model: The small model, speaking `dialect`.
@@ -90,7 +90,7 @@ class Looks:
         )
 
     def __call__(self, queries: Sequence[Query]) -> list[tuple[Seen, ...]]:
-        """What is worth showing beside the images of each query, in order: each image that the
+        """Images worth showing beside those of each query, in order: each image that the
         first turn asked for, and after every later turn all that was seen so far. Empty where the
         model asked for nothing, or failed.
         """
@@ -241,5 +241,5 @@ class _Looker:
 
 
 def _other(text: str, taken: str) -> bool:
-    """Whether a box that begins with this number isn't the one that was taken."""
+    """True where a box that begins with this number isn't the one that was taken."""
     return text.isdecimal() and not taken.startswith(text)

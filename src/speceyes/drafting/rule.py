@@ -1,4 +1,4 @@
-"""When a deeper draft is worth its cost.
+"""Rule for deeper drafts: those that are worth their cost.
 
 A draft that the gate accepts is done. One that it would reject costs L_agent seconds of the agent,
 unless a deeper draft, for c_1 seconds more, is accepted. With p(S) the chance of that at the
@@ -149,7 +149,7 @@ class DepthRule:
         return self.chances[at] * self.agent_s - self.extra_s
 
     def __call__(self, draft: Completion) -> bool:
-        """Whether a draft at depth 0 should go deeper; one that failed shouldn't."""
+        """True where a draft at depth 0 should go deeper; one that failed shouldn't."""
         if draft.error is not None:
             return False
         verdict = self.gate(draft)

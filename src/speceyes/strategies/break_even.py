@@ -1,5 +1,7 @@
-"""When handing reasoning over pays: the small model's reasoning and the large one's reading of it
-must cost less than the tokens that the large model then need not decode.
+"""Break-even of handing reasoning over.
+
+The small model's reasoning and the large one's reading of it must cost less than the tokens that
+the large model then need not decode.
 
     N_S d_S + N_key r_L + N'_L d_L  <  N_L d_L
 
@@ -27,7 +29,7 @@ _FILLER = " The thing is on the left of the other one, so it was looked at first
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What one more token costs a model, one query at a time.
+    """Cost of one more token of a model, one query at a time.
 
     Args:
         read: Seconds for a prompt token.
@@ -64,7 +66,7 @@ class BreakEven:
 
     @property
     def pays(self) -> bool:
-        """Whether the transfer is cheaper."""
+        """True where the transfer is cheaper."""
         return self.transferred < self.alone
 
 

@@ -164,7 +164,7 @@ def _place(draft: Completion) -> int | None:
 
 
 def _usable(draft: Completion, verdict: Verdict) -> bool:
-    """Whether a draft is an answer; an accepted one of nothing is none."""
+    """True where a draft is an answer; an accepted one of nothing is none."""
     return verdict.accepted and draft.error is None and bool(draft.text.strip())
 
 

@@ -54,7 +54,7 @@ class TellsAttention(Protocol):
 
     @property
     def tells_attention(self) -> bool:
-        """Whether `attended` works."""
+        """True where `attended` works."""
         ...
 
     def attended(
@@ -194,7 +194,7 @@ class ReasoningTransfer:
         self._long = Sampling(max_tokens=reason_tokens, top_k=likely_k, token_texts=True)
         self._lock = threading.Lock()
         self.transferred = Transferred()
-        """What came of all queries so far."""
+        """Counts of all queries so far."""
 
     def __call__(self, queries: Iterable[Any]) -> list[Result]:
         """One result a query, in order; a query is what `SpecPipeline` takes as one."""
@@ -275,7 +275,7 @@ class ReasoningTransfer:
             one.notes, one.kept, one.written = self.selector.select(one.reasoning, weights)
 
     def _attention(self, able: Sequence[_Asked]) -> list[Weights | None]:
-        """What the small model, about to answer, attends to in each reasoning."""
+        """The small model's attention, about to answer, over each reasoning."""
         none: list[Weights | None] = [None] * len(able)
         if self.selector.by != "attended" or not able:
             return none
@@ -322,7 +322,7 @@ class _Asked:
     settled: bool = False
     reasoning: Completion | None = None
     notes: str = ""
-    """What of the reasoning is handed over."""
+    """The part of the reasoning that is handed over."""
     kept: int = 0
     written: int = 0
     second: Completion | None = None

@@ -67,7 +67,7 @@ def _is_digit(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What came of the steps so far.
+    """Counts of the steps so far.
 
     Args:
         proposed: Turns that the small model wrote.
@@ -154,7 +154,7 @@ class SpecReason:
 
     @property
     def steps(self) -> Steps:
-        """What came of all steps so far."""
+        """Counts of all steps so far."""
         return self._model.steps
 
 
@@ -184,7 +184,7 @@ class _Proposing:
         return self._large.seen_size(image)
 
     def _placed(self, conversation: Conversation, turn: str) -> bool:
-        """Whether the small model's boxes, if the turn has any, mean what the large one's would."""
+        """True where the turn has no boxes, or both models see the images at one size."""
         if all(self._large.seen_size(i) == self._small.seen_size(i) for i in conversation.images):
             return True
         assert self.dialect is not None
@@ -235,7 +235,7 @@ class _Proposing:
 
 
 def _scoring(conversation: Conversation, turn: str) -> Conversation:
-    """What the large model is asked about a turn."""
+    """The large model's question about a turn."""
     said = Message("assistant", (*conversation.begun, turn))
     bare = dataclasses.replace(conversation, prefill="")
     return bare.then(said, Message("user", (prompts.STEP_SCORE,)))

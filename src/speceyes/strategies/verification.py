@@ -28,7 +28,7 @@ class TellsLikelihoods(Protocol):
 
 
 def same_words(query: Query, one: str, other: str) -> bool:
-    """Whether two short answers say the same, but for case, articles and punctuation.
+    """True where two short answers say the same, but for case, articles and punctuation.
 
     Example:
         >>> from PIL import Image
@@ -41,12 +41,12 @@ def same_words(query: Query, one: str, other: str) -> bool:
 
 
 def answered(said: Completion) -> bool:
-    """Whether it is an answer: complete, without error, and not blank."""
+    """True for an answer: complete, without error, and not blank."""
     return said.error is None and said.finish == "stop" and bool(said.text.strip())
 
 
 def alike(agrees: Agrees, query: Query, one: str, other: str) -> bool:
-    """Whether two answers agree; what can't be compared doesn't."""
+    """True where two answers agree; those that can't be compared don't."""
     try:
         return bool(agrees(query, one, other))
     except Exception:  # noqa: BLE001 - a user's rule may fail on any text
@@ -56,5 +56,5 @@ def alike(agrees: Agrees, query: Query, one: str, other: str) -> bool:
 def both_sure(
     gates: tuple[SeparabilityGate, SeparabilityGate], large: Completion, small: Completion
 ) -> bool:
-    """Whether the large model's and the small model's answer each pass their gate."""
+    """True where the large model's and the small model's answer each pass their gate."""
     return gates[0](large).accepted and gates[1](small).accepted

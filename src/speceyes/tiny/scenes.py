@@ -63,8 +63,8 @@ KINDS: dict[str, float] = {
 """Kinds of questions with their shares."""
 
 NEED_TOOLS = ("card/shape", "card/position", "card/same")
-"""Where the judge is taught to ask for tools: the shape of a mark matters, or where it is. What
-else is asked of marks it lets through, and the gate has to catch what the draft can't read."""
+"""Kinds for which the judge is taught to ask for tools: the shape of a mark matters, or its place.
+Other questions about marks it lets through, and the gate has to catch what the draft can't read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ def look_at(name: str, thing: Shape | Card) -> Look:
 
 
 def _seen(thing: Shape, asked: str = "") -> str:
-    """What is said of a thing; where another colour was asked for, that it isn't that one."""
+    """Sentence about a thing; where another colour was asked for, that it isn't that one."""
     other = f" not {asked}" if asked not in ("", thing.colour) else ""
     return f"The {thing.shape} is {thing.colour}{other}."
 

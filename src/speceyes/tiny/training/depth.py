@@ -34,14 +34,14 @@ from speceyes.tools import Tools
 from speceyes.types import Completion, Query
 
 LOSS = 0.005
-"""How much accuracy, as a share of all questions, accepted drafts may lose on the calibration
+"""Accuracy, as a share of all questions, that accepted drafts may lose on the calibration
 split."""
 _Answerer = Callable[[Sequence[Query]], list[Completion]]
 
 
 @dataclass(frozen=True, slots=True)
 class Drafts:
-    """What one drafter gave.
+    """Drafts of one drafter.
 
     Args:
         drafts: One a question.
@@ -96,7 +96,7 @@ def _light(query: Query) -> Query:
 
 
 def is_right(said: str, answer: str) -> bool:
-    """Whether a draft says the answer, whatever its case and full stop."""
+    """True where a draft says the answer, whatever its case and full stop."""
     return said.strip().rstrip(".").lower() == answer.lower()
 
 
@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _ruled(
     rule: DepthRule, once: Drafts, deep: Drafts, let: np.ndarray, draft_s: float
 ) -> dict[str, Any]:
-    """What the rule does on held-out questions, and the seconds that follow for a question."""
+    """Effects of the rule on held-out questions, and the seconds that follow for a question."""
     goes = np.array([rule(d) for d in once.drafts]) & let
     rejects = np.array([not rule.gate(d).accepted for d in once.drafts]) & let
     accepted = np.array([rule.gate(d).accepted for d in deep.drafts])

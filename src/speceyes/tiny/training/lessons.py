@@ -120,7 +120,7 @@ def _things(scene: Scene) -> list[Shape | Card]:
 
 
 def _named(scene: Scene, question: Question) -> list[Named]:
-    """What the question names."""
+    """The things that the question names."""
     found: list[Named] = []
     for one in _things(scene):
         row, column = scenes.cell(one)
@@ -139,7 +139,7 @@ def _named(scene: Scene, question: Question) -> list[Named]:
 
 
 def _named_in_findings(scene: Scene, question: Question) -> list[Named]:
-    """What the agent names of what it sees in its crops; places are those of the crop."""
+    """The things that the agent names in its crops; places are those of the crop."""
     found: list[Named] = []
     for number, look in enumerate(question.looks, start=1):
         said = question.findings[number].lower()

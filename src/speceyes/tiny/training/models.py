@@ -63,7 +63,7 @@ CHAT_TEMPLATE = """\
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a tiny model is. Lengths in units, `view` in pixels a side."""
+    """Size of a tiny model. Lengths in units, `view` in pixels a side."""
 
     view: int
     patch: int

@@ -41,7 +41,7 @@ from speceyes.tiny.training.models import (
 HEADS = (TOKENS, TOKENS, len(THINGS), 7, 7)
 """Classes of the throw-away head's linear part: row, column, thing, offsets across and down."""
 WORDS = (tuple(COLOURS), tuple(SHAPES))
-"""What it names in word vectors: the colour and the shape, or none."""
+"""Words that it names in word vectors: the colour and the shape, or none."""
 PROBED = 1
 """The decoder layer, from 0, after which a name in the question should know its thing."""
 

@@ -1,4 +1,4 @@
-"""What the tiny pair is taught to say: conversations as the library's phases hold them.
+"""Conversations that the tiny pair is taught, as the library's phases hold them.
 
 The texts come from the same dialect and prompts that the phases use, so that what is trained
 is what is asked. A transcript is a list of pieces of text, some of them to be learned.
@@ -74,7 +74,7 @@ def zoom_box(look: Look, view: int) -> tuple[int, int, int, int]:
 
 
 def region_of(look: Look, view: int) -> Region:
-    """What the box around a look shows, in fractions of the scene."""
+    """The region in the box around a look, in fractions of the scene."""
     left, top, right, bottom = zoom_box(look, view)
     return left / view, top / view, right / view, bottom / view
 

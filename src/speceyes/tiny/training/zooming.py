@@ -1,4 +1,4 @@
-"""What a drafter that may zoom is taught: to draft as before, to say where it would look, and to
+"""Lessons of a drafter that may zoom: to draft as before, to say where it would look, and to
 draft from the scene with a crop behind it.
 """
 
@@ -15,7 +15,7 @@ from speceyes.tiny.training import transcripts
 from speceyes.tiny.training.transcripts import Transcript
 
 Told = tuple[str, Transcript, Question]
-"""What reports call it, what is told, and the question with the looks whose crops are shown."""
+"""Name in reports, transcript, and the question with the looks whose crops are shown."""
 
 LOOKED: dict[str, float] = {
     "card/colour": 0.20,

@@ -1,0 +1,222 @@
+"""Settings and transcripts of a pair that reasons, by its own words.
+
+    python -m speceyes.tiny.training.reasoning_report --large DIR --small DIR --out DIR
+
+Chooses the small model's attention heads and the gates of both first answers on the calibration
+split (`settings.json`), and writes held-out transcripts with their pictures (`transcripts.md`), the
+attention over one reasoning drawn beside its picture. Accuracies are `speceyes eval`'s affair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as PILImage
+from PIL import ImageDraw, ImageFont
+
+from speceyes.isolation import generate_isolated
+from speceyes.models.hf import HFModel
+from speceyes.scoring.scores import combine, token_scores
+from speceyes.strategies import questions
+from speceyes.strategies.attention_heads import choose_heads, reason_for
+from speceyes.strategies.selection import Selector, Weights, tokens_of
+from speceyes.strategies.verification import same_words
+from speceyes.tiny import puzzles
+from speceyes.types import Completion, Image, Query, Sampling
+
+BATCH = 32
+TARGET = 0.99
+"""Least share of right answers among those that both gates let settle a query."""
+TOP_K = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A puzzle with all that was said about it.
+
+    Args:
+        query: The puzzle.
+        gold: The right answer.
+        large: The large model's answer at once.
+        small: The small model's answer at once.
+        reasoning: What the small model wrote.
+        attention: float32[layers, heads, n] over the reasoning's tokens.
+        notes: What was kept of it.
+        final: The large model's answer with the notes.
+    """
+
+    query: Query
+    gold: str
+    large: Completion
+    small: Completion
+    reasoning: Completion
+    attention: Weights
+    notes: str
+    final: str
+
+
+def choose_threshold(
+    large: Sequence[float], small: Sequence[float], right: Sequence[bool], target: float = TARGET
+) -> float:
+    """The lowest raw separability at which first answers that agree are right often enough.
+
+    Args:
+        large: The lesser raw score of each of the large model's answers that agreed.
+        small: The small model's, to the same queries.
+        right: Whether the common answer is right.
+        target: Least share of right ones above the threshold; infinity where none reaches it.
+    """
+    least = np.minimum(large, small)
+    order = np.argsort(-least)
+    good = np.cumsum(np.asarray(right)[order]) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero(good >= target)
+    return float(least[order[enough[-1]]]) if len(enough) else float("inf")
+
+
+def _separability(said: Completion) -> float:
+    return float(combine(token_scores(said.top_logprobs, TOP_K, logprobs=True)))
+
+
+def settings(large: HFModel, small: HFModel, n: int) -> dict[str, Any]:
+    """Heads and gate, chosen on n calibration puzzles."""
+    items = list(puzzles.questions("calibration", n))
+    gold = {item.query.id: item.answer for item in items}
+    queries = [item.query for item in items]
+
+    def right(query: Query, said: str) -> bool:
+        return same_words(query, said, gold[query.id])
+
+    told = [questions.short(query) for query in queries]
+    sampling = Sampling(max_tokens=20, top_k=TOP_K)
+    by_large, by_small = (generate_isolated(model, told, sampling) for model in (large, small))
+    agreed = [
+        (query, a, b)
+        for query, a, b in zip(queries, by_large, by_small, strict=True)
+        if same_words(query, a.text, b.text)
+    ]
+    threshold = choose_threshold(
+        [_separability(a) for _, a, _ in agreed],
+        [_separability(b) for _, _, b in agreed],
+        [right(query, a.text) for query, a, _ in agreed],
+    )
+    chosen = choose_heads(large, reason_for(small, queries), right)
+    return {
+        "top_k": TOP_K,
+        "raw_threshold": threshold,
+        "heads": chosen,
+        "calibration": n,
+        "agreed": len(agreed),
+    }
+
+
+def ways(large: HFModel, small: HFModel, selector: Selector, n: int) -> list[Way]:
+    """The first n held-out puzzles over which the two models' first answers differ."""
+    found: list[Way] = []
+    start = 0
+    while len(found) < n and start < 100 * n:
+        items = list(puzzles.questions("heldout", BATCH, start=start))
+        start += BATCH
+        told = [questions.short(item.query) for item in items]
+        short = Sampling(max_tokens=20)
+        by_large, by_small = (generate_isolated(m, told, short) for m in (large, small))
+        left = [
+            (item, a, b)
+            for item, a, b in zip(items, by_large, by_small, strict=True)
+            if not same_words(item.query, a.text, b.text)
+        ]
+        reasoned = {r.query.id: r for r in reason_for(small, [item.query for item, _, _ in left])}
+        for item, a, b in left:
+            if item.query.id not in reasoned or len(found) == n:
+                continue
+            one = reasoned[item.query.id]
+            notes, _, _ = selector.select(one.reasoning, one.attention)
+            [final] = generate_isolated(large, [questions.noted(item.query, notes)], short)
+            found.append(
+                Way(item.query, item.answer, a, b, one.reasoning, one.attention, notes, final.text)
+            )
+    return found
+
+
+def draw_attention(picture: Image, way: Way, selector: Selector, width: int = 900) -> Image:
+    """The picture, and beside it the reasoning: the darker a token, the more it is attended to;
+    those that are kept are framed.
+    """
+    tokens = tokens_of(way.reasoning)
+    heads = selector.heads or tuple(np.ndindex(*way.attention.shape[:2]))
+    weights = np.sum([way.attention[a, b] for a, b in heads], axis=0)
+    share = weights / max(float(weights.max()), 1e-9)
+    count = max(1, round(selector.share * len(tokens)))
+    kept = set(np.argsort(-weights, kind="stable")[:count].tolist())
+    font = ImageFont.load_default(18)
+    side = 320
+    sheet = PILImage.new("RGB", (width, side + 20), "white")
+    sheet.paste(picture.resize((side, side)), (10, 10))
+    draw = ImageDraw.Draw(sheet)
+    left = x = side + 25.0
+    y = 14
+    for at, token in enumerate(tokens):
+        text = token.strip()
+        long = draw.textlength(text, font=font)
+        if x + long > width - 12:
+            x, y = left, y + 28
+        shade = int(255 - 150 * share[at])
+        box = (x - 2, y - 1, x + long + 2, y + 22)
+        draw.rectangle(box, fill=(255, shade, shade), outline=(30, 30, 30) if at in kept else None)
+        draw.text((x, y), text, fill="black", font=font)
+        x += long + 7
+    return sheet
+
+
+def write_transcripts(out: Path, found: Sequence[Way], selector: Selector) -> None:
+    """`transcripts.md` and its pictures."""
+    lines = []
+    for number, way in enumerate(found, start=1):
+        picture = way.query.images[0]
+        name = f"puzzle-{number}.png"
+        if number == 1:
+            draw_attention(picture, way, selector).save(out / name, optimize=True)
+        else:
+            picture.resize((200, 200)).save(out / name, optimize=True)
+        lines += [
+            f"### {number}. {way.query.question}",
+            "",
+            f"![The scene of puzzle {number}]({name})",
+            "",
+            "| | |",
+            "|---|---|",
+            f"| large, at once | {way.large.text.strip()} |",
+            f"| small, at once | {way.small.text.strip()} |",
+            f"| small, reasoning | {way.reasoning.text.strip()} |",
+            f"| kept | {way.notes} |",
+            f"| large, with the notes | {way.final.strip()} |",
+            f"| right | {way.gold} |",
+            "",
+        ]
+    (out / "transcripts.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes settings and transcripts."""
+    parser = argparse.ArgumentParser(prog="python -m speceyes.tiny.training.reasoning_report")
+    parser.add_argument("--large", type=Path, required=True, help="folder of the exported model")
+    parser.add_argument("--small", type=Path, required=True, help="folder of the exported model")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--calibration", type=int, default=200, help="calibration puzzles")
+    parser.add_argument("--transcripts", type=int, default=10)
+    args = parser.parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    large, small = HFModel.from_pretrained(args.large), HFModel.from_pretrained(args.small)
+    chosen = settings(large, small, args.calibration)
+    (args.out / "settings.json").write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
+    selector = Selector("attended", heads=chosen["heads"])
+    write_transcripts(args.out, ways(large, small, selector, args.transcripts), selector)
+
+
+if __name__ == "__main__":
+    main()
