@@ -54,12 +54,13 @@ def main(root: Path) -> None:
     accepted = inspect.signature(speceyes.SpecPipeline.from_pretrained).parameters
     _say("arguments of SpecPipeline.from_pretrained", len(accepted))
     for route in ("draft", "agent"):
-        depths, files = _way(speceyes, source, route)
+        depths, between, files = _way(speceyes, source, route)
         _say(f"{route}: frames of ours from pipe(...) to generate", max(depths.values()), depths)
+        _say(f"{route}: files on the way from pipe(...) to generate", len(between), between)
         leaf = tuple(f"{name}{end}" for name in LEAVES for end in ("/", ".py"))
         known = {f"{name}.py" for name in GROUND}
         through = [name for name in files if not name.startswith(leaf) and name not in known]
-        _say(f"{route}: files from question to result", len(through), through)
+        _say(f"{route}: files that run from question to result", len(through), through)
         _say(f"{route}: with the rooms they lead into", len(files))
 
 
@@ -77,15 +78,19 @@ def _openings(tree: ast.AST) -> Iterator[str]:
             yield (text.split() or [""])[0].strip(".,:;'\"`").lower()
 
 
-def _way(speceyes: Any, source: Path, route: str) -> tuple[dict[str, int], list[str]]:
-    """Frames of ours to each model call of a query, and the files that ran, in order."""
+def _way(speceyes: Any, source: Path, route: str) -> tuple[dict[str, int], list[str], list[str]]:
+    """Frames of ours to each model call of a query, their files, and all files that ran."""
     from PIL import Image
 
     depths: dict[str, int] = {}
+    between: dict[str, None] = {}
     ran: dict[str, None] = {}
 
     def ours(frame: FrameType) -> bool:
         return frame.f_code.co_filename.startswith(f"{source}/")
+
+    def name_of(frame: FrameType) -> str:
+        return Path(frame.f_code.co_filename).relative_to(source).as_posix()
 
     class Watched:
         """A scripted model that looks at the calls that led to it."""
@@ -98,17 +103,22 @@ def _way(speceyes: Any, source: Path, route: str) -> tuple[dict[str, int], list[
             return getattr(self._model, name)
 
         def generate(self, conversations: Sequence[Any], sampling: Any) -> Any:
-            frame, depth = sys._getframe(1), 0
+            frame: FrameType | None = sys._getframe(1)
+            stack = []
             while frame is not None:
-                depth += ours(frame)
-                frame = frame.f_back  # type: ignore[assignment]
-            phase = f"{self.name} {len(depths) + 1}"
-            depths[phase] = depth - 1  # pipe(...) itself is not between
+                stack += [name_of(frame)] if ours(frame) else []
+                frame = frame.f_back
+            call = f"{self.name} {len(depths) + 1}"
+            if threading.current_thread() is threading.main_thread():
+                depths[call] = len(stack) - 1  # less pipe(...) itself
+            else:
+                depths[f"{call}, in a thread"] = len(stack)
+            between.update(dict.fromkeys(reversed(stack)))
             return self._model.generate(conversations, sampling)
 
     def profile(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and ours(frame):
-            ran.setdefault(Path(frame.f_code.co_filename).relative_to(source).as_posix())
+            ran.setdefault(name_of(frame))
 
     judged = "no" if route == "draft" else "yes"
     large = Watched("large", {"Reply with one word": judged, "": "<answer>blue</answer>"})
@@ -118,6 +128,7 @@ def _way(speceyes: Any, source: Path, route: str) -> tuple[dict[str, int], list[
     image = Image.new("RGB", (64, 64), "red")
     pipe(image, "Which colour?")  # imports what is imported late
     depths.clear()
+    between.clear()
     sys.setprofile(profile)
     threading.setprofile(profile)
     try:
@@ -126,7 +137,7 @@ def _way(speceyes: Any, source: Path, route: str) -> tuple[dict[str, int], list[
         sys.setprofile(None)
         threading.setprofile(None)
     assert result.route == route, result
-    return depths, list(ran)
+    return depths, list(between), list(ran)
 
 
 def _say(what: str, figure: int, more: object = "") -> None:
