@@ -18,8 +18,6 @@ import torch
 import transformers
 from PIL import Image
 
-from families import KINDS
-from family_models import Kind, build_kind
 from speceyes import Query, SpecPipeline
 from speceyes.dialects import dialect
 from speceyes.gate import SeparabilityGate
@@ -27,6 +25,8 @@ from speceyes.models.hf import HFModel
 from speceyes.models.hf.pixels import QwenPixels
 from speceyes.pipeline import AgentConfig, DraftConfig, JudgeConfig
 from speceyes.types import Completion, Conversation, Message, Result, Sampling, ToolCall, Turn
+from support.families import KINDS
+from support.family_models import Kind, build_kind
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "backbones.md"
 BEGIN, END = "<!-- the table: written by tests/support_table.py -->", "<!-- end of the table -->"

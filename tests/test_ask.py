@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flat_options import grouped
-from served import pipeline, until
 from speceyes import Query, ScriptedModel, SpecPipeline, tiny
 from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
@@ -24,6 +23,7 @@ from speceyes.models.hf import HFModel
 from speceyes.pipeline import ScheduleConfig
 from speceyes.tiny.scenes import questions
 from speceyes.types import Completion, Conversation, Sampling
+from support.served import pipeline, until
 
 DOT = Image.new("RGB", (32, 32))
 needs_weights = pytest.mark.skipif(

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from served import pipeline, serving
 from speceyes import ScriptedModel
 from speceyes.bench.load import run as load_run
 from speceyes.bench.load import target as load_target
@@ -40,6 +39,7 @@ from speceyes.cli import parser
 from speceyes.errors import ConfigError, ModelError
 from speceyes.types import Conversation, Message, Sampling
 from support.processes import started
+from support.served import pipeline, serving
 
 OK = b'{"id": "%d", "choices": [{"message": {"content": "%d"}}]}'
 

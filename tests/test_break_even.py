@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from random_models import FAMILIES, build
 from speceyes.errors import ConfigError, InputError
 from speceyes.models.hf import HFModel
 from speceyes.models.scripted import ScriptedModel
 from speceyes.strategies import BreakEven, Pace, break_even, pace
 from speceyes.types import Conversation, Message
+from support.random_models import FAMILIES, build
 
 SECONDS = st.floats(1e-6, 1.0)
 TOKENS = st.floats(0, 1e5)

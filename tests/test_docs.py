@@ -21,9 +21,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 import speceyes
-from engine_server import serving
 from speceyes import tiny
 from speceyes.cli import parser
+from support.engine_server import serving
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from random_models import FAMILIES, build
 from speceyes.models import HFModel
 from speceyes.models.hf import model as hf_model
 from speceyes.models.hf.qwen_vl_adapter import QwenVLAdapter
 from speceyes.types import Completion, Conversation, Message, Sampling
+from support.random_models import FAMILIES, build
 
 GREEDY = Sampling(max_tokens=6, top_k=8)
 ASKED = [

@@ -17,7 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine_server import (
+from speceyes import ConfigError, ImageError
+from speceyes.models import OpenAIModel, ScriptedModel
+from speceyes.models.openai import QwenResize, own_size
+from speceyes.models.openai.image_urls import ImageUrls
+from speceyes.models.openai.replies import read_completion
+from speceyes.models.openai.requests import CAPABILITIES
+from speceyes.types import Completion, Conversation, Message, Sampling
+from support.engine_server import (
     Behaviour,
     Fault,
     cut_short,
@@ -28,13 +35,6 @@ from engine_server import (
     serving,
     slow,
 )
-from speceyes import ConfigError, ImageError
-from speceyes.models import OpenAIModel, ScriptedModel
-from speceyes.models.openai import QwenResize, own_size
-from speceyes.models.openai.image_urls import ImageUrls
-from speceyes.models.openai.replies import read_completion
-from speceyes.models.openai.requests import CAPABILITIES
-from speceyes.types import Completion, Conversation, Message, Sampling
 
 Served = tuple[str, Behaviour]
 RED = Image.new("RGB", (60, 40), "red")

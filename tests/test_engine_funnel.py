@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine_server import Behaviour, serving
 from speceyes import SpecPipeline, tiny
 from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel, OpenAIModel
 from speceyes.models.openai import QwenResize
 from speceyes.tiny.scenes import Item, questions
 from speceyes.types import Conversation, Message, Result, Sampling
+from support.engine_server import Behaviour, serving
 
 pytestmark = pytest.mark.skipif(
     not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"

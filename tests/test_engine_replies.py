@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from engine_server import Behaviour, Fault, refused, sent, serving
 from speceyes import ConfigError, SpecPipeline
 from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
@@ -23,6 +22,7 @@ from speceyes.models.openai import QwenResize
 from speceyes.models.openai.replies import read_completion
 from speceyes.models.openai.requests import CAPABILITIES
 from speceyes.types import Conversation, Message, Query, Sampling
+from support.engine_server import Behaviour, Fault, refused, sent, serving
 from test_engine import RED, ask, fails, one
 
 Served = tuple[str, Behaviour]

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from engine_server import Behaviour, Fault, refused, serving, slow
 from speceyes import ConfigError
 from speceyes.fallback import AgenticFallback
 from speceyes.models import OpenAIModel, ScriptedModel
 from speceyes.protocols import Session
 from speceyes.types import Completion, Conversation, Message, Query, Sampling
+from support.engine_server import Behaviour, Fault, refused, serving, slow
 
 RED = Image.new("RGB", (60, 40), "red")
 ZOOM = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 32, 32]}}'

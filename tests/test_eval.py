@@ -24,8 +24,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from demo_models import cards
-from eval_models import COUNT, fixed_of, ground_of, run_in
 from speceyes import SeparabilityGate
 from speceyes.calibration import Calibration
 from speceyes.cli import main
@@ -47,6 +45,8 @@ from speceyes.evaluation.runs import CALIBRATION, RECORDS, TEST, Record, Run, Wr
 from speceyes.evaluation.statistics import auroc, wilson_interval
 from speceyes.evaluation.sweep import LOSS, cascade_of, choose, chosen_thresholds, costs, recorded
 from speceyes.types import Query
+from support.demo_models import cards
+from support.eval_models import COUNT, fixed_of, ground_of, run_in
 from support.processes import started
 
 HERE = Path(__file__).parent
@@ -251,7 +251,7 @@ def test_records_without_a_manifest_are_not_written_over(tmp_path: Path) -> None
 def test_twenty_kills_leave_the_report_of_an_unbroken_run(run: Run, tmp_path: Path) -> None:
     folder, rng, kills = tmp_path / "killed", random.Random(11), 0
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(HERE / "eval_models.py"), str(folder), "0.02"]
+    command = [sys.executable, str(HERE / "support" / "eval_models.py"), str(folder), "0.02"]
     records = folder / RECORDS
     while kills < 20:
         before = records.stat().st_size if records.exists() else 0

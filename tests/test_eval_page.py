@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from eval_models import run_in
 from speceyes.evaluation import eval_page
 from speceyes.evaluation.analysis import figures
 from speceyes.evaluation.eval_page import page
 from speceyes.evaluation.runs import TEST, Run
+from support.eval_models import run_in
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

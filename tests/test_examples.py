@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine_server import serving
 from speceyes import HFModel, tiny
+from support.engine_server import serving
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
 needs_weights = pytest.mark.skipif(

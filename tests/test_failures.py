@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from eval_models import run_in
-from served import pipeline
 from speceyes import tiny
 from speceyes.cli import main
 from speceyes.cli.serve import asked_once
@@ -28,6 +26,8 @@ from speceyes.evaluation.failures import (
 )
 from speceyes.evaluation.runs import CALIBRATION, read
 from speceyes.types import Completion, Judgement, Result
+from support.eval_models import run_in
+from support.served import pipeline
 
 Run = Callable[..., tuple[int, list[str]]]
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from families import KINDS
-from family_models import Chat, Kind, build_kind
 from speceyes.errors import ConfigError
 from speceyes.models.hf import HFModel
 from speceyes.types import Conversation, Message, Sampling
+from support.families import KINDS
+from support.family_models import Chat, Kind, build_kind
 from support_table import ONE, documented, examine, row_of
 
 FAST = ("qwen2_5_vl", "qwen3_vl", "mistral3", "mllama", "ovis2", "paligemma")

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from random_models import FAMILIES, Family, build, save, tokenizer
 from speceyes import tiny
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.calibration import Scoring, calibrate
@@ -29,6 +28,7 @@ from speceyes.models.hf.stopping import Detokenizer, Row, StopStrings
 from speceyes.pipeline import SpecPipeline
 from speceyes.protocols import VisionLanguageModel
 from speceyes.types import Completion, Conversation, Message, Sampling
+from support.random_models import FAMILIES, Family, build, save, tokenizer
 
 GREEDY = Sampling(max_tokens=12, top_k=8)
 

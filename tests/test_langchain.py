@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image as PILImage
 
-from served import data_url, pipeline
 from speceyes import ScriptedModel, SpecPipeline, tiny
 from speceyes.errors import ConfigError, ImageError, ModelError
 from speceyes.gate import SeparabilityGate
 from speceyes.models.hf import HFModel
 from speceyes.tiny.scenes import questions
+from support.served import data_url, pipeline
 
 pytest.importorskip("langchain_core", reason="the extra 'langchain' is not installed")
 

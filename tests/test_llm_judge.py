@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_server import refused, serving
 from speceyes.errors import ConfigError
 from speceyes.evaluation.llm_judge import Case, LLMJudge, Opinion, agreement, read_verdict
 from speceyes.models import OpenAIModel, ScriptedModel
 from speceyes.types import Conversation, Sampling
+from support.engine_server import refused, serving
 from support.processes import started
 
 PUPPY = Case("What is it?", "a dog", "a puppy")

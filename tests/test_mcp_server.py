@@ -21,13 +21,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from served import data_url, pipeline, until
 from speceyes import SpecPipeline, tiny
 from speceyes.cli import parser
 from speceyes.errors import ConfigError, ImageError
 from speceyes.images import ImageLimits
 from speceyes.integrations.mcp_server import TOOL, McpLimits, confined, mcp_server
 from speceyes.tiny.scenes import questions
+from support.served import data_url, pipeline, until
 
 mcp = pytest.importorskip("mcp", reason="the extra 'mcp' is not installed")
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flat_options import grouped
-from served import pipeline
 from speceyes import AgenticFallback, Query, ScriptedModel, SpecPipeline
 from speceyes.errors import ConfigError
 from speceyes.pipeline.events import (
@@ -28,6 +27,7 @@ from speceyes.pipeline.events import (
     TurnEnded,
 )
 from speceyes.types import Result, Timings
+from support.served import pipeline
 
 DOT = Image.new("RGB", (32, 32))
 CALL = (

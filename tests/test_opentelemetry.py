@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from served import pipeline
 from speceyes import ScriptedModel, SpecPipeline
 from speceyes.errors import ConfigError
+from support.served import pipeline
 
 pytest.importorskip("opentelemetry.sdk", reason="the OpenTelemetry SDK is not installed")
 

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from random_models import FAMILIES, Family, build
 from speceyes import tiny
 from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
@@ -23,6 +22,7 @@ from speceyes.strategies import Reasoner, ReasoningTransfer, Selector
 from speceyes.strategies.verification import same_words
 from speceyes.tiny.scenes import questions
 from speceyes.types import Completion, Conversation, Message, Query, Sampling
+from support.random_models import FAMILIES, Family, build
 
 DOT = Image.new("RGB", (48, 48))
 THOUGHT = "The wall is grey. The ball lies left. It is blue. Its edge is white."

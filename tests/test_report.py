@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from demo_models import Card, cards, demo_of
 from speceyes.errors import InputError
 from speceyes.evaluation import figures
 from speceyes.evaluation.demo import REPORT, RESULTS, SUMMARY, agent_arm, draft_arm
@@ -34,6 +33,7 @@ from speceyes.types import (
     Trajectory,
     Verdict,
 )
+from support.demo_models import Card, cards, demo_of
 
 
 class Reader(HTMLParser):

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from random_models import FAMILIES, Family, build
 from speceyes import tiny
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.errors import ConfigError
@@ -28,6 +27,7 @@ from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.pipeline.reference import as_published
 from speceyes.tiny.scenes import questions
 from speceyes.types import Conversation, Message, Query, Sampling
+from support.random_models import FAMILIES, Family, build
 
 GREEDY = Sampling(max_tokens=10, top_k=8)
 

@@ -18,7 +18,6 @@ from PIL import Image as PILImage
 from PIL import ImageDraw
 from PIL.Image import Image
 
-from sandbox_host import any_executor
 from speceyes import AgenticFallback, Query, ScriptedModel
 from speceyes.errors import ConfigError, ToolError
 from speceyes.tools import Tools
@@ -37,6 +36,7 @@ from speceyes.tools.python import (
     prove,
 )
 from speceyes.types import Observation, ToolCall
+from support.sandbox_host import any_executor
 
 ROOMY = Limits(time_s=25)
 

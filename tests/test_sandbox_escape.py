@@ -7,9 +7,9 @@ import re
 import pytest
 from PIL import Image as PILImage
 
-from sandbox_attempts import ATTEMPTS, CALL, FLOODS
-from sandbox_host import Host, any_executor, executor, host, numbers_are_ours
 from speceyes.tools.python import Limits, PythonTool
+from support.sandbox_attempts import ATTEMPTS, CALL, FLOODS
+from support.sandbox_host import Host, any_executor, executor, host, numbers_are_ours
 
 __all__ = ["host"]  # a fixture is found by its name
 

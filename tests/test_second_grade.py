@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from engine_server import serving
-from eval_models import run_in
 from speceyes.cli import main
 from speceyes.evaluation.runs import TEST, read
 from speceyes.evaluation.second_grade import GRADES, second_grades
 from speceyes.models.scripted import ScriptedModel
 from speceyes.types import Conversation, Sampling
+from support.engine_server import serving
+from support.eval_models import run_in
 
 
 def grader(conversation: Conversation, sampling: Sampling) -> str:

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from served import Served, asking, data_url, pipeline, serving, until
 from speceyes import ScriptedModel, SeparabilityGate, SpecPipeline, SpeculativeAnswerer
 from speceyes.errors import ConfigError
 from speceyes.server.app import application
 from speceyes.server.chat_request import read_request
 from speceyes.server.limits import ServerLimits
 from speceyes.server.refusal import Refusal
+from support.served import Served, asking, data_url, pipeline, serving, until
 
 
 def _draft(conversation: Any, sampling: Any) -> str:

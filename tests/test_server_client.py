@@ -17,7 +17,6 @@ import httpx
 import openai
 import pytest
 
-from served import asking, data_url, until
 from speceyes import tiny
 from speceyes.cli import main, parser
 from speceyes.cli.models import pipeline
@@ -25,6 +24,7 @@ from speceyes.errors import ConfigError
 from speceyes.server.run import is_loopback
 from speceyes.tiny.scenes import questions
 from support.processes import started
+from support.served import asking, data_url, until
 
 needs_weights = pytest.mark.skipif(
     not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"
@@ -222,9 +222,9 @@ def test_addresses_that_stay_here() -> None:
 
 @needs_weights
 def test_engines_behind_addresses_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine_server import serving as engine
-    from served import serving
     from speceyes import HFModel
+    from support.engine_server import serving as engine
+    from support.served import serving
 
     large, small = (HFModel.from_pretrained(size) for size in (tiny.LARGE, tiny.SMALL))
     with (

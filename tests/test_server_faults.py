@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import engine_server
-from served import Served, asking, data_url, pipeline, serving
 from speceyes import ScriptedModel, SpecPipeline, tiny
 from speceyes.errors import PromptError
 from speceyes.models.openai import OpenAIModel
+from support import engine_server
+from support.served import Served, asking, data_url, pipeline, serving
 
 _TEXT, _IMAGE = "messages[0].content", "messages[0].content[0].image_url.url"
 

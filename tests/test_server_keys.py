@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from served import asking, pipeline, serving, until
 from speceyes import ScriptedModel, SpecPipeline
 from speceyes.errors import ConfigError
 from speceyes.server.allowance import Allowance, Budgets
 from speceyes.server.keys import Keys, new_key
 from speceyes.server.refusal import Refusal
 from speceyes.types import Result, Step, Timings, Trajectory
+from support.served import asking, pipeline, serving, until
 
 
 def _keys(folder: Path, **limits: str) -> tuple[Keys, dict[str, str]]:

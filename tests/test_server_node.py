@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from served import data_url, pipeline, serving
 from speceyes.server.keys import Keys, new_key
+from support.served import data_url, pipeline, serving
 
 CLIENT = os.environ.get("SPECEYES_NODE_CLIENT", "")
 

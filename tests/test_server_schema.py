@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from served import asking, pipeline, serving
 from speceyes.server.description import DATA_URL
 from speceyes.server.keys import Keys, new_key
+from support.served import asking, pipeline, serving
 
 HOOKS = f"""
 import schemathesis
 from hypothesis import strategies as st
-from served import data_url
+from support.served import data_url
 
 pictures = [data_url(kind=kind) for kind in ("PNG", "JPEG", "GIF")]
 schemathesis.openapi.format({DATA_URL!r}, st.sampled_from(pictures))

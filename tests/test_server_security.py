@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from served import Served, asking, data_url, pipeline, serving, until
 from speceyes import ScriptedModel, SpecPipeline
 from speceyes.errors import ConfigError
 from speceyes.images import fetch as _fetch
@@ -28,6 +27,7 @@ from speceyes.server.app import application
 from speceyes.server.keys import Keys, new_key
 from speceyes.server.limits import ServerLimits
 from speceyes.tools import PythonTool
+from support.served import Served, asking, data_url, pipeline, serving, until
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import openai
 import pytest
 from PIL import Image
 
-from served import Served, asking, data_url, pipeline, serving
+from support.served import Served, asking, data_url, pipeline, serving
 
 _CALL = '<tool_call>\n{"name": "look_up", "arguments": {"word": "red"}}\n</tool_call>'
 _TOOL = {

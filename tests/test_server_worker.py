@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flat_options import grouped
-from served import JUDGE, pipeline, until
 from speceyes import AgenticFallback, Query, Result, ScriptedModel, SpecPipeline
 from speceyes.calibration.monitor import GateMonitor
 from speceyes.errors import ConfigError
@@ -26,6 +25,7 @@ from speceyes.server.refusal import Refusal
 from speceyes.server.slots import Slots
 from speceyes.server.thresholds import with_threshold
 from speceyes.types import Completion, Conversation, Sampling
+from support.served import JUDGE, pipeline, until
 
 PICTURE = Image.new("RGB", (32, 32))
 CALL = (

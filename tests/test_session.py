@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from random_models import FAMILIES, Family, build
 from speceyes import tiny
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.calibration import GateMonitor, WatchedGate
@@ -30,6 +29,7 @@ from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.protocols import Session
 from speceyes.tiny.scenes import questions
 from speceyes.types import Completion, Conversation, Floor, Judgement, Message, Query, Sampling
+from support.random_models import FAMILIES, Family, build
 
 GREEDY = Sampling(max_tokens=12, top_k=8)
 DOT = Image.new("RGB", (64, 64))

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from PIL import Image as PILImage
 
-from served import pipeline
 from speceyes import AgenticFallback, Query, ScriptedModel, SpecPipeline, tiny
 from speceyes.errors import ConfigError, ModelError
 from speceyes.gate import SeparabilityGate
 from speceyes.models.hf import HFModel
 from speceyes.tiny.scenes import questions
+from support.served import pipeline
 
 smolagents = pytest.importorskip("smolagents", reason="the extra 'smolagents' is not installed")
 

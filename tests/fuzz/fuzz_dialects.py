@@ -4,8 +4,8 @@ r"""Fuzzes what every dialect reads out of a model's turn, guided by coverage, w
 
 Nothing but `ParseError` may leave `parse` and `locate`, a turn has an answer or calls, and a text
 is read in a time that is linear in its length. The start corpus is the hand-written odd outputs
-of tests/dialect_corpus.py; the mutator knows where tags, fences, quotes and brackets are, and
-moves, doubles, drops and exchanges those, besides what libFuzzer does to bytes by itself.
+of tests/support/dialect_corpus.py; the mutator knows where tags, fences, quotes and brackets are,
+and moves, doubles, drops and exchanges those, besides what libFuzzer does to bytes by itself.
 
 What it finds is written to --keep as it was read, with the dialect's name, and the process ends
 with a code other than 0.
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import atheris
 
 with atheris.instrument_imports(include=["speceyes.dialects"]):
-    from dialect_corpus import CORPUS, SPEAKERS
+    from support.dialect_corpus import CORPUS, SPEAKERS
 
 from PIL import Image
 

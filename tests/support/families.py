@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from family_models import LONGEST, VOCABULARY, Chat, Ids, Kind, get
-from random_models import CHAT_TEMPLATE
+from support.family_models import LONGEST, VOCABULARY, Chat, Ids, Kind, get
+from support.random_models import CHAT_TEMPLATE
 
 CHATML = "<|im_start|>{role}\n{content}<|im_end|>\n"
 CHATML_BEGIN = "<|im_start|>assistant\n"

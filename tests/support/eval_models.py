@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from demo_models import Card, cards
 from speceyes.evaluation import arms, benchmarks
 from speceyes.evaluation.arms import Ground
 from speceyes.evaluation.evaluate import Plan, evaluate
@@ -18,6 +17,7 @@ from speceyes.images.pixel_cache import pixel_key
 from speceyes.models.scripted import ScriptedModel
 from speceyes.prompts import CHOICE, DRAFT
 from speceyes.types import Conversation, Sampling
+from support.demo_models import Card, cards
 from support.models import FakeModel
 
 COUNT = 36

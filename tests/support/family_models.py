@@ -17,7 +17,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from random_models import CORPUS
+from support.random_models import CORPUS
 
 VOCABULARY = 416
 LONGEST = 4096
