@@ -246,7 +246,7 @@ class SpeculativeAnswerer:
             return False
 
     def _score(self, draft: Completion) -> float:
-        """What drafts of a query are compared by; -inf for what no gate would accept."""
+        """Score by which drafts of a query are compared; -inf for what no gate would accept."""
         if draft.error is not None or draft.finish == "length" or not draft.text.strip():
             return -math.inf
         if self.rule is not None:
@@ -255,7 +255,7 @@ class SpeculativeAnswerer:
         return -math.inf if math.isnan(found) else float(found)
 
     def conversation(self, query: Query) -> Conversation:
-        """What the model is asked about a query: images, question, instruction."""
+        """Conversation that the model is asked about a query: images, question, instruction."""
         texts = self.texts
         text = texts.draft_choice if query.choices else texts.draft
         thinking = None if self.thinking else False

@@ -61,7 +61,7 @@ class CalibrationError(ConfigError):
 
 
 def fault_of(exc: BaseException) -> Fault | None:
-    """What of the request an exception is about; None where it may go well another time.
+    """Part of the request that an exception is about; None where it may go well another time.
 
     Example:
         >>> fault_of(ImageError("250 times as long as wide")), fault_of(ModelError("busy"))

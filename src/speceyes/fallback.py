@@ -1,8 +1,8 @@
 """Phase IV: the full agent loop, batched.  (Sec. 3.1 and 3.2 of SpecEyes, arXiv 2603.23483.)
 
 The agent is a model that is driven here (`speceyes.agent.turns`), or one that a user has already
-(`speceyes.agent.own`). Either works on several queries at once, and a new one joins as soon as
-another has finished.
+(`speceyes.agent.callable_agent`). Either works on several queries at once, and a new one joins
+as soon as another has finished.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, final
 
-from speceyes.agent.own import OwnAgent, OwnRun
+from speceyes.agent.callable_agent import CallableAgent, CallableRun
 from speceyes.agent.turns import Agent, TurnRun
 from speceyes.errors import ConfigError
 from speceyes.protocols import Dialect, Tool, VisionLanguageModel
@@ -95,7 +95,7 @@ class AgenticFallback:
         self.max_steps = driven.max_steps if max_steps is None else max_steps
         self.max_tokens = driven.max_tokens if max_tokens is None else max_tokens
         self.max_batch = max_batch
-        self.own: OwnAgent | None = None
+        self.own: CallableAgent | None = None
         """The callable that answers instead of a model; see `from_callable`."""
 
     @classmethod
@@ -133,7 +133,7 @@ class AgenticFallback:
         from speceyes.tools import Tools
 
         made = cls.__new__(cls)
-        made.own = OwnAgent(agent, name=name, concurrency=concurrency, timeout_s=timeout_s)
+        made.own = CallableAgent(agent, name=name, concurrency=concurrency, timeout_s=timeout_s)
         made.model, made.tools, made.dialect = None, Tools(), None
         made.max_steps = made.max_tokens = 1
         made.max_batch = concurrency
@@ -197,9 +197,9 @@ class AgentRun:
 
     def __init__(self, agent: AgenticFallback) -> None:
         self._most = agent.max_batch
-        self._run: TurnRun | OwnRun
+        self._run: TurnRun | CallableRun
         if agent.own is not None:
-            self._run = OwnRun(agent.own, agent.max_batch)
+            self._run = CallableRun(agent.own, agent.max_batch)
         else:
             assert agent.model is not None and agent.dialect is not None
             self._run = TurnRun(
@@ -221,19 +221,19 @@ class AgentRun:
 
     @property
     def live(self) -> int:
-        """How many trajectories are held, finished ones that `step` has yet to return
+        """Number of trajectories that are held, finished ones that `step` has yet to return
         included.
         """
         return self._run.live
 
     @property
     def joins(self) -> bool:
-        """Whether one that is added joins in the middle of the others' turns."""
+        """True where one that is added joins in the middle of the others' turns."""
         return self._run.joins
 
     @property
     def room(self) -> int:
-        """How many more may be added before the next step."""
+        """Number of queries that may be added before the next step."""
         return self._most - self._run.live
 
     def add(self, key: int, query: Query) -> None:

@@ -145,7 +145,7 @@ class ToolJudge:
         return [judgements[at] for at in range(len(queries))]
 
     def conversation(self, query: Query) -> Conversation:
-        """What the model is asked about a query."""
+        """Conversation that the model is asked about a query."""
         if self.dialect is not None:
             return self.dialect.ask_judge(query, self.tools)
         return ask_plainly(

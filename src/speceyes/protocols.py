@@ -78,6 +78,35 @@ class DescribesDrafts(Protocol):
 
 
 @runtime_checkable
+class HasRevision(Protocol):
+    """A model that tells which weights it has."""
+
+    @property
+    def revision(self) -> str | None:
+        """Commit or fingerprint of the weights; None where it isn't known."""
+        ...
+
+
+@runtime_checkable
+class RunsHere(Protocol):
+    """A model with weights in this process."""
+
+    @property
+    def device(self) -> Any:
+        """The torch device that it runs on."""
+        ...
+
+
+@runtime_checkable
+class SupportsSession(Protocol):
+    """A model that continues conversations side by side, each joining and leaving on its own."""
+
+    def session(self, sampling: Sampling) -> Session | None:
+        """A session; None where the model can't have one."""
+        ...
+
+
+@runtime_checkable
 class HasTopK(Protocol):
     """An answerer that keeps, or a gate that scores by, K log-probabilities a token."""
 
@@ -105,7 +134,7 @@ class Session(Protocol):
     """
 
     def __len__(self) -> int:
-        """How many have been added and have not come back yet."""
+        """Number of conversations that were added and have not come back yet."""
         ...
 
     def add(self, key: int, conversation: Conversation) -> None:
@@ -138,7 +167,7 @@ class Tool(Protocol):
 
     @property
     def description(self) -> str:
-        """What it does, for the model."""
+        """Description of the tool, for the model."""
         ...
 
     @property
@@ -163,7 +192,7 @@ class Tool(Protocol):
 
 @runtime_checkable
 class Dialect(Protocol):
-    """How one family of agents writes tool calls and answers, and is shown observations."""
+    """Format of one family of agents: tool calls, answers and observations."""
 
     @property
     def name(self) -> str: ...

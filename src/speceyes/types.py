@@ -41,7 +41,7 @@ Route: TypeAlias = Literal["draft", "agent", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a user has: a question about one or several images.
+    """A question about one or several images.
 
     Args:
         question: The question in words; must not be blank.
@@ -126,7 +126,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What a model is asked to continue.
+    """A conversation that a model is asked to continue.
 
     Args:
         messages: The turns so far, oldest first. Phases only ever append.
@@ -251,7 +251,7 @@ def _no_logprobs() -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Completion:
-    """What a model answered.
+    """A model's answer, with its tokens and their log-probabilities.
 
     Args:
         text: The decoded answer, without special tokens; a stop string that was met is kept.
@@ -377,7 +377,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """What stays of an image when a result is written down: its size and its fingerprint."""
+    """Reference to an image in a result that is written down: its size and its fingerprint."""
 
     width: int
     height: int
@@ -395,7 +395,7 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a tool gave back to the model.
+    """A tool's reply to the model.
 
     Args:
         content: Text and images, in order.
@@ -497,7 +497,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What becomes of a query. None means that the phase did not run.
+    """Result of a query. None means that the phase did not run.
 
     Args:
         query_id: The query's id.

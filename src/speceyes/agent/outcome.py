@@ -1,4 +1,4 @@
-"""What an agent of a user's own returned, as a trajectory."""
+"""Trajectories from whatever an agent of a user's own returned."""
 
 from __future__ import annotations
 

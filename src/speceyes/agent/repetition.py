@@ -14,7 +14,7 @@ _LEAST_CHARS, _TIMES, _LONGEST = 120, 4, 400
 
 
 def repeats(text: str) -> bool:
-    """Whether the end of a text is one piece over and over: at least four times, over half of it.
+    """True where a text ends in one piece over and over: at least four times, over half of it.
 
     Example:
         >>> repeats("It is " + "the red one, no, " * 20), repeats("A long thought. " * 2)
@@ -57,7 +57,7 @@ def why_stuck(steps: Sequence[Step], cut: bool) -> str | None:
 
 
 def _deed(step: Step) -> object:
-    """What a turn did; words count where it called nothing."""
+    """Calls of a turn; its words where it called nothing."""
     calls = tuple((call.name, repr(call.arguments)) for call in step.calls)
     told = tuple(
         (seen.error, seen.box, seen.source, tuple(p for p in seen.content if isinstance(p, str)))

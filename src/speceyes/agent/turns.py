@@ -23,7 +23,7 @@ from speceyes.dialects import Profile, foreign_call, profile_of
 from speceyes.errors import ModelError, ParseError, fault_of
 from speceyes.images.pixel_cache import frozen
 from speceyes.isolation import describe, generate_isolated
-from speceyes.protocols import Dialect, Session, VisionLanguageModel
+from speceyes.protocols import Dialect, Session, SupportsSession, VisionLanguageModel
 from speceyes.texts import filled
 from speceyes.tools import Tools
 from speceyes.types import (
@@ -56,7 +56,7 @@ class Agent:
 
     @property
     def profile(self) -> Profile:
-        """How the model is driven."""
+        """Profile that the model is driven by."""
         return profile_of(self.dialect)
 
 
@@ -94,21 +94,20 @@ class TurnRun:
         self._sampling: Sampling = dataclasses.replace(
             agent.profile.sampling(), max_tokens=agent.max_tokens
         )
-        begin = getattr(agent.model, "session", None)
-        self._open: Callable[[Sampling], Session] | None = begin if callable(begin) else None
-        self._session = None if self._open is None else self._open(self._sampling)
+        self._session = self._opened()
+        self._had_session = self._session is not None
         self._failures = 0
 
     @property
     def live(self) -> int:
-        """How many trajectories are held, finished ones that `step` has yet to return
+        """Number of trajectories that are held, finished ones that `step` has yet to return
         included.
         """
         return len(self._live) + len(self._done)
 
     @property
     def joins(self) -> bool:
-        """Whether one that is added joins in the middle of the others' turns."""
+        """True where one that is added joins in the middle of the others' turns."""
         return self._session is not None
 
     def add(self, key: int, query: Query) -> None:
@@ -212,10 +211,13 @@ class TurnRun:
 
         A run may last as long as a server; one failure must not make it slow for good.
         """
-        if self._open is None or self._failures >= _MOST_FAILURES:
+        if not self._had_session or self._failures >= _MOST_FAILURES:
             return
         try:
-            self._session = self._open(self._sampling)
+            self._session = self._opened()
+            if self._session is None:  # the model gave up the way that it was driven by
+                self._had_session = False
+                return
             for one in self._live.values():
                 self._session.add(one.key, one.conversation)
         except Exception as exc:  # noqa: BLE001 - it works without as well
@@ -223,8 +225,13 @@ class TurnRun:
             _log.warning("no other session could be opened (%s)", describe(exc))
             self._session = None
 
+    def _opened(self) -> Session | None:
+        """A session of the model; None where it has none to give."""
+        model = self._agent.model
+        return model.session(self._sampling) if isinstance(model, SupportsSession) else None
+
     def _advance(self, one: _Live, completion: Completion) -> Trajectory | None:
-        """What becomes of a trajectory after a turn; None where it goes on."""
+        """Trajectory that ends with this turn; None where it goes on."""
         agent = self._agent
         if completion.error is not None or completion.finish == "error":
             reason = completion.error or "the model failed without a reason"
@@ -343,7 +350,7 @@ def _cut_off(completion: Completion, error: str) -> str:
 
 
 def _plain_answer(text: str, stop: Sequence[str]) -> str:
-    """What a turn says besides its reasoning and tags; empty where it opened a code fence or a
+    """Text of a turn besides its reasoning and tags; empty where it opened a code fence or a
     tag of the dialect, whose content was meant for something else and couldn't be read.
     """
     _, closed, after = text.rpartition("</think>")

@@ -42,7 +42,7 @@ class AgentSlots:
 
     @property
     def joins_mid_turn(self) -> bool:
-        """Whether one that joins need not wait for the others' turns."""
+        """True where one that joins need not wait for the others' turns."""
         return self._run is not None and self._run.joins
 
     def join(self, request: RequestState) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleConfig:
-    """How work is laid out in time. No answer and no route depends on it, but for `speculate`.
+    """Layout of the work in time. No answer and no route depends on it, but for `speculate`.
 
     Args:
         batch_size: Queries that are judged and drafted together; at least 1.
@@ -54,7 +54,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, slots=True)
 class InputConfig:
-    """What a pipeline takes as an image.
+    """Limits of what a pipeline takes as an image.
 
     Args:
         limits: Bounds that are checked before an image is decoded.
@@ -92,7 +92,7 @@ class AgentConfig:
 
 @dataclass(frozen=True, slots=True)
 class JudgeConfig:
-    """Which model judges, and when tools are needed; see `speceyes.ToolJudge`.
+    """Choice of the judging model, and its threshold; see `speceyes.ToolJudge`.
 
     Args:
         model: "large", as in the paper, "small", or None, which drafts every query.
@@ -128,7 +128,7 @@ class DraftConfig:
 
 @dataclass(frozen=True, slots=True)
 class LoadConfig:
-    """How models that are named by a path or a Hub id are loaded; see `speceyes.HFModel`.
+    """Loading of models that are named by a path or a Hub id; see `speceyes.HFModel`.
 
     Args:
         device: "cpu", "cuda", ...; None leaves it to the loader.

@@ -1,4 +1,4 @@
-"""What speculation costs, what it gains, and whether it pays.
+"""Costs and gains of speculation, and whether it pays.
 
 The paper's E[L] = c_J + beta c_S + (1 - beta alpha) L_agent (Sec. 3.5, arXiv 2603.23483) has one
 L_agent for all queries, and its throughput bound 1 / (1 - beta alpha) leaves c_J and c_S out. Here
@@ -82,7 +82,7 @@ class Efficiency:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run gave.
+    """Results of a run, with its time and costs.
 
     Args:
         results: One a query, in order.
@@ -104,7 +104,7 @@ class _Cost:
     fallback: float | None
     accepted: bool
     drafted: bool
-    """Whether its draft counts: the judge, if there is one, let it through."""
+    """True where its draft counts: the judge, if there is one, let it through."""
 
     @property
     def all(self) -> float:
@@ -138,7 +138,7 @@ class CostModel:
 
     @property
     def speculating(self) -> bool:
-        """Whether "auto" speculates now, but for the queries that try the other way."""
+        """True where "auto" speculates now, but for the queries that try the other way."""
         return self._speculating
 
     def note(self, result: Result) -> None:
@@ -158,7 +158,7 @@ class CostModel:
             )
 
     def plan(self, n: int) -> list[bool]:
-        """Which of the next n queries, a batch, are to be speculated on, under "auto".
+        """Plan for the next n queries, a batch, under "auto": True for those to speculate on.
 
         Looks at the costs first. Speculation is given up where the whole interval of its gain is
         below 1, and taken up again where the whole interval is above. A look at speculation
@@ -203,7 +203,7 @@ class CostModel:
             )
 
     def efficiency(self, seconds: float | None = None, queries: int | None = None) -> Efficiency:
-        """What the costs say so far.
+        """Efficiency by the costs so far.
 
         Args:
             seconds: Wall time that the queries took, for `measured`.

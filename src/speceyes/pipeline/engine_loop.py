@@ -79,7 +79,7 @@ class EngineLoop:
 
     @property
     def alive(self) -> bool:
-        """Whether it takes requests."""
+        """True where it takes requests."""
         return not self._closing.is_set() and all(t.is_alive() for t in self._threads)
 
     @property

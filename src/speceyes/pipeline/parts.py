@@ -13,11 +13,14 @@ from speceyes.pipeline.config import ScheduleConfig
 from speceyes.pipeline.route import Policy
 from speceyes.protocols import (
     Answerer,
+    DescribesDrafts,
     Gate,
     HasModel,
+    HasRevision,
     HasTopK,
     Judge,
     NeedsTopK,
+    RunsHere,
     SupportsCheck,
     VisionLanguageModel,
 )
@@ -48,7 +51,7 @@ class Parts:
 
     @property
     def policy(self) -> Policy:
-        """What `route` needs to know."""
+        """Policy for `route`."""
         return Policy(
             judges=self.judge is not None,
             drafts=self.answerer is not None and self.gate is not None,
@@ -63,21 +66,22 @@ class Parts:
 
     @property
     def ends_early(self) -> bool:
-        """Whether a draft may end at the first token that rejects it. An audited gate compares
+        """True where a draft may end at the first token that rejects it. An audited gate compares
         scores of whole drafts.
         """
         return self.schedule.end_drafts_early and self.auditor is None
 
     @property
     def overlaps(self) -> bool:
-        """Whether judge and drafts run in a thread of their own beside the agent. By default where
-        some model isn't on the CPU: there a thread takes the cores that it would save (measured).
+        """True where judge and drafts run in a thread of their own beside the agent. By default
+        that is so where some model isn't on the CPU: on the CPU, a thread takes the cores that it
+        would save (measured).
         """
         if self.fallback is None or self.answerer is None:
             return False
         if self.schedule.overlap is not None:
             return self.schedule.overlap
-        on_cpu = [_device_type(model) == "cpu" for model in self.models]
+        on_cpu = [isinstance(m, RunsHere) and str(m.device) == "cpu" for m in self.models]
         return not (on_cpu and all(on_cpu))
 
     def check(self) -> None:
@@ -114,9 +118,9 @@ class Parts:
             # A calibrated gate refuses drafts of another model, prompt or K.
             model = answerer.model if isinstance(answerer, HasModel) else None
             gate.check(
-                model=getattr(model, "name", None),
-                revision=getattr(model, "revision", None),
-                prompt_hash=getattr(self.answerer, "prompt_hash", None),
+                model=None if model is None else model.name,
+                revision=model.revision if isinstance(model, HasRevision) else None,
+                prompt_hash=answerer.prompt_hash if isinstance(answerer, DescribesDrafts) else None,
                 top_k=kept,
             )
 
@@ -139,8 +143,3 @@ def models_of(parts: Sequence[object]) -> tuple[VisionLanguageModel, ...]:
     """
     found = (part.model for part in parts if isinstance(part, HasModel))
     return tuple({id(model): model for model in found if model is not None}.values())
-
-
-def _device_type(model: VisionLanguageModel) -> str:
-    """Type of the device that a model runs on here; empty for an engine elsewhere."""
-    return str(getattr(getattr(model, "device", None), "type", ""))

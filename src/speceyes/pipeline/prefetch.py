@@ -68,7 +68,7 @@ class Prefetch(Generic[Loaded]):
 
     @property
     def exhausted(self) -> bool:
-        """Whether there is no further batch."""
+        """True where there is no further batch."""
         return self._source.exhausted and self._coming is None
 
     def batch(self) -> Loaded:

@@ -64,7 +64,7 @@ class RequestState:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody would still get the answer."""
+        """True where anybody would still get the answer."""
         return not self.cancelled and time.monotonic() < self.deadline
 
     def learn(self, **found: Any) -> None:

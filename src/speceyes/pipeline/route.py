@@ -73,7 +73,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a query ends; the fields of `speceyes.Result` of the same names."""
+    """End of a query; the fields of `speceyes.Result` of the same names."""
 
     route: Route
     answer: str | None
@@ -111,12 +111,12 @@ def next_phase(facts: Facts, policy: Policy) -> Phase:
 
 
 def needs_tools(facts: Facts) -> bool:
-    """Whether the judge has sent the query to the agent."""
+    """True where the judge has sent the query to the agent."""
     return facts.judgement is not None and facts.judgement.needs_tools
 
 
 def accepted(facts: Facts) -> bool:
-    """Whether judge and gate both agree to the draft. A judge that hasn't spoken doesn't object:
+    """True where judge and gate both agree to the draft. A judge that hasn't spoken doesn't object:
     ask only where `next_phase` is "answer" or later.
     """
     passed = facts.verdict is not None and facts.verdict.accepted

@@ -87,7 +87,7 @@ class Scheduler:
         return self._agent.waiting.background
 
     def hungry(self, ahead: int = 0) -> bool:
-        """Whether another batch should be submitted: nothing waits to be judged or drafted, and
+        """True where another batch should be submitted: nothing waits to be judged or drafted, and
         no more than `ahead` requests wait beyond the agent's free places.
         """
         if len(self._arrived) or self._turn_due:
@@ -96,7 +96,7 @@ class Scheduler:
 
     @property
     def better_waits(self) -> bool:
-        """Whether the agent's next turn is better begun after the batch that is in front: it has
+        """True where the agent's next turn is better begun after the batch that is in front: it has
         nothing to do, or has places that can't be taken in mid-turn.
         """
         agent = self._agent
@@ -109,7 +109,7 @@ class Scheduler:
         return self._batches_since_turn >= BATCHES_PER_TURN and self.has_work("agent")
 
     def has_work(self, lane: Lane = "both") -> bool:
-        """Whether a step of that lane would do anything."""
+        """True where a step of that lane would do anything."""
         arrived = bool(len(self._arrived))
         agent = self._agent
         with_agent = bool(agent.live or len(agent.waiting) or agent.waiting.background)

@@ -34,7 +34,7 @@ MOMENT: Final = 0.02
 
 
 @final
-class OwnAgent:
+class CallableAgent:
     """A callable that answers a query, and how often at once it may be called.
 
     Args:
@@ -75,7 +75,7 @@ class OwnAgent:
         self.loop = EventLoop()
 
     def ask(self, query: Query, waits: Callable[[Future[Any]], None]) -> Trajectory:
-        """What it says to a query; its failure is a trajectory that says so.
+        """Answer of the agent to a query; its failure is a trajectory that says so.
 
         Args:
             query: The query. The agent gets copies of its images, to draw on as it likes.
@@ -139,8 +139,8 @@ class _Shares:
 
 
 @final
-class OwnRun:
-    """One run of an `OwnAgent`. Used by one thread.
+class CallableRun:
+    """One run of an `CallableAgent`. Used by one thread.
 
     Args:
         own: The agent.
@@ -149,7 +149,7 @@ class OwnRun:
 
     joins: Final = True
 
-    def __init__(self, own: OwnAgent, most: int) -> None:
+    def __init__(self, own: CallableAgent, most: int) -> None:
         self._own, self._most = own, most
         self._alone = own.concurrency == 1 and own.timeout_s is None
         self._calls: dict[int, _Call] = {}
@@ -158,7 +158,7 @@ class OwnRun:
 
     @property
     def live(self) -> int:
-        """How many were added and have not come back."""
+        """Number of queries that were added and have not come back."""
         return len(self._calls)
 
     def add(self, key: int, query: Query) -> None:
@@ -240,7 +240,7 @@ class OwnRun:
     def _taken(
         self, call: _Call, trajectory: Trajectory, seconds: float
     ) -> list[tuple[int, Trajectory, float]]:
-        """What ended, unless nobody waits for it any more."""
+        """Result of a call that ended, unless nobody waits for it any more."""
         if self._calls.get(call.key) is not call:
             return []
         del self._calls[call.key]
