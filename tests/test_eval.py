@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from speceyes import SeparabilityGate
@@ -31,6 +29,7 @@ from speceyes.errors import ConfigError, InputError
 from speceyes.evaluation import arms, benchmarks, manifest, paper_table
 from speceyes.evaluation.analysis import figures
 from speceyes.evaluation.calibrate_run import bad_drafts, measured, scoring_of
+from speceyes.evaluation.eval_page import page
 from speceyes.evaluation.eval_progress import Progress
 from speceyes.evaluation.eval_report import brief, markdown, to_csv
 from speceyes.evaluation.evaluate import Plan, evaluate
@@ -38,12 +37,12 @@ from speceyes.evaluation.harness import Phase, _ask
 from speceyes.evaluation.intervals import (
     aurc_interval,
     auroc_interval,
-    quantile_interval,
     risk_coverage,
 )
 from speceyes.evaluation.runs import CALIBRATION, RECORDS, TEST, Record, Run, Writer, read
 from speceyes.evaluation.statistics import auroc, wilson_interval
 from speceyes.evaluation.sweep import LOSS, cascade_of, choose, chosen_thresholds, costs, recorded
+from speceyes.evaluation.verdict import verdict
 from speceyes.types import Query
 from support.demo_models import cards
 from support.eval_models import COUNT, fixed_of, ground_of, run_in
@@ -132,6 +131,77 @@ def test_arms_take_turns_in_another_order_each_round(run: Run) -> None:
             orders.setdefault(block.round, []).append(block.arm)
     assert orders[0] == ["agent", "draft", "min", "log"]
     assert orders[1] == ["draft", "min", "log", "agent"]
+
+
+def test_a_run_of_few_queries_is_cut_into_ten_rounds_and_notes_what_each_took(run: Run) -> None:
+    blocks = [b for b in run.blocks if b.phase == TEST]
+    assert len({b.round for b in blocks}) >= 10
+    for block in blocks:
+        assert block.cpu is not None and block.cpu >= 0
+        assert block.others is None or 0 <= block.others <= 1
+    assert read(run.folder).blocks == run.blocks
+
+
+def test_the_verdict_comes_first_and_tells_what_was_accepted_and_wrong(
+    run: Run, found: dict[str, Any]
+) -> None:
+    rows = run.of(TEST, "min")
+    accepted = [r for r in rows if r.result.route == "draft"]
+    wrong = sum(not r.correct for r in accepted)
+    assert found["routes"]["min"]["wrong"] == wrong
+    first = " ".join(brief(run).split())
+    assert first.startswith(f"Of {len(rows)} questions the funnel (min) answered {len(accepted)}")
+    assert f"; {wrong} of these" in first
+    text = markdown([(run, found)])
+    assert text.index("questions the funnel (min)") < text.index("Thresholds chosen")
+    assert "class='verdict'" in page([(run, found)])
+
+
+def told(gain: Any, *, accepted: int = 10, only_agent: int = 0, others: float = 0.0) -> str:
+    cell = {"n": 40, "accuracy": 0.9, "low": 0.8, "high": 0.95}
+    arm = {"gain": gain, "others": others}
+    p = 0.01 if only_agent > 5 else 1.0
+    return " ".join(
+        verdict(
+            {
+                "arms": {"agent": cell, "min": cell},
+                "routes": {"min": {"accepted": accepted, "wrong": 1}},
+                "tests": {"min": {"only_agent": only_agent, "only_arm": 0, "p": p}},
+                "time": {"arms": {"min": arm}, "rounds": 12},
+            }
+        )
+    )
+
+
+def test_the_verdict_advises_by_what_was_shown() -> None:
+    assert "accepts nothing" in told((0.8, 0.7, 0.9), accepted=0)
+    assert "slower than the agent: leave it off" in told((0.8, 0.7, 0.9))
+    assert "No gain is shown: leave it off" in told((1.1, 0.9, 1.3))
+    assert "use it" in told((1.5, 1.3, 1.7))
+    assert "faster and less accurate" in told((1.5, 1.3, 1.7), only_agent=9)
+    assert "Too little was measured" in told((1.5, None, None))
+    assert "disturbed" in told((1.5, 1.3, 1.7), others=0.4)
+    assert "disturbed" not in told((1.5, 1.3, 1.7), others=0.05)
+
+
+def test_arms_one_by_one_and_without_tools(tmp_path: Path) -> None:
+    names = ("min", "agent-one", "min-one", "agent-no-tools")
+    run = run_in(tmp_path / "run", n=24, names=names, sweep_batch=())
+    found = figures(run)
+    one = found["time"]["one_by_one"]
+    assert one["measured"][0] > 0 and one["predicted"] > 0
+    for row in run.of(TEST, "agent-no-tools"):
+        way = row.result.trajectory
+        assert way is not None and way.depth == 0 and len(way.steps) <= 1
+    tools = found["tools"]
+    counts = [tools[k] for k in ("both", "only_with", "only_without", "neither")]
+    assert sum(counts) == found["n"]
+    with_tools = {r.result.query_id for r in run.of(TEST, "agent") if r.correct}
+    without = {r.result.query_id for r in run.of(TEST, "agent-no-tools") if r.correct}
+    assert tools["only_with"] == len(with_tools - without)
+    assert tools["both"] == len(with_tools & without)
+    text = markdown([(run, found)])
+    assert "only with tools" in text and "One by one, the funnel over the agent" in text
 
 
 def test_the_manifest_names_versions_hardware_code_and_arguments(run: Run) -> None:
@@ -490,25 +560,6 @@ def test_progress_tells_accuracy_gain_and_time_left() -> None:
 
 
 # The statistics.
-
-
-@given(st.integers(1, 60), st.sampled_from([50, 95, 99]), st.integers(0, 2**32))
-def test_quantile_intervals_hold_their_value_and_grow_open(n: int, q: int, seed: int) -> None:
-    values = np.random.default_rng(seed).random(n).tolist()
-    value, low, high = quantile_interval(values, q)
-    assert min(values) <= value <= max(values)
-    assert low is None or low in values
-    assert high is None or high in values
-    assert low is None or high is None or low <= high
-
-
-def test_quantile_intervals_cover_the_true_quantile() -> None:
-    random_numbers = np.random.default_rng(5)
-    hits = 0
-    for _ in range(400):
-        _, low, high = quantile_interval(random_numbers.random(60).tolist(), 95)
-        hits += (0.0 if low is None else low) <= 0.95 <= (1.0 if high is None else high)
-    assert wilson_interval(hits, 400, 0.999)[1] >= 0.95
 
 
 def test_delongs_interval_covers_the_true_area() -> None:

@@ -218,8 +218,22 @@ def test_cost_model_by_hand() -> None:
             0.1 / (front + 0.75 * 0.1),
         ]
     )
-    assert [gain["measured"] for gain in summary["gains"]] == pytest.approx([2, 2, 2, 0.8])
-    assert summary["measured_gain_low"] <= 1.0 / 0.425 <= summary["measured_gain_high"]
+    assert [gain["measured"] for gain in summary["gains"][2:]] == pytest.approx([2, 0.8])
+    # What was predicted one by one has nothing beside it that was measured one by one.
+    assert [gain["measured"] for gain in summary["gains"][:2]] == [None, None]
+    assert summary["measured_gain_low"] is None
+    rounds = [{arm: wall / 6 for arm, wall in walls.items()}] * 6
+    steady = summarise(by_hand(), walls, rounds)
+    assert (steady["measured_gain_low"], steady["measured_gain_high"]) == pytest.approx((2, 2))
+    assert steady["gain_over_batched"] == pytest.approx((0.8, 0.8, 0.8))
+    assert "leave it off" in table(steady).split("\n\n")[0]
+    alone = [
+        replace(row, arm="funnel_one", seconds=0.5) for row in by_hand() if row.arm == "funnel"
+    ]
+    both = summarise([*by_hand(), *alone], {**walls, "funnel_one": 0.8})
+    assert [gain["measured"] for gain in both["gains"]] == pytest.approx([1.25, 1.25, 2, 0.8])
+    assert both["gains"][0]["predicted"] == pytest.approx(0.25 / (front + 0.75 * 0.25))
+    assert both["wrong_accepted"] == 0
     assert summary["agent_against_funnel"] == {
         "only_agent_right": 1, "only_funnel_right": 0, "mcnemar_p": 1.0,
     }  # fmt: skip

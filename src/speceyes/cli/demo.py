@@ -87,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
     answerer = SpeculativeAnswerer(small, top_k=settings["top_k"])
     gate = SeparabilityGate(**settings)
     agent = AgenticFallback(large, tools=["zoom"], max_batch=size)
+    alone = AgenticFallback(large, tools=["zoom"], max_batch=1)
     demo = Demo(
         pipeline=SpecPipeline(
             judge=ToolJudge(large, tools=["zoom"]),
@@ -95,7 +96,14 @@ def run(options: argparse.Namespace) -> int:
             fallback=agent,
             schedule=ScheduleConfig(batch_size=size),
         ),
-        agent=AgenticFallback(large, tools=["zoom"], max_batch=1),
+        one_by_one=SpecPipeline(
+            judge=ToolJudge(large, tools=["zoom"]),
+            answerer=answerer,
+            gate=gate,
+            fallback=alone,
+            schedule=ScheduleConfig(batch_size=1),
+        ),
+        agent=alone,
         agent_batched=agent,
         answerer=answerer,
         gate=gate,
@@ -105,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         progress=None if options.quiet else sys.stderr,
     )
     print(
-        f"{options.queries} held-out queries, four arms; the agent thinks, zooms and answers, "
+        f"{options.queries} held-out queries, five arms; the agent thinks, zooms and answers, "
         "the funnel spares it where it can",
         file=sys.stderr,
     )

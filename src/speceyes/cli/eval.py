@@ -67,6 +67,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=DEFAULT_ARMS,
         metavar="LIST",
         help="with commas; agent and draft are always run; also min-small-judge, min-no-judge, "
+        "agent-one and min-one (one query at a time), agent-no-tools (what tools contribute), "
         "specreason, deep and cascade; in words alone large-short, large-reasoning, small-short, "
         "small-reasoning, transfer, transfer-two-stage, transfer-likely, transfer-sure and "
         "transfer-SELECTOR-PERCENT, such as transfer-attended-50; default: %(default)s",

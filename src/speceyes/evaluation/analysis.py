@@ -6,22 +6,23 @@ against those of an unbroken one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
 
 from speceyes.errors import InputError
 from speceyes.evaluation import arms as known
-from speceyes.evaluation.arms import BASELINE, DRAFT, FUNNEL
+from speceyes.evaluation.arms import AGENT_ONE, BASELINE, DRAFT, FUNNEL, FUNNEL_ONE, NO_TOOLS
 from speceyes.evaluation.intervals import (
     aurc_interval,
     auroc_interval,
     mean_interval,
-    quantile_interval,
-    ratio_interval,
     risk_coverage,
 )
+from speceyes.evaluation.rounds import quantile, ratio
 from speceyes.evaluation.runs import CALIBRATION, TEST, Record, Run
 from speceyes.evaluation.statistics import mcnemar_exact, wilson_interval
 from speceyes.evaluation.sweep import Recorded, chosen_thresholds, costs, recorded, sweeps
@@ -40,7 +41,8 @@ def figures(run: Run) -> dict[str, Any]:
         `arms` (accuracy, failures, tokens, tool calls, depth; under "time" latency and gain),
         `columns` (the same by column of Table 1), `kinds`, `tests` (exact McNemar against the
         agent), `failed`, `thresholds`, `scores` (AUROC, AURC, curve of each aggregate), `sweeps`,
-        `rolling`, `depths`, `routes`, and under "time" the phases' shares and batch sizes.
+        `rolling`, `depths`, `routes`, `tools` (see `tool_contribution`), and under "time" the
+        phases' shares, batch sizes, CPU seconds and how busy the machine was.
 
     Raises:
         InputError: The run has no whole round of all its arms yet.
@@ -98,8 +100,12 @@ def figures(run: Run) -> dict[str, Any]:
         "sweeps": swept,
         "rolling": {a: _rolling(rows) for a, rows in by_arm.items()},
         "depths": _depths(by_arm[BASELINE]),
+        "tools": tool_contribution(by_arm),
         "time": {
-            "arms": {a: _timing(by_arm, a, spent) for a in names},
+            "rounds": len(whole),
+            "round_size": max(Counter(r.round for r in by_arm[BASELINE]).values()),
+            "arms": {a: {**_timing(by_arm, a, spent), **_processors(run, a, whole)} for a in names},
+            "one_by_one": _one_by_one(by_arm, spent),
             "columns": {
                 column: {
                     a: _gain([r for r in by_arm[BASELINE] if _column(r) == column], spent, a)
@@ -112,6 +118,54 @@ def figures(run: Run) -> dict[str, Any]:
             "tokens": {a: _tokens_by_model(run, a, whole) for a in by_arm},
             "batches": _batches(run),
         },
+    }
+
+
+def tool_contribution(by_arm: Mapping[str, Sequence[Record]]) -> dict[str, Any] | None:
+    """What tools add: of the queries that the agent solves, those that it solves without them too.
+
+    Args:
+        by_arm: Records by arm, with the agent's and the agent's without tools.
+
+    Returns:
+        Counts `both`, `only_with`, `only_without`, `neither`, and of those solved with tools the
+        share `without_too` with its interval; None where the arm without tools was not run.
+    """
+    if NO_TOOLS not in by_arm:
+        return None
+    bare = {r.result.query_id: r.correct for r in by_arm[NO_TOOLS]}
+    pairs = Counter((r.correct, bare[r.result.query_id]) for r in by_arm[BASELINE])
+    both, only_with = pairs[True, True], pairs[True, False]
+    low, high = wilson_interval(both, both + only_with)
+    return {
+        "both": both,
+        "only_with": only_with,
+        "only_without": pairs[False, True],
+        "neither": pairs[False, False],
+        "without_too": (both / (both + only_with), low, high) if both + only_with else None,
+        "p": mcnemar_exact(only_with, pairs[False, True]),
+    }
+
+
+def _one_by_one(
+    by_arm: Mapping[str, Sequence[Record]], spent: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any] | None:
+    """The funnel one by one against the agent one by one, measured and by the cost model of
+    Sec. 3.4 of SpecEyes, whose parts are those of these very arms.
+    """
+    if AGENT_ONE not in by_arm or FUNNEL_ONE not in by_arm:
+        return None
+    funnel = by_arm[FUNNEL_ONE]
+    n = len(funnel)
+    judge_s, draft_s = _phase_costs(funnel)
+    judged = sum(r.result.timings.judge is not None for r in funnel) / n
+    drafted = sum(r.result.draft is not None for r in funnel) / n
+    accepted = sum(route(r) == "accepted" for r in funnel) / n
+    agent_s = sum(spent[AGENT_ONE].values()) / n
+    expected = judged * judge_s + drafted * draft_s + (1 - accepted) * agent_s
+    return {
+        "measured": _gain(by_arm[AGENT_ONE], spent, FUNNEL_ONE, AGENT_ONE),
+        "predicted": agent_s / expected if expected > 0 else None,
     }
 
 
@@ -159,11 +213,13 @@ def _against(agent: Sequence[Record], rows: Sequence[Record]) -> dict[str, Any]:
 
 
 def _routes(rows: Sequence[Record]) -> dict[str, int]:
-    """Where queries went; the judge's "tools" and the gate's "rejected" both went to the agent."""
+    """Where queries went, and how many accepted drafts were wrong. The judge's "tools" and the
+    gate's "rejected" both went to the agent.
+    """
     found = dict.fromkeys(("accepted", "rejected", "tools", "error"), 0)
     for row in rows:
         found[route(row)] += 1
-    return found
+    return {**found, "wrong": sum(route(r) == "accepted" and not r.correct for r in rows)}
 
 
 def route(record: Record) -> str:
@@ -230,10 +286,21 @@ def _depths(rows: Sequence[Record]) -> dict[str, int]:
     return {str(depth): counts[depth] for depth in sorted(counts)}
 
 
-def _gain(rows: Sequence[Record], spent: Mapping[str, Mapping[str, float]], arm: str) -> Any:
-    ids = [r.result.query_id for r in rows]
+def _gain(
+    rows: Sequence[Record],
+    spent: Mapping[str, Mapping[str, float]],
+    arm: str,
+    base: str = BASELINE,
+) -> Any:
+    """How many times as fast an arm was as the agent on these queries, by rounds."""
+    by_round: dict[int, list[str]] = {}
+    for row in rows:
+        by_round.setdefault(row.round, []).append(row.result.query_id)
+    seconds = [
+        [sum(spent[one][i] for i in ids) for ids in by_round.values()] for one in (base, arm)
+    ]
     try:
-        return ratio_interval([spent[BASELINE][i] for i in ids], [spent[arm][i] for i in ids])
+        return ratio(*seconds)
     except InputError:  # nothing took any time
         return None
 
@@ -242,11 +309,32 @@ def _timing(
     by_arm: Mapping[str, Sequence[Record]], arm: str, spent: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Any]:
     latencies = [r.seconds for r in by_arm[arm]]
+    rounds = [r.round for r in by_arm[arm]]
     return {
-        **{f"p{q}": quantile_interval(latencies, q) for q in (50, 95, 99)},
-        "per_query_s": mean_interval(list(spent[arm].values())),
+        **{f"p{q}": quantile(latencies, rounds, q) for q in (50, 95, 99)},
+        "per_query_s": sum(spent[arm].values()) / len(spent[arm]),
         "gain": _gain(by_arm[BASELINE], spent, arm),
     }
+
+
+def _processors(run: Run, arm: str, rounds: Collection[int]) -> dict[str, Any]:
+    """CPU seconds a query of our own process, the gain in them over the agent, and what share
+    of the machine other processes took meanwhile: on average and at most.
+    """
+    blocks = {(b.arm, b.round): b for b in run.blocks if b.phase == TEST and b.round in rounds}
+    own = [blocks[arm, r] for r in sorted(rounds)]
+    agent = [blocks[BASELINE, r] for r in sorted(rounds)]
+    cpu = [b.cpu for b in own if b.cpu is not None]
+    found: dict[str, Any] = {"cpu_s": None, "cpu_gain": None, "others": None, "most_others": None}
+    if len(cpu) == len(own):
+        found["cpu_s"] = sum(cpu) / sum(b.n for b in own)
+        with suppress(InputError):  # the clock of CPU seconds is coarse
+            found["cpu_gain"] = ratio([b.cpu or 0.0 for b in agent], cpu)
+    others = [(b.others, b.wall) for b in own if b.others is not None]
+    if others and sum(wall for _, wall in others) > 0:
+        found["others"] = sum(o * w for o, w in others) / sum(w for _, w in others)
+        found["most_others"] = max(o for o, _ in others)
+    return found
 
 
 def _tokens_by_model(run: Run, arm: str, rounds: Collection[int]) -> dict[str, dict[str, float]]:

@@ -7,7 +7,7 @@ call of `register`; it then runs beside the others, on the same models and the s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, get_args
@@ -44,6 +44,12 @@ DEEP: Final = "draft-deep"
 """The arm whose drafts, made after a look, the thresholds of "deep" and "cascade" come from."""
 FUNNEL: Final = "min"
 """The arm that sweeps are about."""
+AGENT_ONE: Final = "agent-one"
+"""The agent, one query at a time."""
+FUNNEL_ONE: Final = "min-one"
+"""The funnel of `FUNNEL`, one query at a time."""
+NO_TOOLS: Final = "agent-no-tools"
+"""The agent in batches with its tools switched off."""
 
 
 @final
@@ -320,6 +326,23 @@ _ARMS: dict[str, Arm] = {
         *(_funnel(a, f"funnel, {a}", a, "large", a) for a in reversed(AGGREGATES)),
         _funnel("min-small-judge", "funnel, min, small judge", "min", "small", None),
         _funnel("min-no-judge", "funnel, min, no judge", "min", "none", None),
+        Arm(
+            AGENT_ONE,
+            "agent, one by one",
+            lambda ground: agent_arm(replace(ground, batch_size=1).agent()),
+        ),
+        Arm(
+            FUNNEL_ONE,
+            "funnel, min, one by one",
+            lambda ground: replace(ground, batch_size=1).funnel("min").stream,
+            judge="large",
+            aggregate="min",
+        ),
+        Arm(
+            NO_TOOLS,
+            "agent without its tools",
+            lambda ground: agent_arm(replace(ground, tools=(), max_steps=1).agent()),
+        ),
         Arm("specreason", "SpecReason", lambda ground: _specreason(ground).stream, "specreason"),
         *(
             Arm(

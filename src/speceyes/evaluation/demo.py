@@ -21,9 +21,10 @@ from speceyes.errors import InputError
 from speceyes.evaluation.failures import counted, plain
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.progress import Bars
-from speceyes.evaluation.report import NAMES, Page
+from speceyes.evaluation.report import Page
+from speceyes.evaluation.rounds import round_size
 from speceyes.evaluation.row import Item, Row
-from speceyes.evaluation.summary import ARMS, summarise
+from speceyes.evaluation.summary import NAMES, ONE, summarise
 from speceyes.pipeline.parts import models_of
 from speceyes.protocols import SupportsForget
 from speceyes.types import Query, Result, Timings
@@ -100,6 +101,7 @@ class Demo:
         gate: The funnel's gate, which also scores the draft arm's drafts, off the clock.
         batch_size: Queries a batch of the draft arm.
         out: Folder for the files; made where it isn't there.
+        one_by_one: The funnel with batches of one, to hold against the agent one by one.
         notes: Further entries for summary.json, such as the models' names.
         progress: Where to show progress bars; None shows none.
     """
@@ -114,6 +116,7 @@ class Demo:
         gate: SeparabilityGate,
         batch_size: int,
         out: Path,
+        one_by_one: SpecPipeline | None = None,
         notes: Mapping[str, Any] | None = None,
         progress: TextIO | None = None,
     ) -> None:
@@ -121,13 +124,14 @@ class Demo:
         self._gate = gate
         self._notes = {**(notes or {}), "batch_size": batch_size}
         self._progress = progress
-        self._round = 4 * batch_size
+        self._batch = self._round = batch_size
         parts = (agent, agent_batched, answerer, pipeline.judge, pipeline.fallback)
         self._keeping = [m for m in models_of(parts) if isinstance(m, SupportsForget)]
         self._arms: dict[str, Stream] = {
             "agent": agent_arm(agent),
             "agent_batched": agent_arm(agent_batched),
             "draft": draft_arm(answerer, batch_size),
+            **({} if one_by_one is None else {ONE: one_by_one.stream}),
             "funnel": pipeline.stream,
         }
 
@@ -150,7 +154,8 @@ class Demo:
         for name in (RESULTS, SUMMARY, REPORT):  # nothing of an earlier run may pass for this one
             (self.out / name).unlink(missing_ok=True)
         page, rows, interrupted = Page(), list[Row](), False
-        wall = dict.fromkeys(ARMS, 0.0)
+        self._round = self._batch * 4 if total is None else round_size(total, self._batch)
+        rounds: list[dict[str, float]] = []
         warm = [item.query for item in warm_up]
         for stream in self._arms.values():
             for _ in stream(warm):
@@ -158,14 +163,14 @@ class Demo:
         started, source, used = time.time(), iter(items), set[str]()
         with (
             (self.out / RESULTS).open("w", encoding="utf-8") as file,
-            Bars(ARMS, self._progress, total) as bars,
+            Bars(tuple(self._arms), self._progress, total) as bars,
         ):
             try:
                 while batch := list(islice(source, self._round)):
                     _check_ids(batch, used)
-                    spent, done = self._run_round(batch, len(rows), file, bars)
+                    spent, done = self._run_round(batch, len(rounds), file, bars)
                     rows += [_light(row) for row in done]
-                    wall = {arm: wall[arm] + spent[arm] for arm in ARMS}
+                    rounds.append(spent)
                     page.add(batch, done)
             except KeyboardInterrupt:
                 interrupted = True
@@ -174,7 +179,7 @@ class Demo:
         if not rows:
             raise InputError("there are no items; pass at least one query with its answer")
         summary = {
-            **summarise(rows, wall),
+            **summarise(rows, {a: sum(one[a] for one in rounds) for a in self._arms}, rounds),
             "interrupted": interrupted,
             "gate": {
                 "threshold": self._gate.threshold,
@@ -185,7 +190,7 @@ class Demo:
             "machine": {**machine(), "versions": versions()},
             "failures": plain(
                 one
-                for arm in ARMS
+                for arm in self._arms
                 for one in counted(NAMES[arm], (row.result for row in rows if row.arm == arm))
             ),
             **self._notes,
@@ -203,10 +208,11 @@ class Demo:
         self, batch: Sequence[Item], before: int, file: TextIO, bars: Bars
     ) -> tuple[dict[str, float], list[Row]]:
         """Every arm on one round's items, the first one another each round."""
-        turn = before // (len(ARMS) * self._round) % len(ARMS)
+        arms = tuple(self._arms)
+        turn = before % len(arms)
         spent: dict[str, float] = {}
         done: list[Row] = []
-        for arm in (*ARMS[turn:], *ARMS[:turn]):
+        for arm in (*arms[turn:], *arms[:turn]):
             spent[arm], rows = self._run_arm(arm, batch, file, bars)
             done += rows
         return spent, done

@@ -18,6 +18,7 @@ from speceyes.evaluation.analysis import route
 from speceyes.evaluation.arms import BASELINE, FUNNEL
 from speceyes.evaluation.eval_report import Made, share, times
 from speceyes.evaluation.runs import TEST, Record, Run
+from speceyes.evaluation.verdict import verdict
 from speceyes.scoring.scales import to_raw
 from speceyes.scoring.scores import AGGREGATES
 
@@ -155,7 +156,7 @@ def _section(run: Run, found: Mapping[str, Any]) -> str:
         else ""
     )
     return (
-        f"<section><h2>{escape(run.folder.name)}</h2><p>{escape(about)}</p>{parity}"
+        f"<section><h2>{escape(run.folder.name)}</h2>{_verdict(found)}<p>{escape(about)}</p>{parity}"
         "<div class='wide'><table><thead><tr><th></th><th>accuracy, % (95 %)</th>"
         "<th>speed over the agent (95 %)</th><th>failed</th><th>p50 / p95, ms</th>"
         f"<th>tool calls</th></tr></thead><tbody>{rows}</tbody></table></div>"
@@ -163,10 +164,24 @@ def _section(run: Run, found: Mapping[str, Any]) -> str:
     )
 
 
+def _ends(gain: Sequence[float | None] | None) -> tuple[float, float, float]:
+    """A gain for a picture; without an interval its ends are the value."""
+    value, low, high = gain or (0.0, 0.0, 0.0)
+    value = value or 0.0
+    return value, value if low is None else low, value if high is None else high
+
+
+def _verdict(found: Mapping[str, Any]) -> str:
+    """The verdict as a paragraph; what stands between ** is bold."""
+    parts = escape(" ".join(verdict(found))).split("**")
+    text = "".join(f"<b>{part}</b>" if at % 2 else part for at, part in enumerate(parts))
+    return f"<p class='verdict'>{text}</p>" if text else ""
+
+
 def _trade(found: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     points = {
         titles[a]: (
-            found["time"]["arms"][a]["gain"] or (0.0, 0.0, 0.0),
+            _ends(found["time"]["arms"][a]["gain"]),
             (arm["accuracy"], arm["low"], arm["high"]),
         )
         for a, arm in found["arms"].items()

@@ -12,7 +12,9 @@ from speceyes.evaluation import arms as known
 from speceyes.evaluation import paper_table
 from speceyes.evaluation.analysis import figures
 from speceyes.evaluation.arms import BASELINE
+from speceyes.evaluation.rounds import FEWEST
 from speceyes.evaluation.runs import Run
+from speceyes.evaluation.verdict import plain_lines, verdict
 
 Made = tuple[Run, Mapping[str, Any]]
 """A run and its figures."""
@@ -32,16 +34,19 @@ def times(gain: Sequence[float] | None) -> str:
     """A gain with its interval.
 
     Example:
-        >>> times((2.0, 1.5, 2.5)), times(None)
-        ('2.00x (1.50-2.50)', '-')
+        >>> times((2.0, 1.5, 2.5)), times((2.0, None, None)), times(None)
+        ('2.00x (1.50-2.50)', '2.00x', '-')
     """
-    return "-" if gain is None else f"{gain[0]:.2f}x ({gain[1]:.2f}-{gain[2]:.2f})"
+    if gain is None:
+        return "-"
+    ends = "" if gain[1] is None else f" ({gain[1]:.2f}-{gain[2]:.2f})"
+    return f"{gain[0]:.2f}x{ends}"
 
 
 def _spread(found: Sequence[float | None], scale: float = 1.0, places: int = 2) -> str:
-    """A value with its interval; an end that is open has a question mark."""
+    """A value with its interval, where there is one."""
     value, low, high = (None if x is None else f"{scale * x:.{places}f}" for x in found)
-    return f"{value} ({low or '?'}-{high or '?'})"
+    return f"{value}" if low is None else f"{value} ({low}-{high})"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -56,11 +61,18 @@ def _cell(text: str) -> str:
 def brief(run: Run) -> str:
     """A few lines for a terminal."""
     found = figures(run)
-    lines = [f"{found['n']} test queries, {found['calibration_n']} for calibration"]
+    lines = [
+        *plain_lines(verdict(found)),
+        "",
+        f"{found['n']} test queries in {found['time']['rounds']} rounds, "
+        f"{found['calibration_n']} for calibration",
+        f"{'':<26}{'accuracy, %':<22}{'speed':<22}{'CPU s a query':<15}",
+    ]
     for name, arm in found["arms"].items():
         gain = found["time"]["arms"][name]["gain"]
         lines.append(
             f"{known.arm(name).title:<26}{share(arm):<22}{times(gain):<22}"
+            f"{_processors(found['time']['arms'][name]):<15}"
             + (f"{arm['failed']} failed" if arm["failed"] else "")
         )
     return "\n".join(line.rstrip() for line in lines)
@@ -90,9 +102,10 @@ def markdown(made: Sequence[Made]) -> str:
 def _how(made: Sequence[Made]) -> str:
     lines = [
         "Accuracy in percent with its 95 % Wilson interval; a query without an answer is wrong. "
-        "Speed over the agent alone, in batches of the same size, with a 95 % paired bootstrap "
-        "interval over queries. All arms of a run answered the same queries on the same warm "
-        "models, in turns."
+        "Speed over the agent alone, in batches of the same size, with a 95 % interval over rounds "
+        f"(jackknife, Student's t); none where there are fewer than {FEWEST} rounds. All arms of a "
+        "run answered the same queries on the same warm models, in turns that change from round "
+        "to round."
     ]
     if any(run.fixed["benchmark"]["parity"] for run, _ in made):
         lines.append(
@@ -154,6 +167,50 @@ def _tokens_by_model(
     return ["Tokens a query, by model:", _table(["arm", *head], rows)]
 
 
+def _processors(arm: Mapping[str, Any]) -> str:
+    return "-" if arm["cpu_s"] is None else f"{arm['cpu_s']:.3f}"
+
+
+def _others(arm: Mapping[str, Any]) -> str:
+    if arm["others"] is None:
+        return "-"
+    return f"{arm['others']:.0%} (at most {arm['most_others']:.0%})"
+
+
+def _one_by_one(found: Mapping[str, Any] | None) -> list[str]:
+    """Predicted and measured gain of the same two arms, one query at a time."""
+    if found is None:
+        return []
+    predicted = "-" if found["predicted"] is None else f"{found['predicted']:.2f}x"
+    return [
+        "One by one, the funnel over the agent: "
+        f"{times(found['measured'])} measured, {predicted} by the cost model of the paper's "
+        "Sec. 3.4 with these arms' own costs."
+    ]
+
+
+def _tools(found: Mapping[str, Any] | None) -> list[str]:
+    """What the agent's tools add: the audit of arXiv 2606.02357."""
+    if found is None:
+        return []
+    share = found["without_too"]
+    also = "-" if share is None else f"{share[0]:.1%} ({share[1]:.1%} to {share[2]:.1%})"
+    return [
+        f"What tools contribute: of the queries that the agent solves, it solves {also} without "
+        "its tools too.",
+        _table(
+            ["solved", "queries"],
+            [
+                ["with tools and without", str(found["both"])],
+                ["only with tools", str(found["only_with"])],
+                ["only without tools", str(found["only_without"])],
+                ["by neither", str(found["neither"])],
+            ],
+        ),
+        f"Exact McNemar test of the two: p = {found['p']:.3g}.",
+    ]
+
+
 def _means(accuracies: Sequence[float], gains: Sequence[float], n: int) -> list[str]:
     """Plain means over columns, as the paper has them; "-" where a column is missing."""
     whole = len(accuracies) == len(gains) == n
@@ -171,9 +228,11 @@ def _details(run: Run, found: Mapping[str, Any]) -> str:
     code = {s["code"]["source_sha256"] for s in run.manifest["sessions"]}
     parts = [
         f"## {run.folder.name}",
+        "\n\n".join(verdict(found)),
         f"{fixed['benchmark']['name']}: {found['n']} test queries, {found['calibration_n']} for "
         f"calibration (no image in both), seed {fixed['plan']['seed']}, batches of "
-        f"{fixed['plan']['batch_size']}, K = {fixed['ground']['top_k']}. "
+        f"{min(fixed['plan']['batch_size'], time['round_size'])} in {time['rounds']} rounds of "
+        f"{time['round_size']}, K = {fixed['ground']['top_k']}. "
         f"{last['hardware']['processor']}, {last['hardware']['cpus']} CPUs; torch "
         f"{last['versions']['torch']}, speceyes {last['versions']['speceyes']}, code "
         f"{last['code']['revision'] or last['code']['source_sha256']}."
@@ -193,6 +252,9 @@ def _details(run: Run, found: Mapping[str, Any]) -> str:
                 "turns",
                 "speed",
                 "queries/s",
+                "CPU s a query",
+                "CPU gain",
+                "others' share",
                 "p50 ms",
                 "p95 ms",
                 "p99 ms",
@@ -206,13 +268,18 @@ def _details(run: Run, found: Mapping[str, Any]) -> str:
                     _spread(arm["calls"]),
                     _spread(arm["turns"]),
                     times(time["arms"][a]["gain"]),
-                    f"{1 / time['arms'][a]['per_query_s'][0]:.1f}",
+                    f"{1 / time['arms'][a]['per_query_s']:.1f}",
+                    _processors(time["arms"][a]),
+                    times(time["arms"][a]["cpu_gain"]),
+                    _others(time["arms"][a]),
                     *(_spread(time["arms"][a][f"p{q}"], 1e3, 0) for q in (50, 95, 99)),
                 ]
                 for a, arm in found["arms"].items()
             ],
         ),
         *_tokens_by_model(titles, time["tokens"]),
+        *_one_by_one(time["one_by_one"]),
+        *_tools(found["tools"]),
         "Against the agent alone (exact McNemar test, two-sided):",
         _table(
             ["arm", "only the agent right", "only the arm right", "p"],

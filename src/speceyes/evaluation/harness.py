@@ -19,13 +19,15 @@ import numpy as np
 
 from speceyes.errors import InputError
 from speceyes.evaluation import arms as known
+from speceyes.evaluation import machine_load
 from speceyes.evaluation.arms import BASELINE, DRAFT, Ground
 from speceyes.evaluation.demo import Stream
 from speceyes.evaluation.eval_progress import Progress
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.report import zoomed
+from speceyes.evaluation.rounds import round_size
 from speceyes.evaluation.row import Item
-from speceyes.evaluation.runs import Block, Record, Writer
+from speceyes.evaluation.runs import CALIBRATION, Block, Record, Writer
 from speceyes.isolation import describe, isolated
 from speceyes.pipeline.parts import models_of
 from speceyes.protocols import SupportsForget
@@ -113,10 +115,10 @@ def run_phase(writer: Writer, phase: Phase, progress: Progress) -> None:
         asked = [_ask(phase)(at) for at in range(number * size, min(n, (number + 1) * size))]
         _check(asked, writer, phase.name, number)
         for arm in missing[number]:
-            wall, spent, records, pictures = turns.take(arm, asked, number)
-            block = Block(phase.name, number, arm, wall, len(asked), spent)
+            block, records, pictures = turns.take(arm, asked, number)
             writer.block(block, records, pictures)
-            progress.block(phase.name, arm, sum(r.correct for r in records), len(records), wall)
+            right = sum(r.correct for r in records)
+            progress.block(phase.name, arm, right, len(records), block.wall)
 
 
 def _order(arms: Sequence[str], number: int) -> tuple[str, ...]:
@@ -125,11 +127,14 @@ def _order(arms: Sequence[str], number: int) -> tuple[str, ...]:
 
 
 def _round(phase: Phase) -> int:
-    """Queries a round: four batches, fewer where their images are huge."""
-    batch = phase.ground.batch_size
+    """Queries a round: four batches, fewer where speed is measured on few queries (see
+    `rounds.round_size`), or where images are huge.
+    """
+    batch, n = phase.ground.batch_size, len(phase.samples)
+    most = 4 * batch if phase.name == CALIBRATION else round_size(n, batch)
     first = _ask(phase)(0).query
     pixels = sum(i.width * i.height for i in first.images) if first is not None else 1
-    return max(batch, min(4 * batch, _MOST_PIXELS // max(pixels, 1)))
+    return min(most, max(batch, _MOST_PIXELS // max(pixels, 1)))
 
 
 def _ask(phase: Phase) -> Callable[[int], _Asked]:
@@ -206,10 +211,8 @@ class _Turns:
 
     def take(
         self, arm: str, asked: Sequence[_Asked], number: int
-    ) -> tuple[float, dict[str, dict[str, int]], list[Record], list[dict[str, Any]]]:
-        """One arm on one round: seconds it ran, tokens by role, its records in the order asked,
-        and pictures.
-        """
+    ) -> tuple[Block, list[Record], list[dict[str, Any]]]:
+        """One arm on one round: what it took, its records in the order asked, and pictures."""
         taken: dict[str, float] = {}
         results: dict[str, tuple[Result, float]] = {}
 
@@ -221,11 +224,11 @@ class _Turns:
 
         self._forget()
         before = self._spent()
-        start = time.perf_counter()
+        start = machine_load.now()
         for result in self._streams[arm](queries()):
             results[result.query_id] = result, time.perf_counter() - taken[result.query_id]
             self._progress.step()
-        wall = time.perf_counter() - start
+        wall, cpu, others = machine_load.now().since(start)
         spent = {
             role: {what: n - before[role][what] for what, n in counts.items()}
             for role, counts in self._spent().items()
@@ -256,7 +259,8 @@ class _Turns:
                     judged.get(one.id, {}),
                 )
             )
-        return wall, spent, records, pictures
+        block = Block(self._phase.name, number, arm, wall, len(asked), spent, cpu, others)
+        return block, records, pictures
 
     def _spent(self) -> dict[str, dict[str, int]]:
         """What each model has read and decoded until now, where it counts that."""

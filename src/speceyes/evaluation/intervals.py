@@ -1,4 +1,4 @@
-"""Intervals of 95 % beyond those of `statistics`: quantiles, means, ranks and risk-coverage."""
+"""Intervals of 95 % beyond those of `statistics`: means, ranks and risk-coverage."""
 
 from __future__ import annotations
 
@@ -9,58 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from speceyes.errors import InputError
-from speceyes.evaluation.statistics import auroc, paired_bootstrap_ratio, percentile
+from speceyes.evaluation.statistics import auroc, paired_bootstrap_ratio
 
 Floats = npt.NDArray[np.float64]
 _Z = 1.959963984540054
-
-
-def quantile_interval(
-    values: Sequence[float], q: float
-) -> tuple[float, float | None, float | None]:
-    """The q-th percentile with an interval that holds whatever the distribution.
-
-    The ends are order statistics: of n draws the number below the true quantile is binomial.
-
-    Returns:
-        (percentile, low, high); an end is None where n is too small to bound it on that side.
-
-    Raises:
-        InputError: There are no values.
-
-    Example:
-        >>> quantile_interval([float(i) for i in range(1, 101)], 50)
-        (50.5, 40.0, 61.0)
-        >>> quantile_interval([1.0, 2.0, 3.0], 99)
-        (2.98, 2.0, None)
-    """
-    middle = percentile(values, q)
-    ordered, n, share = sorted(values), len(values), q / 100
-    below = _binomial(n, share)
-    # Counted from 1: at most 2.5 % that fewer than `low` lie below the quantile, or `high` or more.
-    low = int(np.searchsorted(below, 0.025, side="right"))
-    high = int(np.searchsorted(below, 0.975, side="left")) + 1
-    return (
-        middle,
-        ordered[low - 1] if low else None,
-        ordered[high - 1] if high <= n else None,
-    )
-
-
-def _binomial(n: int, share: float) -> Floats:
-    """float64[n + 1]: P(X <= i) of Binomial(n, share)."""
-    if share in (0.0, 1.0):
-        return np.array([1.0 if share == 0.0 or i == n else 0.0 for i in range(n + 1)])
-    logs = [
-        math.lgamma(n + 1)
-        - math.lgamma(i + 1)
-        - math.lgamma(n - i + 1)
-        + i * math.log(share)
-        + (n - i) * math.log1p(-share)
-        for i in range(n + 1)
-    ]
-    found: Floats = np.minimum(np.cumsum(np.exp(logs)), 1.0)
-    return found
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:

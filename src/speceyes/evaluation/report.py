@@ -12,15 +12,10 @@ from typing import Any, final
 
 from speceyes.evaluation import figures
 from speceyes.evaluation.row import Item, Row
+from speceyes.evaluation.summary import NAMES, verdict
 from speceyes.types import Box, Image, Observation, Trajectory
 
 TEMPLATE = Path(__file__).with_name("report_page.html")
-NAMES = {
-    "agent": "agent, one by one",
-    "agent_batched": "agent, batched",
-    "draft": "draft alone",
-    "funnel": "funnel",
-}
 ROUTES = {
     "accepted": "answered by the draft",
     "rejected": "draft rejected, agent answered",
@@ -280,11 +275,18 @@ def _headline(summary: Mapping[str, Any]) -> str:
         return f"<b>Every query failed</b> in {names}: {escape(broken[0]['first'])}"
     cut = "The run was interrupted; of what was finished, " if summary.get("interrupted") else ""
     start = "the" if cut else "The"
+    parts = escape(" ".join(verdict(summary))).split("**")
+    first = "".join(f"<b>{part}</b>" if at % 2 else part for at, part in enumerate(parts))
     return (
-        f"{cut}{start} funnel answered {funnel['n']} questions "
-        f"<b>{summary['measured_gain']:.2f} times</b> as fast as the agent one by one. It was "
+        f"{first} {cut}{start} funnel answered {funnel['n']} questions "
+        f"{summary['measured_gain']:.2f} times as fast as the agent one by one. It was "
         f"right on <b>{funnel['accuracy']:.1%}</b>, the agent alone on {agent['accuracy']:.1%}."
     )
+
+
+def _ends(gain: Sequence[float | None], rounds: int) -> str:
+    _, low, high = gain
+    return f"in {rounds} rounds" if low is None else f"95% {low:.2f} to {high:.2f}"
 
 
 def _tiles(summary: Mapping[str, Any]) -> str:
@@ -292,9 +294,9 @@ def _tiles(summary: Mapping[str, Any]) -> str:
     funnel = arms["funnel"]
     tiles = [
         (
-            f"{summary['measured_gain']:.2f}×",
-            "throughput against the agent one by one",
-            f"95% {summary['measured_gain_low']:.2f} to {summary['measured_gain_high']:.2f}",
+            f"{summary['gain_over_batched'][0]:.2f}×",
+            "speed over the agent in batches",
+            _ends(summary["gain_over_batched"], summary["rounds"]),
         ),
         (
             f"{funnel['accuracy']:.1%}",
@@ -327,7 +329,7 @@ def _gains_table(summary: Mapping[str, Any]) -> str:
     return "".join(
         f'<tr><th>{NAMES[row["against"]]}</th><td class="words">{escape(row["fallback"])}</td>'
         f"<td>{1e3 * row['l_agent_s']:.1f} ms</td><td>{row['predicted']:.2f}×</td>"
-        f"<td>{row['measured']:.2f}×</td></tr>"
+        f"<td>{'-' if row['measured'] is None else format(row['measured'], '.2f') + '×'}</td></tr>"
         for row in summary["gains"]
     )
 

@@ -98,6 +98,9 @@ class Block:
         n: Queries in it.
         spent: Tokens by role ("large", "small", ...): "read" of prompts, "reused" of them, and
             "decoded"; empty for models that don't count.
+        cpu: CPU seconds of this process; None in runs of before it was noted.
+        others: Share of the machine that other processes took meanwhile, 0 to 1; None where the
+            system doesn't tell.
     """
 
     phase: str
@@ -106,6 +109,8 @@ class Block:
     wall: float
     n: int
     spent: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    cpu: float | None = None
+    others: float | None = None
 
     @property
     def key(self) -> tuple[str, int, str]:

@@ -7,20 +7,30 @@ E[L] = c_J + beta c_S + (1 - beta alpha) L_agent, with c_J and c_S measured insi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from speceyes.errors import InputError
+from speceyes.evaluation.rounds import Interval, ratio
 from speceyes.evaluation.row import Row
 from speceyes.evaluation.statistics import (
     auroc,
     mcnemar_exact,
-    paired_bootstrap_ratio,
     percentile,
     wilson_interval,
 )
+from speceyes.evaluation.verdict import Outcome, plain_lines
 
 ARMS = ("agent", "agent_batched", "draft", "funnel")
 """The agent one query at a time, the agent in batches, the small model alone, the funnel."""
+ONE: Final = "funnel_one"
+"""The funnel one query at a time, which may be run beside them."""
+NAMES: Final = {
+    "agent": "agent, one by one",
+    "agent_batched": "agent, batched",
+    "draft": "draft alone",
+    ONE: "funnel, one by one",
+    "funnel": "funnel, batched",
+}
 
 
 def _mean(values: Iterable[float | None]) -> float:
@@ -61,14 +71,21 @@ def _counts(funnel: Sequence[Row]) -> dict[str, int]:
 
 
 def _gains(
-    funnel: Sequence[Row], agent: Sequence[Row], arms: Mapping[str, Any], counts: Mapping[str, int]
+    by_arm: Mapping[str, Sequence[Row]],
+    arms: Mapping[str, Any],
+    counts: Mapping[str, int],
+    rounds: Sequence[Mapping[str, float]],
 ) -> dict[str, Any]:
-    """The cost model's parts in seconds a query, and predicted gains beside measured ones."""
-    timings = [row.result.timings for row in funnel]
+    """The cost model's parts in seconds a query, and predicted gains beside measured ones.
+
+    A prediction stands beside what was measured the same way: one by one beside the funnel one
+    by one (with its own costs of judge and draft), batched beside the funnel batched.
+    """
+    funnel, agent, alone = by_arm["funnel"], by_arm["agent"], by_arm.get(ONE, ())
     beta = counts["drafted"] / counts["queries"]
     alpha = counts["accepted"] / counts["drafted"] if counts["drafted"] else 0.0
-    c_judge = _mean(t.judge for t in timings)
-    c_draft = _mean(t.draft for t in timings) + _mean(t.gate for t in timings)
+    c_judge, c_draft = _front(funnel)
+    own_judge, own_draft = _front(alone) if alone else (c_judge, c_draft)
     one, batched, whole = (
         1 / arms[a]["queries_per_s"] for a in ("agent", "agent_batched", "funnel")
     )
@@ -78,13 +95,13 @@ def _gains(
     def gain(base: float, fallback: float) -> float:
         return base / (c_judge + beta * c_draft + (1 - beta * alpha) * fallback)
 
-    by_id = {row.result.query_id: row for row in agent}
-    spent = [t.judge or 0.0 for t in timings]
-    spent = [s + (t.draft or 0.0) + (t.gate or 0.0) for s, t in zip(spent, timings, strict=True)]
-    spent = [s + (t.fallback or 0.0) for s, t in zip(spent, timings, strict=True)]
-    _, low, high = paired_bootstrap_ratio(
-        [by_id[row.result.query_id].seconds for row in funnel], spent
-    )
+    def gain_alone(fallback: float) -> float:
+        spent: float = own_judge + beta * own_draft + (1 - beta * alpha) * fallback
+        return float(one / spent)
+
+    one_measured = one * arms[ONE]["queries_per_s"] if alone else None
+    _, low, high = _over_rounds("agent", rounds)
+    over_batched = (batched / whole, *_over_rounds("agent_batched", rounds)[1:])
     return {
         "beta": beta,
         "alpha": alpha,
@@ -92,6 +109,8 @@ def _gains(
         "measured_gain": one / whole,
         "measured_gain_low": low,
         "measured_gain_high": high,
+        "gain_over_batched": over_batched,
+        "rounds": len(rounds),
         "cost_model": {
             "c_judge_s": c_judge,
             "c_draft_s": c_draft,
@@ -105,15 +124,15 @@ def _gains(
                 "against": "agent",
                 "fallback": "one by one, mean of all queries",
                 "l_agent_s": one,
-                "predicted": gain(one, one),
-                "measured": one / whole,
+                "predicted": gain_alone(one),
+                "measured": one_measured,
             },
             {
                 "against": "agent",
                 "fallback": "one by one, mean of the queries that fell back",
                 "l_agent_s": hard,
-                "predicted": gain(one, hard),
-                "measured": one / whole,
+                "predicted": gain_alone(hard),
+                "measured": one_measured,
             },
             {
                 "against": "agent",
@@ -131,6 +150,39 @@ def _gains(
             },
         ],
     }
+
+
+def _front(funnel: Sequence[Row]) -> tuple[float, float]:
+    """Mean seconds of a judgement, and of a draft with its gate."""
+    timings = [row.result.timings for row in funnel]
+    return (
+        _mean(t.judge for t in timings),
+        _mean(t.draft for t in timings) + _mean(t.gate for t in timings),
+    )
+
+
+def _over_rounds(base: str, rounds: Sequence[Mapping[str, float]]) -> Interval:
+    """The batched funnel's speed over an arm, from the seconds that each round took of both."""
+    try:
+        return ratio([one[base] for one in rounds], [one["funnel"] for one in rounds])
+    except InputError:  # no rounds were given, or nothing took any time
+        return 0.0, None, None
+
+
+def verdict(summary: Mapping[str, Any]) -> list[str]:
+    """The sentences that come first: see `verdict.Outcome`."""
+    against = summary["agent_against_funnel"]
+    return Outcome(
+        "the funnel",
+        summary["counts"]["queries"],
+        summary["counts"]["accepted"],
+        summary["wrong_accepted"],
+        summary["gain_over_batched"],
+        summary["rounds"],
+        against["only_agent_right"],
+        against["only_funnel_right"],
+        against["mcnemar_p"],
+    ).sentences()
 
 
 def _bound(accepted: float) -> float | None:
@@ -164,26 +216,32 @@ def _kinds(by_arm: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, float]]:
     return table
 
 
-def summarise(rows: Iterable[Row], wall_s: Mapping[str, float]) -> dict[str, Any]:
+def summarise(
+    rows: Iterable[Row],
+    wall_s: Mapping[str, float],
+    rounds: Sequence[Mapping[str, float]] = (),
+) -> dict[str, Any]:
     """Every figure of a run, ready for JSON.
 
     Args:
-        rows: The rows of all four `ARMS` on the same queries.
+        rows: The rows of all four `ARMS` on the same queries, and those of `ONE` where it ran.
         wall_s: Seconds that each arm ran.
+        rounds: Seconds of each arm in each round, for intervals of speed; without them there are
+            none.
 
     Returns:
         `arms.<name>` with accuracy and its 95% Wilson interval, latency and throughput;
         `routes`, `counts`, `beta` (share the judge lets through), `alpha` (share of those that
         the gate accepts), the gains, `kinds`, `draft_auroc`, and `agent_against_funnel` with
-        the exact McNemar p-value. The interval of `measured_gain` is a paired bootstrap over
-        queries, of the seconds that each took of either arm.
+        the exact McNemar p-value. Intervals of speed are those of `rounds.ratio`.
 
     Raises:
         InputError: An arm is missing or answered other queries than the agent.
     """
     by_arm: dict[str, list[Row]] = {arm: [] for arm in ARMS}
     for row in rows:
-        by_arm[row.arm].append(row)
+        by_arm.setdefault(row.arm, []).append(row)
+    by_arm = {arm: by_arm[arm] for arm in NAMES if arm in by_arm}
     ids = {arm: sorted(row.result.query_id for row in found) for arm, found in by_arm.items()}
     for arm, found in ids.items():
         if not found or found != ids["agent"]:
@@ -204,7 +262,8 @@ def summarise(rows: Iterable[Row], wall_s: Mapping[str, float]) -> dict[str, Any
         "arms": arms,
         "routes": routes,
         "counts": counts,
-        **_gains(funnel, agent, arms, counts),
+        "wrong_accepted": sum(r.result.route == "draft" and not r.correct for r in funnel),
+        **_gains(by_arm, arms, counts, rounds),
         "agent_against_funnel": {
             "only_agent_right": only_agent,
             "only_funnel_right": only_funnel,
@@ -217,18 +276,14 @@ def summarise(rows: Iterable[Row], wall_s: Mapping[str, float]) -> dict[str, Any
 
 def table(summary: Mapping[str, Any]) -> str:
     """The summary for a terminal, about 80 columns wide."""
-    names = {
-        "agent": "agent, one by one",
-        "agent_batched": "agent, batched",
-        "draft": "draft alone",
-        "funnel": "funnel",
-    }
+    names = NAMES
     lines = [
-        f"{'':<19}{'accuracy (95% interval)':<27}{'mean':>8}{'p95':>9}{'queries/s':>11}{'gain':>8}"
+        *plain_lines(verdict(summary)),
+        "",
+        f"{'':<19}{'accuracy (95% interval)':<27}{'mean':>8}{'p95':>9}{'queries/s':>11}{'gain':>8}",
     ]
     base = summary["arms"]["agent"]["queries_per_s"]
-    for name in ARMS:
-        arm = summary["arms"][name]
+    for name, arm in summary["arms"].items():
         accuracy = (
             f"{arm['accuracy']:6.1%} ({arm['accuracy_low']:.1%} to {arm['accuracy_high']:.1%})"
         )
@@ -255,7 +310,8 @@ def table(summary: Mapping[str, Any]) -> str:
     ]
     lines += [
         f"{names[row['against']]:<19}{row['fallback']:<48}"
-        f"{row['predicted']:>8.2f}x {row['measured']:>7.2f}x"
+        f"{row['predicted']:>8.2f}x "
+        + (f"{'-':>8}" if row["measured"] is None else f"{row['measured']:>7.2f}x")
         for row in summary["gains"]
     ]
     return "\n".join(lines)
