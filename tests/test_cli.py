@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,23 @@ def test_nothing_heavy_is_imported_before_a_command_runs(arguments: list[str]) -
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_our_own_warnings_are_shown_and_those_of_libraries_are_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(options: object) -> int:
+        logging.getLogger("speceyes.pipeline").warning("the gate accepts %s", "nothing")
+        logging.getLogger("speceyes.pipeline").info("a detail")
+        logging.getLogger("some.library").warning("noise")
+        warnings.warn("more noise", stacklevel=1)
+        return 0
+
+    monkeypatch.setattr("speceyes.cli.env.run", run)
+    before = logging.getLogger().level, logging.getLogger("speceyes").handlers[:]
+    assert cli.main(["env"]) == 0
+    assert capsys.readouterr().err == "speceyes: warning: the gate accepts nothing\n"
+    assert (logging.getLogger().level, logging.getLogger("speceyes").handlers) == before
 
 
 def test_defaults_that_help_shows_are_those_that_hold() -> None:

@@ -115,14 +115,29 @@ def _run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Keeps libraries' warnings and logs from the terminal; entered before they are imported."""
+    """Keeps libraries' warnings and logs from the terminal, and shows our own warnings there;
+    entered before they are imported.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    libraries, own, shown = logging.getLogger(), logging.getLogger("speceyes"), _Warnings()
+    before = libraries.level, own.level
+    libraries.setLevel(logging.ERROR)
+    own.setLevel(logging.WARNING)
+    own.addHandler(shown)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        own.removeHandler(shown)
+        libraries.setLevel(before[0])
+        own.setLevel(before[1])
+
+
+class _Warnings(logging.Handler):
+    """Writes to standard error as it is when something is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one line."""
+        print(f"speceyes: {record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
