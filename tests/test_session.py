@@ -435,7 +435,7 @@ def test_a_real_models_draft_ends_at_the_token_that_rejects_it(reference: bool) 
 def test_a_device_ends_no_row_that_the_gate_could_accept(
     rows: list[float], raw: float, formula: Any
 ) -> None:
-    from speceyes.models.hf.generate import below
+    from speceyes.models.hf.choosing import below
     from speceyes.scoring.scores import separability
 
     top = scripted_logprobs(len(rows), 16, rows)

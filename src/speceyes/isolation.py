@@ -17,6 +17,9 @@ from speceyes.types import Completion, Conversation, Sampling
 
 _log = logging.getLogger(__name__)
 
+DEFECTS = (AttributeError, TypeError, NameError, ImportError, NotImplementedError, LookupError)
+"""Errors of the code that raises them, rather than of what it was asked."""
+
 Row = TypeVar("Row")
 Out = TypeVar("Out")
 
@@ -78,13 +81,32 @@ def one_by_one(
     failed: Callable[[str], Out],
     exc: Exception,
 ) -> list[Out]:
-    """Outcomes of rows that failed together: each is tried once more alone."""
+    """Outcomes of rows that failed together: each is tried once more alone.
+
+    Where all of them fail in the same way, and that of a kind that is the code's own, it is
+    said once, as the defect that it is, and not as so many failures of queries.
+    """
     reason = describe(exc)
     if len(rows) == 1:
         _log.warning("failed: %s", reason)
         return [failed(reason)]
     _log.warning("a batch of %d failed (%s); trying one by one", len(rows), reason)
-    return [outcome for row in rows for outcome in isolated(ask, [row], failed)]
+    found: list[Out | None] = []
+    reasons: list[str] = []
+    for row in rows:
+        try:
+            found += one_each(ask([row]), [row])
+        except Exception as again:  # noqa: BLE001 - it ends this row, whatever it is
+            found.append(None)
+            reasons.append(describe(again))
+    if isinstance(exc, DEFECTS) and reasons == [reason] * len(rows):
+        _log.error("all %d rows failed alike: a defect of the code", len(rows), exc_info=exc)
+        why = f"{reason} (the same for all {len(rows)} rows: a defect of the code, not of a query)"
+        return [failed(why) for _ in rows]
+    for why in reasons:
+        _log.warning("failed: %s", why)
+    left = iter(reasons)
+    return [failed(next(left)) if one is None else one for one in found]
 
 
 def generate_isolated(

@@ -35,8 +35,7 @@ Pieces = Callable[[Sequence[int]], Sequence[str]]
 
 def pieces_of(model: Any) -> Pieces | None:
     """The text of each token, where the model's tokenizer is in this process."""
-    speech = getattr(model, "_speech", None)
-    piece = getattr(model, "piece", None) or getattr(speech, "piece", None)
+    piece = getattr(model, "piece", None)
     if not callable(piece):
         return None
     return lambda tokens: [str(piece(token)) for token in tokens]

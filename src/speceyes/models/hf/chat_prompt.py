@@ -31,16 +31,27 @@ _WITHOUT_CHAT = {
 }
 """How processors are prompted that come without a chat template, by class."""
 
+_TAIL = 16
+"""Characters at the end of what a template writes in which it may begin a reasoning block."""
+
 _Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation made ready for the processor; `index` is its place in the call."""
+    """A conversation made ready for the processor.
+
+    Args:
+        index: Its place in the call.
+        text: As the chat template writes it.
+        images: In order.
+        begun: What the assistant's turn begins with, in the template or the prefill.
+    """
 
     index: int
     text: str
     images: tuple[Image, ...]
+    begun: str = ""
 
 
 @final
@@ -96,7 +107,10 @@ class Prompter:
         text = self._written(conversation)
         if conversation.thinking is False:
             text = _closed(text)
-        text += self._begun(conversation)
+        prefill = self._begun(conversation)
+        # Templates of some reasoning models begin the block themselves.
+        begun = text[-_TAIL:] + prefill
+        text += prefill
         images = tuple(
             self.pixels.ready(image) if ready else checked(image) for image in conversation.images
         )
@@ -109,7 +123,7 @@ class Prompter:
                 "show every image",
                 "text",
             )
-        return Prompt(index, text, images)
+        return Prompt(index, text, images, begun)
 
     def _template(self) -> Any:
         """The processor's template, or its tokenizer's, or what stands in for one."""

@@ -16,7 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from speceyes.models.hf.generate import Decoded, below, drawn, generator, scored
+from speceyes.models.hf.choosing import (
+    TokensSeen,
+    below,
+    drawn,
+    generator,
+    penalized,
+    penalizes,
+    scored,
+)
+from speceyes.models.hf.generate import Decoded
 from speceyes.models.hf.prefix_cache import CacheEntry, PrefixCache
 from speceyes.models.hf.prompt_encoder import ComputeStats, EncodedPrompt, PromptEncoder
 from speceyes.models.hf.qwen_vl_adapter import PrefillStates, SlotLayer, SlotPlaces, to_device
@@ -41,7 +50,8 @@ class _Line(Generic[Key]):
     key: Key
     tokens: EncodedPrompt
     generator: torch.Generator | None
-    row: Row = field(default_factory=Row)
+    row: Row
+    seen: TokensSeen | None
     length: int = 0
     last: int = 0
     top: list[tuple[torch.Tensor, int]] = field(default_factory=list)
@@ -136,7 +146,7 @@ class ContinuousBatch(Generic[Key]):
         self._encoder, self._adapter, self._prefixes = encoder, encoder.adapter, prefixes
         self._sampling, self._detokenizer, self._stats = sampling, detokenizer, stats
         self._compiled = compiled
-        self._stops = StopStrings(sampling.stop, detokenizer)
+        self._stops = StopStrings(sampling.stop, detokenizer, sampling.stop_after)
         self._lines: list[_Line[Key]] = []
         self._slots: _Slots | None = None
 
@@ -184,7 +194,12 @@ class ContinuousBatch(Generic[Key]):
         for at in group:
             key, tokens, seed = rows[at]
             draws = generator(seed) if self._sampling.temperature > 0 else None
-            lines.append(_Line(key, tokens, draws, length=len(tokens.ids)))
+            seen = None
+            if penalizes(self._sampling):
+                ids = torch.from_numpy(tokens.ids).to(logits.device)
+                seen = TokensSeen.of(ids, logits.shape[-1])
+            row = Row(begun=self._stops.begins(tokens.begun))
+            lines.append(_Line(key, tokens, draws, row, seen, length=len(tokens.ids)))
         ended = self._take(lines, logits)
         done, going = [], []
         for line, state, end in zip(lines, states, ended, strict=True):
@@ -391,9 +406,12 @@ class ContinuousBatch(Generic[Key]):
         if best is not None:
             for line, ids, chances in zip(lines, best[0].tolist(), best[1].tolist(), strict=True):
                 line.first = self._detokenizer.first_token(ids, chances)
+        seen = [line.seen for line in lines if line.seen is not None]
+        if seen:
+            scores = penalized(scores, sampling, seen)
         if sampling.temperature > 0:
             generators = [line.generator for line in lines if line.generator is not None]
-            chosen = drawn(scores, sampling.temperature, generators)[:, 0]
+            chosen = drawn(scores, sampling, generators)[:, 0]
         else:
             chosen = scores.argmax(dim=-1)
         low = torch.zeros_like(finite)
@@ -405,6 +423,8 @@ class ContinuousBatch(Generic[Key]):
         ended = []
         for line, token, fine, is_lost in zip(lines, tokens, good, lost, strict=True):
             line.finite, line.last = bool(fine), token
+            if line.seen is not None:
+                line.seen.add(token)
             over = line.row.take(token, self._detokenizer.ends, self._stops, lost=bool(is_lost))
             said = line.length - len(line.tokens.ids) + 1
             ended.append(over or not fine or said >= sampling.max_tokens)

@@ -63,6 +63,10 @@ class Driver:
     transformers: str
     torch: str
 
+    def __str__(self) -> str:
+        why = f", since {self.reason}" if self.reason else ""
+        return f"{self.name}{why} (transformers {self.transformers}, torch {self.torch})"
+
 
 def versions() -> str:
     """The packages that a model is run by, on one line."""

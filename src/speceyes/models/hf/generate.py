@@ -25,15 +25,17 @@ from transformers import (
 )
 from typing_extensions import override
 
+from speceyes.models.hf.choosing import (
+    TokensSeen,
+    below,
+    drawn,
+    generator,
+    penalized,
+    penalizes,
+    scored,
+)
 from speceyes.models.hf.stopping import Detokenizer, Row, StopStrings
-from speceyes.scoring.scores import EPS
-from speceyes.types import Finish, Floor, Sampling
-
-_SAFE = 1e-3
-"""How far below the floor a score must be, relative to it, so that rounding decides nothing."""
-
-FIRST_TOKENS = 64
-"""How many ids are looked at for `Completion.first_token`."""
+from speceyes.types import Finish, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def decode(
     pad_id: int,
     seeds: Sequence[int | None],
     *,
+    tails: Sequence[str] = (),
     keep_logits: bool = False,
 ) -> list[Decoded]:
     """What each row says, in order.
@@ -76,11 +79,17 @@ def decode(
         detokenizer: Reads tokens.
         pad_id: Fills up rows that are finished.
         seeds: One a row, for its draws.
+        tails: The end of each prompt's text, which may have begun a reasoning block.
         keep_logits: Keep B x T x vocabulary till the end, as the paper's code does.
     """
-    stops = StopStrings(sampling.stop, detokenizer)
-    recorder = Recorder(sampling, seeds)
-    stopping = PerRowStopping(len(seeds), detokenizer.ends, stops, recorder)
+    stops = StopStrings(sampling.stop, detokenizer, sampling.stop_after)
+    prompts = None
+    if penalizes(sampling):
+        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+        prompts = [row[shown] for row, shown in zip(ids, mask, strict=True)]
+    recorder = Recorder(sampling, seeds, prompts)
+    rows = [Row(begun=stops.begins(tail)) for tail in tails] or [Row() for _ in seeds]
+    stopping = PerRowStopping(rows, detokenizer.ends, stops, recorder)
     with _neutral(model, sampling, detokenizer.ends, pad_id), torch.inference_mode():
         kept = model.generate(
             **inputs,
@@ -141,79 +150,6 @@ def _neutral(model: Any, sampling: Sampling, ends: frozenset[int], pad_id: int) 
         model.generation_config = theirs
 
 
-def generator(seed: int | None) -> torch.Generator:
-    """A row's own generator; without a seed, its draws are new each time."""
-    made = torch.Generator()
-    if seed is None:
-        made.seed()
-    else:
-        made.manual_seed(seed)
-    return made
-
-
-def scored(
-    scores: torch.Tensor, k: int, *, first: bool
-) -> tuple[torch.Tensor | None, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
-    """What is kept of a step's scores.
-
-    Args:
-        scores: float32[B, V], raw.
-        k: How many log-probabilities; 0 for none.
-        first: Whether what could come first is wanted too.
-
-    Returns:
-        The top K log-probabilities float32[B, K], which rows are finite bool[B], and the ids and
-        probabilities of the likeliest tokens; None for what wasn't wanted.
-    """
-    if not (k or first):
-        return None, scores.amax(dim=-1).isfinite(), None
-    # log_softmax of the top K without a second B x V: their logits less the normaliser.
-    normaliser = scores.logsumexp(dim=-1, keepdim=True)
-    top = scores.topk(k, dim=-1).values - normaliser if k else None
-    likeliest = None
-    if first:
-        best = scores.topk(min(FIRST_TOKENS, scores.shape[-1]), dim=-1)
-        likeliest = best.indices, (best.values - normaliser).exp()
-    return top, normaliser.squeeze(-1).isfinite(), likeliest
-
-
-def below(top: torch.Tensor, floor: Floor) -> torch.Tensor:
-    """bool[B]: whose token is too little separable, beyond any doubt that rounding leaves.
-
-    The gate decides in float64 on the host; this ends a row only where it could not decide
-    otherwise. Equal to `speceyes.scoring.scores.separability` but for rounding.
-
-    Args:
-        top: float32[B, K] log-probabilities, descending.
-        floor: Its top_k is at most K.
-    """
-    shifted = top[:, : floor.top_k] - top[:, :1]
-    if floor.formula == "code":
-        shifted = shifted[:, 1:]
-    centre = shifted.mean(dim=1, keepdim=True)
-    spread = (shifted - centre).square().mean(dim=1).sqrt()
-    score = -centre.squeeze(1) / (spread + EPS)
-    return score < floor.separability - _SAFE * (1.0 + abs(floor.separability))
-
-
-def drawn(
-    scores: torch.Tensor, temperature: float, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
-    """int64[B, 1]: a token a row, by inverse transform with one uniform number of its generator.
-
-    Args:
-        scores: float32[B, V], raw.
-        temperature: Above 0.
-        generators: One a row.
-    """
-    # Summing 150,000 probabilities in float32 would distort the tail; MPS has nothing wider.
-    wide = torch.float32 if scores.device.type == "mps" else torch.float64
-    mass = (scores.to(wide) / temperature).softmax(dim=-1).cumsum(dim=-1)
-    uniform = torch.cat([torch.rand(1, 1, generator=g) for g in generators])
-    target = uniform.to(scores.device, wide) * mass[:, -1:]
-    return torch.searchsorted(mass, target, right=True).clamp_(max=scores.shape[-1] - 1)
-
-
 class Recorder(LogitsProcessor):  # type: ignore[misc]
     """Sees the raw scores of each step: keeps the top K of them, and draws where asked to.
 
@@ -222,8 +158,15 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
     and not on how the batch was split. `generate` is left to pick the one token that remains.
     """
 
-    def __init__(self, sampling: Sampling, seeds: Sequence[int | None]) -> None:
+    def __init__(
+        self,
+        sampling: Sampling,
+        seeds: Sequence[int | None],
+        prompts: Sequence[torch.Tensor] | None = None,
+    ) -> None:
         self.sampling = sampling
+        self._prompts = prompts
+        self._seen: list[TokensSeen] = []
         self.generators: list[torch.Generator] = []
         if sampling.temperature > 0:
             self.generators = [generator(seed) for seed in seeds]
@@ -234,10 +177,10 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
 
     @override
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The scores, or at temperature > 0 those that leave only the token drawn.
+        """The scores less penalties, or at temperature > 0 those that leave only the token drawn.
 
         Args:
-            input_ids: int64[B, T], not looked at.
+            input_ids: int64[B, T], of which only the last column is looked at, for penalties.
             scores: float32[B, V], raw.
         """
         first = self.sampling.first_token and self._first is None
@@ -249,10 +192,22 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
         if best is not None:
             self._first = best
         self._finite = finite if self._finite is None else self._finite & finite
+        scores = self._penalized(input_ids, scores)
         if not self.generators:
             return scores
-        chosen = drawn(scores, self.sampling.temperature, self.generators)
+        chosen = drawn(scores, self.sampling, self.generators)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen, 0.0)
+
+    def _penalized(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if self._prompts is None:
+            return scores
+        if self._seen:
+            for one, token in zip(self._seen, input_ids[:, -1], strict=True):
+                one.add(token)
+        else:
+            size = scores.shape[-1]
+            self._seen = [TokensSeen.of(ids.to(scores.device), size) for ids in self._prompts]
+        return penalized(scores, self.sampling, self._seen)
 
     def kept(
         self,
@@ -276,16 +231,16 @@ class PerRowStopping(StoppingCriteria):  # type: ignore[misc]
     """Writes down each row's tokens and says which rows are finished.
 
     Args:
-        size: Rows in the batch.
+        rows: The rows of the batch, nothing said yet.
         ends: Ids that end a row.
         stops: Strings that end a row.
         recorder: Has seen the same step's scores; its `below` ends rows.
     """
 
     def __init__(
-        self, size: int, ends: frozenset[int], stops: StopStrings, recorder: Recorder
+        self, rows: list[Row], ends: frozenset[int], stops: StopStrings, recorder: Recorder
     ) -> None:
-        self.rows = [Row() for _ in range(size)]
+        self.rows = rows
         self.ends = ends
         self.stops = stops
         self.recorder = recorder

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from speceyes.errors import ConfigError
@@ -15,44 +18,52 @@ from speceyes.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _UNLISTED = "Unrecognized configuration class"
+_ADAPTER = "adapter_config.json"
+_PLACED = ("device_map", "quantization_config")
+"""Arguments under which transformers itself puts the weights where they belong."""
 
 
 def load(
     source: str,
     *,
-    device: str | torch.device | None,
-    dtype: str | torch.dtype | None,
-    revision: str | None,
-    local_files_only: bool,
-    trust_remote_code: bool,
-    **model_kwargs: Any,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    common: dict[str, Any] | None = None,
+    model_kwargs: dict[str, Any] | None = None,
 ) -> tuple[Any, Any]:
     """(model, processor), the model on its device and in evaluation mode.
 
     A tokenizer without a padding token pads with its end-of-sequence token; padding is never
     looked at, so any token does.
 
+    Args:
+        source: A Hugging Face id, a folder, or a folder with a LoRA adapter.
+        device: See `choose_device`.
+        dtype: See `choose_dtype`.
+        min_pixels: Fewest pixels of an image after resizing; None for the checkpoint's own.
+        max_pixels: Most pixels, likewise.
+        common: Arguments for model and processor, such as revision or token.
+        model_kwargs: Arguments for the model alone, such as device_map.
+
     Raises:
         ConfigError: The checkpoint can't be loaded, or not onto this device.
     """
-    processors: Any = AutoProcessor  # transformers' factories carry no types
     where = choose_device(device)
-    kind = choose_dtype(dtype, where)
-    common: dict[str, Any] = {
-        "local_files_only": local_files_only,
-        "trust_remote_code": trust_remote_code,
-    }
-    if revision is not None:
-        common["revision"] = revision
+    options = {"dtype": choose_dtype(dtype, where), **(common or {}), **(model_kwargs or {})}
+    base = _checked(source)
     try:
-        processor = processors.from_pretrained(source, **common)
-        model = _weights(source, dtype=kind, **common, **model_kwargs)
-        if "device_map" not in model_kwargs and "quantization_config" not in model_kwargs:
+        processor = _processor(base, min_pixels, max_pixels, **(common or {}))
+        model = _weights(source, **options)
+        if not any(options.get(name) for name in _PLACED):
             model = model.to(where)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as exc:
+    except ConfigError:
+        raise
+    # Whatever a checkpoint's own code or another release raises; the cause is kept.
+    except Exception as exc:
         raise ConfigError(
-            f"{source!r} could not be loaded ({reason(exc)}): pass a Hugging Face id or a "
-            "directory that holds a vision-language checkpoint with its processor"
+            f"{source!r} could not be loaded ({reason(exc)}): {_advice(source, exc)}"
         ) from exc
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is not None and tokenizer.pad_token is None and tokenizer.eos_token:
@@ -61,18 +72,114 @@ def load(
     return model.eval(), processor
 
 
+def _checked(source: str) -> str:
+    """Where the processor is, which for a LoRA adapter may be its base model.
+
+    Raises:
+        ConfigError: A path without a folder, a folder without a checkpoint, or a LoRA adapter
+            that can't be loaded here.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        # A Hub id has one slash at most, and begins with neither a dot nor a slash.
+        if source.startswith((".", "~")) or folder.is_absolute() or source.count("/") > 1:
+            raise ConfigError(
+                f"there is no folder {source!r}: pass one that holds a vision-language "
+                "checkpoint, or a Hugging Face id such as 'Qwen/Qwen3-VL-2B-Instruct'"
+            )
+        return source
+    if (folder / _ADAPTER).is_file():
+        try:
+            named = json.loads((folder / _ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise ConfigError(
+                f"{source!r} holds a LoRA adapter whose {_ADAPTER} names no base model "
+                f"({reason(exc)}): set base_model_name_or_path in it"
+            ) from exc
+        if find_spec("peft") is None:
+            raise ConfigError(
+                f"{source!r} is a LoRA adapter for {named!r}: pip install peft to load both, or "
+                "save the merged model (merge_and_unload) and pass its folder"
+            )
+        own = (folder / "processor_config.json", folder / "preprocessor_config.json")
+        return source if any(file.is_file() for file in own) else str(named)
+    if not (folder / "config.json").is_file():
+        held = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise ConfigError(
+            f"{source!r} could not be loaded: it has no config.json (it holds {held}): pass a "
+            "folder that save_pretrained wrote, with the processor's files beside the model's"
+        )
+    return source
+
+
+def _processor(source: str, min_pixels: int | None, max_pixels: int | None, **options: Any) -> Any:
+    """The processor, under limits of its own for the pixels of an image.
+
+    Raises:
+        ConfigError: Limits that can't be, or an image processor that has none.
+    """
+    processors: Any = AutoProcessor  # transformers' factories carry no types
+    processor = processors.from_pretrained(source, **options)
+    if min_pixels is None and max_pixels is None:
+        return processor
+    images: Any = getattr(processor, "image_processor", None)
+    size = dict(getattr(images, "size", None) or {})
+    if not {"shortest_edge", "longest_edge"} <= size.keys() or size["longest_edge"] < 3136:
+        raise ConfigError(
+            f"min_pixels and max_pixels don't fit {type(images).__name__}, which counts no "
+            "pixels: leave them out"
+        )
+    least = size["shortest_edge"] if min_pixels is None else min_pixels
+    most = size["longest_edge"] if max_pixels is None else max_pixels
+    if not 0 < least <= most:
+        raise ConfigError(
+            f"min_pixels={least} and max_pixels={most}; they must be above 0, and the fewest not "
+            "above the most"
+        )
+    kind: Any = type(images)
+    processor.image_processor = kind.from_dict(
+        {**images.to_dict(), "size": {"shortest_edge": least, "longest_edge": most}}
+    )
+    return processor
+
+
 def _weights(source: str, **options: Any) -> Any:
     """The model. What reads images and more besides, such as Phi-4-multimodal, is listed by
     transformers among the multimodal models only.
+
+    Raises:
+        ConfigError: The files lack some of its weights, which would be random numbers.
     """
     models: Any = AutoModelForImageTextToText
     try:
-        return models.from_pretrained(source, **options)
+        model, info = models.from_pretrained(source, output_loading_info=True, **options)
     except ValueError as exc:
         wider: Any = getattr(transformers, "AutoModelForMultimodalLM", None)
         if wider is None or _UNLISTED not in str(exc):
             raise
-    return wider.from_pretrained(source, **options)
+        model, info = wider.from_pretrained(source, output_loading_info=True, **options)
+    missing = sorted(info.get("missing_keys") or ())
+    if missing and not Path(source, _ADAPTER).is_file():
+        raise ConfigError(
+            f"{source!r} lacks {len(missing)} of the model's weights, {missing[0]} among them, "
+            "which would be random numbers: download or save the checkpoint anew"
+        )
+    return model
+
+
+def _advice(source: str, exc: Exception) -> str:
+    """What to do about a checkpoint that can't be loaded."""
+    if _UNLISTED in str(exc):
+        return (
+            "it is no vision-language model, perhaps one of text alone: pass one that "
+            "AutoModelForImageTextToText knows"
+        )
+    if isinstance(exc, SafetensorError | EOFError) or "deserializ" in str(exc).lower():
+        return "a file of weights is cut off or damaged: download or save it anew"
+    return (
+        "pass a Hugging Face id or a directory that holds a vision-language checkpoint with its "
+        "processor"
+    )
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -119,13 +226,13 @@ def short_name(source: str) -> str:
 
 
 def reason(exc: BaseException) -> str:
-    """What happened, on one line."""
+    """An exception on one line."""
     lines = str(exc).strip().splitlines()
     return f"{type(exc).__name__}: {lines[0]}" if lines else type(exc).__name__
 
 
 def out_of_memory(exc: BaseException) -> bool:
-    """Whether memory ran out; not all of torch's backends have a type for it."""
+    """True where memory ran out; not all of torch's backends have a type for it."""
     if isinstance(exc, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(exc).lower()

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from speceyes.errors import ConfigError, PromptError, SpecEyesError, fault_of
+from speceyes.isolation import DEFECTS
 from speceyes.models._bounded import BoundedCache
 from speceyes.models._seed import row_seed
 from speceyes.models.hf.chat_prompt import Prompt, Prompter
@@ -49,10 +50,6 @@ _SCORED = 8
 """Rows whose answers are scored together: logits of all their tokens are there at once."""
 _AHEAD = 1 << 28
 """Bytes of images that were resized ahead of their use."""
-
-
-_DEFECTS = (AttributeError, TypeError, NameError, ImportError, NotImplementedError, LookupError)
-"""Errors of the code that raises them, rather than of what it was asked."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -180,12 +177,19 @@ class HFModel:
         revision: str | None = None,
         local_files_only: bool = False,
         trust_remote_code: bool = False,
+        token: str | bool | None = None,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
         **model_kwargs: Any,
     ) -> HFModel:
         """A model by its Hugging Face id or from a directory.
 
+        A model of a family that isn't driven by the adapter is tried on one short prompt, so
+        that one that can't be run is refused here and not query by query.
+
         Args:
-            name_or_path: "Qwen/Qwen3-VL-2B-Instruct", or a directory with config.json.
+            name_or_path: "Qwen/Qwen3-VL-2B-Instruct", a directory with config.json, or one with
+                a LoRA adapter, which the package peft loads upon its base model.
             device: "cuda", "cuda:1", "cpu", "mps"; default: CUDA where there is one, else CPU.
                 Not used with `device_map`.
             dtype: A torch dtype or its name, or "auto" for the checkpoint's own; default:
@@ -201,33 +205,58 @@ class HFModel:
             local_files_only: Never download.
             trust_remote_code: Run code that comes with the checkpoint. Off by default: it can
                 do anything to this machine.
+            token: For gated checkpoints; default: that of `hf auth login`.
+            min_pixels: Fewest pixels of an image after resizing; default: the checkpoint's own.
+                For the families that count pixels only, as Qwen-VL does.
+            max_pixels: Most pixels, likewise: the first means to save memory and time.
             **model_kwargs: Passed on to the model's `from_pretrained`, such as `device_map` or
-                `quantization_config`.
+                `quantization_config`. A model spread over several devices is driven by
+                `generate`.
 
         Raises:
-            ConfigError: The checkpoint can't be loaded, or not onto this device.
+            ConfigError: The checkpoint can't be loaded, or not onto this device, or the model
+                can't be run.
         """
         if attn_implementation is not None:
             model_kwargs["attn_implementation"] = attn_implementation
         source = os.fspath(name_or_path)
-        model, processor = load(
+        common = {
+            "revision": revision,
+            "local_files_only": local_files_only,
+            "trust_remote_code": trust_remote_code,
+            "token": token,
+        }
+        net, processor = load(
             source,
             device=device,
             dtype=dtype,
-            revision=revision,
-            local_files_only=local_files_only,
-            trust_remote_code=trust_remote_code,
-            **model_kwargs,
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
+            common={key: value for key, value in common.items() if value is not None},
+            model_kwargs=model_kwargs,
         )
-        return cls(
-            model,
-            processor,
-            name=name or short_name(source),
-            max_batch=max_batch,
-            cache_bytes=cache_bytes,
-            compile=compile,
-            template_kwargs=template_kwargs,
-        )
+        try:
+            model = cls(
+                net,
+                processor,
+                name=name or short_name(source),
+                max_batch=max_batch,
+                cache_bytes=cache_bytes,
+                compile=compile,
+                template_kwargs=template_kwargs,
+            )
+        except SpecEyesError:
+            raise
+        except Exception as exc:
+            raise ConfigError(
+                f"{source!r} is of a kind that can't be driven ({type(net).__name__}: "
+                f"{reason(exc)}): docs/backbones.md lists the families that can"
+            ) from exc
+        if model._encoder is None:
+            model._examine()
+        if model._broken:
+            raise ConfigError(f"{source!r}: {model._broken}; docs/backbones.md lists what can be")
+        return model
 
     def _made_encoder(self) -> tuple[PromptEncoder | None, str]:
         """The prompt encoder with its adapter; or None, and why there is none."""
@@ -352,6 +381,10 @@ class HFModel:
         """The same weights under `reference=True`."""
         return self.sharing(cache_bytes=0, reference=True)
 
+    def piece(self, token: int) -> str:
+        """A token as text; "" for a special one, U+FFFD for a part of a character."""
+        return self._detokenizer.piece(token)
+
     def prepare(self, images: Sequence[Image]) -> None:
         """Resizes images ahead of a call that shows them.
 
@@ -394,7 +427,7 @@ class HFModel:
             ConfigError: `sampling` asks for what no row can have: more log-probabilities than
                 the vocabulary has tokens, or an empty stop string.
         """
-        self._check(sampling)
+        sampling = self._checked(sampling)
         if self._broken:
             return [Completion.failed(self._broken) for _ in conversations]
         done: dict[int, Completion] = {}
@@ -425,7 +458,7 @@ class HFModel:
         """
         if sampling.temperature > 0 or self._broken or self._driven is None:
             return None
-        self._check(sampling)
+        sampling = self._checked(sampling)
         return ContinuousSession(
             Host(
                 batch=lambda: self._batch(sampling),
@@ -515,14 +548,22 @@ class HFModel:
                 found[at] = mine[:, :, n : n + len(said[at])]
         return found
 
-    def _check(self, sampling: Sampling) -> None:
-        """Refuses what no row can have, before any row is run."""
+    def _checked(self, sampling: Sampling) -> Sampling:
+        """The sampling with the checkpoint's own settings filled in.
+
+        Raises:
+            ConfigError: It asks for what no row can have.
+        """
         if sampling.top_k > self._vocabulary:
             raise ConfigError(
                 f"top_k={sampling.top_k} is more than the vocabulary of {self._name} has tokens "
                 f"({self._vocabulary}): ask for {self._vocabulary} at most"
             )
         StopStrings(sampling.stop, self._detokenizer)
+        if sampling.repetition_penalty is not None:
+            return sampling
+        own = getattr(self._model.generation_config, "repetition_penalty", None) or 1.0
+        return dataclasses.replace(sampling, repetition_penalty=float(own))
 
     def _row(self, index: int, conversation: Conversation) -> _Row:
         """A row ready to be run, encoded where the adapter drives this model."""
@@ -573,7 +614,7 @@ class HFModel:
         except Exception as exc:  # noqa: BLE001  (it ends the row that is guilty, whatever it is)
             # Only words are kept: the traceback would hold on to the memory that ran out.
             failure, full, fault = reason(exc), out_of_memory(exc), fault_of(exc)
-            defect = isinstance(exc, _DEFECTS)
+            defect = isinstance(exc, DEFECTS)
         else:
             done.update(zip((row.index for row in rows), answers, strict=True))
             return
@@ -659,6 +700,7 @@ class HFModel:
             self._detokenizer,
             self._pad_id,
             seeds,
+            tails=[row.prompt.begun for row in rows if row.prompt is not None],
             keep_logits=self._is_reference,
         )
         return [self._completion(one, n, sampling) for one, n in zip(decoded, lengths, strict=True)]

@@ -82,6 +82,7 @@ class EncodedPrompt:
         spans: Its images, in order.
         positions: int64[3, n], the rotary positions (time, height, width).
         following: The rotary position of the token after the last.
+        begun: What the assistant's turn begins with; see `Prompt`.
     """
 
     ids: npt.NDArray[np.int64]
@@ -89,6 +90,7 @@ class EncodedPrompt:
     spans: tuple[ImageSpan, ...]
     positions: npt.NDArray[np.int64]
     following: int
+    begun: str = ""
 
     def followed(self, ids: Sequence[int]) -> EncodedPrompt:
         """This prompt with tokens of text behind it."""
@@ -147,7 +149,7 @@ class PromptEncoder:
             key[first : first + n] = int.from_bytes(digest[:8], "big", signed=True) | -(1 << 63)
             spans.append(ImageSpan(image, digest, grid, first, n))
         positions, following = self.adapter.rotary_positions(ids, [g for g, _ in sizes])
-        return EncodedPrompt(ids, key, tuple(spans), positions, following)
+        return EncodedPrompt(ids, key, tuple(spans), positions, following, prompt.begun)
 
     def image_features(self, images: Sequence[ImageSpan], stats: ComputeStats) -> list[Features]:
         """The images' features, in order; those that aren't known are encoded in one batch."""

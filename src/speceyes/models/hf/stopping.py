@@ -96,6 +96,7 @@ class StopStrings:
     Args:
         strings: The stop strings; none may be empty.
         detokenizer: The tokenizer.
+        after: Closes a reasoning block, in which they don't count; see `Sampling.stop_after`.
 
     Raises:
         ConfigError: A stop string is empty.
@@ -103,6 +104,7 @@ class StopStrings:
 
     strings: tuple[str, ...]
     detokenizer: Detokenizer
+    after: str = ""
     tokens: dict[int, str] = field(init=False)
     window: int = field(init=False)
     _last: frozenset[str] = field(init=False)
@@ -120,12 +122,32 @@ class StopStrings:
         # Some tokenizers drop white space that stands alone, so it can't be looked up.
         object.__setattr__(self, "_always", any(s[-1].isspace() for s in self.strings))
 
-    def met(self, ids: Sequence[int]) -> bool:
-        """Whether the last of `ids` completes a stop string."""
+    def begins(self, tail: str) -> bool:
+        """True where a prompt that ends so has begun a reasoning block, and not closed it."""
+        opening = _opening(self.after)
+        return bool(opening) and tail.rfind(opening) > tail.rfind(self.after)
+
+    def _from(self, text: str, begun: bool) -> int | None:
+        """The place from which stop strings count; None while a reasoning block is open."""
+        if not self.after:
+            return 0
+        end = text.find(self.after)
+        if end >= 0:
+            return end + len(self.after)
+        opening = _opening(self.after)
+        return None if begun or (opening and opening in text) else 0
+
+    def met(self, ids: Sequence[int], *, begun: bool = False) -> bool:
+        """True where the last of `ids` completes a stop string.
+
+        Args:
+            ids: The answer so far.
+            begun: The prompt left a reasoning block open.
+        """
         if not self.strings:
             return False
         if ids[-1] in self.tokens:
-            return True
+            return not self.after or self._from(self.detokenizer.text(ids), begun) is not None
         piece = self.detokenizer.piece(ids[-1])
         if not (self._always or _BROKEN in piece or any(c in self._last for c in piece)):
             return False
@@ -136,15 +158,27 @@ class StopStrings:
                 if len(tail) == self.window:
                     break
         text = self.detokenizer.text(tail[::-1])
-        return any(string in text for string in self.strings)
+        if not any(string in text for string in self.strings):
+            return False
+        if not self.after:
+            return True
+        text = self.detokenizer.text(ids)
+        start = self._from(text, begun)
+        return start is not None and any(string in text[start:] for string in self.strings)
 
-    def cut(self, ids: Sequence[int]) -> str:
+    def cut(self, ids: Sequence[int], *, begun: bool = False) -> str:
         """The text of an answer that met a stop string, up to and with that string."""
         text = self.detokenizer.text(ids)
+        start = self._from(text, begun) or 0
         if ids and ids[-1] in self.tokens:
             return text + self.tokens[ids[-1]]
-        ends = [text.find(s) + len(s) for s in self.strings if s in text]
+        ends = [text.find(s, start) + len(s) for s in self.strings if s in text[start:]]
         return text[: min(ends)] if ends else text
+
+
+def _opening(closing: str) -> str:
+    """The tag that a closing one belongs to; "" where it is no tag."""
+    return "<" + closing[2:] if closing.startswith("</") else ""
 
 
 @dataclass(slots=True)
@@ -154,10 +188,12 @@ class Row:
     Args:
         ids: The answer so far, the end-of-sequence token left out.
         finish: None while it goes on.
+        begun: The prompt left a reasoning block open; see `Sampling.stop_after`.
     """
 
     ids: list[int] = field(default_factory=list)
     finish: Finish | None = None
+    begun: bool = False
     _met: bool = False
 
     def take(
@@ -176,7 +212,7 @@ class Row:
                 self.finish = "stop"
             else:
                 self.ids.append(token)
-                if stops.met(self.ids):
+                if stops.met(self.ids, begun=self.begun):
                     self.finish, self._met = "stop", True
                 elif lost:
                     self.finish = "rejected"
@@ -184,4 +220,6 @@ class Row:
 
     def text(self, stops: StopStrings) -> str:
         """What was said, cut right after the stop string where one was met."""
-        return stops.cut(self.ids) if self._met else stops.detokenizer.text(self.ids)
+        if self._met:
+            return stops.cut(self.ids, begun=self.begun)
+        return stops.detokenizer.text(self.ids)
