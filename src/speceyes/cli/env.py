@@ -8,7 +8,7 @@ from typing import Any
 
 from speceyes import tiny
 from speceyes.cli import models
-from speceyes.cli.options import add_device, command
+from speceyes.cli.options import command
 
 ABOUT = """\
 Prints versions, devices, how models are driven and why, and what sandbox and what OCR there are:
@@ -38,7 +38,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     one.add_argument("--large", metavar="MODEL", help=models.MODEL_HELP)
     one.add_argument("--small", metavar="MODEL", help="likewise")
-    add_device(one)
+    models.add_loading(one)
     one.add_argument("--no-models", action="store_true", help="load no model")
     one.add_argument("--json", action="store_true", help="print it as JSON")
     one.set_defaults(run=run)
@@ -99,18 +99,23 @@ def _ocr() -> str:
 
 def _models(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """How each model is driven, by its name; "error" where it can't be loaded."""
-    named = [name for name in (options.large, options.small) if name is not None]
-    found = {}
-    for name in named or [str(path) for path in (tiny.LARGE, tiny.SMALL, tiny.SMALL_ZOOM)]:
+    from speceyes.models.hf import HFModel
+
+    named = {role: getattr(options, role) for role in ("large", "small")}
+    asked = [(name, role) for role, name in named.items() if name is not None]
+    bundled = [(tiny.LARGE, "large"), (tiny.SMALL, "small"), (tiny.SMALL_ZOOM, "small")]
+    found: dict[str, dict[str, Any]] = {}
+    for name, role in asked or [(str(path), role) for path, role in bundled]:
         try:
-            model = models.load_model(name, options.device)
+            model = models.load_named(name, options, role)
+            about = {"class": type(model).__name__}
+            if isinstance(model, HFModel):
+                driver = model.driver
+                about["driver"] = ": ".join(filter(None, (driver.name, driver.reason)))
+                about |= {"device": str(model.device), "dtype": str(model.dtype)}
         except Exception as exc:  # noqa: BLE001 - the others are told all the same
-            found[name] = {"error": f"{type(exc).__name__}: {exc}"}
-            continue
-        about = {"class": type(model).__name__, "driver": str(getattr(model, "driver", ""))}
-        for key in ("device", "dtype"):
-            about[key] = str(getattr(model, key, ""))
-        found[name] = {key: value for key, value in about.items() if value}
+            about = {"error": f"{type(exc).__name__}: {exc}"}
+        found[name] = about
     return found
 
 

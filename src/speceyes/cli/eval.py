@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from speceyes.cli import models
 from speceyes.cli.failures import say_failures
-from speceyes.cli.options import add_device, add_max_failures, add_speech, add_threshold, command
+from speceyes.cli.options import add_max_failures, add_speech, add_threshold, command
 from speceyes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ that shares no image with the test split. Without --large and --small the bundle
       --small Qwen/Qwen3-VL-2B-Instruct --out run
   speceyes report run"""
 
+RECORD_K: Final = 128
 DEFAULT_ARMS: Final = "agent,draft,min,bottom20,mean,log"
 
 
@@ -51,12 +54,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one.add_argument("--large", metavar="MODEL", help=f"the agent: {models.MODEL_HELP}")
     one.add_argument("--small", metavar="MODEL", help="the drafter, likewise")
     one.add_argument(
+        "--agent",
+        metavar="MODULE:FUNCTION",
+        help="an agent of your own in place of the large model, a function of a query that "
+        "returns its answer; then --small alone is named, which also judges",
+    )
+    one.add_argument(
         "--looker",
         metavar="MODEL",
         help="a small model that calls tools, for the arms deep, cascade and specreason; "
         "default: the bundled one, beside the bundled pair",
     )
-    add_device(one)
+    models.add_loading(one)
     add_threshold(one)
     one.add_argument(
         "--tools", default="zoom", metavar="LIST", help="with commas; default: %(default)s"
@@ -88,7 +97,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("batch-size", 16, "queries drafted together and trajectories alive; default: 16"),
         ("seed", 0, "of the options' order and the split; default: 0"),
         ("k", None, "K of the gate; default: 64, or the bundled pair's"),
-        ("record-k", 128, "log-probabilities recorded a token, for sweeps; default: 128"),
+        ("record-k", None, "log-probabilities recorded a token; default: 128, K of an engine"),
         ("max-steps", None, "turns of the agent; default: its profile's"),
         ("max-tokens", None, "new tokens of a turn; default: its profile's"),
         ("draft-tokens", 20, "new tokens of a draft; default: 20"),
@@ -240,6 +249,27 @@ def _heads(text: str | None) -> tuple[tuple[int, int], ...]:
     return tuple((int(one[1]), int(one[2])) for one in found if one is not None)
 
 
+def callable_named(text: str) -> Callable[..., Any]:
+    """The function that "module:function" names; modules in the working folder are found too.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    module, _, name = text.partition(":")
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        found = getattr(importlib.import_module(module), name) if module and name else None
+    except (ImportError, AttributeError) as exc:
+        raise ConfigError(f"--agent {text!r}: {exc}") from exc
+    finally:
+        sys.path.remove(folder)
+    if not callable(found):
+        raise ConfigError(f"--agent {text!r}; it must be MODULE:FUNCTION, such as my_agent:answer")
+    result: Callable[..., Any] = found
+    return result
+
+
 def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
     """Models, loaded, with their settings; and what the manifest says of them."""
     from speceyes import tiny
@@ -247,15 +277,22 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
     from speceyes.evaluation.arms import Ground
     from speceyes.evaluation.manifest import model_files
 
-    *names, bundled = models.named_pair(options.large, options.small)
+    if options.agent is not None and options.large is None:
+        # Only the drafter is named beside an agent of the user's own.
+        names, bundled = [str(tiny.LARGE), options.small or str(tiny.SMALL)], options.small is None
+    else:
+        *names, bundled = models.named_pair(options.large, options.small)
     if names[1].lower() == "none":
         raise ConfigError(
             "--small none: an evaluation compares the agent with drafts; name a model"
         )
     top_k = int((models.bundled_settings() if bundled else models.DEFAULT_GATE)["top_k"])
     top_k = top_k if options.k is None else options.k
-    large = models.load_model(names[0], options.device)
-    small = large if names[0] == names[1] else models.load_model(names[1], options.device)
+    small = models.load_named(names[1], options, "small", top_k=top_k)
+    own = None if options.agent is None else callable_named(options.agent)
+    if own is not None and options.large is None:
+        names[0] = names[1]  # nothing is asked of a large model, and the small one judges
+    large = small if names[0] == names[1] else models.load_named(names[0], options, "large")
     looks = {
         "specreason",
         *(a for a in _asked(options) if arms.arm(a).needs or a == arms.DEEP),
@@ -263,13 +300,15 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
     looker = options.looker or (str(tiny.SMALL_ZOOM) if bundled else None)
     looker = looker if looks.intersection(_asked(options)) else None
     vocabulary = getattr(getattr(small, "config", None), "get_text_config", lambda: None)()
-    most = getattr(vocabulary, "vocab_size", None) or options.record_k
+    # An engine returns few log-probabilities a token: as many as the gate reads were asked for.
+    record_k = options.record_k or (top_k if models.is_address(names[1]) else RECORD_K)
+    most = getattr(vocabulary, "vocab_size", None) or record_k
     ground = Ground(
         large,
         small,
         {},
         top_k,
-        max(top_k, min(options.record_k, most)),
+        max(top_k, min(record_k, most)),
         batch_size=options.batch_size,
         tools=tuple(models.listed(options.tools)),
         dialect=options.dialect,
@@ -281,12 +320,18 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
         parity=options.parity,
         without_tools=options.without_tools,
         heads=_heads(options.heads),
-        looker=None if looker is None else models.load_model(looker, options.device),
+        own=own,
+        looker=None if looker is None else models.load_named(looker, options, "small"),
     )
     loaded = [("large", large, names[0]), ("small", small, names[1])]
     if looker is not None and ground.looker is not None:
         loaded.append(("looker", ground.looker, looker))
-    about = {
+    if own is not None:
+        needed = {"transfer", "specreason", "deep", "cascade"}
+        if bad := [name for name in _asked(options) if name.split("-")[0] in needed]:
+            raise ConfigError(f"--agent with {', '.join(bad)}: these arms need a large model")
+        loaded = [one for one in loaded if one[0] != "large"]
+    about: dict[str, dict[str, Any]] = {
         role: {
             "name": model.name,
             "revision": getattr(model, "revision", None),
@@ -296,4 +341,6 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
         }
         for role, model, name in loaded
     }
+    if own is not None:
+        about["large"] = {**dict.fromkeys(about["small"]), "name": options.agent, "files": {}}
     return ground, about

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speceyes import tiny
-from speceyes.cli.options import add_device, add_speech, add_threshold, at_least_one
+from speceyes.cli.options import Parser, add_device, add_speech, add_threshold, at_least_one
 from speceyes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +22,31 @@ if TYPE_CHECKING:
 MODEL_HELP = "a Hugging Face name, a directory, or an engine's address"
 DEFAULT_GATE: dict[str, Any] = {"threshold": 0.98, "top_k": 64, "aggregate": "min"}
 """The gate of models that aren't the bundled ones, as the research code has it."""
+
+
+def add_loading(parser: Parser) -> None:
+    """Adds the options that `load_model` reads beside a model's name."""
+    add_device(parser)
+    parser.add_argument(
+        "--dtype", help='"float32", "bfloat16", "auto"; default: bfloat16 on a GPU, else float32'
+    )
+    parser.add_argument(
+        "--revision", metavar="REV", help="branch, tag or commit of the models on the Hub"
+    )
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run code that comes with a checkpoint: it can do anything to this machine",
+    )
+    parser.add_argument(
+        "--model-arg",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an argument of HFModel.from_pretrained or of OpenAIModel, such as "
+        'attn_implementation=sdpa or timeout_s=30; with "large." or "small." before KEY for that '
+        "model alone; repeat for more",
+    )
 
 
 def add_models(command: argparse.ArgumentParser, *, batch_size: int = 16) -> None:
@@ -37,7 +63,7 @@ def add_models(command: argparse.ArgumentParser, *, batch_size: int = 16) -> Non
     models.add_argument(
         "--small", metavar="MODEL", help='the drafter, likewise; "none" for the agent alone'
     )
-    add_device(models)
+    add_loading(models)
     add_speech(models)
     models.add_argument(
         "--tools", default="zoom", metavar="LIST", help="with commas; default: %(default)s"
@@ -127,11 +153,13 @@ def load_models(options: argparse.Namespace) -> Chosen:
             file=sys.stderr,
         )
     gate = _gate(options, settings)
-    agent = load_model(large, options.device)
+    agent = load_named(large, options, "large")
     if alone:
         return Chosen(agent, None, gate)
-    drafter = agent if small == large else load_model(small, options.device, gate.top_k)
-    return Chosen(agent, drafter, gate)
+    same = small == large and model_arguments(options, "small") == model_arguments(options, "large")
+    return Chosen(
+        agent, agent if same else load_named(small, options, "small", top_k=gate.top_k), gate
+    )
 
 
 def named_pair(large: str | None, small: str | None) -> tuple[str, str, bool]:
@@ -165,8 +193,61 @@ def bundled_settings() -> dict[str, Any]:
     return {key: found[key] for key in DEFAULT_GATE}
 
 
+def load_named(
+    name: str | Path, options: argparse.Namespace, role: str, *, top_k: int | None = None
+) -> VisionLanguageModel:
+    """A model as the options of `add_loading` have it.
+
+    Args:
+        name: See `load_model`.
+        options: The command line's.
+        role: "large" or "small": its own arguments go before those of both.
+        top_k: See `load_model`.
+
+    Raises:
+        ConfigError: It can't be loaded or reached, or an argument is unknown.
+    """
+    more = model_arguments(options, role)
+    if not is_address(name):
+        for key in ("dtype", "revision"):
+            if getattr(options, key) is not None:
+                more.setdefault(key, getattr(options, key))
+        if options.trust_remote_code:
+            more.setdefault("trust_remote_code", True)
+    try:
+        return load_model(name, options.device, top_k, **more)
+    except TypeError as exc:
+        if not more:
+            raise
+        raise ConfigError(f"--model-arg {sorted(more)} for {name}: {exc}") from exc
+
+
+def model_arguments(options: argparse.Namespace, role: str) -> dict[str, Any]:
+    """The values of `--model-arg` for a role, each read as JSON where it is JSON.
+
+    Raises:
+        ConfigError: One is no KEY=VALUE.
+    """
+    found: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    for given in options.model_arg:
+        key, sign, text = given.partition("=")
+        whose, dot, rest = key.partition(".")
+        if not sign or not key or (dot and whose not in ("large", "small")):
+            raise ConfigError(f"--model-arg {given!r}; it must be KEY=VALUE or large.KEY=VALUE")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        if not dot:
+            found[key] = value
+        elif whose == role:
+            own[rest] = value
+    return {**found, **own}
+
+
 def load_model(
-    name: str | Path, device: str | None, top_k: int | None = None
+    name: str | Path, device: str | None, top_k: int | None = None, /, **more: Any
 ) -> VisionLanguageModel:
     """A model that is loaded here, or the engine behind an address.
 
@@ -175,6 +256,7 @@ def load_model(
             under which the engine serves the model.
         device: Where it is loaded; None takes a GPU if there is one.
         top_k: Log-probabilities that an engine must be able to return; None doesn't ask.
+        **more: For `OpenAIModel` or `HFModel.from_pretrained`.
 
     Raises:
         ConfigError: It can't be loaded or reached.
@@ -183,12 +265,12 @@ def load_model(
         from speceyes.models.openai import OpenAIModel
 
         url, _, served = str(name).partition("#")
-        return OpenAIModel(url, served or None, top_k=top_k)
+        return OpenAIModel(url, served or None, top_k=top_k, **more)
     if Path(name).is_dir():  # a download shows its progress; read when the library is imported
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from speceyes.models.hf import HFModel
 
-    return HFModel.from_pretrained(name, device=device)
+    return HFModel.from_pretrained(name, device=device, **more)
 
 
 def is_address(name: str | Path) -> bool:

@@ -79,6 +79,8 @@ class Ground:
         heads: The small model's attention heads by which reasoning is selected; none means all.
         looker: A small model that has learned to call the tools, for drafts with depth and as
             the one that proposes in SpecReason; None where there is none.
+        own: An agent of the user's own, called with a query, that answers in place of the large
+            model; where the large model is the small one then, that one judges, asked plainly.
 
     Raises:
         ConfigError: record_k is below top_k.
@@ -102,6 +104,7 @@ class Ground:
     without_tools: bool = False
     heads: tuple[Head, ...] = ()
     looker: VisionLanguageModel | None = None
+    own: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         if self.record_k < self.top_k:
@@ -144,7 +147,9 @@ class Ground:
         return SpeculativeAnswerer(model, top_k=top_k, max_tokens=self.draft_tokens, **more)
 
     def agent(self) -> AgenticFallback:
-        """The agent in batches."""
+        """The agent in batches, or the user's own."""
+        if self.own is not None:
+            return AgenticFallback.from_callable(self.own)
         return AgenticFallback(
             self.large,
             tools=Tools(self.tools),
@@ -158,7 +163,7 @@ class Ground:
 
     def judge(self, which: str) -> ToolJudge | None:
         """The judge by the "large" model, by the "small" one, or "none"."""
-        if which == "large":
+        if which == "large" and not (self.own is not None and self.large is self.small):
             return ToolJudge(
                 self.large,
                 dialect=self.dialect,
@@ -166,7 +171,7 @@ class Ground:
                 tools=Tools(self.tools),
                 parity=self.parity,
             )
-        if which == "small":  # not trained as the agent, so asked without the agent's system text
+        if which != "none":  # not trained as the agent, so asked without the agent's system text
             return ToolJudge(self.small, dialect=None, texts=self.texts, parity=self.parity)
         return None
 

@@ -1,0 +1,87 @@
+"""Models, engines and agents as the command line names them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from speceyes import HFModel, tiny
+from speceyes.cli import main, parser
+from speceyes.cli.models import load_models, model_arguments
+from speceyes.errors import ConfigError
+from speceyes.evaluation.runs import TEST, read
+from support.engine_server import serving
+
+needs_weights = pytest.mark.skipif(
+    not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"
+)
+AGENT = """\
+def answer(query):
+    return f"{len(query.images)} image"
+"""
+
+
+def test_model_arguments_are_json_where_they_can_be_and_may_be_of_one_model() -> None:
+    given = ["max_batch=4", "large.max_batch=2", "name=a b", "small.cache_bytes=0"]
+    words = [word for one in given for word in ("--model-arg", one)]
+    options = parser().parse_args(["serve", *words])
+    assert model_arguments(options, "large") == {"max_batch": 2, "name": "a b"}
+    assert model_arguments(options, "small") == {"max_batch": 4, "name": "a b", "cache_bytes": 0}
+
+
+@pytest.mark.parametrize("wrong", ["max_batch", "=4", "agent.max_batch=4"])
+def test_a_model_argument_without_sense_is_refused(wrong: str) -> None:
+    options = parser().parse_args(["serve", "--model-arg", wrong])
+    with pytest.raises(ConfigError, match="must be KEY=VALUE"):
+        model_arguments(options, "large")
+
+
+@needs_weights
+def test_model_arguments_reach_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model-arg", "large.max_batch=3", "--model-arg", "small.name=drafter"]
+    chosen = load_models(parser().parse_args(["ask", "x.png", "What?", *words]))
+    assert isinstance(chosen.large, HFModel) and chosen.large.max_batch == 3
+    assert chosen.small is not None and chosen.small.name == "drafter"
+    assert main(["serve", "--port", "0", "--model-arg", "nonsense=1"]) in (1, 2)
+    assert "nonsense" in capsys.readouterr().err
+
+
+@needs_weights
+def test_ask_and_eval_take_engines_by_address(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, out = tmp_path / "photo.png", tmp_path / "run"
+    Image.new("RGB", (64, 48), "red").save(photo)
+    large, small = (HFModel.from_pretrained(size) for size in (tiny.LARGE, tiny.SMALL))
+    with (
+        serving({"large": large, "other": large}) as (first, _),
+        serving({"small": small}) as (second, _),
+    ):
+        names = ["--large", f"{first}#large", "--small", second]
+        question = "Is there a large red circle?"
+        assert main(["ask", str(photo), question, *names, "--top-k", "9", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["error"] is None
+        words = ["--limit", "12", "--arms", "min", "--k", "9", "--quiet", "--out", str(out)]
+        assert main(["eval", "scenes", *names, *words, "--calibration-share", "0.5"]) == 0
+    done = read(out)
+    assert done.fixed["models"]["small"]["name"] == "small"
+    assert {record.result.error for record in done.of(TEST, "min")} == {None}
+
+
+@needs_weights
+def test_eval_takes_an_agent_of_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_agent.py").write_text(AGENT)
+    words = ["--limit", "12", "--arms", "min", "--calibration-share", "0.5", "--quiet"]
+    own = ["eval", "scenes", "--small", str(tiny.SMALL), "--out", "run"]
+    assert main([*own, *words, "--agent", "my_agent:answer"]) == 0
+    done = read(tmp_path / "run")
+    assert {record.result.answer for record in done.of(TEST, "agent")} == {"1 image"}
+    assert done.fixed["models"]["large"]["name"] == "my_agent:answer"
+    for wrong in ("my_agent", "my_agent:nothing", "no_such:answer"):
+        assert main([*own, *words, "--agent", wrong]) == 2
