@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 import speceyes
 from speceyes import tiny
 from speceyes.cli import parser
+from speceyes.errors import ConfigError
 from support.engine_server import serving
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,7 +64,12 @@ def test_examples_in_docstrings_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ConfigError as exc:  # an integration whose framework isn't installed
+        if "is not installed" not in str(exc):
+            raise
+        pytest.skip(str(exc))
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS, verbose=False)
     said: list[str] = []
     for test in doctest.DocTestFinder(exclude_empty=True).find(module, name):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def question(text: str, *images: Image) -> HumanMessage:
     """A human message with images, for those who hold PIL images."""
     message = extra("langchain_core.messages", "langchain").HumanMessage
-    blocks: list[str | dict[str, Any]] = [_block(image) for image in images]
+    blocks: list[str | dict[str, Any]] = [image_block(image) for image in images]
     said: HumanMessage = message(content=[*blocks, {"type": "text", "text": text}])
     return said
 
@@ -49,7 +49,7 @@ def lent_tools(images: Sequence[Image], tools: Tools | Sequence[Any] = ("zoom",)
                 return [{"type": "text", "text": f"Error: {seen.error}"}]
             album.extend(seen.images)
             return [
-                {"type": "text", "text": part} if isinstance(part, str) else _block(part)
+                {"type": "text", "text": part} if isinstance(part, str) else image_block(part)
                 for part in seen.content
                 if isinstance(part, str | Image)
             ]
@@ -67,7 +67,8 @@ def lent_tools(images: Sequence[Image], tools: Tools | Sequence[Any] = ("zoom",)
     ]
 
 
-def _block(image: Image) -> dict[str, Any]:
+def image_block(image: Image) -> dict[str, Any]:
+    """An image as a block of a message's content."""
     file = io.BytesIO()
     image.save(file, "PNG")
     data = base64.b64encode(file.getvalue()).decode()

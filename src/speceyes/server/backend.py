@@ -16,7 +16,7 @@ from speceyes.isolation import describe
 from speceyes.pipeline import SpecPipeline
 from speceyes.pipeline.request import CANCELLED, RequestState
 from speceyes.pipeline.route import Facts
-from speceyes.protocols import Gate
+from speceyes.protocols import Dialect, Gate
 from speceyes.server.image_sources import Picture
 from speceyes.server.messages import ToolTurn
 from speceyes.strategies.turn_taking import OfferedTool, Round, Said, TurnTaking
@@ -92,39 +92,10 @@ class Backend:
         """The agent is a model, which can call the tools of an outside loop."""
         return self._taking is not None
 
-    def rounds(self, turns: Sequence[ToolTurn], shown: Mapping[Picture, Image]) -> list[Round]:
-        """Turns of a request as the agent's dialect writes them.
-
-        Args:
-            turns: As the client sent them.
-            shown: Their images, loaded.
-        """
-        found = []
-        for turn in turns:
-            text = turn.text
-            if turn.calls and not self._calls(text):  # the client kept the calls alone
-                said = [text, *(self._rendered(name, given) for name, given in turn.calls)]
-                text = "\n".join(part for part in said if part)
-            content = [part if isinstance(part, str) else shown[part] for part in turn.results]
-            found.append(Round(text, (Observation(tuple(content)),) if content else ()))
-        return found
-
-    def _calls(self, text: str) -> bool:
-        """The text holds calls in the agent's own words."""
-        dialect = None if self.pipe.fallback is None else self.pipe.fallback.dialect
-        try:
-            return dialect is not None and bool(dialect.parse(text).calls)
-        except ParseError:
-            return False
-
-    def _rendered(self, name: str, arguments: str) -> str:
-        dialect = None if self.pipe.fallback is None else self.pipe.fallback.dialect
-        try:
-            given = json.loads(arguments)
-            assert dialect is not None
-            return dialect.render_call(ToolCall(name, given if isinstance(given, dict) else {}))
-        except (ValueError, InputError):  # no call of this dialect
-            return f"{name}({arguments})"
+    @property
+    def dialect(self) -> Dialect | None:
+        """The agent's way to write calls."""
+        return None if self.pipe.fallback is None else self.pipe.fallback.dialect
 
     @property
     def alive(self) -> bool:
@@ -238,3 +209,41 @@ class Backend:
 def _way(said: Said) -> Trajectory:
     step = Step(said.text, said.calls, tokens=said.tokens, prompt_tokens=said.prompt_tokens)
     return Trajectory((step,), said.answer, "calls" if said.answer is None else "answered")
+
+
+def rounds_of(
+    dialect: Dialect | None, turns: Sequence[ToolTurn], shown: Mapping[Picture, Image]
+) -> list[Round]:
+    """Turns of a request as the agent's dialect writes them.
+
+    Args:
+        dialect: The agent's.
+        turns: As the client sent them.
+        shown: Their images, loaded.
+    """
+    found = []
+    for turn in turns:
+        text = turn.text
+        if turn.calls and not _holds_calls(dialect, text):  # the client kept the calls alone
+            said = [text, *(_rendered(dialect, name, given) for name, given in turn.calls)]
+            text = "\n".join(part for part in said if part)
+        content = [part if isinstance(part, str) else shown[part] for part in turn.results]
+        found.append(Round(text, (Observation(tuple(content)),) if content else ()))
+    return found
+
+
+def _holds_calls(dialect: Dialect | None, text: str) -> bool:
+    try:
+        return dialect is not None and bool(dialect.parse(text).calls)
+    except ParseError:
+        return False
+
+
+def _rendered(dialect: Dialect | None, name: str, arguments: str) -> str:
+    """A call in the agent's own words; name and arguments where it can't be written so."""
+    try:
+        given = json.loads(arguments)
+        assert dialect is not None
+        return dialect.render_call(ToolCall(name, given if isinstance(given, dict) else {}))
+    except (ValueError, InputError):
+        return f"{name}({arguments})"

@@ -101,8 +101,10 @@ def load_images(
         Refusal: 400 for an image that can't be used. A decoder's own words stay here.
     """
     images: dict[Picture, Image] = {}
-    for url, where in dict.fromkeys((one.url, one.where) for one in pictures):
+    sources = dict.fromkeys((one.url, one.where) for one in pictures)
+    for url, where in sources:
         check_source(url, where, limits)
+    for url, where in sources:
         try:
             if url[:5].lower() == "data:":
                 data = read_data_url(url, limits.image.max_bytes)

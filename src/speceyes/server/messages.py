@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from speceyes.server.fields import bad_field, shown, text_of
-from speceyes.server.image_sources import Picture, check_source
+from speceyes.server.image_sources import Picture
 from speceyes.server.limits import ServerLimits
 from speceyes.types import Message
 
@@ -139,8 +139,6 @@ def read_messages(messages: Any, limits: ServerLimits, notes: Notes, *, tools: b
     used = [*pictures, *(one for turn in turns for one in turn.results if isinstance(one, Picture))]
     if len(used) > limits.images:
         raise bad_field("messages", f"more than {limits.images} images", "too_many_images")
-    for one in used:
-        check_source(one.url, one.where, limits)
     instructions = "\n\n".join(one.text for one in parts if one.role in SYSTEM and one.text)
     history = _history(parts[:at], pictures, notes)
     if instructions:

@@ -21,7 +21,7 @@ from speceyes.pipeline import SpecPipeline
 from speceyes.protocols import Gate
 from speceyes.server import chat_response
 from speceyes.server.allowance import Allowance, Budgets
-from speceyes.server.backend import Backend, Pending
+from speceyes.server.backend import Backend, Pending, rounds_of
 from speceyes.server.body import client_left, read_body
 from speceyes.server.chat_request import ChatRequest
 from speceyes.server.fields import bad_field
@@ -248,7 +248,7 @@ class Service:
         while True:
             try:
                 if asked.tools:
-                    rounds = backend.rounds(dialogue.turns, images)
+                    rounds = rounds_of(backend.dialect, dialogue.turns, images)
                     return backend.take_turn(query, rounds, asked.tools, deadline, slot.release)
                 return backend.submit(
                     query,
