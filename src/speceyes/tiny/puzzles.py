@@ -116,12 +116,11 @@ class Puzzle:
 
     def solve(self, scene: Scene) -> Solution | None:
         """The way to the answer in that scene; None where the scene doesn't have what it names."""
-        listed = _listing(scene, self.groups)
         if self.groups:
             counts = [len(_members(scene, group)) for group in self.groups]
             said = [f"{header(g)}: {n}." for g, n in zip(self.groups, counts, strict=True)]
             answer = _reckon(self.kind, self.groups, counts)
-            return None if answer is None else Solution((*listed, *said), answer)
+            return None if answer is None else self._solution(scene, said, answer)
         found: list[Shape] = []
         said = []
         for hop in self.hops:
@@ -135,18 +134,22 @@ class Puzzle:
             said.append(f"{way} of it: column {at} {other.colour} {other.shape}.")
             found.append(other)
         if self.kind == "next":
-            return Solution((*listed, *said), _get(found[0], self.asked))
+            return self._solution(scene, said, _get(found[0], self.asked))
         if self.kind == "same":
             one_is, other_is = (_get(thing, self.asked) for thing in found)
             said.append(f"{self.asked.capitalize()}s: {one_is}, {other_is}.")
-            return Solution((*listed, *said), "yes" if one_is == other_is else "no")
+            return self._solution(scene, said, "yes" if one_is == other_is else "no")
         wanted = found[0].shape if self.asked == "colour" else found[0].colour
         there = [o for o in _members(scene, wanted) if cell(o)[0] == self.row]
         if len(there) != 1 or there[0] is found[0]:
             return None
         answer = _get(there[0], self.asked)
         said.append(f"{header(wanted)} in row {self.row}: column {cell(there[0])[1]} {answer}.")
-        return Solution((*listed, *said), answer)
+        return self._solution(scene, said, answer)
+
+    def _solution(self, scene: Scene, said: list[str], answer: str) -> Solution:
+        """The list of what is there, then what is concluded."""
+        return Solution((*_listing(scene, self.groups), *said), answer)
 
 
 def plural(group: str) -> str:
@@ -264,6 +267,17 @@ def pose(scene: Scene, kind: str, rng: np.random.Generator) -> Puzzle | None:
 def draw_kind(rng: np.random.Generator) -> str:
     """A kind of puzzle, by its share in `KINDS`."""
     return str(rng.choice(list(KINDS), p=np.array(list(KINDS.values())) / sum(KINDS.values())))
+
+
+def pose_any(scene: Scene, rng: np.random.Generator) -> Puzzle:
+    """A puzzle that the scene answers, of kinds about as frequent as in `KINDS`."""
+    while True:
+        kind = draw_kind(rng)
+        # Few objects have a neighbour and a name of their own: such kinds take many tries.
+        for _ in range(60):
+            puzzle = pose(scene, kind, rng)
+            if puzzle is not None:
+                return puzzle
 
 
 _SPLIT_SEED = {"train": 1, "calibration": 2, "heldout": 3}

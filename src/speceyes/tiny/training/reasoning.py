@@ -57,7 +57,7 @@ WEIGHTS = {"given": 0.0, "reason": 0.15, "answer": 1.0}
 """Weight of a token's loss by its role."""
 LAYERS = 12
 """Decoder layers of the large model."""
-BRANCHES = {"small": "srr", "large": "srrnn"}
+BRANCHES = {"small": "srrn", "large": "srnn"}
 """Told about a scene: short answers, reasoning, short answers with notes; one puzzle each."""
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -206,8 +206,7 @@ class Trainer:
 
     def _told(self, scene: Scene, rng: np.random.Generator) -> Iterator[Told]:
         for branch in BRANCHES[self.name]:
-            while (puzzle := puzzles.pose(scene, puzzles.draw_kind(rng), rng)) is None:
-                pass
+            puzzle = puzzles.pose_any(scene, rng)
             solution = puzzle.solve(scene)
             assert solution is not None
             if branch == "s":
@@ -271,7 +270,7 @@ class Trainer:
     def train_step(self, steps: int, report: dict[str, list[float]]) -> None:
         """One batch."""
         start = time.perf_counter()
-        rate = min(1.0, (self.step + 1) / 100) * min(
+        rate = min(1.0, (self.step + 1) / min(100, 0.1 * steps)) * min(
             1.0, max(0.02, (steps - self.step) / (0.4 * steps))
         )
         for group in self.optimizer.param_groups:

@@ -182,8 +182,8 @@ class Notes:
                     return "wrong", " ".join(other.reasoning) if whole else self._part(other, rng)
         elsewhere = scene if rng.random() < 0.5 else puzzles.draw_scene(rng)
         while True:
-            other_puzzle = puzzles.pose(elsewhere, puzzles.draw_kind(rng), rng)
-            if other_puzzle is not None and other_puzzle != puzzle:
+            other_puzzle = puzzles.pose_any(elsewhere, rng)
+            if other_puzzle != puzzle:
                 other = other_puzzle.solve(elsewhere)
                 assert other is not None
                 return "other", " ".join(other.reasoning)
