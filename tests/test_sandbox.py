@@ -36,6 +36,7 @@ from speceyes.tools.python import (
     prove,
 )
 from speceyes.types import Observation, ToolCall
+from support.models import FakeModel
 from support.sandbox_host import any_executor
 
 ROOMY = Limits(time_s=25)
@@ -383,7 +384,7 @@ def test_thyme_crops_by_code() -> None:
 
 def test_deepeyesv2_crops_by_code_and_looks_at_the_crop() -> None:
     first = "crop = image_1.crop((150, 20, 170, 40))\ncrop.show()\nprint(crop.size)"
-    second = "print(image_2.size, image_2.getpixel((3, 3)))"
+    second = "print(crop.size, crop.getpixel((3, 3)))"
     turns = [f"<think>Look.</think><code>```python\n{code}\n```</code>" for code in (first, second)]
     deepeyes = agent([*turns, "<answer>red</answer>"], "deepeyesv2")
     way = deepeyes([Query("Which colour is the square?", (photo(),))])[0]
@@ -432,3 +433,72 @@ def test_state_lasts_within_a_trajectory_and_never_reaches_another() -> None:
     assert [way.answer for way in ways] == ["done", "done"]
     assert "total 42" in said[0] and "total 9" in said[1]
     assert "set" not in said[0], "what ran before runs silently"
+
+
+# --- programs in the style of the agents that act by Python ---------------------------------------
+
+
+def as_code(text: str) -> str:
+    return f"<code>\n```python\n{text}\n```\n</code>"
+
+
+@pytest.mark.parametrize("which", ["none", "auto"])
+def test_a_program_as_thyme_writes_it_comes_back_as_its_image_alone(which: str) -> None:
+    """It reads a path that isn't there, saves into a folder of its training, and prints where."""
+    if which == "auto":
+        any_executor()
+    first = as_code(
+        'image_path = "/eval/17127.jpg"\n'
+        "image = Image.open(image_path)\n"
+        "cropped = image.crop((150, 60, 260, 140))\n"
+        'processed_path = os.path.join("/mnt/data/temp_processed_images/", "17127_ab.png")\n'
+        "cropped.resize((cropped.width * 2, cropped.height * 2)).save(processed_path)\n"
+        "print(processed_path)"
+    )
+    second = as_code("print(int(np.array(Image.open(image_path))[:, :, 0].max()) + 1)")
+    third = as_code("print(zoom_factor)")
+    turns = iter([f"<think>Closer.\n{first}", second, third, "</think>\n<answer>told</answer>"])
+    model = FakeModel(lambda conversation, sampling: next(turns))
+    tool = PythonTool(isolation=which, limits=Limits(time_s=60))
+    agent = AgenticFallback(model, tools=[tool], dialect="thyme")
+    [way] = agent([Query("What is it?", (photo(),))])
+    assert (way.answer, way.depth, way.error) == ("told", 3, None)
+    crop, number, failed = (step.observations[0] for step in way.steps[:3])
+    # Clamped to the image, as upstream clamps it, and enlarged.
+    assert crop.error is None and crop.images[0].size == (100, 80)
+    begun = model.asked[1].begun
+    assert [part for part in begun if not isinstance(part, str)] == list(crop.images)
+    assert (
+        begun[-1] == "</sandbox_output>" and "processed_images" not in begun[0].split("</code>")[-1]
+    )
+    assert number.error is None and int(str(number.content[0])) > 0
+    assert f"<sandbox_output>{number.content[0]}</sandbox_output>" in model.asked[2].begun[-1]
+    assert "zoom_factor" in (failed.error or "")
+
+
+def test_deepeyesv2_code_works_on_the_questions_images_as_the_model_sees_them() -> None:
+    any_executor()
+
+    class Small(FakeModel):
+        def seen_size(self, image: PILImage.Image) -> tuple[int, int]:
+            return (112, 56) if image.size == (200, 100) else image.size
+
+    turns = [
+        as_code(
+            "left = image_1.crop((0, 0, 56, 56))\nplt.imshow(left)\nplt.axis('off')\nplt.show()"
+        ),
+        as_code("print(image_1.size, left.size, 'image_2' in globals())"),
+        "<answer>seen</answer>",
+    ]
+    model = Small(turns)
+    tool = PythonTool(limits=Limits(time_s=60))
+    agent = AgenticFallback(model, tools=[tool], dialect="deepeyesv2")
+    [way] = agent([Query("What is it?", (photo(),))])
+    shown, said = (step.observations[0] for step in way.steps[:2])
+    assert (way.answer, shown.error, said.error) == ("seen", None, None)
+    assert len(shown.images) == 1
+    assert str(said.content[0]).strip() == "(112, 56) (56, 56) False"
+    told = model.asked[2].messages[-1].text
+    assert told == (
+        "Code execution result:\nstdout:\n```\n(112, 56) (56, 56) False\n```\n\nstderr:\n```\n\n```"
+    )

@@ -240,10 +240,28 @@ import base64, io, os, sys, time
 from typing import Annotated
 from mcp.server.mcpserver import MCPServer, Image
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import BlobResourceContents, CallToolResult, EmbeddedResource
 from PIL import Image as PILImage
 from pydantic import Field
 
 server = MCPServer("pictures")
+
+
+@server.tool()
+def counted() -> CallToolResult:
+    """Structured content alone."""
+    return CallToolResult(content=[], structured_content={"cups": 3, "of": ["red", "blue"]})
+
+
+@server.tool()
+def embedded(kind: str = "image/png") -> CallToolResult:
+    """A picture as an embedded resource."""
+    buffer = io.BytesIO()
+    PILImage.new("RGB", (9, 7), "red").save(buffer, "PNG")
+    blob = base64.b64encode(buffer.getvalue()).decode()
+    inside = BlobResourceContents(uri="file:///a.png", mime_type=kind or None, blob=blob)
+    return CallToolResult(content=[EmbeddedResource(type="resource", resource=inside)])
+
 Picture = Annotated[str, Field(json_schema_extra={"contentMediaType": "image/png"})]
 
 @server.tool()
@@ -315,7 +333,8 @@ def listening(port: int) -> bool:
 
 
 def test_images_go_to_an_mcp_server_and_come_back(session: McpTools) -> None:
-    assert {one.name for one in session} == {"mirror", "size", "fail", "pid", "sleep", "die"}
+    names = {"mirror", "size", "fail", "pid", "sleep", "die", "counted", "embedded"}
+    assert {one.name for one in session} == names
     image = RED.copy()
     image.putpixel((0, 0), (0, 255, 0))
     tools = Tools([*session, "zoom"])
@@ -323,6 +342,19 @@ def test_images_go_to_an_mcp_server_and_come_back(session: McpTools) -> None:
     assert seen.error is None and seen.content[0] == "so" and seen.source == 1
     assert seen.images[0].getpixel((39, 0)) == (0, 255, 0)
     assert tools.run(ToolCall("size", {"img_idx": 0}), [BLUE, image]).content == ("(20, 10)",)
+
+
+def test_structured_content_and_embedded_images_of_an_mcp_server_are_shown(
+    session: McpTools,
+) -> None:
+    tools = Tools(session)
+    seen = tools.run(ToolCall("counted", {}), [])
+    assert seen.content == ('{"cups": 3, "of": ["red", "blue"]}',)
+    for kind in ("image/png", ""):
+        shown = tools.run(ToolCall("embedded", {"kind": kind}), []).images[0]
+        assert shown.size == (9, 7) and shown.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+    other = tools.run(ToolCall("embedded", {"kind": "application/zip"}), [])
+    assert other.content == ("(resource that can't be shown)",)
 
 
 def test_what_an_mcp_tool_fails_with_is_told(session: McpTools) -> None:

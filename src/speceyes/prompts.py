@@ -234,3 +234,69 @@ VILASR_LAST = (
     "No further drawings are possible. Answer now: Action: Answer, and the answer inside "
     "<answer></answer>."
 )
+
+# --- agents that see a small view first ----------------------------------------------------------
+
+ONE_LOOK = (
+    "Reason first, inside <think></think>. If what you see is too small to answer, call a tool "
+    "once, inside <tool_call></tool_call>. Otherwise give the final answer inside "
+    "<answer></answer>; of a choice or a number, put the value within \\boxed{}."
+)
+
+GO_ON = (
+    "Look at what the tool returned together with the question and the first image, go on "
+    "reasoning inside <think></think>, and give the final answer inside <answer></answer>."
+)
+
+ADAPTVISION_REGION = "Shows one region of the image at its full resolution."
+
+ADAPTVISION_BOX = "The region: [left, top, right, bottom], in pixels of the image as you see it."
+
+ADAPTVISION_SHOWN = "The region that you asked for:"
+
+VISIONTHINK_SHOWN = "The image at its full resolution:"
+
+# --- further agents that write code, or JSON alone -----------------------------------------------
+
+VTHINKER_SYSTEM = """\
+You are a helpful assistant that reasons about images step by step.
+
+You may write Python code that draws on the image (lines, circles, boxes, labels), or that \
+computes something, to reason with what it shows. Write it like this:
+<code>
+```python
+# your code
+```
+</code>
+It is run in a sandbox. Save the image that you want to see and print its path, or print a result; \
+what comes of it is shown inside <sandbox_output></sandbox_output>, and you go on from there."""
+
+VTHINKER_PATH = "Code that works on the image finds it by:"
+
+PYVISION_SYSTEM = """\
+You are an agent that answers questions about images step by step, and may run Python code, as in \
+a notebook:
+<code>
+```python
+# your code
+```
+</code>
+Each image stands between <image_clue_i> and </image_clue_i>, and is there as the PIL image \
+image_clue_i, counted from 0. Show an image with plt.show(), print a result; what comes of it is \
+told inside <interpreter></interpreter>. Variables are kept from one step to the next."""
+
+OPENTHINKIMG_SYSTEM = """\
+You are an assistant that answers questions about charts and other images, by itself or with these \
+actions, given as JSON schemas:
+{tools}
+Images are named img_1, img_2 and so on, in the order in which you see them; an action says which \
+by its argument "image". Take one action at a time. The action Terminate, with the argument "ans", \
+gives the final answer.
+
+Every reply is one JSON object and nothing else:
+{"thought": "your reasoning", \
+"actions": [{"name": "an action", "arguments": {"an argument": "its value"}}]}"""
+
+OPENTHINKIMG_AGAIN = "Go on with the next action, or give the answer by Terminate."
+
+OPENTHINKIMG_LAST = "No further actions are possible. Give your best answer by Terminate now."

@@ -12,16 +12,23 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 from speceyes.dialects._family import Family
+from speceyes.dialects.adaptvision import AdaptVisionDialect
+from speceyes.dialects.chainoffocus import ChainOfFocusDialect
 from speceyes.dialects.deepeyes import DeepEyesDialect, SpecEyesDialect
 from speceyes.dialects.deepeyesv2 import DeepEyesV2Dialect
 from speceyes.dialects.glm import GlmDialect
 from speceyes.dialects.hermes import HermesDialect
 from speceyes.dialects.kimi import KimiDialect
 from speceyes.dialects.minio3 import MiniO3Dialect
+from speceyes.dialects.openthinkimg import OpenThinkImgDialect
 from speceyes.dialects.pixelreasoner import PixelReasonerDialect
+from speceyes.dialects.pyvision import PyVisionDialect
 from speceyes.dialects.qwen3vl import Qwen3VLDialect
+from speceyes.dialects.sensenova import SenseNovaDialect
 from speceyes.dialects.thyme import ThymeDialect
 from speceyes.dialects.vilasr import ViLaSRDialect
+from speceyes.dialects.visionthink import VisionThinkDialect
+from speceyes.dialects.vthinker import VThinkerDialect
 from speceyes.dialects.xml import XmlDialect
 from speceyes.protocols import Dialect
 from speceyes.types import ToolCall
@@ -80,7 +87,22 @@ def exact(made: Kind, **more: Any) -> Kind:
     return replace(made, profile=replace(made.profile, **plain, **more))
 
 
+def _named(box: Fractions, index: int, seen: tuple[int, int]) -> ToolCall:
+    arguments = dict(_scaled(None)(box, index, seen).arguments)
+    del arguments["img_idx"]
+    return ToolCall(ZOOM, {**arguments, "image": f"img_{index + 1}"})
+
+
+TERMINATE = '{{"thought": "", "actions": [{{"name": "Terminate", "arguments": {{"ans": "{}"}}}}]}}'
+
 SPEAKERS: Mapping[str, Speaker] = {
+    "adaptvision": Speaker(exact(AdaptVisionDialect()), _scaled(None)),
+    "chainoffocus": Speaker(exact(ChainOfFocusDialect()), _scaled(None)),
+    "openthinkimg": Speaker(exact(OpenThinkImgDialect()), _named, TERMINATE),
+    "pyvision": Speaker(exact(PyVisionDialect()), None),
+    "sensenova": Speaker(exact(SenseNovaDialect()), _scaled(1000)),
+    "visionthink": Speaker(exact(VisionThinkDialect()), _scaled(None)),
+    "vthinker": Speaker(exact(VThinkerDialect()), None),
     "deepeyes": Speaker(exact(DeepEyesDialect()), _scaled(None)),
     "deepeyesv2": Speaker(exact(DeepEyesV2Dialect()), _scaled(None)),
     "glm": Speaker(exact(GlmDialect()), _scaled(1000)),
@@ -489,7 +511,63 @@ KIMIS: list[Row] = [
     ("empty", "", Refused("neither")),
 ]  # fmt: skip
 
+ACTION = json.dumps({"thought": "closer", "actions": [{"name": "zoom", "arguments": BOX}]})
+
+ACTIONS: list[Row] = [
+    ("plain", ACTION, calls(("zoom", BOX))),
+    ("fenced", f"```json\n{ACTION}\n```", calls(("zoom", BOX))),
+    ("text around", f"Sure: {ACTION} Done.", calls(("zoom", BOX))),
+    ("single quotes", str(json.loads(ACTION)), calls(("zoom", BOX))),
+    ("no arguments", '{"thought": "", "actions": [{"name": "look"}]}', calls(("look", {}))),
+    ("the end", TERMINATE.format("7"), Answer("7")),
+    ("a number for an answer", TERMINATE.format("7").replace('"7"', "7"), Answer("7")),
+    ("an action and the end", TERMINATE.format("7").replace("[{", '[{"name": "a"}, {'),
+     Answer("7")),
+    ("an end without an answer", TERMINATE.format(""), Refused('has no "ans"')),
+    ("no actions", '{"thought": "hm", "actions": []}', Refused('no list of "actions"')),
+    ("another object", NAMED, Refused('no list of "actions"')),
+    ("plain text", "It is red.", Refused("no JSON object")),
+    ("cut", ACTION[:-9] + "}", Refused("not valid JSON")),
+    ("100 kB of garbage", "{" + GARBAGE + "}", Refused("at most")),
+    ("empty", "", Refused("no JSON object")),
+]  # fmt: skip
+
+QUOTED = "'" * 3
+
+VTHINKER: list[Row] = [
+    *THYME,
+    ("between single quotes", f"I draw. {QUOTED}python\nprint(1)\n{QUOTED} so", calls(RUN)),
+    ("two between single quotes", f"{QUOTED}python\nprint(1)\n{QUOTED}\n" * 2, calls(RUN, RUN)),
+    ("quotes unclosed", f"{QUOTED}python\nprint(1)", Refused("neither")),
+]
+
+PYVISION: list[Row] = [
+    ("plain", CODE, calls(RUN)),
+    ("the last of two", CODE.replace("1", "2") + CODE, calls(RUN)),
+    ("a boxed answer", "<answer>\\boxed{red}</answer>", Answer("red")),
+    ("answer", "<think>so</think><answer>red</answer>", Answer("red")),
+    ("a tool call", tagged(CALL), Refused("written as <tool_call>")),
+    ("empty", "", Refused("neither")),
+]
+
+ONE_LOOK: list[Row] = [
+    ("plain", tagged(CALL), calls(("zoom", BOX))),
+    ("boxed", "<think>a</think><answer>\\boxed{B}</answer>", Answer("B")),
+    ("answer", "<answer>B. red</answer>", Answer("B. red")),
+    ("resize", tagged('{"name": "resize_image", "arguments": {"action": "resize"}}'),
+     calls(("resize_image", {"action": "resize"}))),
+    ("XML", "<function=zoom></function>", Refused("written as <function=")),
+    ("broken", tagged("{"), Refused("not valid JSON")),
+    ("empty", "", Refused("neither")),
+]  # fmt: skip
+
 CORPUS: Mapping[str, list[Row]] = {
+    "adaptvision": ONE_LOOK,
+    "openthinkimg": ACTIONS,
+    "pyvision": PYVISION,
+    "sensenova": NATIVE,
+    "visionthink": ONE_LOOK,
+    "vthinker": VTHINKER,
     "deepeyesv2": DEEPEYESV2,
     "glm": GLM,
     "kimi": KIMIS,

@@ -24,17 +24,24 @@ __all__ = ["NAMES", "Profile", "detect", "dialect", "foreign_call", "profile_of"
 _log = logging.getLogger(__name__)
 
 _CLASSES: Mapping[str, str] = {
+    "adaptvision": "AdaptVisionDialect",
+    "chainoffocus": "ChainOfFocusDialect",
     "deepeyes": "DeepEyesDialect",
     "deepeyesv2": "DeepEyesV2Dialect",
     "glm": "GlmDialect",
     "hermes": "HermesDialect",
     "kimi": "KimiDialect",
     "minio3": "MiniO3Dialect",
+    "openthinkimg": "OpenThinkImgDialect",
     "pixelreasoner": "PixelReasonerDialect",
+    "pyvision": "PyVisionDialect",
     "qwen3vl": "Qwen3VLDialect",
+    "sensenova": "SenseNovaDialect",
     "speceyes": "deepeyes.SpecEyesDialect",
     "thyme": "ThymeDialect",
     "vilasr": "ViLaSRDialect",
+    "visionthink": "VisionThinkDialect",
+    "vthinker": "VThinkerDialect",
     "xml": "XmlDialect",
 }
 """Name, which is also its file's unless another stands there, to class."""
@@ -50,6 +57,13 @@ _AGENTS = tuple(
         (r"mini[-_. ]?o3", "minio3"),
         (r"pixel[-_. ]?reasoner", "pixelreasoner"),
         (r"vilasr", "vilasr"),
+        (r"sensenova[-_. ]?mars", "sensenova"),
+        (r"chain[-_. ]?of[-_. ]?focus", "chainoffocus"),
+        (r"adaptvision", "adaptvision"),
+        (r"visionthink", "visionthink"),
+        (r"pyvision", "pyvision"),
+        (r"v-thinker|vthinker", "vthinker"),
+        (r"openthinkimg|v-toolrl", "openthinkimg"),
         (r"speceyes[-_. ]tiny", "speceyes"),
     )
 )

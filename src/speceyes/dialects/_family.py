@@ -110,6 +110,10 @@ class Family:
         """Further placeholders of a family's first turn."""
         return {}
 
+    def _framed(self, images: Sequence[Image]) -> Sequence[str | Image]:
+        """The question's images with what stands around them."""
+        return images
+
     def _shown(self, seen: Observation) -> list[str | Image]:
         """A result's own texts and images."""
         return content_of(seen, self.profile, str(self.texts.error))
@@ -148,7 +152,7 @@ class Family:
         if text != user and "{question}" not in text:
             ask, text = filled(text, **values), user
         said = filled(text, **{**values, "instruction": ask}).strip("\n")
-        content: tuple[str | Image, ...] = (*images, said) if said else images
+        content = joined((*self._framed(images), said))
         before = filled(str(system or ""), **values)
         head = (Message("system", (before,)),) if before else ()
         return Conversation((*head, Message("user", content)), schemas, thinking=thinking)

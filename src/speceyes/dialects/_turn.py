@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from speceyes.dialects._json_call import between
 from speceyes.errors import ParseError
+from speceyes.types import Turn
 
 MAX_CODE_CHARS = 50_000
 """Longest program that is read; real ones are some thousand characters."""
@@ -58,6 +60,12 @@ def boxed(text: str) -> tuple[str, bool] | None:
         if depth == 0:
             return text[start : start + brace.start()].strip(), True
     return text[start:].strip(), False
+
+
+def unboxed(turn: Turn) -> Turn:
+    r"""A turn with its answer taken out of `\boxed{}`, if it stands in one."""
+    box = None if turn.answer is None else boxed(turn.answer)
+    return replace(turn, answer=box[0]) if box and box[0] else turn
 
 
 def code_in(body: str) -> str:

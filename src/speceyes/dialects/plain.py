@@ -38,7 +38,7 @@ def ask_plainly(
             "width": str(sizes[0][0]),
             "height": str(sizes[0][1]),
         }
-    said = filled(text, **values).rstrip("\n")
+    said = filled(text, **values)
     head = () if system is None else (Message("system", (filled(system, **values),)),)
     user = Message("user", (*query.images, said))
     return Conversation((*head, user), thinking=thinking)

@@ -35,20 +35,9 @@ PROFILE = Profile(
 )
 
 
-@final
 @dataclass(frozen=True, slots=True)
-class ThymeDialect(Family):
-    r"""Thyme. Its calls are programs, for a tool that runs Python in a sandbox.
-
-    Args:
-        tool: Name of the tool that runs the code; it is called with {"code": "..."}.
-        image_path: Where the code finds the query's images; "{number}" counts them from 1.
-
-    Example:
-        >>> said = "<think>I crop it. <code>\n```python\nprint(1)\n```\n</code>"
-        >>> ThymeDialect().parse(said).calls[0].arguments
-        {'code': 'print(1)'}
-    """
+class CodeInTurn(Family):
+    """Programs within the assistant's turn, on files whose paths the question tells."""
 
     own: ClassVar[Texts] = Texts(
         system=prompts.THYME_SYSTEM,
@@ -60,7 +49,6 @@ class ThymeDialect(Family):
     )
 
     profile: Profile = PROFILE
-    name: str = "thyme"
     tool: str = "python"
     image_path: str = "image_{number}.png"
 
@@ -76,7 +64,7 @@ class ThymeDialect(Family):
         if answer is not None:
             box = boxed(answer)
             return Turn(answer=box[0] if box and box[0] else answer, thought=thought)
-        calls = programs(text, self.tool)
+        calls = self._programs(text)
         if not calls:
             refuse_foreign(text)
             raise ParseError("neither <code> nor an <answer> was found")
@@ -96,10 +84,31 @@ class ThymeDialect(Family):
         """The program, for images in their own pixels; boxes that leave them are clamped."""
         return ToolCall(call.name, {**call.arguments, "clamp": True}, call.raw)
 
+    def _programs(self, text: str) -> tuple[ToolCall, ...]:
+        return programs(text, self.tool)
+
     def _shown(self, seen: Observation) -> list[str | Image]:
         shown = Family._shown(self, seen)
         images: list[str | Image] = [part for part in shown if isinstance(part, Image)]
         return images if images and seen.error is None else shown
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ThymeDialect(CodeInTurn):
+    r"""Thyme. Its calls are programs, for a tool that runs Python in a sandbox.
+
+    Args:
+        tool: Name of the tool that runs the code; it is called with {"code": "..."}.
+        image_path: Where the code finds the query's images; "{number}" counts them from 1.
+
+    Example:
+        >>> said = "<think>I crop it. <code>\n```python\nprint(1)\n```\n</code>"
+        >>> ThymeDialect().parse(said).calls[0].arguments
+        {'code': 'print(1)'}
+    """
+
+    name: str = "thyme"
 
     def _told(self, query: Query, sizes: Sequence[tuple[int, int]]) -> Mapping[str, str]:
         lines = []

@@ -23,6 +23,7 @@ from speceyes.tools.flip import Flip
 from speceyes.tools.function import FunctionTool, tool
 from speceyes.tools.grid import CropGrid
 from speceyes.tools.ocr import Ocr
+from speceyes.tools.original import Original
 from speceyes.tools.python import PythonTool
 from speceyes.tools.rotate import Rotate
 from speceyes.tools.search import ImageSearch
@@ -38,6 +39,7 @@ __all__ = [
     "FunctionTool",
     "ImageSearch",
     "Ocr",
+    "Original",
     "PixelColour",
     "PythonTool",
     "Rotate",
@@ -56,6 +58,7 @@ BUILT_IN: Mapping[str, Callable[[], Tool]] = {
     "adjust": Adjust,
     "colour": PixelColour,
     "ocr": Ocr,
+    "original": Original,
     "python": PythonTool,
 }
 """Tools that go by a name, and what makes them."""

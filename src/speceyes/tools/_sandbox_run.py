@@ -69,6 +69,7 @@ def run(
         "before": program.before,
         "inputs": [(file, len(data)) for file, data in program.files.items()],
         "variables": program.variables,
+        "clamp": program.clamp,
         "boundary": boundary,
         "limits": {key: getattr(limits, key) for key in limits.__slots__}
         | {"cpu_s": int(-(-limits.time_s // 1))},

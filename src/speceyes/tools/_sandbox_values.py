@@ -56,6 +56,7 @@ class Program:
         files: Name to content of files put into the working directory, read-only.
         variables: (name, file) of variables that hold these files, as PIL images.
         limits: What it may use.
+        clamp: Boxes of crops that leave an image are moved into it.
     """
 
     code: str
@@ -63,6 +64,7 @@ class Program:
     files: Mapping[str, bytes] = field(default_factory=dict)
     variables: tuple[tuple[str, str], ...] = ()
     limits: Limits = Limits()
+    clamp: bool = False
 
 
 @dataclass(frozen=True, slots=True)

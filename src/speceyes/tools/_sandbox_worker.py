@@ -9,9 +9,12 @@ it is what the program said either way, and the reader holds it to its limits.
 
 from __future__ import annotations
 
+import ast
+import importlib
 import io
 import json
 import os
+import re
 import resource
 import struct
 import sys
@@ -23,6 +26,8 @@ from speceyes.tools import _sandbox_kernel as kernel
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _PROGRAM = "<program>"
+_SAVED = "/mnt/data/temp_processed_images"
+"""Where Thyme saves images, and has no doubt that there is such a folder."""
 
 
 def read_job() -> tuple[dict[str, Any], list[bytes]]:
@@ -51,7 +56,7 @@ def work(job: dict[str, Any]) -> None:
     os.chdir(cwd)
     for name, _ in job["inputs"]:
         os.symlink(f"{job['inputs_dir']}/{name}", name)  # noqa: PTH211
-    for folder in (".tmp", ".mnt"):
+    for folder in (".tmp", _SAVED.replace("/mnt", ".mnt")):
         os.makedirs(folder, exist_ok=True)  # noqa: PTH103
     os.environ.clear()
     os.environ.update(
@@ -135,7 +140,7 @@ def _run(job: dict[str, Any], shown: list[bytes]) -> str | None:
 
 def _one(program: str, names: dict[str, Any]) -> str | None:
     try:
-        code: CodeType = compile(program, _PROGRAM, "exec", dont_inherit=True)
+        code: CodeType = compile(_rewritten(program, names), _PROGRAM, "exec", dont_inherit=True)
         exec(code, names)
     except SystemExit as exc:
         # A program may end itself; it tells why by a text or by a number other than 0.
@@ -143,6 +148,29 @@ def _one(program: str, names: dict[str, Any]) -> str | None:
     except BaseException as exc:  # noqa: BLE001 - told to the model
         return _told(exc, program)
     return None
+
+
+def _rewritten(program: str, names: dict[str, Any]) -> Any:
+    """The program, with paths that agents take for granted led to what there is.
+
+    `/mnt/data` is in the working directory where there is no root of its own, and a text that
+    `image_path` is set to becomes the path of the image, unless there is such a file.
+    """
+    here, there = os.path.realpath(".mnt"), os.path.realpath("/mnt")
+    if here != there and "/mnt/data" in program:
+        program = program.replace("/mnt/data", f"{here}/data")
+    known = names.get("image_path")
+    if known is None or "image_path" not in program:
+        return program
+    tree = ast.parse(program, _PROGRAM)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Constant):
+            continue
+        targets = [one.id for one in node.targets if isinstance(one, ast.Name)]
+        path = node.value.value
+        if targets == ["image_path"] and isinstance(path, str) and not os.path.isfile(path):  # noqa: PTH113
+            node.value.value = known
+    return tree
 
 
 def _told(exc: BaseException, program: str) -> str:
@@ -160,10 +188,25 @@ def _told(exc: BaseException, program: str) -> str:
 
 
 def _preset(job: dict[str, Any], names: dict[str, Any], text: str, shown: list[bytes]) -> None:
-    """What a notebook has at its start: the images as variables, and a show() that shows."""
-    if not job["variables"] and "PIL" not in text and "plt" not in text:
+    """What a notebook has at its start: the images as variables, and a show() that shows; and the
+    names that Thyme has without importing them.
+    """
+    names.update(os=os, re=re)
+    if job["variables"]:
+        names["image_path"] = job["variables"][0][1]
+    for name, module in (("np", "numpy"), ("cv2", "cv2")):
+        if f"{name}." in text:
+            try:
+                names[name] = importlib.import_module(module)
+            except ImportError:
+                continue  # the program's own import says so
+    if not job["variables"] and not any(one in text for one in ("PIL", "plt", "Image.")):
         return
     from PIL import Image
+
+    names["Image"] = Image
+    if job.get("clamp"):
+        _clamp_crops(Image)
 
     def show(image: Any, *_: Any, **__: Any) -> None:
         buffer = io.BytesIO()
@@ -180,6 +223,21 @@ def _preset(job: dict[str, Any], names: dict[str, Any], text: str, shown: list[b
             return  # the program's own import says so
         names.setdefault("plt", plt)
         _show_figures(plt, shown)
+
+
+def _clamp_crops(pillow: ModuleType) -> None:
+    """Boxes that leave an image are moved into it, where PIL would fill up with black."""
+    whole = pillow.Image.crop
+
+    def crop(image: Any, box: Any = None) -> Any:
+        if box is not None and len(box) == 4:
+            width, height = image.size
+            (x0, x1), (y0, y1) = sorted((box[0], box[2])), sorted((box[1], box[3]))
+            left, top = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+            box = (left, top, max(min(x1, width), left + 1), max(min(y1, height), top + 1))
+        return whole(image, box)
+
+    pillow.Image.crop = crop
 
 
 def _show_figures(plt: ModuleType, shown: list[bytes]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,11 @@ from PIL import ImageDraw, ImageFont
 from speceyes.errors import ToolError
 from speceyes.types import Image, Observation
 
-COLOURS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "orange", "white")
-"""Colours of the first, second, ... thing drawn, over and over."""
+COLOURS = ("red", "green", "blue", "yellow", "orange", "pink", "purple", "brown")
+"""Colours of the first, second, ... box drawn, over and over."""
+
+WIDTH = 4
+"""Of a line, pixels, as ViLaSR draws it (`utils/edit_image.py` of its repository)."""
 
 MAX_LABEL = 60
 """Most characters of a label that are drawn."""
@@ -95,24 +97,24 @@ class ObjectMapper:
             x0, y0, x1, y1 = item["bbox_2d"]
             corners = canvas.inside([min(x0, x1), min(y0, y1)], [max(x0, x1), max(y0, y1)])
             colour = COLOURS[number % len(COLOURS)]
-            canvas.draw.rectangle(corners, outline=colour, width=canvas.width)
+            canvas.draw.rectangle(corners, outline=colour, width=WIDTH)
             canvas.label(corners[0], item.get("label", ""), colour)
         return canvas.observation()
 
 
 @dataclass(frozen=True, slots=True)
 class PathTracer:
-    """Draws labelled arrows on a copy of any earlier image, drawings included.
+    """Draws paths on a copy of any earlier image: black, from a red dot to a blue one.
 
     Example:
         >>> from PIL import Image
         >>> path = {"paths": [{"start_point_2d": [10, 50], "end_point_2d": [90, 50]}]}
-        >>> PathTracer()([Image.new("RGB", (100, 100))], path).images[0].getpixel((50, 50))
+        >>> PathTracer()([Image.new("RGB", (100, 100))], path).images[0].getpixel((10, 50))
         (255, 0, 0)
     """
 
     name: str = "path_tracer"
-    description: str = "Draws arrows between points of an image, to check ways and relations."
+    description: str = "Draws paths between points of an image, to check ways and relations."
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -120,7 +122,7 @@ class PathTracer:
         return _PATHS
 
     def __call__(self, images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
-        """The image with the arrows.
+        """The image with the paths.
 
         Args:
             images: Every image so far, full resolution.
@@ -131,12 +133,11 @@ class PathTracer:
             ToolError: A path lies outside the image, or the image isn't there.
         """
         canvas = _Canvas(images, arguments.get("img_idx", 0))
-        for number, item in enumerate(arguments["paths"]):
-            ends = canvas.inside(item["start_point_2d"], item["end_point_2d"])
-            colour = COLOURS[number % len(COLOURS)]
-            canvas.draw.line(ends, fill=colour, width=canvas.width)
-            canvas.head(ends, colour)
-            canvas.label(ends[0], item.get("label", ""), colour)
+        for item in arguments["paths"]:
+            start, end = canvas.inside(item["start_point_2d"], item["end_point_2d"])
+            canvas.draw.line([start, end], fill="black", width=WIDTH)
+            canvas.draw.circle(start, WIDTH, fill="red")
+            canvas.draw.circle(end, WIDTH, fill="blue")
         return canvas.observation()
 
 
@@ -155,7 +156,6 @@ class _Canvas:
         if self.image is images[index]:
             self.image = self.image.copy()
         self.draw = ImageDraw.Draw(self.image)
-        self.width = max(2, round(min(self.image.size) / 200))
         self.font = ImageFont.load_default(max(10, round(min(self.image.size) / 40)))
 
     def inside(self, first: Sequence[float], second: Sequence[float]) -> Points:
@@ -173,20 +173,6 @@ class _Canvas:
             for p in (first, second)
         ]
 
-    def head(self, ends: Points, colour: str) -> None:
-        """The arrow's head; a dot where it goes nowhere."""
-        (x0, y0), (x1, y1) = ends
-        length = 4 * self.width
-        if math.hypot(x1 - x0, y1 - y0) < 1:
-            self.draw.circle(ends[1], length / 2, fill=colour)
-            return
-        towards = math.atan2(y1 - y0, x1 - x0)
-        back = [
-            (x1 - length * math.cos(towards + turn), y1 - length * math.sin(towards + turn))
-            for turn in (-0.5, 0.5)
-        ]
-        self.draw.polygon([(x1, y1), *back], fill=colour)
-
     def label(self, at: tuple[float, float], text: str, colour: str) -> None:
         """The text on black, by the point and within the image."""
         text = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:MAX_LABEL]
@@ -194,7 +180,7 @@ class _Canvas:
             return
         _, _, width, height = self.draw.textbbox((0, 0), text, font=self.font)
         x = min(max(at[0], 0), max(self.image.width - width, 0))
-        y = min(max(at[1] - height - 2 * self.width, 0), max(self.image.height - height, 0))
+        y = min(max(at[1] - height - 2 * WIDTH, 0), max(self.image.height - height, 0))
         self.draw.rectangle([x, y, x + width, y + height], fill="black")
         self.draw.text((x, y), text, fill=colour, font=self.font)
 

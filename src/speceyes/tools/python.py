@@ -144,7 +144,8 @@ class PythonTool:
 
         Args:
             images: Every image so far, full resolution.
-            arguments: `code`, and `before` where `carry` has added it.
+            arguments: `code`; `before` where `carry` has added it; `clamp`, and `variables`,
+                further names of the images, where a dialect has.
 
         Raises:
             ToolError: There is no code, or it could not be run.
@@ -157,8 +158,14 @@ class PythonTool:
         if "\0" in code:
             raise ToolError("code holds a null character; a program can't")
         named = [(f"image_{at}", f"image_{at}.png") for at in range(1, len(images) + 1)]
-        files = {file: _png(image) for (_, file), image in zip(named, images, strict=True)}
-        program = Program(code, tuple(before), files, tuple(named), self.limits)
+        pattern = arguments.get("variables")
+        if isinstance(pattern, str):  # a dialect's own names for them, counted from 0
+            named += [
+                (pattern.replace("{index}", str(at)), file) for at, (_, file) in enumerate(named)
+            ]
+        files = {file: _png(image) for (_, file), image in zip(named, images, strict=False)}
+        clamp = arguments.get("clamp") is True
+        program = Program(code, tuple(before), files, tuple(named), self.limits, clamp)
         assert self.executor is not None
         outcome = self.executor(program)
         shown, notes = [], []

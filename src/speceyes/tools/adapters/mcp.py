@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import json
 import logging
 import os
 import sys
@@ -252,10 +253,14 @@ def _read(name: str, result: Any) -> Observation:
             parts.append(image_from_base64(block.data))
         elif block.type == "resource" and hasattr(block.resource, "text"):
             parts.append(block.resource.text)
+        elif block.type == "resource" and _is_image(block.resource):
+            parts.append(image_from_base64(block.resource.blob))
         elif block.type == "resource_link":
             parts.append(str(block.uri))
         else:
             parts.append(f"({block.type} that can't be shown)")
+    if not parts and (data := getattr(result, "structured_content", None)) is not None:
+        parts.append(json.dumps(data, ensure_ascii=False))
     if result.is_error:
         told = " ".join(part for part in parts if isinstance(part, str))
         raise ToolError(told or f"{name} failed without a reason")
@@ -266,6 +271,14 @@ def _read(name: str, result: Any) -> Observation:
         else:
             content.append(part)
     return Observation(tuple(content) or ("(no result)",))
+
+
+def _is_image(resource: Any) -> bool:
+    """Whether a resource holds an image; without a type, its bytes tell."""
+    blob = str(getattr(resource, "blob", None) or "")
+    kind = getattr(resource, "mime_type", None) or getattr(resource, "mimeType", None) or ""
+    starts = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # PNG, JPEG, GIF, WebP in base64
+    return bool(blob) and (kind.startswith("image/") or (not kind and blob.startswith(starts)))
 
 
 def _reason(exc: BaseException) -> str:

@@ -1,0 +1,40 @@
+"""SenseNova-MARS: Qwen3-VL's calls, with searches beside the zoom.
+
+Facts from the SenseNova-MARS repository, `config/tool_config/tools_val.yaml` and `inference/`: an
+image_zoom_in_tool with boxes from 0 to 1000 whose box, label and img_idx are all required;
+text_search_tool and image_search_tool, the latter without arguments; crops in multiples of 28; 10
+turns. Sampling is Qwen3-VL's and not verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+from speceyes.dialects import qwen3vl
+from speceyes.dialects._native import NativeFamily
+from speceyes.dialects._talk import schema_of
+from speceyes.dialects.profile import Profile
+from speceyes.protocols import Tool
+
+PROFILE = replace(
+    qwen3vl.PROFILE, crop_pixels=(3_136, 12_845_056), factor=28, max_steps=10, max_tokens=8_192
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SenseNovaDialect(NativeFamily):
+    """SenseNova-MARS. Give it searches of the names above: it was trained to use them.
+
+    Example:
+        >>> SenseNovaDialect().profile.max_steps
+        10
+    """
+
+    profile: Profile = PROFILE
+    name: str = "sensenova"
+
+    def _listed(self, tools: Sequence[Tool]) -> tuple[str, tuple[Mapping[str, Any], ...]]:
+        return "", tuple(qwen3vl.all_required(schema_of(tool)) for tool in tools)
