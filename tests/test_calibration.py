@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from speceyes import prompts
 from speceyes.answerer import SpeculativeAnswerer
+from speceyes.bench.guarantees import KINDS, main, pool, split, surprising
 from speceyes.calibration import Calibration, CurvePoint, Scoring, calibrate, calibrate_groups
 from speceyes.calibration import risk as choose
 from speceyes.calibration.binomial import allowed_errors, binomial_cdf, p_value
-from speceyes.calibration.simulation import KINDS, main, pool, split, surprising
 from speceyes.errors import CalibrationError, ConfigError, InputError
 from speceyes.gate import SeparabilityGate
 from speceyes.models.scripted import ScriptedModel

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from speceyes.answerer import SpeculativeAnswerer
+from speceyes.bench.guarantees import first_alarm, first_shift_alarm, surprising
 from speceyes.calibration import (
     GateMonitor,
     Scoring,
@@ -26,7 +27,6 @@ from speceyes.calibration import (
     shift,
 )
 from speceyes.calibration.evidence import RiskEvidence
-from speceyes.calibration.simulation import first_alarm, first_shift_alarm, surprising
 from speceyes.errors import CalibrationError, ConfigError, InputError
 from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate

@@ -173,6 +173,7 @@ def answer(body: Reply, behaviour: Behaviour) -> Reply:
             temperature=body["temperature"],
             first_token=by_text and k > 0 and body["max_tokens"] == 1,
             seed=body.get("seed"),
+            token_texts=True,
         ),
     )[0]
     if said.error is not None:
@@ -211,7 +212,7 @@ def _reply(said: Completion, body: Reply, behaviour: Behaviour, by_text: bool, k
     for stop in body.get("stop") or ():
         if said.finish == "stop" and text.endswith(stop):
             text, met = text[: -len(stop)], stop
-    pieces = [_piece(behaviour.models[body["model"]], token) for token in said.token_ids]
+    pieces = list(said.tokens)
     ended = said.finish == "stop" and met is None
     rows = [[float(value) for value in row] for row in said.top_logprobs]
     ids = list(said.token_ids)
@@ -250,11 +251,6 @@ def _reply(said: Completion, body: Reply, behaviour: Behaviour, by_text: bool, k
         choice["matched_stop"] = met if met is not None else 2
     usage = {"prompt_tokens": said.prompt_tokens, "completion_tokens": len(ids)}
     return {"object": "chat.completion", "choices": [choice], "usage": usage}
-
-
-def _piece(model: Any, token: int) -> str:
-    speech = getattr(model, "_speech", None)
-    return str(speech.piece(token)) if speech is not None else f"<{token}>"
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Simulation of the guarantees: splits of recorded drafts, and streams with and without drift.
 
-`python -m speceyes.calibration.simulation` prints the tables of docs/guarantee.md.
+`python -m speceyes.bench.guarantees` prints the tables of docs/guarantee.md.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def _monitor_table(streams: int, rounds: int) -> Iterator[str]:
 def main(argv: list[str] | None = None) -> int:
     """Prints the tables; the whole takes some minutes."""
     parser = argparse.ArgumentParser(
-        prog="python -m speceyes.calibration.simulation",
+        prog="python -m speceyes.bench.guarantees",
         description="Measures how often the guarantees of speceyes.calibration fail, and how "
         "soon a monitor notices drift.",
     )
