@@ -2,8 +2,8 @@
 
 A warning is ours where
 
-- it is attributed to a file of ours, or raised by one, or comes from pytest itself (an exception in
-  a thread or in a destructor);
+- it is attributed to a file of ours, or raised by one, or tells of an exception that was lost in a
+  thread or a destructor;
 - or it is a deprecation, and the package that raised it was called by a file of ours. Deprecations
   that are logged instead, as transformers does with some, count too.
 
@@ -27,6 +27,8 @@ from typing import Any
 import pytest
 
 DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+LOST = (pytest.PytestUnraisableExceptionWarning, pytest.PytestUnhandledThreadExceptionWarning)
+"""Exceptions that nobody could catch."""
 OURS = "ours"
 PACKAGE = "speceyes"
 """Ours even where it is installed among the others."""
@@ -81,7 +83,7 @@ def watching(caused: list[str]) -> Iterator[None]:
         frame = sys._getframe(1)
         attributed = next((f for f in _outwards(frame) if f.f_code.co_filename == filename), None)
         if (
-            issubclass(category, pytest.PytestWarning)
+            issubclass(category, LOST)
             or (attributed is not None and package_of(attributed) == OURS)
             or ours(frame, deprecation=issubclass(category, DEPRECATIONS))
         ):
