@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,51 +11,20 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "speceyes"
 
-FLOORS = {
-    # 0: what everything stands on
-    "checks": 0.5,
-    "errors": 0,
-    "prompts": 0,
-    "texts": 0.2,
-    "control_tokens": 0,
-    "types": 0.5,
-    "protocols": 0.6,
-    # 1: numbers and pixels
-    "event_loop": 1,
-    "environment": 1,
-    "images": 1,
-    "scoring": 1,
-    "calibration": 1.8,
-    "isolation": 1,
-    # 2: the phases and what they use
-    "dialects": 2,
-    "models": 2,
-    "tools": 2,
-    "agent": 2.4,
-    "drafting": 2.55,
-    "answerer": 2.58,
-    "fallback": 2.5,
-    "gate": 2.5,
-    "judge": 2.5,
-    "gates": 2.6,
-    # 3: the order of the phases
-    "pipeline": 3.5,
-    "strategies": 3.7,
-    # 4: what is measured, and on what
-    "tiny": 4,
-    "evaluation": 4.5,
-    "tuning": 4.5,
-    # 5: what people start
-    "server": 4.8,
-    "integrations": 4.9,
-    "bench": 4.95,
-    "cli": 5,
-    # The package's own face: names only, imported late.
-    "__main__": 6,
-    "__init__": 6,
-}
-"""First part of a module's name (a file, or a room's folder) to its floor. A file imports from
-lower floors, and from files of its own room. Half floors order what shares a floor."""
+FLOORS = (
+    (),  # what all stand on: every file of the package's own folder that no floor below names
+    ("images", "scoring", "calibration"),  # pixels and numbers
+    ("models", "tools", "dialects", "tuning"),  # what is asked, what it may call, how it writes
+    ("agent", "judge", "gate", "gates", "fallback", "drafting", "answerer"),  # the phases
+    ("pipeline", "strategies"),  # the order of the phases
+    ("tiny", "evaluation"),  # what is measured, and on what
+    ("server", "integrations", "bench", "cli"),  # what people start
+)
+"""Rooms from the ground up: folders, and the phases, which are a file each. A room imports from the
+floors under it, and on its own floor from rooms that are named before it."""
+FACE = ("__init__", "__main__")
+"""The package's own face: names only, imported late. It may import all, and none may import it but
+the ground floor and the command line, which tell the version."""
 
 HEAVY = {"torch", "torchvision", "transformers", "qwen_vl_utils", "accelerate", "safetensors"}
 """Imported by local models and by the training of the tiny pair only."""
@@ -87,27 +57,37 @@ def _imports(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, whole if known else module
 
 
+def _place(room: str) -> tuple[int, int]:
+    """(floor, place on it); the ground for a file of the package's own folder."""
+    for floor, rooms in enumerate(FLOORS):
+        if room in rooms:
+            return floor, rooms.index(room)
+    return 0, 0
+
+
 def _problems(path: Path) -> list[str]:
     room = _room(path)
     where = path.relative_to(SOURCE)
-    if room not in FLOORS:
-        return [f"{where}: not in the table of floors; give it one in tests/test_floors.py"]
+    floor, place = _place(room)
+    if floor == 0 and len(where.parts) > 1:
+        return [f"{where}: {room}/ is on no floor; give it one in tests/test_floors.py"]
     found = []
     for line, module in _imports(path):
         parts = module.split(".")
         if parts[0] in HEAVY and room not in MAY_BE_HEAVY:
             found.append(f"{where}:{line} imports {parts[0]}; only {sorted(MAY_BE_HEAVY)} may")
-        if parts[0] != "speceyes":
+        if parts[0] != "speceyes" or room in FACE:
             continue
         target = parts[1] if len(parts) > 1 else "__init__"
-        if target == room or (target == "__init__" and room in ("cli", "environment")):
-            continue  # both tell the version, which lives in the package's face
-        if target not in FLOORS:
-            found.append(f"{where}:{line} imports {module}, which has no floor")
-        elif FLOORS[target] >= FLOORS[room]:
-            found.append(
-                f"{where}:{line} (floor {FLOORS[room]}) imports {module} (floor {FLOORS[target]})"
-            )
+        there = _place(target)
+        if target in FACE:
+            allowed = floor == 0 or room == "cli"
+        elif there[0] == floor == 0:
+            allowed = True
+        else:
+            allowed = target == room or there < (floor, place)
+        if not allowed:
+            found.append(f"{where}:{line} (floor {floor}) imports {module} (floor {there[0]})")
     return found
 
 
@@ -138,5 +118,23 @@ def test_the_reader_sees_every_way_to_import(tmp_path: Path, monkeypatch) -> Non
     )
     lines = [problem.split(":")[1].split()[0] for problem in _problems(file)]
     assert lines == ["3", "5", "6", "7", "8", "9", "10"]
-    (tmp_path / "speceyes" / "stray.py").write_text("")
-    assert "not in the table" in _problems(tmp_path / "speceyes" / "stray.py")[0]
+    for name in ("strays/one.py", "types.py", "judge.py", "gates/margin.py"):
+        stray = tmp_path / "speceyes" / name
+        stray.parent.mkdir(exist_ok=True)
+        stray.write_text("import speceyes.types\nimport speceyes.gate\n")
+    found = {path.stem: _problems(path) for path in (tmp_path / "speceyes").rglob("*.py")}
+    assert "on no floor" in found["one"][0]
+    assert len(found["types"]) == len(found["judge"]) == 1, "upwards, and to one named later"
+    assert found["margin"] == []
+
+
+def test_the_map_for_contributors_has_every_room() -> None:
+    text = (SOURCE.parents[1] / "docs" / "CONTRIBUTING.md").read_text("utf-8")
+    _, _, table = text.partition("## The map")
+    rows = [line for line in table.splitlines() if re.match(r"\| \d ", line)]
+    assert len(rows) == len(FLOORS)
+    for number, (row, rooms) in enumerate(zip(reversed(rows), FLOORS, strict=True)):
+        assert row.startswith(f"| {number} ")
+        for room in rooms:
+            name = f"`{room}/`" if (SOURCE / room).is_dir() else f"`{room}.py`"
+            assert name in row, f"{name} is missing on floor {number} of docs/CONTRIBUTING.md"
