@@ -16,12 +16,13 @@ from PIL import Image
 from speceyes import tiny
 from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
-from speceyes.models import HFModel
+from speceyes.models import HFModel, OpenAIModel
 from speceyes.models.scripted import ScriptedModel, scripted_logprobs
 from speceyes.strategies import Reasoner, ReasoningTransfer, Selector
 from speceyes.strategies.verification import same_words
 from speceyes.tiny.scenes import questions
 from speceyes.types import Completion, Conversation, Message, Query, Sampling
+from support.engine_server import serving
 from support.random_models import FAMILIES, Family, build
 
 DOT = Image.new("RGB", (48, 48))
@@ -393,3 +394,22 @@ def test_verification_by_likelihood_on_the_bundled_pair() -> None:
 
 def test_scripted_rows_have_the_columns_that_are_read() -> None:
     assert scripted_logprobs(3, 1).shape == (3, 1)
+
+
+def test_transfer_works_over_engines() -> None:
+    scripts = {"large": large(), "small": small()}
+    with serving(scripts) as (url, _):
+        strong, quick = (OpenAIModel(url, name, timeout_s=30) for name in scripts)
+        for keep, notes in (
+            (Selector("last", share=0.2), "edge is white."),
+            (Selector("likeliest", share=0.2), "edge is white."),  # all are as likely here
+        ):
+            run = ReasoningTransfer(strong, quick, keep=keep)
+            results = ask(run, 3)
+            assert [r.answer for r in results] == ["blue"] * 3
+            assert run.transferred.kept == 3 * len(notes.split())
+            assert run.transferred.large_decoded == 6
+        agreed = ReasoningTransfer(strong, strong)
+        assert {r.route for r in ask(agreed, 2)} == {"draft"}
+        with pytest.raises(ConfigError, match="can't tell how likely"):
+            ReasoningTransfer(strong, quick, verify="likelihood")
