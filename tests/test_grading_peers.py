@@ -96,7 +96,7 @@ def test_every_disagreement_with_a_published_extractor_is_settled(
     ]
     differ = {row[1:] for row in rows if peer(*row[1:]) is not row[0]}
     assert differ - settled(make.__name__) == set()
-    assert len(differ) < len(rows) / 2, "they agree on most"
+    assert len(differ) < 0.6 * len(rows), "a peer that agrees on nothing was not run"
 
 
 def test_what_is_settled_stands_in_the_table_as_it_was_settled() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from speceyes.evaluation.grading import options, polarity, quantity
 from speceyes.evaluation.grading.cleaning import Claim, claims, plain, strip_wrapping
 from speceyes.evaluation.grading.cleaning import unwrap as unwrap
-from speceyes.evaluation.grading.languages import CONTRAST, CORRECTION, HEDGE
+from speceyes.evaluation.grading.languages import BOUND_AFTER, CONTRAST, CORRECTION, HEDGE
 from speceyes.evaluation.grading.normal_form import normalise as normalise
 from speceyes.evaluation.grading.normal_form import simplest
 
@@ -142,7 +142,7 @@ def _counts(text: str, wanted: quantity.Quantity) -> bool:
     first = quantity.only(head)
     if first is None or not rest or not wanted.same(first):
         return False
-    if HEDGE.search(rest) or CORRECTION.search(f" {rest}"):
+    if HEDGE.search(rest) or BOUND_AFTER.match(rest) or CORRECTION.search(f" {rest}"):
         return False
     found = quantity.quantities(rest)
     if not found:

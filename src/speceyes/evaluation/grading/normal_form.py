@@ -113,7 +113,7 @@ def simplest(text: str) -> str:
     text = re.sub(r"(?<![\d.])\.(?=\d)", "0.", text)
     text = re.sub(r"(?<![\w.])(-?\d+)\.0+(?![\d.])", r"\1", text)
     text = re.sub(r"(?<!\d)\.|\.(?!\d)|[,;:!?\"“”«»„()\[\]{}|_`*¡¿。，、！？；：「」]", " ", text)
-    text = re.sub(r"(?<=\w)[-–—](?=\w)|(?<!\S)[-–—](?!\w)|[-–—](?=\s|$)", " ", text)
+    text = re.sub(r"(?<=\w)[-–—](?=\w)|(?<!\S)[-–—](?!\w)", " ", text)
     text = re.sub(r"(?<!\w)'|'(?!\w)", " ", text)
     words = [_SPELLING.get(word, word) for word in text.split()]
     return " ".join(number_words(words))

@@ -80,7 +80,8 @@ _DENIED = re.compile(
 )
 _COPULA = re.compile(
     r"\b(?:is|are|was|were|looks(?: like)?|appears(?: to be)?|seems(?: to be)?|be|it's|they're|"
-    r"that's|there's|has|have|shows?|displays?|depicts?|says|reads|contains?|see|"
+    r"that's|there's|has|have|points?(?: to)?|faces?|indicates?|equals?|shows?|displays?|"
+    r"depicts?|says|reads|contains?|see|"
     r"ist|sind|zeigt|gibt|est|sont|y a|es|son|está|están|hay|è|sono|é|são|zijn|"
     r"это)(?!\w)[\s:]*|c'est\s+|(?:是|は|が|은|는|이|가)\s*"
 )
@@ -97,10 +98,12 @@ _SENTENCE = re.compile(
     r"(?<=[^\W\d_]{2})[.!](?=\s)|(?<=[)\]\"'%°\d])[.!](?=\s)|[。！；\n;]+|\.\s*\n"
 )
 _ONE = re.compile(
-    r"^(?:the )?ones?\s+(?=(?:on|in|at|to|with)\b)|\s+ones?$|\s+to me$|\s+(?:in )?colou?r(?:ed)?$",
+    r"^(?:the )?ones?\s+(?=(?:on|in|at|to|with)\b)|\s+ones?$|\s+of (?:them|these|those|"
+    r"the (?:two|above))$|\s+to me$|\s+(?:in )?colou?r(?:ed)?$",
     re.I,
 )
 _AND_CLAUSE = re.compile(r"\b(?:and|but|while|whereas|or)\b|[,;]")
+_BRACKET = re.compile(r"[(\[{][A-Za-z][)\]}]\W?")
 LETTER: Final = re.compile(r"[(\[]?([A-Za-z])[)\].:]{0,2}")
 """A right answer that is an option's letter."""
 _OWN = re.compile(r"^\s*(?:[(\[]([A-Z])[)\]]|([A-Z])[.):])\s*(?=\S)")
@@ -121,7 +124,8 @@ def equal(text: str, choices: Sequence[str]) -> int | None:
         True
     """
     asks = text.rstrip(" \"')*_").endswith(("?", "？"))
-    for form in _LEVELS[:3] if asks else _LEVELS:
+    lettered = _BRACKET.fullmatch(text.strip())
+    for form in _LEVELS[:3] if asks or lettered else _LEVELS:
         wanted = form(text)
         same = [
             i
@@ -459,6 +463,9 @@ def _by_forms(text: str, choices: Sequence[str]) -> int | None:
     forms = _forms(text)
     same = [i for i, choice in enumerate(choices) if simplest(choice) in forms]
     if not same:
+        related = {word for form in forms for word in _relations(form)}
+        same = [i for i, choice in enumerate(choices) if simplest(choice) in related]
+    if not same:
         short = {_POSITION.sub("", form) for form in forms if len(form.split()) <= 4}
         same = [
             i
@@ -477,7 +484,35 @@ def _by_forms(text: str, choices: Sequence[str]) -> int | None:
     return None
 
 
+_MEASURED = re.compile("^一?(?:只|個|个|辆|条|张|把|位|名|头|匹|棵|台|本)(?=.)")
+_AROUND = re.compile(
+    r"\s+(?:in|on|at|from|near)\s+(?:his|her|their|its|left|right|front|back|middle|center|"
+    r"background|foreground|corner|hand|top|bottom|image|picture)\b.*$"
+)
+_PREPOSITIONS: Final = frozenset(
+    (
+        "on", "in", "under", "over", "above", "below", "beneath", "behind", "beside", "near",
+        "inside", "outside", "between", "on top of", "next to", "in front of", "left of",
+        "right of", "to left of", "to right of", "against", "around",
+    )
+)  # fmt: skip
+
+
+def _relations(text: str) -> set[str]:
+    """The relation that a phrase about a place begins with: "next to the table" is "next to"."""
+    return {
+        word
+        for word in _PREPOSITIONS
+        if text.startswith(f"{word} ")
+        and len(text[len(word) :].split()) <= 3
+        and not {"or", "and"} & set(text.split())
+    }
+
+
 def _without_article(text: str) -> str:
+    counted = _MEASURED.sub("", text)
+    if counted not in ("", text):
+        return counted
     first, _, rest = text.partition(" ")
     return rest if first in FOREIGN_ARTICLES and rest else text
 
@@ -491,7 +526,7 @@ def _forms(text: str) -> set[str]:
     if subject is not None and not DENIAL.search(whole[: subject.start()]):
         for after in _predicates(whole)[-1:]:
             forms |= {after, _POSITION.sub("", after), _without_article(after)}
-            forms |= {_without_article(_POSITION.sub("", after))}
+            forms |= {_without_article(_POSITION.sub("", after)), _AROUND.sub("", after)}
     return forms - {""}
 
 
@@ -540,5 +575,6 @@ def _masked(text: str, choices: Sequence[str], only: int | None = None) -> str:
     for choice in sorted(some, key=len, reverse=True):
         bare = plain(choice)
         if len(bare) > 2:
-            text = re.sub(rf"(?<!\w){re.escape(bare)}(?!\w)", " # ", text, flags=re.I)
+            flags = re.NOFLAG if bare in ("May", "Might", "Will") else re.I
+            text = re.sub(rf"(?<!\w){re.escape(bare)}(?!\w)", " # ", text, flags=flags)
     return text
