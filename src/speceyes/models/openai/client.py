@@ -130,7 +130,7 @@ class EngineClient:
             EngineRefusal: The engine answered with an error, in the end.
             ModelError: There was no answer, or none that can be read.
         """
-        body: Mapping[str, Any] | None = None
+        model: str | None = None
         data: bytes | None = None
         self._open()
         # A package for retries would have to be told of Retry-After, max_wait_s, jitter and the
@@ -140,20 +140,20 @@ class EngineClient:
             asked: float | None = None
             async with self._slots:
                 if make_body is not None and data is None:
-                    body, data = await asyncio.to_thread(_encoded, make_body)
+                    model, data = await asyncio.to_thread(_encoded, make_body)
                 try:
                     status, headers, reply = await self._attempt(path, data)
                 except _Dropped as exc:
                     failure = exc
                 else:
                     if status != 200:
-                        refusal = self._messages.refusal(status, headers, reply, body)
+                        refusal = self._messages.refusal(status, headers, reply, model)
                     else:
                         parsed = await asyncio.to_thread(self._parsed, reply)
                         error = parsed.get("error") if isinstance(parsed, dict) else None
                         if not error or "choices" in parsed:
                             return parsed
-                        refusal = self._messages.error_object(error, body)
+                        refusal = self._messages.error_object(error, model)
                     if refusal.status not in _RETRIED:
                         raise refusal
                     failure, asked = refusal, retry_after(headers.get("retry-after"))
@@ -249,9 +249,10 @@ class EngineClient:
             ) from None
 
 
-def _encoded(make_body: Callable[[], Mapping[str, Any]]) -> tuple[Mapping[str, Any], bytes]:
+def _encoded(make_body: Callable[[], Mapping[str, Any]]) -> tuple[str | None, bytes]:
+    """The model that is asked, and the body as JSON, which holds the images."""
     body = make_body()
-    return body, json.dumps(body, allow_nan=False).encode()
+    return body.get("model"), json.dumps(body, allow_nan=False).encode()
 
 
 async def _close_at_end(http: httpx.AsyncClient) -> None:

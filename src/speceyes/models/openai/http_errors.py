@@ -96,7 +96,7 @@ class ErrorMessages:
         return text if len(text) <= _QUOTED else text[:_QUOTED] + "..."
 
     def refusal(
-        self, status: int, headers: Mapping[str, str], reply: bytes, body: Mapping[str, Any] | None
+        self, status: int, headers: Mapping[str, str], reply: bytes, model: str | None
     ) -> EngineRefusal:
         """The error for a reply with a status other than 200: what was refused, why, what helps.
 
@@ -104,26 +104,23 @@ class ErrorMessages:
             status: HTTP status.
             headers: The reply's, with lower-case names.
             reply: Its body.
-            body: The request that was sent, if it had a body.
+            model: The model that was asked, if one was.
         """
         if 300 <= status < 400:
             target = self.redact(without_secrets(headers.get("location", "somewhere else")))
             return EngineRefusal(
                 f"{self.url} sends on to {target}, which isn't followed: pass that base_url", status
             )
-        return self._refusal(f"answered {status}", status, _reason(reply), body)
+        return self._refusal(f"answered {status}", status, _reason(reply), model)
 
-    def error_object(self, error: Any, body: Mapping[str, Any] | None) -> EngineRefusal:
+    def error_object(self, error: Any, model: str | None) -> EngineRefusal:
         """The error for an error object in a reply with status 200, as some gateways send it."""
         code = str(error.get("code")) if isinstance(error, dict) else ""
         status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 200
         said = "answered 200 with an error" + (f" {status}" if status != 200 else "")
-        return self._refusal(said, status, _innermost(error), body)
+        return self._refusal(said, status, _innermost(error), model)
 
-    def _refusal(
-        self, said: str, status: int, reason: str, body: Mapping[str, Any] | None
-    ) -> EngineRefusal:
-        model = None if body is None else body.get("model")
+    def _refusal(self, said: str, status: int, reason: str, model: str | None) -> EngineRefusal:
         advice = {
             401: "pass api_key=, or set SPECEYES_API_KEY",
             403: f"look whether this key may use model={model!r}, and whether a gateway or "
