@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     from speceyes.server.keys import Keys, new_key
     from speceyes.server.limits import ServerLimits
     from speceyes.server.request_log import log_requests
-    from speceyes.server.run import is_loopback, log_warnings, run_app
+    from speceyes.server.run import Renewal, is_loopback, log_warnings, run_app
 
     if options.new_key is not None:
         key, line = new_key(options.new_key)
@@ -157,7 +157,17 @@ def run(options: argparse.Namespace) -> int:
         log_warnings()
     if options.request_log is not None:
         log_requests(options.request_log)
-    return run_app(app, options.name, options.host, options.port)
+
+    def read_again() -> Renewal:
+        from speceyes.gate import SeparabilityGate
+
+        made, file = options.calibration, options.keys
+        return Renewal(
+            None if made is None else SeparabilityGate.from_calibration(made),
+            None if file is None else Keys.load(file),
+        )
+
+    return run_app(app, options.name, options.host, options.port, read_again=read_again)
 
 
 def asked_once(pipe: SpecPipeline) -> list[Failures]:

@@ -103,13 +103,21 @@ class Budgets:
     def __init__(
         self, allowances: Mapping[str, Allowance], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._allowances = {
-            name: one
-            for name, one in allowances.items()
-            if one.turns_per_hour is not None or one.seconds_per_hour is not None
-        }
-        self._accounts = {name: _Account() for name in self._allowances}
+        self._allowances: dict[str, Allowance] = {}
+        self._accounts: dict[str, _Account] = {}
         self._clock, self._lock = clock, threading.Lock()
+        self.renew(allowances)
+
+    def renew(self, allowances: Mapping[str, Allowance]) -> None:
+        """Takes other budgets; what keys have spent is kept."""
+        with self._lock:
+            self._allowances = {
+                name: one
+                for name, one in allowances.items()
+                if one.turns_per_hour is not None or one.seconds_per_hour is not None
+            }
+            accounts = self._accounts
+            self._accounts = {name: accounts.get(name, _Account()) for name in self._allowances}
 
     def check(self, client: str) -> None:
         """Lets it in, or not.
@@ -117,10 +125,10 @@ class Budgets:
         Raises:
             Refusal: 429 with Retry-After; a budget is spent.
         """
-        allowed = self._allowances.get(client)
-        if allowed is None:
-            return
         with self._lock:
+            allowed = self._allowances.get(client)
+            if allowed is None:
+                return
             account = self._now(client)
             for what, spent, most in (
                 ("turns of the agent", account.turns, allowed.turns_per_hour),
@@ -136,12 +144,12 @@ class Budgets:
 
     def charge(self, client: str, result: Result) -> None:
         """Takes down what a request cost, whether it was answered or not."""
-        if client not in self._allowances:
-            return
         spent = result.timings
         seconds = sum(s or 0.0 for s in (spent.judge, spent.draft, spent.gate, spent.fallback))
         turns = len(result.trajectory.steps) if result.trajectory is not None else 0
         with self._lock:
+            if client not in self._allowances:
+                return
             account = self._now(client)
             account.turns[-1] += turns
             account.seconds[-1] += seconds

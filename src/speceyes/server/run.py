@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from speceyes.errors import ConfigError
+from speceyes.protocols import Gate
+from speceyes.server.keys import Keys
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
-def run_app(app: FastAPI, name: str, host: str, port: int) -> int:
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Parts that a server goes on with; None for those that stay.
+
+    Args:
+        gate: The gate.
+        keys: The clients that are let in.
+    """
+
+    gate: Gate | None = None
+    keys: Keys | None = None
+
+
+def run_app(
+    app: FastAPI,
+    name: str,
+    host: str,
+    port: int,
+    *,
+    read_again: Callable[[], Renewal] | None = None,
+) -> int:
     """Serves an application until SIGTERM or Ctrl-C; the exit code.
 
     Says where on standard error, once others can connect.
+
+    Args:
+        app: The application.
+        name: The model's name.
+        host: The address to listen on.
+        port: The port; 0 for a free one.
+        read_again: Called on SIGHUP, in a thread; gives the gate and the keys to go on with.
 
     Raises:
         ConfigError: It can't listen there, or uvicorn is not installed.
@@ -40,7 +72,25 @@ def run_app(app: FastAPI, name: str, host: str, port: int) -> int:
         # when all is done: to be told to end is no failure here.
         server.should_exit = True
 
+    async def renew() -> None:
+        assert read_again is not None
+        try:
+            found = await asyncio.to_thread(read_again)
+            await app.state.service.renew(gate=found.gate, keys=found.keys)
+        except ConfigError as exc:
+            sys.stderr.write(f"speceyes: not reloaded, the server goes on as it was: {exc}\n")
+        else:
+            sys.stderr.write("speceyes: reloaded\n")
+        sys.stderr.flush()
+
+    def reload(number: int, frame: object) -> None:
+        loop = app.state.service.loop
+        if loop is not None:
+            asyncio.run_coroutine_threadsafe(renew(), loop)
+
     before = signal.signal(signal.SIGTERM, told)
+    if read_again is not None and hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, reload)
     try:
         sys.stderr.write(f"speceyes: serving {name!r} on http://{shown}:{where[1]}/v1\n")
         sys.stderr.flush()

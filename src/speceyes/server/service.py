@@ -93,6 +93,8 @@ class Service:
         # Reading and decoding are bounded by threads: two at once, over all clients.
         self._loaders = ThreadPoolExecutor(2, thread_name_prefix="speceyes-images")
         self.draining = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The loop that requests are served in, once it runs."""
 
     @property
     def pipe(self) -> SpecPipeline:
@@ -130,9 +132,37 @@ class Service:
         self.limits = limits
         await asyncio.to_thread(old.close)
 
+    async def renew(self, *, gate: Gate | None = None, keys: Keys | None = None) -> None:
+        """Goes on with another gate over the same models, or with other keys; no request is lost.
+
+        Args:
+            gate: The new one; None leaves it as it is.
+            keys: The clients that are let in from now on; None leaves them as they are.
+
+        Raises:
+            ConfigError: They can't be served so; everything stays as it was.
+        """
+        pipe = self.pipe
+        if gate is not None:
+            await self.exchange(
+                SpecPipeline(
+                    judge=pipe.judge,
+                    answerer=pipe.answerer,
+                    gate=gate,
+                    fallback=pipe.fallback,
+                    schedule=pipe.schedule,
+                    inputs=pipe.inputs,
+                    observers=pipe.observers,
+                )
+            )
+        if keys is not None and self.keys is not None:
+            self.keys, self._allowances = keys, keys.allowances
+            self.budgets.renew(keys.allowances)
+
     @asynccontextmanager
     async def life(self, app: FastAPI) -> AsyncIterator[None]:
         """Starts the models' threads, and ends them when what was accepted is done."""
+        self.loop = asyncio.get_running_loop()
         self.backend.start()
         try:
             yield
