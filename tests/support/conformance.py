@@ -1,0 +1,318 @@
+"""Each dialect held against its agent's published format: transcripts in that format, as data.
+
+`python tests/support/conformance.py` writes the table of docs/conformance.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SIZE = (1000, 800)
+"""Of the question's image; the model sees it as it is, or at the part that a profile shows."""
+
+ZOOM = "image_zoom_in_tool"
+BOX = [100, 200, 150, 250]
+
+
+@dataclass(frozen=True)
+class Format:
+    """An agent's format, in the words of its repository's code.
+
+    Args:
+        source: Where it stands.
+        call: A turn that asks for the 50x50 pixels at (100, 200) of the image, or runs a program.
+        tool: The tool that is called for it.
+        arguments: What that tool gets: boxes in pixels of the image.
+        result: What the model is shown for a 50x50 picture, sizes in brackets; {again} is the
+            dialect's text behind results.
+        error: The same for the error "no".
+        answer: A turn with the answer "red".
+        role: Of the turn that shows a result.
+        steps: Turns.
+        tokens: New tokens of a turn.
+        sampling: temperature, top_p, top_k, presence penalty.
+        unverified: What is not known from the source.
+    """
+
+    source: str
+    call: str
+    tool: str
+    arguments: Mapping[str, Any]
+    result: str
+    error: str
+    answer: str = "<think>so</think><answer>red</answer>"
+    role: str = "user"
+    steps: int = 6
+    tokens: int = 512
+    sampling: tuple[float, float, int, float] = (0.0, 1.0, 0, 0.0)
+    unverified: str = ""
+
+
+def tagged(name: str, arguments: str) -> str:
+    return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
+
+
+def code(text: str) -> str:
+    return f"<code>\n```python\n{text}\n```\n</code>"
+
+
+QWEN = (0.7, 0.8, 20, 1.5)
+HALF = tagged("request_local_region", '{"bbox_2d": [50, 100, 75, 125]}')
+FORMATS: Mapping[str, Format] = {
+    "adaptvision": Format(
+        "AdaptVision/AdaptVision, scripts/vllm_adaptvision.py",
+        HALF,
+        ZOOM,
+        {"bbox_2d": BOX},
+        "<tool_response>\nThe region that you asked for:\n[56x56]\n</tool_response>\n{again}",
+        "Error: no",
+        "<think>so</think><answer>\\boxed{red}</answer>",
+        steps=2,
+        tokens=8192,
+        unverified="the turn's tokens",
+    ),
+    "chainoffocus": Format(
+        "xtong-zhang/Chain-of-Focus, eval/vstar/vllm_inference.py",
+        tagged(ZOOM, '{"bbox_2d": [100, 200, 150, 250], "label": "cup"}'),
+        ZOOM,
+        {"bbox_2d": [87, 187, 162, 262], "label": "cup"},
+        "[112x112]{again}",  # a 50x50 picture, doubled
+        "Error: no{again}",
+        unverified="errors, which upstream does not tell",
+    ),
+    "deepeyes": Format(
+        "Visual-Agent/DeepEyes, eval/ and verl/workers/agent/envs",
+        tagged(ZOOM, '{"bbox_2d": [100, 200, 150, 250], "label": "cup"}'),
+        ZOOM,
+        {"bbox_2d": BOX, "label": "cup"},
+        "<tool_response>[50x50]{again}</tool_response>",
+        "Error: no",
+        steps=11,
+        tokens=10_240,
+    ),
+    "deepeyesv2": Format(
+        "Visual-Agent/DeepEyesV2, evaluation/VLMEvalKit/vlmeval/api/agent_utils.py",
+        code("image_1.crop((100, 200, 150, 250))"),
+        "python",
+        {"code": "image_1.crop((100, 200, 150, 250))"},
+        "Code execution result:\nstdout:\n```\n\n```\n\nstderr:\n```\n\n```\n\nImages:\n[56x56]",
+        "Code execution result:\nstdout:\n```\n\n```\n\nstderr:\n```\nno\n```",
+        steps=11,
+        tokens=20_480,
+    ),
+    "glm": Format(
+        "zai-org/GLM-V, README; the chat template of GLM-4.6V",
+        "<tool_call>image_zoom_in_tool\n<arg_key>bbox_2d</arg_key>\n"
+        "<arg_value>[100, 250, 150, 312.5]</arg_value>\n</tool_call>",
+        ZOOM,
+        {"bbox_2d": BOX},
+        "[50x50]",
+        "Error: no",
+        "so</think>It is <|begin_of_box|>red<|end_of_box|>.",
+        role="tool",
+        steps=12,
+        tokens=16_384,
+        sampling=(0.8, 0.6, 2, 0.0),
+        unverified="turns",
+    ),
+    "kimi": Format(
+        "the chat templates of Kimi K2-Thinking and K2.5",
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.image_zoom_in_tool:0"
+        '<|tool_call_argument_begin|>{"bbox_2d": [100, 250, 150, 312.5]}<|tool_call_end|>'
+        "<|tool_calls_section_end|>",
+        ZOOM,
+        {"bbox_2d": BOX},
+        "[50x50]",
+        "Error: no",
+        "so</think>red",
+        role="tool",
+        steps=12,
+        tokens=32_768,
+        sampling=(1.0, 0.95, 0, 0.0),
+        unverified="coordinates, turns and tokens",
+    ),
+    "minio3": Format(
+        "Mini-o3, vllm_async_engine.py and verl/trainer/constants.py",
+        '<grounding>{"bbox_2d": [0.1, 0.25, 0.15, 0.3125], "source": "original_image"}</grounding>',
+        ZOOM,
+        {"bbox_2d": BOX, "img_idx": 0},
+        "After the above Action 0, the zoom-in image (Observation 1):\n[224x224]\n{again}",
+        "Error: no\n{again}",
+        steps=12,
+        tokens=8_192,
+        unverified="sampling",
+    ),
+    "openthinkimg": Format(
+        "zhaochen0110/OpenThinkIMG, r1_v/open_r1/tool_grpo.py",
+        '{"thought": "closer", "actions": [{"name": "OCR", "arguments": {"image": "img_1"}}]}',
+        "OCR",
+        {"img_idx": 0},
+        "OBSERVATION:\n[50x50]\n{again}",
+        "OBSERVATION:\nError: no\n{again}",
+        '{"thought": "so", "actions": [{"name": "Terminate", "arguments": {"ans": "red"}}]}',
+        steps=10,
+        tokens=2_048,
+        unverified="turns, tokens and sampling",
+    ),
+    "pixelreasoner": Format(
+        "TIGER-AI-Lab/Pixel-Reasoner, experience_maker.py",
+        tagged(
+            "crop_image_normalized", '{"bbox_2d": [0.1, 0.25, 0.15, 0.3125], "target_image": 1}'
+        ),
+        ZOOM,
+        {"bbox_2d": [0, 120, 250, 330], "img_idx": 0},
+        "Here is the cropped image (Image Size: 448x448):[448x448]",
+        "Error: no",
+        "so it is \\boxed{red}.",
+        tokens=2_048,
+        unverified="turns, tokens and sampling",
+    ),
+    "pyvision": Format(
+        "agents-x-project/PyVision-RL, verl_agents/verl/workers/agent/envs/agents_x",
+        code("plt.show()"),
+        "python",
+        {"code": "plt.show()", "variables": "image_clue_{index}"},
+        "<tool_response>\n<interpreter>Text Result:\n\nImage Result:\n"
+        "<image_clue_1>[50x50]</image_clue_1></interpreter>\n</tool_response>",
+        "<tool_response>\n<interpreter>Text Result:\nError: no</interpreter>\n</tool_response>",
+        "<think>so</think><answer>\\boxed{red}</answer>",
+        steps=10,
+        tokens=8_192,
+        unverified="turns, tokens and sampling; in one of its environments the role is observation",
+    ),
+    "qwen3vl": Format(
+        "QwenLM/Qwen-Agent, qwen_agent/tools/image_zoom_in_qwen3vl.py",
+        tagged(ZOOM, '{"bbox_2d": [100, 250, 150, 312.5], "label": "cup", "img_idx": 0}'),
+        ZOOM,
+        {"bbox_2d": BOX, "label": "cup", "img_idx": 0},
+        "<tool_response>\n[512x512]\n</tool_response>",
+        "<tool_response>\nError: no\n</tool_response>",
+        "so</think>red",
+        steps=12,
+        tokens=32_768,
+        sampling=QWEN,
+        unverified="turns",
+    ),
+    "sensenova": Format(
+        "OpenSenseNova/SenseNova-MARS, config/tool_config/tools_val.yaml",
+        tagged(ZOOM, '{"bbox_2d": [100, 250, 150, 312.5], "label": "cup", "img_idx": 0}'),
+        ZOOM,
+        {"bbox_2d": BOX, "label": "cup", "img_idx": 0},
+        "<tool_response>\n[56x56]\n</tool_response>",
+        "<tool_response>\nError: no\n</tool_response>",
+        steps=10,
+        tokens=8_192,
+        sampling=QWEN,
+        unverified="tokens and sampling",
+    ),
+    "thyme": Format(
+        "yfzhang114/Thyme, eval/utils.py and eval/VLMEvalKit/vlmeval/vlm/thyme/sandbox.py",
+        "<think>Closer. " + code("print(processed_path)"),
+        "python",
+        {"code": "print(processed_path)", "clamp": True},
+        "<sandbox_output>[50x50]</sandbox_output>",
+        "<sandbox_output>Error: no</sandbox_output>",
+        role="assistant",
+        steps=5,
+        tokens=2_048,
+        unverified="errors, which upstream does not tell",
+    ),
+    "vilasr": Format(
+        "AntResearchNLP/ViLaSR, eval/infer.py and utils/edit_image.py",
+        "<think>I draw.</think> Action: Object Mapper\n```json\n"
+        '[{"index": 1, "bbox_2d": [100, 200, 150, 250], "label": "cup"}]\n```',
+        "object_mapper",
+        {"img_idx": 0, "objects": [{"bbox_2d": BOX, "label": "cup"}]},
+        "[50x50]The index of the given image is 2 (width: 50, height: 50).\n{again}",
+        "Error: no\n{again}",
+        "<think>so</think> Action: Answer\n<answer>red</answer>",
+        steps=10,
+        tokens=2_048,
+        sampling=(0.75, 1.0, 0, 0.0),
+        unverified="tokens",
+    ),
+    "visionthink": Format(
+        "dvlab-research/VisionThink, scripts/vllm_tool.py",
+        tagged("resize_image", '{"action": "resize"}'),
+        "resize_image",
+        {"action": "resize"},
+        "<tool_response>\nThe image at its full resolution:\n[50x50]\n</tool_response>\n{again}",
+        "Error: no",
+        "<think>so</think><answer>\\boxed{red}</answer>",
+        steps=2,
+        tokens=8_192,
+    ),
+    "vthinker": Format(
+        "We-Math/V-Thinker, eval/vtbench_IR/utils.py",
+        "<think>I draw. '''python\nprint(processed_path)\n'''",
+        "python",
+        {"code": "print(processed_path)", "clamp": True},
+        "<sandbox_output>[50x50]</sandbox_output>",
+        "<sandbox_output>Error: no</sandbox_output>",
+        role="assistant",
+        steps=5,
+        tokens=16_384,
+    ),
+    "xml": Format(
+        "the chat templates of Qwen3.5, Qwen3.6 and Step-3.7-Flash",
+        "<tool_call>\n<function=image_zoom_in_tool>\n<parameter=bbox_2d>\n"
+        "[100, 250, 150, 312.5]\n</parameter>\n<parameter=label>\ncup\n</parameter>\n</function>\n"
+        "</tool_call>",
+        ZOOM,
+        {"bbox_2d": BOX, "label": "cup"},
+        "[512x512]",
+        "Error: no",
+        "so</think>red",
+        role="tool",
+        steps=12,
+        tokens=32_768,
+        sampling=QWEN,
+        unverified="coordinates, crop sizes, turns and sampling",
+    ),
+}
+
+
+def table() -> str:
+    """The table in Markdown."""
+
+    def cell(text: str) -> str:
+        text = text.replace("|", "\\|").replace("\n", "\u23ce")
+        return f"`{text}`" if text else ""
+
+    lines = [
+        "| dialect | published in | a call | a result (picture 50x50) | an error | turns, tokens | "
+        "temperature, top_p, top_k, presence | not verified |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, one in FORMATS.items():
+        cells = (
+            f"`{name}`",
+            one.source,
+            cell(one.call),
+            cell(one.result),
+            cell(one.error),
+            f"{one.steps}, {one.tokens:,}",
+            ", ".join(f"{value:g}" for value in one.sampling),
+            one.unverified,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+
+
+def page(text: str) -> str:
+    """A page with the table in its place."""
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.partition(END)[2]}"
+
+
+if __name__ == "__main__":
+    place = Path(__file__).parents[2] / "docs" / "conformance.md"
+    place.write_text(page(place.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.stdout.write(f"{place} has the table\n")
