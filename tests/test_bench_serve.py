@@ -296,7 +296,7 @@ def test_its_files_hold_every_request_and_the_plot(loaded: tuple[int, Path]) -> 
         assert [float(row["load"]) for row in csv.DictReader(file)] == [0.5, 2.0]
     svg = (out / "load.svg").read_text()
     assert svg.startswith("<svg") and all(name in svg for name in ("p50", "p95", "p99"))
-    assert svg in (out / "load.html").read_text() + "\n"
+    assert "<polyline" in (out / "load.html").read_text()
 
 
 def test_costs_are_read_from_answers(loaded: tuple[int, Path]) -> None:

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from speceyes.errors import InputError
-from speceyes.evaluation import figures
+from speceyes.evaluation import plots
 from speceyes.evaluation.demo import REPORT, RESULTS, SUMMARY, agent_arm, draft_arm
+from speceyes.evaluation.flow import funnel
 from speceyes.evaluation.progress import Bars
 from speceyes.evaluation.report import MOST_CARDS, Page, zoomed
 from speceyes.evaluation.row import Row
@@ -269,7 +270,7 @@ def test_nothing_drafted_and_everything_accepted_have_finite_summaries() -> None
     assert every["cost_model"]["bound_1_over_1_minus_beta_alpha"] is None
     for one in (summary, every):
         json.dumps(one, allow_nan=False)
-        assert figures.funnel(one["counts"]).startswith("<svg")
+        assert funnel(one["counts"]).startswith("<svg")
 
 
 def test_a_pipeline_without_a_judge_counts_as_all_drafted() -> None:
@@ -394,28 +395,35 @@ def test_figures_are_sound_xml() -> None:
     from xml.etree import ElementTree
 
     full = {"queries": 7, "tools_needed": 2, "drafted": 5, "accepted": 4, "rejected": 1}
-    arm = {"accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "queries_per_s": 12.0}
-    arms = {name: {**arm, "queries_per_s": 12.0 * 3**i} for i, name in enumerate(ARMS)}
-    names = {name: f"{name} & <co>" for name in ARMS}
-    scored = [(3.0, False), (9.0, True), (math.inf, True)]
+    interval = (0.9, 0.8, 0.95)
+    arms = {f"{name} & <co>": ((12.0 * 3**i,) * 3, interval) for i, name in enumerate(ARMS)}
+    curve = {"a & b": [(1.0, 0.02), (10.0, 3.0), (100.0, 0.5)]}
     for svg in (
-        figures.funnel(full),
-        figures.accuracy_against_speed(arms, names),
-        figures.accuracy_against_speed({"agent": arm}, names),
-        figures.drafts_by_score(scored, 6.5, "S"),
-        figures.drafts_by_score([(2.0, True)], -math.inf, "S"),
+        funnel(full),
+        plots.scatter(arms, "queries a second", "accuracy", log_x=True),
+        plots.scatter({"agent": ((12.0,) * 3, interval)}, "x", "y"),
+        plots.density([9.0, math.inf], [3.0], 6.5, "S"),
+        plots.density([2.0], [], -math.inf, "S"),
+        plots.lines(curve, "rate", "s", dots=True, log_x=True, log_y=True, mark=(20.0, "<most>")),
+        plots.lines({"x": [(0.0, 0.0)]}, "depth", "ms"),
+        plots.stacked({"a": {"judge": 0.1, "agent": 0.4}, "b & c": {"agent": 1.0}}),
+        plots.columns({"0": 3, "1": 1}, "calls", "queries"),
     ):
         root = ElementTree.fromstring(svg)
         numbers = [v for node in root.iter() for k, v in node.attrib.items() if k in ("x", "y")]
         assert all(math.isfinite(float(number)) for number in numbers)
-    assert figures.drafts_by_score([], 6.5, "S") == ""
+        alone = ElementTree.fromstring(plots.standalone(svg))
+        assert alone.tag == "{http://www.w3.org/2000/svg}svg" and "var(--c)" in (
+            alone[0].text or ""
+        )
+    assert plots.density([], [], 6.5, "S") == ""
 
 
 def test_widths_of_the_funnel_are_in_proportion() -> None:
     from xml.etree import ElementTree
 
     counts = {"queries": 100, "tools_needed": 40, "drafted": 60, "accepted": 45, "rejected": 15}
-    root = ElementTree.fromstring(figures.funnel(counts))
+    root = ElementTree.fromstring(funnel(counts))
     widths = {
         str(rect[0].text): float(rect.attrib["width"]) for rect in root.iter("rect") if len(rect)
     }

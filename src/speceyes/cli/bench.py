@@ -139,10 +139,9 @@ def _arms(
     options: argparse.Namespace, report: dict[str, Any], failed: list[Failures]
 ) -> tuple[str, str, str]:
     """The table of arms, as a section of the page; adds to the failures."""
-    from speceyes.bench import plots
-    from speceyes.bench.arms import FUNNEL
     from speceyes.bench.measure import failures, markdown, measure, summarise
     from speceyes.bench.workloads import Bundled, chosen
+    from speceyes.evaluation import plots
 
     ground = _shaped(options, options.shapes) if options.shapes else _bundled(options)
     n = options.queries
@@ -155,7 +154,10 @@ def _arms(
     text = markdown(table)
     report["arms"] = table
     _note(report["about"], ground, options.shapes)
-    return "arms", plots.bars(table, FUNNEL), text
+    drawn = plots.stacked(
+        {name: {"ms a query": row["ms_per_query"] / 1e3} for name, row in table.items()}
+    )
+    return "arms", drawn, text
 
 
 def _sweep(
@@ -163,9 +165,9 @@ def _sweep(
 ) -> tuple[str, str, str]:
     """One sweep, as a section of the page; adds to the failures."""
     from speceyes.bench import memory as bench_memory
-    from speceyes.bench import plots
     from speceyes.bench import sweep as bench_sweep
     from speceyes.bench.workloads import points
+    from speceyes.evaluation import plots
 
     place = report.setdefault("sweeps", {})
     across = bench_sweep.AXES[sweep.name]
@@ -196,7 +198,9 @@ def _sweep(
         }
         up = "ms a query"
         _note(report["about"], ground, shapes)
-    drawn = plots.lines(heights, across=across, up=up, logarithmic=logarithmic)
+    arms = list(next(iter(heights.values())))
+    curves = {arm: [(value, row[arm]) for value, row in heights.items()] for arm in arms}
+    drawn = plots.lines(curves, across, up, dots=True, log_x=logarithmic)
     return f"sweep-{sweep.name}", drawn, text
 
 
@@ -262,8 +266,9 @@ def _plain(one: Any) -> dict[str, Any]:
 def _write(
     out: Path, report: dict[str, Any], said: str, sections: list[tuple[str, str, str]]
 ) -> None:
-    from speceyes.bench import plots
     from speceyes.bench.measure import interval_note
+    from speceyes.evaluation import plots
+    from speceyes.evaluation.page import plain_page
 
     whole = json.dumps(report, indent=2) + "\n"
     if out.suffix == ".json":
@@ -271,9 +276,9 @@ def _write(
         return
     tables = "\n\n".join(f"## {name}\n\n{text}" for name, _, text in sections)
     note = interval_note(report["about"]["repeats"])
-    page = plots.page("speceyes bench", f"{said}; {note}", sections)
+    page = plain_page("speceyes bench", f"{said}; {note}", sections)
     files = {"bench.json": whole, "bench.md": f"{tables}\n\n{said}; {note}\n", "bench.html": page}
-    files |= {f"{name}.svg": svg + "\n" for name, svg, _ in sections}
+    files |= {f"{name}.svg": plots.standalone(svg) for name, svg, _ in sections}
     for name, text in files.items():
         (out / name).write_text(text, encoding="utf-8")
     print(f"figures, tables and pictures: {out / 'bench.html'}")

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from speceyes.evaluation import arms as known
-from speceyes.evaluation import eval_plots as plots
+from speceyes.evaluation import plots
 from speceyes.evaluation.analysis import route
 from speceyes.evaluation.arms import BASELINE, FUNNEL
 from speceyes.evaluation.eval_report import Made, share, times
+from speceyes.evaluation.page import fill
 from speceyes.evaluation.runs import TEST, Record, Run
 from speceyes.evaluation.verdict import verdict
 from speceyes.scoring.scales import to_raw
@@ -57,9 +58,7 @@ def page(made: Sequence[Made]) -> str:
     # Nothing in the data may end the element that holds it.
     text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     sections = "\n".join(_section(run, found) for run, found in made)
-    template = TEMPLATE.read_text(encoding="utf-8")
-    head, middle, foot = template.split("<!-- here -->")
-    return f"{head}{sections}{middle}{text}{foot}"
+    return fill(TEMPLATE, sections=sections, data=text)
 
 
 def _queries(run: Run, number: int) -> dict[str, dict[str, Any]]:
@@ -133,11 +132,11 @@ def _section(run: Run, found: Mapping[str, Any]) -> str:
         ("Accuracy of the last 50 queries", _rolling(found, titles)),
         (
             "Where the time goes",
-            plots.waterfall({titles[a]: parts for a, parts in time["phases"].items()}),
+            plots.stacked({titles[a]: parts for a, parts in time["phases"].items()}),
         ),
         (
             "Depth of the agent alone",
-            plots.bars(found["depths"], "tool calls before the answer", "queries"),
+            plots.columns(found["depths"], "tool calls before the answer", "queries"),
         ),
     ]
     drawn = "".join(

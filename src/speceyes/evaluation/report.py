@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, final
 
-from speceyes.evaluation import figures
+from speceyes.evaluation import plots
+from speceyes.evaluation.flow import funnel
+from speceyes.evaluation.page import fill
 from speceyes.evaluation.row import Item, Row
 from speceyes.evaluation.summary import NAMES, verdict
 from speceyes.types import Box, Image, Observation, Trajectory
@@ -242,9 +243,14 @@ class Page:
         filled = {
             "headline": _headline(summary),
             "tiles": _tiles(summary),
-            "funnel": figures.funnel(counts),
-            "speed": figures.accuracy_against_speed(arms, NAMES),
-            "scores": figures.drafts_by_score(self._drafts, raw_threshold, unit),
+            "funnel": funnel(counts),
+            "speed": plots.scatter(_trade(arms), "queries a second", "accuracy", log_x=True),
+            "scores": plots.density(
+                [score for score, right in self._drafts if right],
+                [score for score, right in self._drafts if not right],
+                raw_threshold,
+                unit,
+            ),
             "auroc": "" if auroc is None else f" AUROC {auroc:.3f}.",
             "arms": _arms_table(arms),
             "gains": _gains_table(summary),
@@ -256,9 +262,20 @@ class Page:
             "cards": "\n".join(card.html(low, high, raw_threshold) for card in self._cards),
             "about": _about(summary),
         }
-        template = TEMPLATE.read_text(encoding="utf-8")
-        # One pass, so that nothing that is filled in is itself looked through for names.
-        return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], template)
+        return fill(TEMPLATE, **filled)
+
+
+def _trade(
+    arms: Mapping[str, Mapping[str, Any]],
+) -> dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]]:
+    """Each arm's throughput, and its accuracy with the interval."""
+    return {
+        NAMES[name]: (
+            (arm["queries_per_s"],) * 3,
+            (arm["accuracy"], arm["accuracy_low"], arm["accuracy_high"]),
+        )
+        for name, arm in arms.items()
+    }
 
 
 def _options(names: Mapping[str, str]) -> str:

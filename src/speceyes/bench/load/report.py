@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from speceyes.bench import plots
-from speceyes.bench.load import plot as load_plot
 from speceyes.bench.load.client import Outcome
 from speceyes.bench.load.requests import BUSY, EXPECTED, GONE, PLAIN
+from speceyes.evaluation import plots
 from speceyes.evaluation.failures import Failures
+from speceyes.evaluation.page import plain_page
 
 QUANTILES: Final = (50, 95, 99)
 MIB: Final = 2**20
@@ -225,9 +225,10 @@ def plot(steps: Sequence[Mapping[str, Any]], capacity: float) -> str:
     seen = [one for one in steps if one["p50_s"]]
     if not seen:
         return ""
-    return load_plot.latency(
-        {f"p{q}": [(one["rate"], one[f"p{q}_s"]) for one in seen] for q in QUANTILES}, capacity
-    )
+    curves = {f"p{q}": [(one["rate"], one[f"p{q}_s"]) for one in seen] for q in QUANTILES}
+    across, mark = "offered requests a second", (capacity, "capacity")
+    # Below the capacity latencies are tens of milliseconds and above it seconds.
+    return plots.lines(curves, across, "latency, s", dots=True, log_y=True, mark=mark)
 
 
 def write(out: Path, report: Mapping[str, Any], outcomes: Sequence[tuple[int, Outcome]]) -> None:
@@ -257,6 +258,6 @@ def write(out: Path, report: Mapping[str, Any], outcomes: Sequence[tuple[int, Ou
             )
     svg = plot(steps, report["capacity_per_s"])
     text = f"{table(steps)}\n\n{ends_table(report['ends'])}"
-    page = plots.page("speceyes bench --serve", report["said"], [("latency", svg, text)])
-    (out / "load.svg").write_text(svg + "\n", encoding="utf-8")
+    page = plain_page("speceyes bench --serve", report["said"], [("latency", svg, text)])
+    (out / "load.svg").write_text(plots.standalone(svg) if svg else "", encoding="utf-8")
     (out / "load.html").write_text(page, encoding="utf-8")

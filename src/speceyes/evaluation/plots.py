@@ -1,4 +1,7 @@
-"""The pictures of an evaluation, as SVG text; colours come from the page's CSS."""
+"""Pictures as SVG text: points, curves, histograms, bars.
+
+Colours come from the CSS classes of a page, `CSS`; `standalone` puts them into a file of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,51 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from speceyes.evaluation.figures import text
-
 Point = tuple[float, float]
 WIDTH, HEIGHT = 460, 300
 _X0, _X1, _Y0, _Y1 = 56.0, 444.0, 14.0, 232.0
+CSS = """\
+:root { --c0: #4f5bd5; --c1: #c77a0a; --c2: #12836b; --c3: #b3478f; --c4: #2f8fc4; --c5: #8b6f3c;
+  --c6: #777f8f; --c7: #c4582d; --plot-ink: #1c2029; --plot-soft: #5f6675; --plot-rule: #e0dfd8;
+  --plot-right: #12836b; --plot-wrong: #c43b4b; }
+@media (prefers-color-scheme: dark) { :root { --c0: #8b95f7; --c1: #e6a23c; --c2: #35b899;
+  --c3: #e083c0; --c4: #6cbbe8; --c5: #c9ab72; --c6: #a0a8b8; --c7: #ef8f68; --plot-ink: #e8e9ee;
+  --plot-soft: #9aa1b3; --plot-rule: #2d3140; --plot-right: #35b899; --plot-wrong: #f06a7a; } }
+.c0 { --c: var(--c0); } .c1 { --c: var(--c1); } .c2 { --c: var(--c2); } .c3 { --c: var(--c3); }
+.c4 { --c: var(--c4); } .c5 { --c: var(--c5); } .c6 { --c: var(--c6); } .c7 { --c: var(--c7); }
+svg text { font: 12.5px system-ui, sans-serif; fill: var(--plot-ink); }
+svg .tick, svg .axis { fill: var(--plot-soft); } svg .grid { stroke: var(--plot-rule); }
+svg .line { fill: none; stroke: var(--c); stroke-width: 2; } svg .fill { fill: var(--c); }
+svg .mark { stroke: var(--plot-ink); stroke-dasharray: 4 3; }
+svg .right { fill: var(--plot-right); } svg .wrong { fill: var(--plot-wrong); }
+"""
+"""What the pictures look like, for the style of a page that holds them."""
 
 
-def _svg(label: str, parts: Sequence[str], height: float = HEIGHT) -> str:
-    head = f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(label)}">'
+def standalone(svg: str) -> str:
+    """The picture as a file of its own, light on any background.
+
+    Example:
+        >>> standalone(columns({"0": 3}, "calls", "queries")).count("xmlns")
+        1
+    """
+    light, rest = CSS.split("@media", 1)
+    classes = rest.split("} }\n", 1)[1]  # without the colours for the dark
+    style = (light + classes).replace(":root", "svg") + "svg { background: #fff; }"
+    head, tail = svg.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{tail}\n'
+
+
+def text(x: float, y: float, said: str, css: str = "", anchor: str = "middle") -> str:
+    """A line of text in a picture, escaped."""
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}">{escape(said)}</text>'
+    )
+
+
+def picture(label: str, parts: Sequence[str], height: float = HEIGHT, width: int = WIDTH) -> str:
+    """The picture's frame around its parts; the label is for readers who can't see it."""
+    head = f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(label)}">'
     return "\n".join([head, *parts, "</svg>"])
 
 
@@ -35,33 +74,56 @@ def _reach(values: Iterable[float], *, least: float | None = None) -> tuple[floa
     return low, high + pad
 
 
+class _Axis:
+    """One coordinate: its range, linear or logarithmic, and where its values lie."""
+
+    def __init__(self, values: Iterable[float], at: Point, *, least: float | None, log: bool):
+        found = [v for v in values if math.isfinite(v)]
+        if log:
+            found = [v for v in found if v > 0] or [1.0]
+            self._low, self._high = min(found) / 1.3, max(found) * 1.3
+        else:
+            self._low, self._high = _reach(found, least=least)
+        self._at, self._log = at, log
+
+    def __call__(self, value: float) -> float:
+        value = min(max(value, self._low), self._high)
+        if self._log:
+            share = math.log(value / self._low) / math.log(self._high / self._low)
+        else:
+            share = (value - self._low) / (self._high - self._low)
+        return self._at[0] + share * (self._at[1] - self._at[0])
+
+    @property
+    def span(self) -> float:
+        return self._high - self._low
+
+    def ticks(self) -> list[float]:
+        if not self._log:
+            return _ticks(self._low, self._high)
+        powers = range(math.floor(math.log10(self._low)), math.ceil(math.log10(self._high)) + 1)
+        factors = (1, 2, 5) if len(powers) < 4 else (1,)
+        found = [m * 10.0**p for p in powers for m in factors]
+        return [value for value in found if self._low <= value <= self._high]
+
+
 class _Plane:
     """Axes with ticks; where a point lies on the picture."""
 
-    def __init__(
-        self, x: tuple[float, float], y: tuple[float, float], across: str, up: str, share: bool
-    ) -> None:
-        self._x, self._y = x, y
+    def __init__(self, across: _Axis, up: _Axis, names: tuple[str, str], share: bool) -> None:
+        self.across, self.up = across, up
         self.parts: list[str] = []
-        for tick in _ticks(*y):
-            at = self.up(tick)
-            name = f"{tick:.0%}" if share and y[1] - y[0] > 0.05 else f"{tick:g}"
+        for tick in up.ticks():
+            at = up(tick)
+            name = f"{tick:.0%}" if share and up.span > 0.05 else f"{tick:g}"
             self.parts.append(
                 f'<line x1="{_X0}" y1="{at:.1f}" x2="{_X1}" y2="{at:.1f}" class="grid"/>'
             )
             self.parts.append(text(_X0 - 6, at + 4, name, "tick", "end"))
-        for tick in _ticks(*x):
-            self.parts.append(text(self.across(tick), _Y1 + 18, f"{tick:g}", "tick"))
-        self.parts.append(text((_X0 + _X1) / 2, _Y1 + 38, across, "axis"))
-        self.parts.append(text(4, 10, up, "axis", "start"))
-
-    def across(self, x: float) -> float:
-        low, high = self._x
-        return _X0 + (min(max(x, low), high) - low) / (high - low) * (_X1 - _X0)
-
-    def up(self, y: float) -> float:
-        low, high = self._y
-        return _Y1 - (min(max(y, low), high) - low) / (high - low) * (_Y1 - _Y0)
+        for tick in across.ticks():
+            self.parts.append(text(across(tick), _Y1 + 18, f"{tick:g}", "tick"))
+        self.parts.append(text((_X0 + _X1) / 2, _Y1 + 38, names[0], "axis"))
+        self.parts.append(text(4, 10, names[1], "axis", "start"))
 
 
 def _legend(names: Sequence[str]) -> list[str]:
@@ -78,20 +140,24 @@ def _tall(names: Sequence[str]) -> float:
 
 
 def scatter(
-    points: Mapping[str, tuple[Sequence[float], Sequence[float]]], across: str, up: str
+    points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    across: str,
+    up: str,
+    *,
+    log_x: bool = False,
 ) -> str:
     """Points with the intervals of both coordinates.
 
     Args:
-        points: By name ((x, low, high), (y, low, high)).
+        points: By name ((x, low, high), (y, low, high)); y is a share, shown in percent.
         across: What x is.
         up: What y is.
+        log_x: Space x by ratios.
     """
     plane = _Plane(
-        _reach((v for x, _ in points.values() for v in x), least=0.0),
-        _reach(v for _, y in points.values() for v in y),
-        across,
-        up,
+        _Axis((v for x, _ in points.values() for v in x), (_X0, _X1), least=0.0, log=log_x),
+        _Axis((v for _, y in points.values() for v in y), (_Y1, _Y0), least=None, log=False),
+        (across + (", log scale" if log_x else ""), up),
         share=True,
     )
     parts = plane.parts
@@ -106,7 +172,7 @@ def scatter(
             f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="6" class="fill c{at % 8}">'
             f"<title>{escape(name)}: {x[0]:.2f}, {y[0]:.1%}</title></circle>",
         ]
-    return _svg(f"{up} over {across}", [*parts, *_legend(list(points))], _tall(list(points)))
+    return picture(f"{up} over {across}", [*parts, *_legend(list(points))], _tall(list(points)))
 
 
 def lines(
@@ -116,6 +182,9 @@ def lines(
     *,
     share: bool = False,
     dots: bool = False,
+    log_x: bool = False,
+    log_y: bool = False,
+    mark: tuple[float, str] | None = None,
 ) -> str:
     """Curves with one pair of axes.
 
@@ -123,16 +192,24 @@ def lines(
         curves: By name, (x, y) from left to right.
         across: What x is.
         up: What y is.
-        share: Whether y is a share, to be shown in percent.
+        share: Show y in percent.
         dots: Mark the points.
+        log_x: Space x by ratios; values must be above 0.
+        log_y: Space y by ratios; values must be above 0.
+        mark: An x with its name, as a dashed line from top to bottom.
     """
+    marked = [] if mark is None else [mark[0]]
+    xs = [*(x for c in curves.values() for x, _ in c), *marked]
     plane = _Plane(
-        _reach(x for c in curves.values() for x, _ in c),
-        _reach((y for c in curves.values() for _, y in c), least=0.0),
-        across,
-        up,
+        _Axis(xs, (_X0, _X1), least=None, log=log_x),
+        _Axis((y for c in curves.values() for _, y in c), (_Y1, _Y0), least=0.0, log=log_y),
+        (across + (", log scale" if log_x else ""), up + (", log scale" if log_y else "")),
         share,
     )
+    if mark is not None:
+        x = plane.across(mark[0])
+        plane.parts.append(f'<line x1="{x:.1f}" y1="{_Y0}" x2="{x:.1f}" y2="{_Y1}" class="mark"/>')
+        plane.parts.append(text(x, _Y0 - 3, mark[1], "axis"))
     parts = plane.parts
     for at, curve in enumerate(curves.values()):
         path = " ".join(f"{plane.across(x):.1f},{plane.up(y):.1f}" for x, y in curve)
@@ -143,7 +220,7 @@ def lines(
                 f'class="fill c{at % 8}"><title>{x:g}: {y:.4g}</title></circle>'
                 for x, y in curve
             ]
-    return _svg(f"{up} over {across}", [*parts, *_legend(list(curves))], _tall(list(curves)))
+    return picture(f"{up} over {across}", [*parts, *_legend(list(curves))], _tall(list(curves)))
 
 
 def density(right: Sequence[float], wrong: Sequence[float], mark: float, across: str) -> str:
@@ -184,10 +261,10 @@ def density(right: Sequence[float], wrong: Sequence[float], mark: float, across:
         text(_X0 - 6, 196, "wrong", "axis", "end"),
         text((_X0 + _X1) / 2, 256, across, "axis"),
     ]
-    return _svg("Scores of right and of wrong drafts", parts, 266)
+    return picture("Scores of right and of wrong drafts", parts, 266)
 
 
-def waterfall(rows: Mapping[str, Mapping[str, float]]) -> str:
+def stacked(rows: Mapping[str, Mapping[str, float]]) -> str:
     """Milliseconds a query by phase, each phase beginning where the one before it ends."""
     names = list(dict.fromkeys(part for row in rows.values() for part in row))
     longest = max((sum(row.values()) for row in rows.values()), default=0.0) * 1e3 or 1.0
@@ -215,10 +292,10 @@ def waterfall(rows: Mapping[str, Mapping[str, float]]) -> str:
         x, y = 20 + at % 5 * 84, bottom + 58
         parts.append(f'<circle cx="{x}" cy="{y - 4}" r="5" class="fill c{at % 8}"/>')
         parts.append(text(x + 10, y, part, "key", "start"))
-    return _svg("Milliseconds a query by phase", parts, bottom + 70)
+    return picture("Milliseconds a query by phase", parts, bottom + 70)
 
 
-def bars(counts: Mapping[str, int], across: str, up: str) -> str:
+def columns(counts: Mapping[str, int], across: str, up: str) -> str:
     """A bar a value."""
     if not counts:
         return ""
@@ -236,4 +313,4 @@ def bars(counts: Mapping[str, int], across: str, up: str) -> str:
         parts.append(text(x + wide / 2, 230, name, "tick"))
     parts.append(text((_X0 + _X1) / 2, 250, across, "axis"))
     parts.append(text(4, 12, up, "axis", "start"))
-    return _svg(f"{up} over {across}", parts, 260)
+    return picture(f"{up} over {across}", parts, 260)
