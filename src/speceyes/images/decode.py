@@ -65,7 +65,7 @@ def decode(data: bytes, what: str, limits: ImageLimits) -> Image:
     Args:
         data: The file's bytes.
         what: Names the image in errors.
-        limits: What is allowed.
+        limits: Limits of the image.
 
     Raises:
         ImageError: It can't be read, or is outside the limits.

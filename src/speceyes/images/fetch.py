@@ -42,7 +42,7 @@ def fetch(
     """The body behind an http(s) URL.
 
     Args:
-        url: Where it is; without user name and password.
+        url: The address, without user name and password.
         max_bytes: Most bytes that are read.
         timeout_s: Seconds for everything, redirects included; a slow system resolver can take
             longer.

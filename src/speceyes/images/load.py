@@ -56,8 +56,8 @@ def load_image(
             has them, first, of uint8, uint16, bool, or floats in [0, 1]; a mapping with "bytes" or
             "path", as `datasets` has for images that aren't decoded; an http(s) URL where
             `allow_urls` is given.
-        limits: What is allowed.
-        allow_urls: Whether http(s) URLs may be fetched. Hosts in private networks are refused.
+        limits: Limits of the image.
+        allow_urls: Fetch http(s) URLs. Hosts in private networks are refused.
         allow_hosts: Names of hosts that may be fetched from although their address is private.
         url_timeout_s: Seconds for the whole fetch.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def lmms_eval_manifest() -> Any:
-    """What lmms-eval is told by the entry point `speceyes` in its group `lmms_eval.models`.
+    """The manifest for the entry point `speceyes` in lmms-eval's group `lmms_eval.models`.
 
     Returns:
         An `lmms_eval.models.registry_v2.ModelManifest`. The model's own file is imported when the

@@ -29,7 +29,7 @@ def lent_tools(images: Sequence[Image], tools: Tools | Sequence[Any] = ("zoom",)
 
     Args:
         images: The task's images; crops join them as they are made.
-        tools: What `Tools` is made of.
+        tools: A `Tools` registry, or the parts of one.
 
     Example:
         >>> from PIL import Image as PILImage

@@ -34,7 +34,7 @@ except ImportError as exc:  # this file can be read, and its documentation made,
 _log = logging.getLogger(__name__)
 
 _BARE_PLACE = re.compile(r"<image>\s*")
-"""Where a harness's other models put the image; "<image 2>" stays, for the question names it."""
+"""The mark for an image in a harness's texts; "<image 2>" stays, for the question names it."""
 _GREEDY: Mapping[str, tuple[Any, ...]] = {
     "temperature": (None, 0, 0.0),
     "do_sample": (None, False),
@@ -56,13 +56,13 @@ class SpecEyesModel(_Harness):  # type: ignore[misc, unused-ignore]
         threshold: The gate's, 0 to 1.
         top_k: K of the gate and of the drafts.
         calibration: A file that `speceyes calibrate` wrote, instead of the two above.
-        tools: What the agent may call, joined by "+".
-        dialect: How it writes calls.
+        tools: Tools of the agent, joined by "+".
+        dialect: The agent's way to write calls.
         batch_size: Queries drafted together, and trajectories alive.
         max_batch_size: Trajectories alive, where that is another number.
         max_tokens: Most new tokens of one of the agent's turns; None for its profile's.
         max_steps: Most turns of the agent; None for its profile's.
-        device: Where models that are loaded here run.
+        device: The device of models that are loaded here.
         results: A JSONL file that every `Result` is appended to: routes, scores, trajectories.
         pipeline: A pipeline made beforehand, instead of all but `results`; for Python only.
 

@@ -34,7 +34,7 @@ _FILES = " Files are named relative to the server's image folder."
 
 
 class Reply(TypedDict):
-    """What the tool returns, as structured content."""
+    """The tool's result, as structured content."""
 
     answer: str
     route: str
@@ -48,11 +48,11 @@ class Reply(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class McpLimits:
-    """What a call may carry.
+    """Limits of a call.
 
     Args:
         images: Most images of a call.
-        image: What each may be.
+        image: Limits of each image.
         characters: Most characters of question and choices together.
         waiting: Most calls that are not answered yet; more are told to come again.
 
@@ -91,10 +91,10 @@ def mcp_server(
     `mcp`.
 
     Args:
-        pipe: What answers.
+        pipe: The funnel that answers.
         name: Of the server.
         folder: Images in it, and below it, may be asked about by their names; None reads no file.
-        limits: What a call may carry.
+        limits: Limits of a call.
 
     Raises:
         ConfigError: mcp is not installed, or folder is not a folder.
@@ -155,7 +155,7 @@ def mcp_server(
 
 
 def reply_of(result: Result) -> Reply:
-    """What a client is told of a result that has an answer."""
+    """A result that has an answer, as the client gets it."""
     judgement, verdict = result.judgement, result.verdict
     score = None if verdict is None else verdict.score
     return Reply(
@@ -183,7 +183,7 @@ def _check(question: str, images: Sequence[str], choices: Sequence[str], most: M
 def _images(
     images: Sequence[str], files: Sequence[str], folder: Path | None, limits: ImageLimits
 ) -> tuple[Image, ...]:
-    """What was sent, then what was named.
+    """The images of a call: those sent, then those named.
 
     Raises:
         ImageError: One of them can't be had.

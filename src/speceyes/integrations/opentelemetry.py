@@ -36,7 +36,7 @@ class OpenTelemetryObserver:
 
     Args:
         provider: A tracer provider; None for the process's own.
-        content: Whether questions, answers and tool arguments are written down. They may hold
+        content: Also write down questions, answers and tool arguments. They may hold
             what people don't want kept.
 
     Example:

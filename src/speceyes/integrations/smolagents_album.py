@@ -19,7 +19,7 @@ class Album:
 
     Args:
         images: The task's, as they are passed to `agent.run(..., images=...)`.
-        tools: What `Tools` is made of.
+        tools: A `Tools` registry, or the parts of one.
 
     Example:
         >>> from PIL import Image as PILImage

@@ -1,4 +1,4 @@
-"""What one key may do, and what it has spent of that."""
+"""Limits of one key, and the account of its hourly budgets."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Allowance:
 
 @dataclass(slots=True)
 class _Account:
-    """What a key spent in each of the last minutes."""
+    """Turns and seconds that a key spent in each of the last minutes."""
 
     minute: int = 0
     turns: list[float] = field(default_factory=lambda: [0.0] * _BINS)

@@ -33,9 +33,9 @@ class ChatRequest:
         stream: As server-sent events.
         include_usage: With a chunk of usage at the end of a stream.
         logprobs: With the draft's log-probabilities.
-        top_logprobs: How many a token.
+        top_logprobs: Their number for each token.
         stop: Texts before which the answer is cut.
-        max_tokens: Where it is cut; None for nowhere.
+        max_tokens: Tokens or words after which it is cut; None for no cut.
         straight: To the agent at once.
         threshold: The request's own; None for the server's.
         seconds: The request's own limit; None for the server's.
@@ -66,7 +66,7 @@ class ChatRequest:
 
     @property
     def instructions(self) -> str:
-        """What the agent is told besides the question."""
+        """Instructions of the agent besides the question."""
         told = [self.dialogue.instructions] if self.dialogue.instructions else []
         if self.json_schema is not None:
             schema = f", of this schema: {json.dumps(self.json_schema)}" if self.json_schema else ""
@@ -120,8 +120,8 @@ def read_request(
     Args:
         body: JSON.
         model: The name that is served.
-        limits: What is allowed.
-        top_k: How many log-probabilities drafts carry; None where nothing drafts.
+        limits: Limits of a request.
+        top_k: Log-probabilities that a draft's token carries; None where nothing drafts.
         takes_turns: The agent is a model, which can call a client's tools.
 
     Raises:

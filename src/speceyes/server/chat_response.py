@@ -27,7 +27,7 @@ _FAULTS: Final[Mapping[Fault, str]] = {
     "length": "text and images together are longer than the model's context",
     "request": "the engine behind this server refuses this request, as it will every time",
 }
-"""What is said of a request that can't succeed, where the model's own words must not be shown."""
+"""Reasons for a request that can't succeed, where the model's own words must not be shown."""
 
 Pieces = Callable[[Sequence[int]], Sequence[str]]
 """The text of each token."""
@@ -42,7 +42,7 @@ def pieces_of(model: Any) -> Pieces | None:
 
 
 def fault_in(result: Result) -> tuple[Fault, str] | None:
-    """What of the request is at fault and why, where asking again can't help; None where it can.
+    """The part of the request that is at fault, and why; None where asking again may help.
 
     The agent's word counts where it was asked, for it has the last one.
     """
@@ -56,7 +56,7 @@ def fault_in(result: Result) -> tuple[Fault, str] | None:
 
 
 def refusal_of(result: Result, request: ChatRequest) -> Refusal:
-    """What a client is told of a result without an answer. A failure's reason itself stays here: it
+    """The error for a result without an answer. The reason of a model's failure stays here: it
     can hold addresses of engines, or pieces of a prompt.
 
     Example:

@@ -94,7 +94,7 @@ def load_images(
 
     Args:
         pictures: Data URLs, or http(s) ones of allowed hosts; each is loaded once.
-        limits: What they may be.
+        limits: Limits of each image.
         reserve: Called with the pixels of each.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a server lets a request do, and how much it holds at once."""
+"""Limits of a request, and of all that a server holds at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ServerLimits:
         body_bytes: Most bytes of a request's body.
         body_s: Seconds in which the body must have arrived.
         images: Most images of a request.
-        image: What one image may be.
+        image: Limits of one image.
         question_chars: Most characters of the question and its choices.
         capacity: Most requests that are accepted and not done with, over all clients.
         per_client: The same of one client.
@@ -28,7 +28,7 @@ class ServerLimits:
         seconds: Longest time from acceptance to answer; a request may ask for less.
         thresholds: The lowest and the highest threshold that a request may ask for; None for
             the pipeline's own up to 1, so that a request can be stricter and not laxer.
-        agent_on_request: Whether a request may ask for the agent at once.
+        agent_on_request: A request may ask for the agent at once.
         domains: Hosts, in lower case, whose http(s) images are fetched; none by default.
         private_domains: Hosts the same, which may also have private addresses.
         tolerant: Fields that the funnel can't follow are ignored, or told to the agent alone, and

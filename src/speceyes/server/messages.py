@@ -68,7 +68,7 @@ class Dialogue:
         where: The field of its content.
         pictures: Its images; the latest ones before it where it has none.
         instructions: The system's and the developer's texts.
-        history: What was said before, texts only.
+        history: Earlier turns, texts only.
         turns: Turns since that called the client's tools.
     """
 
@@ -105,7 +105,7 @@ def read_messages(messages: Any, limits: ServerLimits, notes: Notes, *, tools: b
 
     Args:
         messages: The field of the request.
-        limits: What is allowed; `tolerant` decides on more than one message.
+        limits: Limits of a request; `tolerant` decides on more than one message.
         notes: Told what has no effect, and what the agent alone is told.
         tools: The client offers tools, so that turns may follow the question.
 
@@ -271,7 +271,7 @@ def _latest(parts: Sequence[_Read]) -> tuple[Picture, ...]:
 def _history(
     parts: Sequence[_Read], pictures: Sequence[Picture], notes: Notes
 ) -> tuple[Message, ...]:
-    """What was said before the question, texts only: tools number images from the question's."""
+    """The turns before the question, texts only: tools number images from the question's."""
     said: list[Message] = []
     for one in parts:
         if one.role in SYSTEM:

@@ -1,4 +1,4 @@
-"""What a server counts, in Prometheus' text format. No label holds anything a client sent."""
+"""A server's counters in Prometheus' text format. No label holds anything a client sent."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Metrics:
 
 
 class _Readings(Collector):
-    """What is read rather than counted."""
+    """Values that are read at each look rather than counted."""
 
     def __init__(
         self,

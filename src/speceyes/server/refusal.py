@@ -25,7 +25,7 @@ class Refusal(SpecEyesError):
 
     Args:
         status: The HTTP status.
-        message: What was got, what is allowed, what to do; never a prompt, an image or a key.
+        message: The input, the values allowed, and what to do; never a prompt, an image or a key.
         code: A word for programs, such as "queue_full".
         param: The field it is about.
         headers: Sent along.

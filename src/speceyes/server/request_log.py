@@ -47,7 +47,7 @@ def log_requests(path: Path) -> None:
 @final
 @dataclass(slots=True)
 class RequestRecord:
-    """What is written down of one request. No text, image, URL or key of a client is.
+    """The line of one request. It holds no text, image, URL or key of a client.
 
     Args:
         path: The route.

@@ -1,4 +1,4 @@
-"""How many requests, and how many pixels, a server holds at once."""
+"""Bounds of the requests, and of their pixels, that a server holds at once."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class Slots:
 
     @property
     def held(self) -> int:
-        """How many are out."""
+        """Places that are taken."""
         return self._held
 
     def acquire(self, client: str, most: int | None = None) -> Slot:
         """A place.
 
         Args:
-            client: Whose it is.
+            client: The name of the client.
             most: Most places of this client; None for the limit of all.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Which thresholds a request may ask for, and the gates that these make."""
+"""Thresholds that a request may ask for, and the gates that these make."""
 
 from __future__ import annotations
 

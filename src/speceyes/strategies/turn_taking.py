@@ -38,7 +38,7 @@ from speceyes.types import (
 )
 
 TRIES: Final = 3
-"""How often a turn is asked for that can't be read; each time the model is told why."""
+"""Attempts at a turn that can't be read; each time the model is told why."""
 
 
 @dataclass(frozen=True, slots=True)
