@@ -45,7 +45,7 @@ from speceyes.evaluation.sweep import LOSS, cascade_of, choose, chosen_threshold
 from speceyes.evaluation.verdict import verdict
 from speceyes.types import Query
 from support.demo_models import cards
-from support.eval_models import COUNT, fixed_of, ground_of, run_in
+from support.eval_models import COUNT, context_of, fixed_of, run_in
 from support.processes import started
 
 HERE = Path(__file__).parent
@@ -226,12 +226,12 @@ def test_an_image_that_is_gone_when_its_turn_comes_is_wrong_in_every_arm(tmp_pat
     benchmarks.write("jsonl", items, tmp_path / "data")
     samples = benchmarks.load(tmp_path / "data").samples
     plan = Plan(arms.chosen(("min",)), batch_size=2, calibration_share=0.0, threshold=0.98)
-    ground = ground_of(items)
+    context = context_of(items)
     (path,) = samples.entries[5].sources
     assert isinstance(path, Path)
     path.unlink()
-    fixed = fixed_of(ground, plan, 12)
-    run = evaluate(samples, ground, plan, folder=tmp_path / "run", fixed=fixed)
+    fixed = fixed_of(context, plan, 12)
+    run = evaluate(samples, context, plan, folder=tmp_path / "run", fixed=fixed)
     found = figures(run)
     for arm in ("agent", "draft", "min"):
         assert len(run.of(TEST, arm)) == 12
@@ -249,13 +249,13 @@ def test_parity_sends_the_published_prompt_and_grades_by_the_options() -> None:
     item = SimpleNamespace(
         query=query, answer="red", kind="k", benchmark="vstar", parity_prompt="As published."
     )
-    ground = replace(ground_of(cards(1)), bare=True)
-    asked = _ask(Phase(TEST, [item], ("agent",), ground))(0)
+    context = replace(context_of(cards(1)), bare=True)
+    asked = _ask(Phase(TEST, [item], ("agent",), context))(0)
     assert asked.query is not None
     assert asked.query.text == "As published."
     assert asked.choices == ("red", "blue")
-    assert ground.answerer(8).conversation(asked.query).messages[-1].text == "As published.\n"
-    assert ground.answerer(8).prompt_hash != ground_of(cards(1)).answerer(8).prompt_hash
+    assert context.answerer(8).conversation(asked.query).messages[-1].text == "As published.\n"
+    assert context.answerer(8).prompt_hash != context_of(cards(1)).answerer(8).prompt_hash
 
 
 # What survives.
@@ -530,7 +530,7 @@ def test_questions_without_pictures_of_their_own_are_told_so_at_once(
 
 
 def test_arms_can_be_added_and_not_twice() -> None:
-    arm = arms.Arm("mine", "mine", lambda ground: ground.funnel("mean").stream)
+    arm = arms.Arm("mine", "mine", lambda context: context.funnel("mean").stream)
     arms.register(arm)
     try:
         assert arms.chosen(["mine"]) == ("agent", "draft", "mine")

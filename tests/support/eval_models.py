@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from speceyes.evaluation import arms, benchmarks
-from speceyes.evaluation.arms import Ground
+from speceyes.evaluation.arms import EvalContext
 from speceyes.evaluation.evaluate import Plan, evaluate
 from speceyes.evaluation.runs import Run
 from speceyes.images.pixel_cache import pixel_key
@@ -23,7 +23,7 @@ from support.models import FakeModel
 COUNT = 36
 
 
-def ground_of(items: list[Card], *, delay_s: float = 0.0, batch_size: int = 2) -> Ground:
+def context_of(items: list[Card], *, delay_s: float = 0.0, batch_size: int = 2) -> EvalContext:
     """The small model is wrong and unsure on small squares; the agent zooms, and fails on card 7
     and is wrong on card 4.
     """
@@ -73,7 +73,7 @@ def ground_of(items: list[Card], *, delay_s: float = 0.0, batch_size: int = 2) -
     def sure(conversation: Conversation) -> float:
         return 10.0 if len(conversation.images) > 1 else margin(conversation)
 
-    return Ground(
+    return EvalContext(
         ScriptedModel(large, name="large", delay_s=delay_s),
         FakeModel(small, wide=128, name="small", margin=margin, delay_s=delay_s),
         {},
@@ -84,15 +84,15 @@ def ground_of(items: list[Card], *, delay_s: float = 0.0, batch_size: int = 2) -
     )
 
 
-def fixed_of(ground: Ground, plan: Plan, n: int) -> dict[str, Any]:
+def fixed_of(context: EvalContext, plan: Plan, n: int) -> dict[str, Any]:
     """What the command would put into the manifest."""
     model = {"revision": None, "files": {}}
-    prompt_hash = ground.answerer(ground.top_k).prompt_hash
+    prompt_hash = context.answerer(context.top_k).prompt_hash
     return {
         "plan": {name: getattr(plan, name) for name in plan.__dataclass_fields__},
         "benchmark": {"name": "jsonl", "parity": False, "n": n, "bad": []},
         "models": {"large": {"name": "large", **model}, "small": {"name": "small", **model}},
-        "ground": {"top_k": ground.top_k, "prompt_hash": prompt_hash},
+        "context": {"top_k": context.top_k, "prompt_hash": prompt_hash},
     }
 
 
@@ -112,10 +112,10 @@ def run_in(
         benchmarks.write("jsonl", items, data)
     samples = benchmarks.load(data).samples
     asked = Plan(arms.chosen(names), **{"batch_size": 2, "sweep_batch": (1,), **plan})
-    asked_ground = ground_of(items, delay_s=delay_s, batch_size=asked.batch_size)
-    fixed = fixed_of(asked_ground, asked, n)
+    asked_context = context_of(items, delay_s=delay_s, batch_size=asked.batch_size)
+    fixed = fixed_of(asked_context, asked, n)
     return evaluate(
-        samples, asked_ground, asked, folder=folder, fixed=fixed, max_failures=max_failures
+        samples, asked_context, asked, folder=folder, fixed=fixed, max_failures=max_failures
     )
 
 

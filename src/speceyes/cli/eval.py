@@ -17,7 +17,7 @@ from speceyes.cli.options import add_max_failures, add_speech, add_threshold, co
 from speceyes.errors import ConfigError
 
 if TYPE_CHECKING:
-    from speceyes.evaluation.arms import Ground
+    from speceyes.evaluation.arms import EvalContext
     from speceyes.evaluation.benchmarks import Samples
 
 ABOUT = """\
@@ -160,9 +160,9 @@ def run(options: argparse.Namespace) -> int:
                 f"--without-tools can't run {', '.join(tooled)}: name arms that work in words "
                 "alone, such as transfer"
             )
-    ground, about = _ground(options)
+    context, about = _context(options)
     if any(entry.parity_prompt is not None for entry in loaded.samples.entries):
-        ground = replace(ground, bare=True)
+        context = replace(context, bare=True)
     fixed = {
         "plan": {name: getattr(plan, name) for name in plan.__dataclass_fields__},
         "benchmark": {
@@ -175,11 +175,11 @@ def run(options: argparse.Namespace) -> int:
             "bad": [[bad.name, bad.reason] for bad in loaded.bad],
         },
         "models": about,
-        "ground": _settings(ground),
+        "context": _settings(context),
     }
     done = evaluate(
         loaded.samples,
-        ground,
+        context,
         plan,
         folder=options.out,
         fixed=fixed,
@@ -198,7 +198,7 @@ def _asked(options: argparse.Namespace) -> list[str]:
     return models.listed(options.arms)
 
 
-def _settings(ground: Ground) -> dict[str, Any]:
+def _settings(context: EvalContext) -> dict[str, Any]:
     kept = (
         "top_k",
         "record_k",
@@ -215,8 +215,8 @@ def _settings(ground: Ground) -> dict[str, Any]:
         "without_tools",
         "heads",
     )
-    found = {name: getattr(ground, name) for name in kept}
-    return {**found, "prompt_hash": ground.answerer(ground.top_k).prompt_hash}
+    found = {name: getattr(context, name) for name in kept}
+    return {**found, "prompt_hash": context.answerer(context.top_k).prompt_hash}
 
 
 def _samples_hash(samples: Samples) -> str:
@@ -270,11 +270,11 @@ def callable_named(text: str) -> Callable[..., Any]:
     return result
 
 
-def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
+def _context(options: argparse.Namespace) -> tuple[EvalContext, dict[str, Any]]:
     """Models, loaded, with their settings; and what the manifest says of them."""
     from speceyes import tiny
     from speceyes.evaluation import arms
-    from speceyes.evaluation.arms import Ground
+    from speceyes.evaluation.arms import EvalContext
     from speceyes.evaluation.manifest import model_files
 
     if options.agent is not None and options.large is None:
@@ -303,7 +303,7 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
     # An engine returns few log-probabilities a token: as many as the gate reads were asked for.
     record_k = options.record_k or (top_k if models.is_address(names[1]) else RECORD_K)
     most = getattr(vocabulary, "vocab_size", None) or record_k
-    ground = Ground(
+    context = EvalContext(
         large,
         small,
         {},
@@ -324,8 +324,8 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
         looker=None if looker is None else models.load_named(looker, options, "small"),
     )
     loaded = [("large", large, names[0]), ("small", small, names[1])]
-    if looker is not None and ground.looker is not None:
-        loaded.append(("looker", ground.looker, looker))
+    if looker is not None and context.looker is not None:
+        loaded.append(("looker", context.looker, looker))
     if own is not None:
         needed = {"transfer", "specreason", "deep", "cascade"}
         if bad := [name for name in _asked(options) if name.split("-")[0] in needed]:
@@ -343,4 +343,4 @@ def _ground(options: argparse.Namespace) -> tuple[Ground, dict[str, Any]]:
     }
     if own is not None:
         about["large"] = {**dict.fromkeys(about["small"]), "name": options.agent, "files": {}}
-    return ground, about
+    return context, about

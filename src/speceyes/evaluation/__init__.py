@@ -1,1 +1,1 @@
-"""What the funnel is worth: grading, statistics, the demo and its report."""
+"""Evaluation: benchmarks, grading, runs of all arms, statistics, reports."""

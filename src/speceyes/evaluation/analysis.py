@@ -58,7 +58,7 @@ def figures(run: Run) -> dict[str, Any]:
     spent = {a: costs(rows, run.blocks) for a, rows in by_arm.items()}
     thresholds = chosen_thresholds(run)
     found = recorded(run, TEST)
-    top_k = int(run.fixed["ground"]["top_k"])
+    top_k = int(run.fixed["context"]["top_k"])
     judge_s, draft_s = _phase_costs(by_arm.get(FUNNEL, ()))
     calibration = [b for b in run.blocks if (b.phase, b.arm) == (CALIBRATION, BASELINE)]
     swept = sweeps(found, thresholds, top_k, judge_s=judge_s, draft_s=draft_s)
@@ -122,7 +122,7 @@ def figures(run: Run) -> dict[str, Any]:
 
 
 def tool_contribution(by_arm: Mapping[str, Sequence[Record]]) -> dict[str, Any] | None:
-    """What tools add: of the queries that the agent solves, those that it solves without them too.
+    """Contribution of tools: queries that the agent solves with them, without them, or both.
 
     Args:
         by_arm: Records by arm, with the agent's and the agent's without tools.
@@ -237,7 +237,7 @@ def route(record: Record) -> str:
 def _regated(
     found: Recorded, rows: Sequence[Record], thresholds: Mapping[Any, float], top_k: int
 ) -> dict[str, Any]:
-    """How often a recorded draft, gated again, takes the route that the arm took."""
+    """Count of recorded drafts that take the arm's route when they are gated again."""
     arm = known.arm(rows[0].arm)
     assert arm.aggregate is not None
     again = found.accepted(arm.aggregate, top_k, thresholds[arm.aggregate], arm.judge)
@@ -292,7 +292,7 @@ def _gain(
     arm: str,
     base: str = BASELINE,
 ) -> Any:
-    """How many times as fast an arm was as the agent on these queries, by rounds."""
+    """Speed of an arm over the agent on these queries, by rounds."""
     by_round: dict[int, list[str]] = {}
     for row in rows:
         by_round.setdefault(row.round, []).append(row.result.query_id)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from speceyes.protocols import Dialect
 
 BASELINE: Final = "agent"
-"""What every arm is held against: the agent alone, in batches as large as the funnel's."""
+"""The arm that all are held against: the agent alone, in batches as large as the funnel's."""
 DRAFT: Final = "draft"
 """The arm whose drafts are recorded with all their log-probabilities, for sweeps."""
 DEEP: Final = "draft-deep"
@@ -54,8 +54,8 @@ NO_TOOLS: Final = "agent-no-tools"
 
 @final
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What all arms of a run share.
+class EvalContext:
+    """Models and settings that all arms of a run share.
 
     Args:
         large: The agent's model, which also judges.
@@ -226,7 +226,7 @@ class Ground:
         )
 
 
-Build: TypeAlias = Callable[[Ground], Stream]
+Build: TypeAlias = Callable[[EvalContext], Stream]
 
 
 @final
@@ -257,29 +257,29 @@ class Arm:
     words: bool = False
 
 
-def _specreason(ground: Ground) -> SpecReason:
+def _specreason(context: EvalContext) -> SpecReason:
     return SpecReason(
-        ground.large,
-        ground.looker or ground.small,
-        tools=Tools(ground.tools),
-        dialect=ground.agent().dialect or ground.dialect,
-        parity=ground.parity,
-        max_steps=ground.max_steps,
-        max_tokens=ground.max_tokens,
-        max_batch=ground.batch_size,
+        context.large,
+        context.looker or context.small,
+        tools=Tools(context.tools),
+        dialect=context.agent().dialect or context.dialect,
+        parity=context.parity,
+        max_steps=context.max_steps,
+        max_tokens=context.max_tokens,
+        max_batch=context.batch_size,
     )
 
 
-def _transfer(ground: Ground, **more: Any) -> Stream:
+def _transfer(context: EvalContext, **more: Any) -> Stream:
     return ReasoningTransfer(
-        ground.large, ground.small, batch_size=ground.batch_size, **more
+        context.large, context.small, batch_size=context.batch_size, **more
     ).stream
 
 
-def _sure(ground: Ground) -> Stream:
+def _sure(context: EvalContext) -> Stream:
     """Both models' gates are the funnel's."""
-    gate = ground.gate(FUNNEL)
-    return _transfer(ground, verify="separability", gates=(gate, gate))
+    gate = context.gate(FUNNEL)
+    return _transfer(context, verify="separability", gates=(gate, gate))
 
 
 def _selected(by: By, percent: int) -> Arm:
@@ -287,30 +287,30 @@ def _selected(by: By, percent: int) -> Arm:
     return Arm(
         f"transfer-{by}-{percent}",
         f"transfer, {percent} % {by}",
-        lambda ground: _transfer(
-            ground,
-            keep=Selector(by, percent / 100, heads=ground.heads if by == "attended" else ()),
+        lambda context: _transfer(
+            context,
+            keep=Selector(by, percent / 100, heads=context.heads if by == "attended" else ()),
         ),
         words=True,
     )
 
 
-def _alone(ground: Ground, role: str, *, reason: bool) -> Stream:
-    model = ground.large if role == "large" else ground.small
-    return Reasoner(model, reason=reason, batch_size=ground.batch_size).stream
+def _alone(context: EvalContext, role: str, *, reason: bool) -> Stream:
+    model = context.large if role == "large" else context.small
+    return Reasoner(model, reason=reason, batch_size=context.batch_size).stream
 
 
-def _agent(ground: Ground) -> Stream:
-    if ground.without_tools:
-        return _alone(ground, "large", reason=True)
-    return agent_arm(ground.agent())
+def _agent(context: EvalContext) -> Stream:
+    if context.without_tools:
+        return _alone(context, "large", reason=True)
+    return agent_arm(context.agent())
 
 
 def _funnel(name: str, title: str, aggregate: Aggregate, judge: str, variant: str | None) -> Arm:
     return Arm(
         name,
         title,
-        lambda ground: ground.funnel(aggregate, judge).stream,
+        lambda context: context.funnel(aggregate, judge).stream,
         variant,
         judge,
         aggregate,
@@ -324,7 +324,7 @@ _ARMS: dict[str, Arm] = {
         Arm(
             DRAFT,
             "draft alone",
-            lambda ground: draft_arm(ground.answerer(ground.record_k), ground.batch_size),
+            lambda context: draft_arm(context.answerer(context.record_k), context.batch_size),
             "draft",
             drafts=True,
         ),
@@ -334,21 +334,21 @@ _ARMS: dict[str, Arm] = {
         Arm(
             AGENT_ONE,
             "agent, one by one",
-            lambda ground: agent_arm(replace(ground, batch_size=1).agent()),
+            lambda context: agent_arm(replace(context, batch_size=1).agent()),
         ),
         Arm(
             FUNNEL_ONE,
             "funnel, min, one by one",
-            lambda ground: replace(ground, batch_size=1).funnel("min").stream,
+            lambda context: replace(context, batch_size=1).funnel("min").stream,
             judge="large",
             aggregate="min",
         ),
         Arm(
             NO_TOOLS,
             "agent without its tools",
-            lambda ground: agent_arm(replace(ground, tools=(), max_steps=1).agent()),
+            lambda context: agent_arm(replace(context, tools=(), max_steps=1).agent()),
         ),
-        Arm("specreason", "SpecReason", lambda ground: _specreason(ground).stream, "specreason"),
+        Arm("specreason", "SpecReason", lambda context: _specreason(context).stream, "specreason"),
         *(
             Arm(
                 f"{role}-{'reasoning' if reason else 'short'}",
@@ -377,19 +377,19 @@ _ARMS: dict[str, Arm] = {
         Arm(
             DEEP,
             "draft after a look, alone",
-            lambda ground: draft_arm(ground.deep_answerer(ground.record_k), ground.batch_size),
+            lambda context: draft_arm(context.deep_answerer(context.record_k), context.batch_size),
             drafts=True,
         ),
         Arm(
             "deep",
             "funnel, drafts with depth",
-            lambda ground: ground.deep_funnel().stream,
+            lambda context: context.deep_funnel().stream,
             needs=(DEEP,),
         ),
         Arm(
             "cascade",
             "cascade: draft, look, agent",
-            lambda ground: ground.cascade().stream,
+            lambda context: context.cascade().stream,
             needs=(DEEP,),
         ),
     )

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def scoring_of(found: Run, aggregate: Any, top_k: int | None = None) -> Scoring:
-    """What the run's drafts were scored with."""
-    ground, small = found.fixed["ground"], found.fixed["models"]["small"]
+    """The scoring of the run's drafts."""
+    context, small = found.fixed["context"], found.fixed["models"]["small"]
     return Scoring(
         small["name"],
-        ground["prompt_hash"],
-        top_k=int(ground["top_k"]) if top_k is None else top_k,
+        context["prompt_hash"],
+        top_k=int(context["top_k"]) if top_k is None else top_k,
         aggregate=aggregate,
         revision=small["revision"],
     )

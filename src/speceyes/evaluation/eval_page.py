@@ -62,7 +62,7 @@ def page(made: Sequence[Made]) -> str:
 
 
 def _queries(run: Run, number: int) -> dict[str, dict[str, Any]]:
-    """What the browser shows of each query, by id."""
+    """The fields that the browser shows of each query, by id."""
     found: dict[str, dict[str, Any]] = {}
     for record in run.records:
         if record.phase != TEST:

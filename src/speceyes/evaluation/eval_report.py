@@ -148,7 +148,7 @@ def _table_one(members: Sequence[Made], large: str, small: str) -> str:
 def _tokens_by_model(
     titles: Mapping[str, str], counted: Mapping[str, Mapping[str, Mapping[str, float]]]
 ) -> list[str]:
-    """What each model read and decoded a query; nothing where no model counts."""
+    """Tokens read and decoded a query, by model; nothing where no model counts."""
     roles = list(dict.fromkeys(role for counts in counted.values() for role in counts))
     if not roles:
         return []
@@ -190,7 +190,7 @@ def _one_by_one(found: Mapping[str, Any] | None) -> list[str]:
 
 
 def _tools(found: Mapping[str, Any] | None) -> list[str]:
-    """What the agent's tools add: the audit of arXiv 2606.02357."""
+    """The agent's solved queries with and without tools: the audit of arXiv 2606.02357."""
     if found is None:
         return []
     share = found["without_too"]
@@ -232,7 +232,7 @@ def _details(run: Run, found: Mapping[str, Any]) -> str:
         f"{fixed['benchmark']['name']}: {found['n']} test queries, {found['calibration_n']} for "
         f"calibration (no image in both), seed {fixed['plan']['seed']}, batches of "
         f"{min(fixed['plan']['batch_size'], time['round_size'])} in {time['rounds']} rounds of "
-        f"{time['round_size']}, K = {fixed['ground']['top_k']}. "
+        f"{time['round_size']}, K = {fixed['context']['top_k']}. "
         f"{last['hardware']['processor']}, {last['hardware']['cpus']} CPUs; torch "
         f"{last['versions']['torch']}, speceyes {last['versions']['speceyes']}, code "
         f"{last['code']['revision'] or last['code']['source_sha256']}."

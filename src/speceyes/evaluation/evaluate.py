@@ -10,7 +10,7 @@ from speceyes.errors import ConfigError, InputError
 from speceyes.evaluation.failures import MOST_FAILURES, Failures, check_share, counted
 
 if TYPE_CHECKING:
-    from speceyes.evaluation.arms import Ground
+    from speceyes.evaluation.arms import EvalContext
     from speceyes.evaluation.benchmarks import Samples
     from speceyes.evaluation.runs import Run
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run is asked to do, models aside.
+    """Settings of a run, models aside.
 
     Args:
         arms: Names of arms of the test phase.
-        batch_size: See `Ground`.
+        batch_size: See `EvalContext`.
         seed: Of the options' order and of the split.
         calibration_share: Share of the samples for calibration; 0 needs a threshold.
         threshold: The gate's, 0 to 1, of all aggregates; None chooses one for each.
@@ -72,7 +72,7 @@ def parts(samples: Samples, plan: Plan) -> tuple[Samples, Samples]:
 
 def evaluate(
     samples: Samples,
-    ground: Ground,
+    context: EvalContext,
     plan: Plan,
     *,
     folder: Path,
@@ -84,7 +84,7 @@ def evaluate(
 
     Args:
         samples: The benchmark's.
-        ground: Models and settings; its thresholds are replaced by those chosen.
+        context: Models and settings; its thresholds are replaced by those chosen.
         plan: What is asked for.
         folder: The run's.
         fixed: For the manifest; see `manifest.begin`.
@@ -114,15 +114,15 @@ def evaluate(
             "their own, which are chosen on a calibration split: give --calibration-share"
         )
     if len(calibration):
-        phases.append(Phase(CALIBRATION, calibration, (BASELINE, DRAFT, *needed), ground, judges))
-    phases.append(Phase(TEST, test, plan.arms, ground, judges, pictures=True))
+        phases.append(Phase(CALIBRATION, calibration, (BASELINE, DRAFT, *needed), context, judges))
+    phases.append(Phase(TEST, test, plan.arms, context, judges, pictures=True))
     for size in plan.sweep_batch:
         phases.append(
             Phase(
                 f"batch-{size}",
                 test[: plan.sweep_limit],
                 (BASELINE, FUNNEL),
-                replace(ground, batch_size=size),
+                replace(context, batch_size=size),
             )
         )
     with (
@@ -134,7 +134,7 @@ def evaluate(
                 learnt = failures(writer.run(), CALIBRATION)
                 check_share(learnt, max_failures, "threshold is chosen")
                 found = chosen_thresholds(writer.run())
-                phase = replace(phase, ground=replace(phase.ground, thresholds=found))
+                phase = replace(phase, context=replace(phase.context, thresholds=found))
             run_phase(writer, phase, bar)
         return writer.run()
 

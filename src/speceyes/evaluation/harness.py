@@ -20,13 +20,14 @@ import numpy as np
 from speceyes.errors import InputError
 from speceyes.evaluation import arms as known
 from speceyes.evaluation import machine_load
-from speceyes.evaluation.arms import BASELINE, DRAFT, Ground
+from speceyes.evaluation.arms import BASELINE, DRAFT, EvalContext
+from speceyes.evaluation.benchmarks.sample import Samples
 from speceyes.evaluation.demo import Stream
 from speceyes.evaluation.eval_progress import Progress
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.report import zoomed
 from speceyes.evaluation.rounds import round_size
-from speceyes.evaluation.row import Item
+from speceyes.evaluation.row import Item, PublishedItem
 from speceyes.evaluation.runs import CALIBRATION, Block, Record, Writer
 from speceyes.isolation import describe, isolated
 from speceyes.pipeline.parts import models_of
@@ -47,10 +48,10 @@ class Phase:
 
     Args:
         name: "calibration", "test" or "batch-N".
-        samples: Items by number; each may carry `benchmark` and `parity_prompt` too. One whose
+        samples: Items by number; each may be a `PublishedItem` too. One whose
             image can't be decoded when it is asked for raises, and counts as wrong in every arm.
         arms: Names, see `arms`.
-        ground: What the arms are built from.
+        context: What the arms are built from.
         judges: Judges whose word on every query is recorded beside the drafts, off the clock.
         pictures: Whether small pictures are kept for the page.
     """
@@ -58,7 +59,7 @@ class Phase:
     name: str
     samples: Sequence[Item]
     arms: tuple[str, ...]
-    ground: Ground
+    context: EvalContext
     judges: tuple[str, ...] = ()
     pictures: bool = False
 
@@ -130,7 +131,7 @@ def _round(phase: Phase) -> int:
     """Queries a round: four batches, fewer where speed is measured on few queries (see
     `rounds.round_size`), or where images are huge.
     """
-    batch, n = phase.ground.batch_size, len(phase.samples)
+    batch, n = phase.context.batch_size, len(phase.samples)
     most = 4 * batch if phase.name == CALIBRATION else round_size(n, batch)
     first = _ask(phase)(0).query
     pixels = sum(i.width * i.height for i in first.images) if first is not None else 1
@@ -139,28 +140,23 @@ def _round(phase: Phase) -> int:
 
 def _ask(phase: Phase) -> Callable[[int], _Asked]:
     """Decodes the sample of a number."""
-    entries = getattr(phase.samples, "entries", None)
 
     def asked(at: int) -> _Asked:
-        entry: Any = entries[at] if entries is not None else None
         try:
-            item: Any = phase.samples[at]
+            item = phase.samples[at]
             query = item.query
         except Exception as exc:  # noqa: BLE001 - a sample's failure is its own
-            name = getattr(entry, "id", "") or f"{phase.name}-{at}"
-            return _Asked(
-                None,
-                name,
-                getattr(entry, "answer", ""),
-                getattr(entry, "kind", ""),
-                getattr(entry, "benchmark", ""),
-                tuple(getattr(entry, "choices", ())),
-                getattr(entry, "question", ""),
-                f"can't be decoded: {describe(exc)}",
-            )
-        prompt = getattr(item, "parity_prompt", None)
-        sent = query if prompt is None else Query(prompt, query.images, id=query.id)
-        benchmark = getattr(item, "benchmark", "")
+            error = f"can't be decoded: {describe(exc)}"
+            if not isinstance(phase.samples, Samples):
+                return _Asked(None, f"{phase.name}-{at}", error=error)
+            one = phase.samples.entries[at]
+            known = (one.id, one.answer, one.kind, one.benchmark, one.choices, one.question)
+            return _Asked(None, *known, error)
+        sent, benchmark = query, ""
+        if isinstance(item, PublishedItem):
+            benchmark = item.benchmark
+            if item.parity_prompt is not None:
+                sent = Query(item.parity_prompt, query.images, id=query.id)
         return _Asked(sent, query.id, item.answer, item.kind, benchmark, query.choices, sent.text)
 
     return asked
@@ -187,15 +183,15 @@ class _Turns:
 
     def __init__(self, phase: Phase, progress: Progress) -> None:
         self._phase, self._progress = phase, progress
-        ground = phase.ground
+        context = phase.context
         self._streams: dict[str, Stream] = {
-            name: known.arm(name).build(ground) for name in phase.arms
+            name: known.arm(name).build(context) for name in phase.arms
         }
-        self._judges = {name: ground.judge(name) for name in phase.judges}
-        self._gate = ground.gate(known.FUNNEL) if known.FUNNEL in ground.thresholds else None
-        parts = [ground.answerer(ground.top_k), ground.agent()]
-        if ground.looker is not None:
-            parts.append(ground.deep_answerer(ground.top_k))
+        self._judges = {name: context.judge(name) for name in phase.judges}
+        self._gate = context.gate(known.FUNNEL) if known.FUNNEL in context.thresholds else None
+        parts = [context.answerer(context.top_k), context.agent()]
+        if context.looker is not None:
+            parts.append(context.deep_answerer(context.top_k))
         self._keeping = [m for m in models_of(parts) if isinstance(m, SupportsForget)]
 
     def _forget(self) -> None:
@@ -263,19 +259,19 @@ class _Turns:
         return block, records, pictures
 
     def _spent(self) -> dict[str, dict[str, int]]:
-        """What each model has read and decoded until now, where it counts that."""
+        """Tokens that each model has read and decoded until now, where it counts them."""
         return {
             role: {what: int(getattr(spent, what)) for what in ("read", "reused", "decoded")}
-            for role, model in self._phase.ground.models.items()
+            for role, model in self._phase.context.models.items()
             if (spent := getattr(model, "spent", None)) is not None
         }
 
     def _judged(self, asked: Sequence[_Asked]) -> Mapping[str, dict[str, bool]]:
         queries = [one.query for one in asked if one.query is not None]
         found: dict[str, dict[str, bool]] = {query.id: {} for query in queries}
-        if self._phase.ground.without_tools:
+        if self._phase.context.without_tools:
             return {query.id: dict.fromkeys(self._judges, False) for query in queries}
-        size = self._phase.ground.batch_size
+        size = self._phase.context.batch_size
         for name, judge in self._judges.items():
             if judge is None:
                 continue

@@ -61,7 +61,7 @@ def auroc_interval(
 
 
 def _wins(values: Floats, against: Floats) -> Floats:
-    """How many of the sorted `against` each value beats, ties half."""
+    """Number of the sorted `against` each value beats, ties half."""
     left = np.searchsorted(against, values, side="left")
     won: Floats = (left + np.searchsorted(against, values, side="right")) / 2
     return won

@@ -1,4 +1,4 @@
-"""How busy the machine was while an arm ran: our own CPU seconds, and other processes' share."""
+"""Load of the machine while an arm ran: our own CPU seconds, and other processes' share."""
 
 from __future__ import annotations
 

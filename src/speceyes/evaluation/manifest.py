@@ -1,4 +1,4 @@
-"""What a run was made with: versions, models' hashes, arguments, hardware, seeds, code."""
+"""Manifest of a run: versions, models' hashes, arguments, hardware, seeds, code."""
 
 from __future__ import annotations
 

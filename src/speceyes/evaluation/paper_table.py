@@ -19,7 +19,7 @@ COLUMNS: Final = (
 """The table's columns, as a run names them."""
 
 SMALL: Final = "qwen3-vl-2b"
-"""What the name of the paper's small model begins with."""
+"""Beginning of the name of the paper's small model."""
 
 _ROWS: Final = """
 -        draft      77.39 5.44 82.89 5.31 71.38 3.20 68.00 2.90 82.56 4.20 83.80 3.78 86.47 4.07
@@ -51,7 +51,7 @@ def _parsed() -> dict[tuple[str, str], Cells]:
 
 
 def backbone(large: str, small: str) -> str | None:
-    """Which of the paper's backbones a pair of models is; None where it is neither.
+    """The one of the paper's backbones that a pair of models is; None where it is neither.
 
     Example:
         >>> backbone("ChenShawn/DeepEyes-7B", "Qwen/Qwen3-VL-2B-Instruct")

@@ -110,7 +110,7 @@ def _said(label: str, answer: str | None, correct: bool, note: str = "") -> str:
 
 
 def _words(trajectory: Trajectory | None, whose: str) -> str:
-    """What the agent wrote, turn by turn."""
+    """The agent's text, turn by turn."""
     if trajectory is None:
         return ""
     turns = "".join(

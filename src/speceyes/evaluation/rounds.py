@@ -77,7 +77,7 @@ def ratio(top: Sequence[float] | Floats, bottom: Sequence[float] | Floats) -> In
         (2.0, None, None)
         >>> value, low, high = ratio([2.0, 2.2, 1.9, 2.1, 2.0, 1.8], [1.0] * 6)
         >>> round(value, 2), round(low, 2), round(high, 2)
-        (2.0, 1.86, 2.16)
+        (2.0, 1.86, 2.15)
     """
     a, b = np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape or not a.size:

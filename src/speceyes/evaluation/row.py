@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from speceyes.errors import InputError
 from speceyes.types import Query, Result
@@ -15,7 +15,7 @@ class Item(Protocol):
 
     @property
     def query(self) -> Query:
-        """What is asked; its id must be its own."""
+        """The question; its id must be its own."""
         ...
 
     @property
@@ -26,6 +26,21 @@ class Item(Protocol):
     @property
     def kind(self) -> str:
         """The kind of question, for breaking figures down."""
+        ...
+
+
+@runtime_checkable
+class PublishedItem(Item, Protocol):
+    """An item of a published benchmark."""
+
+    @property
+    def benchmark(self) -> str:
+        """The benchmark's name."""
+        ...
+
+    @property
+    def parity_prompt(self) -> str | None:
+        """The text that published evaluations send in place of the query's own."""
         ...
 
 

@@ -33,7 +33,7 @@ TEST: Final = "test"
 @final
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one arm did with one query, graded.
+    """One arm's graded result on one query.
 
     Args:
         phase: "calibration", "test", or "batch-N" of a sweep over batch sizes.
@@ -114,7 +114,7 @@ class Block:
 
     @property
     def key(self) -> tuple[str, int, str]:
-        """Which one it is: phase, round, arm."""
+        """Phase, round and arm, which name the block."""
         return self.phase, self.round, self.arm
 
 
@@ -147,7 +147,7 @@ class Run:
         return tuple(sorted(found, key=lambda r: r.round))
 
     def pictures(self) -> Iterator[dict[str, Any]]:
-        """What `Writer.block` was given as pictures, read as they are asked for."""
+        """The pictures given to `Writer.block`, read as they are asked for."""
         path = self.folder / PICTURES
         if path.exists():
             with path.open(encoding="utf-8") as file:
@@ -257,7 +257,7 @@ class Writer:
         self.records += records
 
     def run(self) -> Run:
-        """What is there by now."""
+        """The run as written so far."""
         return Run(self.folder, self.manifest, tuple(self.blocks.values()), tuple(self.records))
 
 

@@ -1,4 +1,4 @@
-"""How often the intervals of a speed gain hold the truth: simulated runs on disturbed machines.
+"""Coverage of the intervals of a speed gain, by simulated runs on disturbed machines.
 
 `python -m speceyes.evaluation.simulation` prints the table of docs/evaluation.md. A run is cut
 into rounds as `speceyes eval` cuts it, its arms take turns as they do there, and the seconds of a
@@ -23,7 +23,7 @@ from speceyes.evaluation.rounds import ratio, round_size
 @final
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What disturbs a simulated run.
+    """Disturbances of a simulated run.
 
     Args:
         name: For the table.

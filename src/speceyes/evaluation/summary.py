@@ -1,4 +1,4 @@
-"""What the rows of a run add up to: accuracy, latency, routes, and what the gain should be.
+"""Summary of a demo's rows: accuracy, latency, routes, and predicted and measured gain.
 
 The cost model is Sec. 3.4 of SpecEyes (arXiv 2603.23483):
 E[L] = c_J + beta c_S + (1 - beta alpha) L_agent, with c_J and c_S measured inside the funnel.
@@ -58,7 +58,7 @@ def _arm(rows: Sequence[Row], wall_s: float) -> dict[str, Any]:
 
 
 def _counts(funnel: Sequence[Row]) -> dict[str, int]:
-    """How many queries went which way; each phase's parts add up to what reached it."""
+    """Queries by route; each phase's parts add up to what reached it."""
     free = [row.result for row in funnel if row.result.draft is not None]
     accepted = sum(result.route == "draft" for result in free)
     return {

@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 LOSS: Final = 0.005
-"""How much accuracy, as a share of all queries, the chosen threshold may lose on calibration."""
+"""Accuracy, as a share of all queries, that the chosen threshold may lose on calibration."""
 CASCADE_TARGET: Final = 0.03
 """Of a cascade's answers by draft, the share that may be wrong where the agent is right; held with
 confidence 90 %."""
@@ -135,7 +135,7 @@ def _scorable(record: Record) -> npt.NDArray[np.float32]:
 
 
 def _differs(draft: Record, agent: Record) -> bool:
-    """Whether the two say different things; a missing answer agrees with nothing."""
+    """True if the two say different things; a missing answer agrees with nothing."""
     return not same_answer(draft.result.answer, agent.result.answer, draft.choices)
 
 
@@ -198,7 +198,7 @@ def chosen_thresholds(run: Run) -> dict[str, float]:
     Where drafts after a look were recorded there, also that of their gate, "deep", and those of
     a cascade, "cascade-1" and "cascade-2"; a drafter that is better left out has none.
     """
-    given, top_k = run.fixed["plan"]["threshold"], int(run.fixed["ground"]["top_k"])
+    given, top_k = run.fixed["plan"]["threshold"], int(run.fixed["context"]["top_k"])
     chosen: dict[str, float] = dict.fromkeys(AGGREGATES, 0.0 if given is None else float(given))
     if given is None:
         found = recorded(run, CALIBRATION)
@@ -260,7 +260,7 @@ def outcome(
     judge_s: float = 0.0,
     draft_s: float = 0.0,
 ) -> dict[str, Any]:
-    """What the funnel would have done at these settings.
+    """Outcome of the funnel at these settings, from recorded drafts.
 
     Args:
         found: The recorded queries.

@@ -1,4 +1,4 @@
-"""Whether the funnel is worth it, in a few sentences that come before all tables."""
+"""True if the funnel is worth it, in a few sentences that come before all tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OFF: Final = "leave it off"
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a verdict rests on.
+    """The facts that a verdict rests on.
 
     Args:
         name: What the funnel is called.
@@ -43,7 +43,7 @@ class Outcome:
     p: float
 
     def sentences(self) -> list[str]:
-        """What was accepted and what of it was wrong, the gain, and what to do, in bold."""
+        """Sentences on accepted drafts, the wrong ones among them, the gain, and advice."""
         return [self._accepted(), self._gained(), f"**{self._advice()}**"]
 
     def _accepted(self) -> str:

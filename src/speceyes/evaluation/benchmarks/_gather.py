@@ -58,7 +58,7 @@ def lettered_prompt(question: str, choices: tuple[str, ...]) -> str:
 
 
 def _are_letters(choices: tuple[str, ...]) -> bool:
-    """Whether options are the very letters that they would be shown with, as where points in a
+    """True if options are the very letters that they would be shown with, as where points in a
     picture are called A, B and C. Shuffled, "A" would mean two options.
     """
     letters = [(i, choice) for i, choice in enumerate(choices) if len(choice.strip()) == 1]

@@ -149,7 +149,7 @@ class Samples(Sequence[Sample]):
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """What is known of each sample without its images."""
+        """The samples without their images."""
         return self._entries
 
     def __len__(self) -> int:
@@ -188,7 +188,7 @@ class Samples(Sequence[Sample]):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a benchmark's files gave.
+    """A benchmark's samples, and its rows that can't be used.
 
     Args:
         samples: The samples that can be asked.
@@ -239,7 +239,7 @@ class Loaded:
 
 
 _VARIES = re.compile(r"'[^']*'|\"[^\"]*\"|\d+|/\S+")
-"""What differs between rows with the same fault: names, numbers, paths."""
+"""Names, numbers and paths, which differ between rows with the same fault."""
 
 
 def rank(*parts: object) -> str:

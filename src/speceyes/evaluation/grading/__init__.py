@@ -29,7 +29,7 @@ _ALPHABET = tuple("" for _ in range(26))
 
 
 def is_correct(answer: str | None, gold: str, choices: Sequence[str] = ()) -> bool:
-    """Whether a short answer is right.
+    """True if a short answer is right.
 
     Args:
         answer: What was answered; None (no answer) is wrong.
@@ -67,7 +67,7 @@ def is_correct(answer: str | None, gold: str, choices: Sequence[str] = ()) -> bo
 
 
 def same_answer(one: str | None, other: str | None, choices: Sequence[str] = ()) -> bool:
-    """Whether two answers of models say the same, where neither is known to be right.
+    """True if two answers of models say the same, where neither is known to be right.
 
     Args:
         one: An answer; None says nothing, and is the same as nothing.
@@ -93,7 +93,7 @@ def same_answer(one: str | None, other: str | None, choices: Sequence[str] = ())
 
 
 def _right(claim: Claim, gold: str) -> bool:
-    """Whether a claim says the right answer, by what kind of thing that is."""
+    """True if a claim says the right answer, by what kind of thing that is."""
     if plain(claim.text) == plain(gold):
         return not (claim.before and HEDGE.search(claim.before))
     if claim.before and (HEDGE.search(claim.before) or options.turned_round(claim.same)):
@@ -113,7 +113,7 @@ def _right(claim: Claim, gold: str) -> bool:
 
 
 def _same_type(claim: Claim, gold: str) -> bool:
-    """Whether a claim that isn't right says another thing of the same kind."""
+    """True if a claim that isn't right says another thing of the same kind."""
     text = options.opening(claim.text)
     if quantity.of_gold(gold) is not None:
         return quantity.only(options.first_sentence(text)[0]) is not None
@@ -126,7 +126,7 @@ def _same_type(claim: Claim, gold: str) -> bool:
 
 
 def _counts(text: str, wanted: quantity.Quantity) -> bool:
-    """Whether a claim names that number, with no other in what it adds."""
+    """True if a claim names that number, with no other in what it adds."""
     if text.rstrip(" \"')").endswith("?"):
         return False
     if HEDGE.search(text):

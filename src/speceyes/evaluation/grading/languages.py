@@ -134,7 +134,7 @@ _DENIAL = _words(
 )
 _DENIAL_JOINED = _words(r"不|没|沒|无|無|非|错|錯|别|ない|ません|違|間違|誤|아니|아닙|않|없|틀")
 DENIAL: Final = re.compile(rf"(?<!\w)(?:{_DENIAL})(?!\w)|{_DENIAL_JOINED}", re.I)
-"""What is said is denied, or something in it is."""
+"""Denials: the statement, or something in it, is denied."""
 
 _TAKEN_BACK = (
     r"(?:^|[\s.!?,;—–-])(?:wait|hold on|scratch that|on second thoughts?|correction|my mistake|"
@@ -216,7 +216,7 @@ CONCLUSION: Final = re.compile(
     r"|(?:정답|답변|답)(?:은|는|:|：)\s*",
     re.I,
 )
-"""What follows is the answer."""
+"""Words after which the answer follows."""
 NO_CONCLUSION: Final = re.compile(
     r"(?<!\w)(?:wrong|incorrect|other|another|false|one|possible|falsche|mauvaise|incorrecta|"
     r"sbagliata|errada|不正确|错误)\s*(?:的)?$",
@@ -320,7 +320,7 @@ CONTRAST: Final = re.compile(
     r"|\s*[,，]?(?:而)?不是[^。.!?\n]{1,40}(?=[。.!?\n]|$)",
     re.I,
 )
-"""What the answer is said not to be: "blue, not red"."""
+"""A contrast that the answer is held against: "blue, not red"."""
 BUT: Final = re.compile(
     r"^(?:(?:(?:(?:it|this|that|the \w+) (?:is|was)|it's|that's)?\s*not)|"
     r"(?:it|this|that|the \w+) (?:is|was)n't)\s+(?P<not>[^.!?\n]{1,60}?)\s*"

@@ -251,7 +251,7 @@ def _claimed(claim: Claim, choices: Sequence[str]) -> int | None:
 
 
 def turned_round(text: str) -> bool:
-    """Whether the words before "the answer is" turn it round: "I don't think that"."""
+    """True if the words before "the answer is" turn it round: "I don't think that"."""
     clause = re.split(r"[,;:]|\bso\b|\btherefore\b|\bthus\b|\bhence\b", text)[-1]
     return bool(DENIAL.search(clause))
 
@@ -377,7 +377,7 @@ def _lettered(mark: str, rest: str, choices: Sequence[str]) -> int | None:
 
 
 def _stands(place: int, rest: str, choices: Sequence[str]) -> bool:
-    """Whether what follows an answer leaves it standing."""
+    """True if what follows an answer leaves it standing."""
     rest = rest.strip()
     if not rest.strip(" .,:;!*)"):
         return True
@@ -397,7 +397,7 @@ def _stands(place: int, rest: str, choices: Sequence[str]) -> bool:
 
 
 def _contradicted(place: int, rest: str, choices: Sequence[str]) -> bool:
-    """Whether an explanation says of the thing what another option says of it."""
+    """True if an explanation says of the thing what another option says of it."""
     texts = [simplest(choice).split() for choice in choices]
     own = " ".join(texts[place])
     for sentence in _SENTENCE.split(EXPLANATION.sub("", rest)):
@@ -531,7 +531,7 @@ def _forms(text: str) -> set[str]:
 
 
 def _predicates(plainly: str) -> list[str]:
-    """What follows each "is" of a text in its plainest form."""
+    """The predicates of a text in its plainest form: the words after each "is"."""
     found = []
     for match in _COPULA.finditer(plainly):
         after = plainly[match.end() :].strip()
@@ -545,7 +545,7 @@ def _predicates(plainly: str) -> list[str]:
 
 
 def _other_predicate(text: str, place: int, choices: Sequence[str]) -> bool:
-    """Whether another clause of the text says another option, or says anything at all of another
+    """True if another clause of the text says another option, or says anything at all of another
     thing: "The car is red and the truck is blue".
     """
     clauses = [part for part in _AND_CLAUSE.split(text) if _COPULA.search(simplest(part))]

@@ -67,13 +67,13 @@ _STATEMENTS: Final = 3
 
 
 def answered(text: str) -> bool | None:
-    """Whether a claim says yes, with or without what may follow the word, such as "desu"."""
+    """True if a claim says yes, with or without what may follow the word, such as "desu"."""
     said = says(TRAIL.sub("", text))
     return says(text) if said is None else said
 
 
 def says(text: str) -> bool | None:
-    """Whether a text without wrapping says yes; None where it doesn't decide.
+    """True if a text without wrapping says yes; None where it doesn't decide.
 
     Example:
         >>> says("Yes, there is one."), says("There is no dog."), says("There is a dog.")
@@ -101,7 +101,7 @@ def says(text: str) -> bool | None:
 
 
 def _own_words(text: str) -> list[bool]:
-    """What words that stand for themselves say, in order: at the start of a clause, or its end."""
+    """Yes (True) and no (False) as words of their own, in order, at a clause's start or end."""
     found: list[bool] = []
     folded = text.casefold()
     first = _cjk(folded)
@@ -147,7 +147,7 @@ _LINKS: Final = frozenset("be is a an say answer wait actually or and definitely
 
 
 def _cjk(text: str) -> bool | None:
-    """What a Chinese, Japanese or Korean answer begins with; None in other scripts."""
+    """The polarity that a Chinese, Japanese or Korean answer begins with; None in others."""
     text = text.lstrip(" \"'(（")
     if re.match(
         r"不是|不对|不對|不[,，。!]|不$|否|没有|沒有|没[,，。]|没$|いいえ|いや|아니요|아니오|아뇨",

@@ -135,7 +135,7 @@ class Quantity:
     measured: bool = False
 
     def same(self, other: Quantity) -> bool:
-        """Whether another quantity, a model's, is this one.
+        """True if another quantity, a model's, is this one.
 
         A unit of measure must be there; a noun that is counted may be left out. Where this one
         has no unit, the other's doesn't count.
@@ -381,7 +381,7 @@ def only(text: str) -> Quantity | None:
 
 
 def none_there(text: str) -> bool:
-    """Whether a text says that there are none: the number zero in words.
+    """True if a text says that there are none: the number zero in words.
 
     Example:
         >>> none_there("There are no dogs in the image."), none_there("No"), none_there("none")
