@@ -31,7 +31,9 @@ def oldest() -> Iterator[str]:
     asked = [*project["dependencies"]]
     for name in sorted(extras.keys() - {*OURS, *UNTRIED}):
         asked += extras[name]
-    for requirement in asked:
+    for requirement in dict.fromkeys(asked):
+        if requirement.startswith(f"{project['name']}["):
+            continue  # an extra that brings others, which are in the list themselves
         found = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)(?:,.*)?", requirement)
         if found is None:
             raise ValueError(f"{requirement!r} in pyproject.toml is not of the form name>=version")

@@ -50,7 +50,7 @@ def test_a_requirement_without_a_lower_bound_is_named(
 ) -> None:
     loaded = runpy.run_path(str(ROOT / ".ci" / "oldest.py"))["oldest"]
     file = tmp_path / "pyproject.toml"
-    file.write_text('[project]\ndependencies = ["torch"]\noptional-dependencies = {}\n')
+    file.write_text('[project]\nname = "x"\ndependencies = ["torch"]\noptional-dependencies = {}\n')
     monkeypatch.setitem(loaded.__globals__, "PROJECT", file)
     with pytest.raises(ValueError, match="'torch'"):
         list(loaded())
