@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, final
+from typing import final
 
 from speceyes.calibration.monitor import GateMonitor
 from speceyes.errors import ConfigError
@@ -56,9 +56,3 @@ class WatchedGate:
     def floor(self) -> None:
         """Never ends a draft early: the monitor compares scores with those of whole drafts."""
         return None
-
-    def __getattr__(self, name: str) -> Any:
-        """Attributes of the wrapped gate, such as top_k, which pipelines read."""
-        if name in ("gate", "monitor"):  # not set yet: unpickling
-            raise AttributeError(name)
-        return getattr(self.gate, name)
