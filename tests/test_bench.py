@@ -357,7 +357,8 @@ def test_a_sweep_changes_what_it_says(ground: Shaped) -> None:
     made = points(ground, Sweep("depth", (0, 2)), batch=2, n=2, only=None)
     assert [[way.name for way in point.ways] for point in made] == [[AGENT, FUNNEL]] * 2
     told: list[str] = []
-    found = run(made, repeats=1, warm_up=0, step=told.append)
+    found, failed = run(made, repeats=1, warm_up=0, step=told.append)
+    assert not any(one.failed for one in failed)
     assert sorted(told) == sorted(f"{arm} at {v}" for arm in (AGENT, FUNNEL) for v in (0, 2))
     # Each query of the agent decodes 20 tokens a turn.
     assert found[0][AGENT]["tokens_decoded"] == 2 * 20
@@ -368,7 +369,7 @@ def test_a_sweep_changes_what_it_says(ground: Shaped) -> None:
 
 def test_drafts_can_be_swept_alone(ground: Shaped) -> None:
     made = points(ground, Sweep("batch", (1, 4)), batch=2, n=4, only="drafts alone")
-    found = run(made, warm_up=0)
+    found, _ = run(made, warm_up=0)
     assert [row[DRAFTS]["tokens_decoded"] for row in found.values()] == [12, 12]
     [accepting] = points(ground, Sweep("accept-rate", (1.0,)), batch=4, n=4, only="speceyes")
     assert {route for _, route in once(accepting.ways[0], accepting.queries()).answers} == {
