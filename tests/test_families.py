@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
+from packaging.version import Version
 from PIL import Image
 
 from speceyes.errors import ConfigError
@@ -21,6 +23,13 @@ FAST = ("qwen2_5_vl", "qwen3_vl", "mistral3", "mllama", "ovis2", "paligemma")
 """One of each way: driven by tokens, by the processor, cross-attention, visual words, no chat."""
 
 
+DEFECTS = {
+    "llama4": ("5.24", "5.25", "its outputs have no image_outputs"),
+    "minicpmv": ("5.18", "5.23", "its vision tower takes features for another shape"),
+}
+"""Families that some releases of transformers can't run: from, up to but without, and why."""
+
+
 # PaliGemma's processor, of transformers 5.23, copies a tensor as numpy 2 would rather not.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")
 @pytest.mark.parametrize(
@@ -32,6 +41,9 @@ def test_the_family_does_what_the_table_says(name: str, tmp_path: Path) -> None:
         pytest.skip(f"the installed transformers has no {', '.join(kind.missing)}")
     if name == "smolvlm" and importlib.util.find_spec("num2words") is None:
         pytest.skip("num2words, which SmolVLM's processor needs, is not installed")
+    first, last, why = DEFECTS.get(name, ("0", "0", ""))
+    if Version(first) <= Version(transformers.__version__) < Version(last):
+        pytest.skip(f"transformers {transformers.__version__} itself can't run it: {why}")
     found = examine(kind, tmp_path)
     assert found.forward < 1e-4
     assert found.saved
