@@ -8,8 +8,12 @@ import pytest
 from PIL import Image
 
 from speceyes.dialects import NAMES, dialect, profile_of
+from speceyes.dialects.profile import fitted
+from speceyes.errors import ConfigError
+from speceyes.fallback import AgenticFallback
 from speceyes.types import Conversation, Observation, Query
 from support.conformance import FORMATS, SIZE, page
+from support.models import FakeModel
 
 PHOTO = Image.effect_noise(SIZE, 60).convert("RGB")
 PICTURE = PHOTO.crop((100, 200, 150, 250))
@@ -80,6 +84,52 @@ def test_the_last_turn_is_told_so(name: str) -> None:
     start = speaks.open(QUERY, ())
     after = speaks.observe(start, FORMATS[name].call, [Observation((PICTURE,))], last=True)
     assert "further" in told(after, "")[1] or "No more" in told(after, "")[1]
+
+
+def test_a_model_that_sees_images_otherwise_than_it_was_trained_to_is_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Resizes(FakeModel):
+        limits = (3_136, 12_845_056)
+
+        def seen_size(self, image: Image.Image) -> tuple[int, int]:
+            return fitted(image.size, self.limits, 28)
+
+    model = Resizes("<answer>red</answer>", name="mine")
+    AgenticFallback(model, tools=["zoom"], dialect="deepeyes")
+    assert "sees images otherwise" not in caplog.text
+    AgenticFallback(model, tools=["zoom"], dialect="minio3")
+    assert "2,000,000 is the trained limit" in caplog.text
+    assert "trained on at least 40,000" in caplog.text
+    caplog.clear()
+    model.limits = (40_000, 2_000_000)
+    AgenticFallback(model, tools=["zoom"], dialect="minio3")
+    AgenticFallback(FakeModel("a"), tools=["zoom"], dialect="minio3")  # it isn't known to resize
+    assert "sees images otherwise" not in caplog.text
+
+
+def test_profiles_and_texts_come_from_files_by_name(tmp_path: Path) -> None:
+    toml = tmp_path / "mine.toml"
+    toml.write_text('max_steps = 3\nscale = "none"\ncrop_pixels = [100, 400]\nstop = ["x"]\n')
+    made = dialect("minio3", profile=toml)
+    profile = profile_of(made)
+    assert (profile.max_steps, profile.scale, profile.crop_pixels) == (3, None, (100, 400))
+    assert profile.max_tokens == 8_192 and made.stop == ("x",)
+    words = tmp_path / "words.json"
+    words.write_text(
+        '{"system": "{tools} and {\\"a\\": 1}", "judge": "{width}x{height} {question}"}'
+    )
+    spoken = dialect("deepeyes", texts=words)
+    assert spoken.open(QUERY, ()).messages[0].text == ' and {"a": 1}'
+    assert spoken.ask_judge(QUERY, ()).messages[-1].text == "1000x800 Which colour?"
+    toml.write_text("max_stepz = 3\n")
+    with pytest.raises(ConfigError, match="has max_stepz; it may have: scale"):
+        dialect("minio3", profile=toml)
+    toml.write_text("max_steps = 0\n")
+    with pytest.raises(ConfigError, match="max_steps=0"):
+        dialect("minio3", profile=toml)
+    with pytest.raises(ConfigError, match="texts file"):
+        dialect("minio3", texts=tmp_path / "none.toml")
 
 
 def test_the_page_has_the_table(checkout: Path) -> None:

@@ -7,6 +7,7 @@ as soon as another has finished.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, final
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from speceyes.dialects import Profile
     from speceyes.texts import Texts
     from speceyes.tools import Tools
+
+_log = logging.getLogger(__name__)
 
 
 @final
@@ -76,7 +79,7 @@ class AgenticFallback:
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value}; it must be at least 1")
         from speceyes.dialects import dialect as dialect_named
-        from speceyes.dialects import profile_of
+        from speceyes.dialects import limits_differ, profile_of
         from speceyes.tools import Tools
 
         self.model: VisionLanguageModel | None = model
@@ -92,6 +95,19 @@ class AgenticFallback:
         self.dialect: Dialect | None = spoken
         """How the model writes; None where the agent is a callable."""
         driven = profile_of(spoken)
+        try:
+            differ = limits_differ(driven, model.seen_size)
+        except Exception as exc:  # noqa: BLE001 - a model that can't say is asked no further
+            _log.debug("sizes of images can't be told beforehand: %s", exc)
+            differ = None
+        if differ is not None:
+            _log.warning(
+                "%s sees images otherwise than a %s agent was trained to: %s. Load it with "
+                "min_pixels and max_pixels of its profile",
+                model.name,
+                spoken.name,
+                differ,
+            )
         self.max_steps = driven.max_steps if max_steps is None else max_steps
         self.max_tokens = driven.max_tokens if max_tokens is None else max_tokens
         self.max_batch = max_batch

@@ -14,12 +14,12 @@ from typing import Any
 
 from speceyes.dialects._family import Family
 from speceyes.dialects._turn import foreign_call
-from speceyes.dialects.profile import Profile, profile_of
+from speceyes.dialects.profile import Profile, limits_differ, profile_of
 from speceyes.errors import ConfigError
 from speceyes.protocols import Dialect
 from speceyes.texts import Texts
 
-__all__ = ["NAMES", "Profile", "detect", "dialect", "foreign_call", "profile_of"]
+__all__ = ["NAMES", "Profile", "detect", "dialect", "foreign_call", "limits_differ", "profile_of"]
 
 _log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -204,6 +205,31 @@ def fitted(size: tuple[int, int], limits: Pixels, factor: int) -> tuple[int, int
         by = math.sqrt(fewest / (width * height))
         w, h = (math.ceil(side * by / factor) * factor for side in size)
     return w, h
+
+
+def limits_differ(profile: Profile, seen_size: Callable[[Image], tuple[int, int]]) -> str | None:
+    """How a model's limits for images differ from the profile's; None where they don't, or where
+    the model isn't known to resize.
+
+    Args:
+        profile: What the checkpoint was trained on.
+        seen_size: Says how large the model sees an image.
+    """
+    if profile.image_pixels is None:
+        return None
+    fewest, most = profile.image_pixels
+    side = min(8192, 2 * math.ceil(math.sqrt(most)))
+    tried = {edge: PILImage.new("1", (edge, edge)) for edge in (32, side)}
+    found = {edge: seen_size(image) for edge, image in tried.items()}
+    if all(size == (edge, edge) for edge, size in found.items()):
+        return None
+    low, high = (math.prod(found[edge]) for edge in (32, side))
+    told = []
+    if most < side * side and not 0.8 * most <= high <= 1.05 * most:
+        told.append(f"a large one has {high:,} pixels, of which {most:,} is the trained limit")
+    if fewest > 2 * 32 * 32 and low < 0.8 * fewest:
+        told.append(f"a small one has {low:,} pixels; it was trained on at least {fewest:,}")
+    return "; ".join(told) or None
 
 
 def _scaled(image: Image, by: float) -> Image:
