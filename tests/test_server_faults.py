@@ -12,6 +12,7 @@ from PIL import Image
 from speceyes import ScriptedModel, SpecPipeline, tiny
 from speceyes.errors import PromptError
 from speceyes.models.openai import OpenAIModel
+from speceyes.pipeline import AgentConfig
 from support import engine_server
 from support.served import Served, asking, data_url, pipeline, serving
 
@@ -22,7 +23,9 @@ _TEXT, _IMAGE = "messages[0].content", "messages[0].content[0].image_url.url"
 def real() -> Iterator[Served]:
     if not tiny.LARGE.is_dir():
         pytest.skip("the tiny pair's weights are not in this checkout")
-    pipe = SpecPipeline.from_pretrained(str(tiny.LARGE), str(tiny.SMALL), max_tokens=16)
+    pipe = SpecPipeline.from_pretrained(
+        str(tiny.LARGE), str(tiny.SMALL), agent=AgentConfig(max_tokens=16)
+    )
     with serving(pipe) as served:
         yield served
 
