@@ -96,6 +96,25 @@ def test_records_come_back_as_they_were_written(run: Run) -> None:
     assert again.blocks == run.blocks
 
 
+def test_a_run_as_a_table(run: Run, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    run.to_parquet(tmp_path / "run.parquet")
+    rows = parquet.read_table(tmp_path / "run.parquet").to_pylist()
+    assert rows == run.rows()
+    assert len(rows) == len(run.records)
+    accepted = [
+        r for r in rows if r["phase"] == TEST and r["arm"] == "min" and r["route"] == "draft"
+    ]
+    assert accepted and all(r["draft"] and r["score"] > 0 for r in accepted)
+    try:
+        import pandas  # noqa: F401
+    except ImportError:
+        with pytest.raises(ConfigError, match="pip install pandas"):
+            run.frame()
+    else:
+        assert len(run.frame()) == len(rows)
+
+
 def test_a_failed_query_is_wrong_in_the_agents_arm_and_listed(
     run: Run, found: dict[str, Any]
 ) -> None:

@@ -8,6 +8,7 @@ that batches, and with them answers, are those of an unbroken run.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -145,6 +146,55 @@ class Run:
         """An arm's records of a phase, by round and then in the order of the queries."""
         found = [r for r in self.records if r.phase == phase and r.arm == arm]
         return tuple(sorted(found, key=lambda r: r.round))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The records as flat rows, for tables: one a query, arm and round."""
+        return [
+            {
+                "phase": r.phase,
+                "round": r.round,
+                "arm": r.arm,
+                "benchmark": r.benchmark,
+                "kind": r.kind,
+                "query_id": r.result.query_id,
+                "question": r.question,
+                "gold": r.gold,
+                "answer": r.result.answer,
+                "correct": r.correct,
+                "route": r.result.route,
+                "draft": None if r.result.draft is None else r.result.draft.text,
+                "score": None if r.result.verdict is None else r.result.verdict.score,
+                "tool_calls": None if r.result.trajectory is None else r.result.trajectory.depth,
+                "seconds": r.seconds,
+                "error": r.result.error,
+            }
+            for r in self.records
+        ]
+
+    def frame(self) -> Any:
+        """The rows as a pandas DataFrame.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        try:
+            pandas: Any = importlib.import_module("pandas")
+        except ImportError:
+            raise ConfigError("a frame needs pandas: pip install pandas") from None
+        return pandas.DataFrame(self.rows())
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Writes the rows as a Parquet file.
+
+        Raises:
+            ConfigError: pyarrow is not installed.
+        """
+        try:
+            arrow: Any = importlib.import_module("pyarrow")
+            parquet: Any = importlib.import_module("pyarrow.parquet")
+        except ImportError:
+            raise ConfigError("Parquet needs pyarrow: pip install 'speceyes[eval]'") from None
+        parquet.write_table(arrow.Table.from_pylist(self.rows()), path)
 
     def pictures(self) -> Iterator[dict[str, Any]]:
         """The pictures given to `Writer.block`, read as they are asked for."""
