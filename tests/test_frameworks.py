@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from served import data_url, pipeline
 
 from speceyes import SpecPipeline
+from support.served import data_url, pipeline
 
 _RED = data_url(Image.new("RGB", (64, 48), "red"))
 _LOOK = '<tool_call>\n{"name": "look_up", "arguments": {"word": "%s"}}\n</tool_call>'

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from random_models import FAMILIES, build, save, tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from speceyes.errors import ConfigError
 from speceyes.models import HFModel
 from speceyes.types import Conversation, Message, Sampling
+from support.random_models import FAMILIES, build, save, tokenizer
 
 GREEDY = Sampling(max_tokens=6, top_k=8)
 PICTURE = Image.linear_gradient("L").convert("RGB").resize((300, 200))

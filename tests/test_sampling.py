@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from random_models import FAMILIES, Family, build, tokenizer
 from transformers import (
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
@@ -22,6 +21,7 @@ from speceyes.models import HFModel
 from speceyes.models.hf.choosing import TokensSeen, drawn, generator, penalized
 from speceyes.models.hf.stopping import Detokenizer, Row, StopStrings
 from speceyes.types import Conversation, Message, Sampling
+from support.random_models import FAMILIES, Family, build, tokenizer
 
 TOKENIZER = tokenizer()
 PICTURE = Image.linear_gradient("L").convert("RGB").resize((90, 60))
