@@ -216,13 +216,13 @@ def test_points_and_boxes_go_through_the_dialects_space(
     x, y = int(across * width), int(down * height)
     image.putpixel((x, y), (255, 0, 0))
     dialect = HermesDialect()
-    assert dialect.scale is not None
-    point = [(x + 0.5) / width * dialect.scale, (y + 0.5) / height * dialect.scale]
+    assert dialect.profile.scale is not None
+    point = [(x + 0.5) / width * dialect.profile.scale, (y + 0.5) / height * dialect.scale]
     located = dialect.locate(
         ToolCall("pixel_colour_tool", {"point_2d": point}), [image], [(28, 28)]
     )
     assert " is red: " in str(Tools("colour").run(located, [image]).content[0])
-    box = [v * dialect.scale for v in (0.0, 0.0, 1.0, 1.0)]
+    box = [v * dialect.profile.scale for v in (0.0, 0.0, 1.0, 1.0)]
     for tool, arguments in ((CropGrid(), {"rows": 1, "columns": 1}), (Adjust(), {"contrast": 1})):
         call = ToolCall(tool.name, {"bbox_2d": box, **arguments})
         seen = Tools([tool]).run(dialect.locate(call, [image], [(28, 28)]), [image])
