@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flat_options import grouped
-from speceyes import prompts
+from speceyes import prompts, tiny
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.errors import ConfigError, ImageError, InputError
 from speceyes.fallback import AgenticFallback
@@ -31,7 +31,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.images import ImageLimits
 from speceyes.judge import ToolJudge
 from speceyes.models.scripted import Script, ScriptedModel
-from speceyes.pipeline import AgentConfig, ScheduleConfig, SpecPipeline
+from speceyes.pipeline import AgentConfig, LoadConfig, ScheduleConfig, SpecPipeline
 from speceyes.types import (
     Completion,
     Conversation,
@@ -692,3 +692,14 @@ def test_rows_with_further_columns_are_queries_and_slips_of_the_pen_are_not() ->
     assert pipe([row])[0].answer == "red" and pipe([row])[0].query_id == "7"
     [wrong] = pipe([{"image": PICTURE, "question": "Which?", "choises": ["red"]}])
     assert "is 'choices' meant?" in str(wrong.error)
+
+
+@pytest.mark.skipif(not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not here")
+def test_models_named_by_path_are_loaded_as_asked() -> None:
+    load = LoadConfig(max_pixels=28 * 28 * 9, model_kwargs={"attn_implementation": "eager"})
+    pipe = SpecPipeline.from_pretrained(None, tiny.SMALL, judge=None, gate=tiny.gate(), load=load)
+    assert isinstance(pipe.answerer, SpeculativeAnswerer)
+    width, height = pipe.answerer.model.seen_size(Image.new("RGB", (448, 448)))
+    assert width * height <= 28 * 28 * 9
+    with pytest.raises(ConfigError, match="no/such/folder"):
+        SpecPipeline.from_pretrained(None, "no/such/folder", judge=None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
 from speceyes.errors import ConfigError
@@ -128,15 +128,23 @@ class DraftConfig:
 
 @dataclass(frozen=True, slots=True)
 class LoadConfig:
-    """Loading of models that are named by a path or a Hub id; see `speceyes.HFModel`.
+    """Loading of models that are named by a path or a Hub id; see `HFModel.from_pretrained`.
 
     Args:
         device: "cpu", "cuda", ...; None leaves it to the loader.
         dtype: "float32", "bfloat16", ...; None leaves it to the loader.
+        min_pixels: Fewest pixels of an image after resizing; None for the checkpoint's own.
+        max_pixels: Most pixels, likewise.
+        model_kwargs: Further arguments of `HFModel.from_pretrained`, such as `device_map`,
+            `quantization_config`, `attn_implementation`, `revision`, `token` or
+            `trust_remote_code`.
     """
 
     device: str | None = None
     dtype: str | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _at_least_one(**numbers: int) -> None:

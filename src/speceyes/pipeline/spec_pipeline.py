@@ -550,4 +550,11 @@ def _model(
         return model
     from speceyes.models.hf import HFModel
 
-    return HFModel.from_pretrained(model, device=load.device, dtype=load.dtype)
+    return HFModel.from_pretrained(
+        model,
+        device=load.device,
+        dtype=load.dtype,
+        min_pixels=load.min_pixels,
+        max_pixels=load.max_pixels,
+        **load.model_kwargs,
+    )
