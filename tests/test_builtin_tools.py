@@ -217,7 +217,7 @@ def test_points_and_boxes_go_through_the_dialects_space(
     image.putpixel((x, y), (255, 0, 0))
     dialect = HermesDialect()
     assert dialect.profile.scale is not None
-    point = [(x + 0.5) / width * dialect.profile.scale, (y + 0.5) / height * dialect.scale]
+    point = [(x + 0.5) / width * dialect.profile.scale, (y + 0.5) / height * dialect.profile.scale]
     located = dialect.locate(
         ToolCall("pixel_colour_tool", {"point_2d": point}), [image], [(28, 28)]
     )
