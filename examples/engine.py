@@ -12,7 +12,8 @@ import sys
 
 from PIL import Image, ImageDraw
 
-from speceyes import ConfigError, SpecPipeline, load_image
+from speceyes import SpecPipeline, load_image
+from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
 from speceyes.models import OpenAIModel
 

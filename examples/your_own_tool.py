@@ -10,8 +10,10 @@ from typing import Any
 
 from PIL.Image import Image
 
-from speceyes import AgenticFallback, HFModel, Observation, ToolCall, Tools, Zoom, tiny, tool
+from speceyes import AgenticFallback, HFModel, Tools, tiny, tool
 from speceyes.tiny.scenes import questions
+from speceyes.tools.zoom import Zoom
+from speceyes.types import Observation, ToolCall
 
 
 class WatchedZoom:

@@ -73,7 +73,7 @@ class AlwaysZoom:
         return getattr(self._inner, name)
 
     def parse(self, text: str) -> Turn:
-        boxes = ([4, 4, 30, 30], [10, 0, 50, 40])
+        boxes = ([4, 4, 44, 44], [10, 0, 50, 40])
         call = ToolCall("image_zoom_in_tool", {"bbox_2d": boxes[len(text) % 2]}, text)
         return Turn(calls=(call,))
 

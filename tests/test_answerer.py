@@ -16,9 +16,9 @@ from speceyes import prompts
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.errors import ConfigError, InputError, ModelError
 from speceyes.gate import SeparabilityGate
-from speceyes.isolation import generate_isolated, isolated
 from speceyes.models.scripted import ScriptedModel, scripted_logprobs
 from speceyes.protocols import VisionLanguageModel
+from speceyes.retry_per_row import generate_rows, retry_per_row
 from speceyes.types import Completion, Conversation, Message, Query, Sampling
 from support.models import FakeModel
 
@@ -96,7 +96,7 @@ def test_a_long_draft_is_cut_and_says_so() -> None:
     assert (cut.text, cut.finish, len(cut.token_ids)) == ("one two three", "length", 3)
 
 
-# --- isolation --------------------------------------------------------------------------------
+# --- retry per row --------------------------------------------------------------------------------
 
 
 def poisoned(batch: Sequence[Conversation]) -> Exception | None:
@@ -107,7 +107,7 @@ def poisoned(batch: Sequence[Conversation]) -> Exception | None:
 def test_a_batch_that_raises_is_asked_again_one_by_one() -> None:
     batch = [user("a"), user("poison"), user("b")]
     model = FakeModel(lambda c, _: c.messages[0].text, fails=poisoned)
-    said = generate_isolated(model, batch, Sampling())
+    said = generate_rows(model, batch, Sampling())
     assert [c.text for c in said] == ["a", "", "b"]
     assert said[1].error == "RuntimeError: CUDA error"
 
@@ -117,13 +117,13 @@ def test_lost_rows_are_found_again() -> None:
     model = FakeModel(
         lambda c, _: c.messages[0].text, changes=lambda said: said[1:] if len(said) > 1 else said
     )
-    said = generate_isolated(model, batch, Sampling())
+    said = generate_rows(model, batch, Sampling())
     assert [c.text for c in said] == ["a", "b", "c"]
 
 
 @given(st.lists(st.integers(-3, 3), max_size=8))
-def test_isolation_keeps_order_and_length(rows: list[int]) -> None:
-    found = isolated(lambda batch: [6 // row for row in batch], rows, lambda why: why)
+def test_retrying_keeps_order_and_length(rows: list[int]) -> None:
+    found = retry_per_row(lambda batch: [6 // row for row in batch], rows, lambda why: why)
     assert [isinstance(out, str) for out in found] == [row == 0 for row in rows]
     assert [out for out in found if not isinstance(out, str)] == [6 // r for r in rows if r]
 

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flat_options import grouped
-from speceyes import Query, ScriptedModel, SpecPipeline, tiny
+from speceyes import Query, SpecPipeline, tiny
 from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
 from speceyes.models.hf import HFModel
+from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import ScheduleConfig
 from speceyes.tiny.scenes import questions
 from speceyes.types import Completion, Conversation, Sampling

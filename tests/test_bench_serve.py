@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speceyes import ScriptedModel
 from speceyes.bench.load import run as load_run
 from speceyes.bench.load import target as load_target
 from speceyes.bench.load.client import LoadClient, Outcome, offer, saturate
@@ -37,6 +36,7 @@ from speceyes.bench.load.requests import (
 )
 from speceyes.cli import parser
 from speceyes.errors import ConfigError, ModelError
+from speceyes.models.scripted import ScriptedModel
 from speceyes.types import Conversation, Message, Sampling
 from support.processes import started
 from support.served import pipeline, serving

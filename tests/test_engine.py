@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from speceyes import ConfigError, ImageError
+from speceyes.errors import ConfigError, ImageError
 from speceyes.models import OpenAIModel, ScriptedModel
 from speceyes.models.openai import QwenResize, own_size
 from speceyes.models.openai.image_urls import ImageUrls

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from speceyes import ConfigError, SpecPipeline
+from speceyes import SpecPipeline
+from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.models import OpenAIModel, ScriptedModel

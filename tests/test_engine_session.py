@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from speceyes import ConfigError
+from speceyes.errors import ConfigError
 from speceyes.fallback import AgenticFallback
 from speceyes.models import OpenAIModel, ScriptedModel
 from speceyes.protocols import Session

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from speceyes import ConfigError, SpecPipeline, tiny
+from speceyes import SpecPipeline, tiny
+from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel, OpenAIModel
 from speceyes.models.openai import QwenResize

@@ -82,7 +82,7 @@ def test_litellm_drives_two_tool_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_litellm_s_router_escalates_what_the_gate_rejects(monkeypatch: pytest.MonkeyPatch) -> None:
     litellm = _package("litellm")
-    from speceyes import ScriptedModel
+    from speceyes.models.scripted import ScriptedModel
 
     drafts = ScriptedModel(
         "red", margin=lambda asked: 3 if "hard" in asked.messages[-1].text else 12

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from speceyes import ConfigError, SpecPipeline
+from speceyes import SpecPipeline
+from speceyes.errors import ConfigError
 from speceyes.models import ScriptedModel
 from speceyes.pipeline.health import Health
 from speceyes.types import Completion, Judgement, Query, Result, Trajectory, Verdict

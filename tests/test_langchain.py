@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from PIL import Image as PILImage
 
-from speceyes import ScriptedModel, SpecPipeline, tiny
+from speceyes import SpecPipeline, tiny
 from speceyes.errors import ConfigError, ImageError, ModelError
 from speceyes.gate import SeparabilityGate
 from speceyes.models.hf import HFModel
+from speceyes.models.scripted import ScriptedModel
 from speceyes.tiny.scenes import questions
 from support.served import data_url, pipeline
 

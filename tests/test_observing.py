@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flat_options import grouped
-from speceyes import AgenticFallback, Query, ScriptedModel, SpecPipeline
+from speceyes import AgenticFallback, Query, SpecPipeline
 from speceyes.errors import ConfigError
+from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline.events import (
     Event,
     LogObserver,

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from speceyes import ScriptedModel, SpecPipeline
+from speceyes import SpecPipeline
 from speceyes.errors import ConfigError
+from speceyes.models.scripted import ScriptedModel
 from support.served import pipeline
 
 pytest.importorskip("opentelemetry.sdk", reason="the OpenTelemetry SDK is not installed")

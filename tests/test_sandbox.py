@@ -18,8 +18,9 @@ from PIL import Image as PILImage
 from PIL import ImageDraw
 from PIL.Image import Image
 
-from speceyes import AgenticFallback, Query, ScriptedModel
+from speceyes import AgenticFallback, Query
 from speceyes.errors import ConfigError, ToolError
+from speceyes.models.scripted import ScriptedModel
 from speceyes.tools import Tools
 from speceyes.tools._sandbox_run import _outcome
 from speceyes.tools.python import (

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speceyes import ScriptedModel, SeparabilityGate, SpecPipeline, SpeculativeAnswerer
+from speceyes import SeparabilityGate, SpecPipeline, SpeculativeAnswerer
 from speceyes.errors import ConfigError
+from speceyes.models.scripted import ScriptedModel
 from speceyes.server.app import application
 from speceyes.server.chat_request import read_request
 from speceyes.server.limits import ServerLimits

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from speceyes import ScriptedModel, SpecPipeline, tiny
+from speceyes import SpecPipeline, tiny
 from speceyes.errors import PromptError
 from speceyes.models.openai import OpenAIModel
+from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import AgentConfig
 from support import engine_server
 from support.served import Served, asking, data_url, pipeline, serving

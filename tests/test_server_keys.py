@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speceyes import ScriptedModel, SpecPipeline
+from speceyes import SpecPipeline
 from speceyes.errors import ConfigError
+from speceyes.models.scripted import ScriptedModel
 from speceyes.server.allowance import Allowance, Budgets
 from speceyes.server.keys import Keys, new_key
 from speceyes.server.refusal import Refusal

@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from speceyes import ScriptedModel, SpecPipeline
+from speceyes import SpecPipeline
 from speceyes.errors import ConfigError
 from speceyes.images import fetch as _fetch
+from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import AgentConfig
 from speceyes.server.app import application
 from speceyes.server.keys import Keys, new_key

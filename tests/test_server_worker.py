@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flat_options import grouped
-from speceyes import AgenticFallback, Query, Result, ScriptedModel, SpecPipeline
+from speceyes import AgenticFallback, Query, Result, SpecPipeline
 from speceyes.calibration.monitor import GateMonitor
 from speceyes.errors import ConfigError
+from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import AgentConfig, ScheduleConfig
 from speceyes.pipeline.audit import Auditor
 from speceyes.pipeline.engine_loop import EngineLoop

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from PIL import Image as PILImage
 
-from speceyes import AgenticFallback, Query, ScriptedModel, SpecPipeline, tiny
+from speceyes import AgenticFallback, Query, SpecPipeline, tiny
 from speceyes.errors import ConfigError, ModelError
 from speceyes.gate import SeparabilityGate
 from speceyes.models.hf import HFModel
+from speceyes.models.scripted import ScriptedModel
 from speceyes.tiny.scenes import questions
 from support.served import pipeline
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speceyes import ConfigError
+from speceyes.errors import ConfigError
 from speceyes.models.sizes import named
 from speceyes.tuning import roofline
 from speceyes.tuning.roofline import Accelerator, Workload, phase_costs

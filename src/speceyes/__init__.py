@@ -23,47 +23,17 @@ __version__ = "0.1.0"
 
 _HOMES: dict[str, str] = {
     "AgenticFallback": "fallback",
-    "Calibration": "calibration",
-    "CalibrationError": "errors",
-    "Completion": "types",
-    "ConfigError": "errors",
-    "Conversation": "types",
-    "DepthRule": "drafting",
-    "Dialect": "protocols",
     "GateMonitor": "calibration",
     "HFModel": "models.hf",
     "OpenAIModel": "models.openai",
-    "ImageError": "errors",
-    "ImageLimits": "images",
-    "ImageRef": "types",
-    "InputError": "errors",
-    "Judgement": "types",
-    "LogObserver": "pipeline.events",
-    "Message": "types",
-    "ModelError": "errors",
-    "Observation": "types",
-    "ParseError": "errors",
     "Query": "types",
     "Result": "types",
-    "Sampling": "types",
-    "Scoring": "calibration",
-    "ScriptedModel": "models.scripted",
     "SeparabilityGate": "gate",
     "SpecEyesError": "errors",
     "SpecPipeline": "pipeline",
     "SpeculativeAnswerer": "answerer",
-    "Step": "types",
-    "Timings": "types",
-    "Tool": "protocols",
-    "ToolCall": "types",
-    "ToolError": "errors",
     "ToolJudge": "judge",
     "Tools": "tools",
-    "Trajectory": "types",
-    "Turn": "types",
-    "Verdict": "types",
-    "VisionLanguageModel": "protocols",
-    "Zoom": "tools.zoom",
     "AgentConfig": "pipeline",
     "DraftConfig": "pipeline",
     "InputConfig": "pipeline",
@@ -79,52 +49,22 @@ _HOMES: dict[str, str] = {
 __all__ = [
     "AgentConfig",
     "AgenticFallback",
-    "Calibration",
-    "CalibrationError",
-    "Completion",
-    "ConfigError",
-    "Conversation",
-    "DepthRule",
-    "Dialect",
     "DraftConfig",
     "GateMonitor",
     "HFModel",
-    "ImageError",
-    "ImageLimits",
-    "ImageRef",
     "InputConfig",
-    "InputError",
     "JudgeConfig",
-    "Judgement",
     "LoadConfig",
-    "LogObserver",
-    "Message",
-    "ModelError",
-    "Observation",
     "OpenAIModel",
-    "ParseError",
     "Query",
     "Result",
-    "Sampling",
     "ScheduleConfig",
-    "Scoring",
-    "ScriptedModel",
     "SeparabilityGate",
     "SpecEyesError",
     "SpecPipeline",
     "SpeculativeAnswerer",
-    "Step",
-    "Timings",
-    "Tool",
-    "ToolCall",
-    "ToolError",
     "ToolJudge",
     "Tools",
-    "Trajectory",
-    "Turn",
-    "Verdict",
-    "VisionLanguageModel",
-    "Zoom",
     "__version__",
     "calibrate",
     "load_image",
@@ -133,25 +73,16 @@ __all__ = [
 
 if TYPE_CHECKING:
     from speceyes.answerer import SpeculativeAnswerer
-    from speceyes.calibration import Calibration, GateMonitor, Scoring, calibrate
-    from speceyes.drafting import DepthRule
+    from speceyes.calibration import GateMonitor, calibrate
     from speceyes.errors import (
-        CalibrationError,
-        ConfigError,
-        ImageError,
-        InputError,
-        ModelError,
-        ParseError,
         SpecEyesError,
-        ToolError,
     )
     from speceyes.fallback import AgenticFallback
     from speceyes.gate import SeparabilityGate
-    from speceyes.images import ImageLimits, load_image
+    from speceyes.images import load_image
     from speceyes.judge import ToolJudge
     from speceyes.models.hf import HFModel
     from speceyes.models.openai import OpenAIModel
-    from speceyes.models.scripted import ScriptedModel
     from speceyes.pipeline import (
         AgentConfig,
         DraftConfig,
@@ -161,26 +92,10 @@ if TYPE_CHECKING:
         ScheduleConfig,
         SpecPipeline,
     )
-    from speceyes.pipeline.events import LogObserver
-    from speceyes.protocols import Dialect, Tool, VisionLanguageModel
     from speceyes.tools import Tools, tool
-    from speceyes.tools.zoom import Zoom
     from speceyes.types import (
-        Completion,
-        Conversation,
-        ImageRef,
-        Judgement,
-        Message,
-        Observation,
         Query,
         Result,
-        Sampling,
-        Step,
-        Timings,
-        ToolCall,
-        Trajectory,
-        Turn,
-        Verdict,
     )
 
 

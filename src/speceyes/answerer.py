@@ -17,8 +17,8 @@ from speceyes import prompts
 from speceyes.dialects.plain import ask_plainly
 from speceyes.drafting.rule import DEPTH, DepthRule
 from speceyes.errors import ConfigError
-from speceyes.isolation import describe, generate_isolated
 from speceyes.protocols import ChecksTopK, Dialect, Tool, VisionLanguageModel
+from speceyes.retry_per_row import describe, generate_rows
 from speceyes.scoring.scores import raw_scores
 from speceyes.texts import Texts, fingerprint
 from speceyes.types import Completion, Conversation, Floor, Query, Sampling
@@ -182,7 +182,7 @@ class SpeculativeAnswerer:
                 asked.append((at, self.conversation(query)))
             except Exception as exc:  # noqa: BLE001 - a query's failure is its own
                 drafts[at] = Completion.failed(f"could not be asked: {describe(exc)}")
-        said = generate_isolated(self.model, [c for _, c in asked], sampling)
+        said = generate_rows(self.model, [c for _, c in asked], sampling)
         for (at, _), draft in zip(asked, said, strict=True):
             drafts[at] = draft
         if self.max_depth:
@@ -228,7 +228,7 @@ class SpeculativeAnswerer:
                     asked.append((at, len(images), self.conversation(whole)))
                 except Exception as exc:  # noqa: BLE001 - a query's failure is its own
                     _log.warning("a deeper draft could not be asked: %s", describe(exc))
-        said = generate_isolated(self.model, [c for _, _, c in asked], sampling)
+        said = generate_rows(self.model, [c for _, _, c in asked], sampling)
         best: list[tuple[int, Completion | None]] = [(0, None)] * len(queries)
         for (at, depth, _), draft in zip(asked, said, strict=True):
             before = best[at][1]

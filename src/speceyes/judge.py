@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, final
 from speceyes import prompts
 from speceyes.dialects.plain import ask_plainly
 from speceyes.errors import ConfigError
-from speceyes.isolation import describe, generate_isolated
 from speceyes.protocols import Dialect, Tool, VisionLanguageModel
+from speceyes.retry_per_row import describe, generate_rows
 from speceyes.texts import Texts
 from speceyes.types import Completion, Conversation, Judgement, Query, Sampling
 
@@ -139,7 +139,7 @@ class ToolJudge:
                 asked.append((at, self.conversation(query)))
             except Exception as exc:  # noqa: BLE001 - a query's failure is its own
                 judgements[at] = Judgement(True, reason=f"could not be asked: {describe(exc)}")
-        said = generate_isolated(self.model, [c for _, c in asked], self._sampling)
+        said = generate_rows(self.model, [c for _, c in asked], self._sampling)
         for (at, _), completion in zip(asked, said, strict=True):
             judgements[at] = self._read(completion)
         return [judgements[at] for at in range(len(queries))]

@@ -23,7 +23,7 @@ Part = TypeVar("Part")
 @final
 @dataclass(frozen=True, slots=True)
 class Texts:
-    r"""What a model is told in each phase; None leaves a text to the dialect's own.
+    r"""Texts that a model is told in each phase; None leaves a text to the dialect's own.
 
     A word in braces is a placeholder and is replaced by name where it is known; everything else,
     braces of JSON included, is sent as it stands. An empty text sends nothing.

@@ -17,7 +17,8 @@ import uvicorn
 from PIL import Image
 
 from flat_options import grouped
-from speceyes import ScriptedModel, SpecPipeline
+from speceyes import SpecPipeline
+from speceyes.models.scripted import ScriptedModel
 from speceyes.server.app import application
 from speceyes.server.limits import ServerLimits
 from speceyes.server.service import Service

@@ -24,7 +24,7 @@ from typing import Any, Final, final
 from speceyes.agent.outcome import trajectory_of
 from speceyes.errors import ConfigError
 from speceyes.event_loop import EventLoop
-from speceyes.isolation import describe
+from speceyes.retry_per_row import describe
 from speceyes.types import Query, Trajectory
 
 _log = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from speceyes.agent.repetition import why_stuck
 from speceyes.dialects import Profile, foreign_call, profile_of
 from speceyes.errors import ModelError, ParseError, fault_of
 from speceyes.images.pixel_cache import frozen
-from speceyes.isolation import describe, generate_isolated
 from speceyes.protocols import Dialect, Session, SupportsSession, VisionLanguageModel
+from speceyes.retry_per_row import describe, generate_rows
 from speceyes.texts import filled
 from speceyes.tools import Tools
 from speceyes.types import (
@@ -188,7 +188,7 @@ class TurnRun:
     def _turns(self) -> list[tuple[int, Completion]]:
         """A turn of each, in one batch."""
         asked = [one.conversation for one in self._live.values()]
-        said = generate_isolated(self._agent.model, asked, self._sampling)
+        said = generate_rows(self._agent.model, asked, self._sampling)
         return list(zip(self._live, said, strict=True))
 
     def _first_turns(self, session: Session) -> list[tuple[int, Completion]]:

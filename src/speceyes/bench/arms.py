@@ -33,7 +33,7 @@ class Benched(VisionLanguageModel, Protocol):
 
     @property
     def spent(self) -> Any:
-        """What was computed so far, as `HFModel.spent`."""
+        """Computation so far, as `HFModel.spent`."""
         ...
 
     def sharing(self, *, cache_bytes: int | None = None, compile: bool | None = None) -> Benched:

@@ -1,4 +1,4 @@
-"""What each way of running costs, side by side on the same queries in one run.
+"""Costs of each way of running, side by side on the same queries in one run.
 
 The arms take turns, each repeat in another order, and every arm starts with nothing kept from
 another. A gain is the ratio of two arms' seconds within one repeat; the median over repeats is
@@ -168,7 +168,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def interval_note(repeats: int) -> str:
-    """What the numbers in parentheses are."""
+    """Meaning of the numbers in parentheses."""
     _, _, coverage = median_interval(range(repeats))
     if coverage >= 0.95:
         return f"medians over {repeats} repeats, with an interval of {coverage:.0%} for each"

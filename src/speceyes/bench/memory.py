@@ -70,7 +70,7 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """What scoring one batch of drafts took.
+    """Time and memory of scoring one batch of drafts.
 
     Args:
         vocabulary: Tokens of the vocabulary.

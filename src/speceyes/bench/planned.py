@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"\[(\d+)\]")
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """What becomes of each of n queries, and how much is said on the way.
+    """Planned route of each of n queries, and the tokens said on the way.
 
     Args:
         n: How many queries.
@@ -109,7 +109,7 @@ class Routed:
 
     @property
     def spent(self) -> Any:
-        """What was computed so far."""
+        """Computation so far."""
         return self._model.spent
 
     def seen_size(self, image: Image) -> tuple[int, int]:
@@ -146,14 +146,14 @@ class Routed:
         return None if inner is None else _RoutedSession(self, inner, sampling)
 
     def _asked(self, sampling: Sampling) -> Sampling:
-        """What is asked of the model: as many tokens as planned, and no other end."""
+        """Sampling that is asked of the model: as many tokens as planned, and no other end."""
         if sampling.first_token:
             return sampling
         tokens = self.routes.draft_tokens if sampling.top_k else self.routes.turn_tokens
         return Sampling(max_tokens=tokens, top_k=sampling.top_k)
 
     def told(self, conversation: Conversation, said: Completion, sampling: Sampling) -> Completion:
-        """What is handed on instead of what was said. Failures are handed on as they are."""
+        """Text that is handed on instead of the one said. Failures are handed on as they are."""
         if said.error is not None:
             return said
         texts = " ".join(message.text for message in conversation.messages)

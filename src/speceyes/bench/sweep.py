@@ -1,4 +1,4 @@
-"""How cost grows: the same models, one thing changed at a time."""
+"""Growth of costs: the same models, one thing changed at a time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LOGARITHMIC = ("batch", "queries", "vocabulary")
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What is changed, and to which values."""
+    """One parameter and the values it takes."""
 
     name: str
     values: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""What `speceyes bench` runs on: the bundled pair on scenes, or real sizes with random weights."""
+"""Workloads of `speceyes bench`: the bundled pair on scenes, or real sizes with random weights."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def chosen(ways: Sequence[Arm], text: str | None) -> list[Arm]:
 
 
 def points(ground: Ground, sweep: Sweep, *, batch: int, n: int, only: str | None) -> list[Point]:
-    """What a sweep runs: by default the batched agent and speceyes.
+    """Arms of a sweep: by default the batched agent and speceyes.
 
     Args:
         ground: The models.

@@ -98,7 +98,7 @@ def _ocr() -> str:
 
 
 def _models(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """How each model is driven, by its name; "error" where it can't be loaded."""
+    """Driver of each model, by its name; "error" where it can't be loaded."""
     from speceyes.models.hf import HFModel
 
     named = {role: getattr(options, role) for role in ("large", "small")}

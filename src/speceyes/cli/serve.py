@@ -181,7 +181,7 @@ def asked_once(pipe: SpecPipeline) -> list[Failures]:
     from PIL import Image
 
     from speceyes.evaluation.failures import Failures
-    from speceyes.isolation import generate_isolated
+    from speceyes.retry_per_row import generate_rows
     from speceyes.types import Conversation, Message, Query, Sampling
 
     picture = Image.new("RGB", (112, 112), (120, 140, 160))
@@ -197,7 +197,7 @@ def asked_once(pipe: SpecPipeline) -> list[Failures]:
     model = getattr(pipe.fallback, "model", None)
     if model is not None:
         asked = [Conversation((Message("user", (picture, query.question)),))]
-        [turn] = generate_isolated(model, asked, Sampling(max_tokens=2))
+        [turn] = generate_rows(model, asked, Sampling(max_tokens=2))
         found["agent"] = turn.error
     return [
         Failures(f"the {name}", int(error is not None), 1, " ".join((error or "").split()))

@@ -1,4 +1,4 @@
-"""How families of agents write tool calls, one file each, found by name and imported late."""
+"""Dialects of agents' tool calls, one file each, found by name and imported late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the package's dialects have in common: conversations out of texts and a profile."""
+"""Base of the package's dialects: conversations out of texts and a profile."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Family:
         return content_of(seen, self.profile, str(self.texts.error))
 
     def _template(self, text: str, seen: Observation) -> str:
-        """How a result is told, the turn having said `text`."""
+        """Template of a result, the turn having said `text`."""
         template = str(self.texts.observation)
         about = "{number}" in template or "{width}" in template
         return template if seen.images or not about else "{result}\n"

@@ -34,7 +34,7 @@ _WORDS = {
 
 
 def between(text: str, opening: str, closing: str) -> list[str]:
-    """What stands between each pair of tags, in order; a last unclosed tag counts to the end.
+    """Text between each pair of tags, in order; a last unclosed tag counts to the end.
 
     Linear in the length of the text.
     """
@@ -124,7 +124,7 @@ def read_json(text: str, what: str = "the call") -> Any:
 
 
 def clean(value: Any) -> Any:
-    """What `read_json` gave, with nothing in it but finite JSON.
+    """Value from `read_json` with nothing in it but finite JSON.
 
     Raises:
         ParseError: It has something else in it.
@@ -190,7 +190,7 @@ def plain_form(data: Any) -> Any:
 
 
 def bare_call(text: str, known: Collection[str]) -> bool:
-    """Whether a text without tags is a call: JSON with a name, and with arguments or the name of
+    """True where a text without tags is a call: JSON with a name, and with arguments or the name of
     a tool that there is. Any other JSON may be an answer.
 
     Text that begins like such JSON and is broken counts as one too, for it says "arguments".

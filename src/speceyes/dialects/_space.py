@@ -21,7 +21,7 @@ POINTS = ("point_2d", "start_point_2d", "end_point_2d")
 
 
 def image_index(arguments: Mapping[str, Any], key: str, images: int, *, first: int = 0) -> int:
-    """Which image a call refers to, counted from 0.
+    """Index of the image that a call refers to, from 0.
 
     Args:
         arguments: The call's arguments.
@@ -81,7 +81,7 @@ def to_pixels(
 
 
 def _fractions(values: Sequence[float]) -> bool:
-    """Whether numbers are parts of an image and nothing else: 0 to 1, and written so."""
+    """True where numbers are parts of an image and nothing else: 0 to 1, and written so."""
     inside = all(0 <= value <= 1 for value in values)
     return inside and any(isinstance(value, float) for value in values) and any(values)
 

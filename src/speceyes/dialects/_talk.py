@@ -39,7 +39,7 @@ def boxes(scale: float | None) -> str:
 
 
 def content_of(seen: Observation, profile: Profile, error: str) -> list[str | Image]:
-    """What an observation shows: its error, then its texts and images.
+    """Content of an observation: its error, then its texts and images.
 
     Args:
         seen: The observation. Control tokens in its texts are broken up.

@@ -16,7 +16,7 @@ _OPENING = re.compile(r"```[A-Za-z0-9_+-]{0,20}[ \t]{0,20}(?:\r?\n)?")
 
 
 def spoken(text: str) -> str:
-    """What a turn says after its reasoning; all of it where nothing follows.
+    """Text of a turn after its reasoning; all of it where nothing follows.
 
     Models that think by themselves begin inside of `<think>`, so the end is what counts.
     """
@@ -35,7 +35,7 @@ def thought_in(text: str, *until: str) -> str:
 
 
 def answer_in(text: str) -> str | None:
-    """What stands in the last `<answer>`; None where there is none.
+    """Content of the last `<answer>`; None where there is none.
 
     Raises:
         ParseError: It is empty.
@@ -50,7 +50,7 @@ def answer_in(text: str) -> str | None:
 
 
 def boxed(text: str) -> tuple[str, bool] | None:
-    r"""What stands in the last `\boxed{...}`, and whether its brace is closed."""
+    r"""Content of the last `\boxed{...}`, and whether its brace is closed."""
     at = text.rfind("\\boxed{")
     if at < 0:
         return None
@@ -119,7 +119,7 @@ FOREIGN = (
 
 
 def foreign_call(text: str, *own: str) -> str | None:
-    """How a call of some family begins that stands in a text; None where there is none.
+    """Beginning of some family's call that stands in a text; None where there is none.
 
     Args:
         text: The text.

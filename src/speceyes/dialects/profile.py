@@ -1,4 +1,4 @@
-"""How a checkpoint is driven: coordinates, sizes, turns, sampling. Data beside each parser."""
+"""Profile of a checkpoint: coordinates, sizes, turns, sampling. Data beside each parser."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Profile:
         self.sampling()
 
     def sampling(self) -> Sampling:
-        """What a turn of the agent asks of a model."""
+        """Sampling that a turn of the agent asks for."""
         return Sampling(
             max_tokens=self.max_tokens,
             stop=self.stop,
@@ -208,8 +208,8 @@ def fitted(size: tuple[int, int], limits: Pixels, factor: int) -> tuple[int, int
 
 
 def limits_differ(profile: Profile, seen_size: Callable[[Image], tuple[int, int]]) -> str | None:
-    """How a model's limits for images differ from the profile's; None where they don't, or where
-    the model isn't known to resize.
+    """Difference of a model's limits for images from the profile's; None where there is none, or
+    where the model isn't known to resize.
 
     Args:
         profile: What the checkpoint was trained on.

@@ -109,7 +109,7 @@ def _arguments(inside: str) -> dict[str, Any]:
 
 
 def value_of(raw: str) -> Any:
-    """What a parameter's text stands for: JSON that is no text, else the text itself.
+    """Value that a parameter's text stands for: JSON that is no text, else the text itself.
 
     Raises:
         ParseError: A number that is not finite.

@@ -16,8 +16,8 @@ from typing import Any, Final, final
 from speceyes.dialects import dialect as dialect_named
 from speceyes.errors import ConfigError, ParseError
 from speceyes.fallback import AgenticFallback
-from speceyes.isolation import generate_isolated
 from speceyes.protocols import Dialect, Tool, VisionLanguageModel
+from speceyes.retry_per_row import generate_rows
 from speceyes.tools import Tools
 from speceyes.types import (
     Completion,
@@ -188,7 +188,7 @@ class _Looker:
     ) -> list[Completion]:
         turns = [sum(m.role == "assistant" for m in c.messages) for c in conversations]
         asked = [at for at, turn in enumerate(turns) if turn < self._max_depth]
-        said = generate_isolated(self._model, [conversations[at] for at in asked], sampling)
+        said = generate_rows(self._model, [conversations[at] for at in asked], sampling)
         found = dict(zip(asked, said, strict=True))
         first = [at for at in asked if turns[at] == 0]
         if self._together > 1 and first:
@@ -207,7 +207,7 @@ class _Looker:
             if completion.error is None and place is not None:
                 head = completion.text[: place.end()]
                 begun.append((at, dataclasses.replace(conversation, prefill=head), head))
-        chances = generate_isolated(
+        chances = generate_rows(
             self._model,
             [conversation for _, conversation, _ in begun],
             Sampling(max_tokens=1, first_token=True),
@@ -223,7 +223,7 @@ class _Looker:
                 if first.first_token[text] >= _LEAST:
                     start = head + text
                     asked.append((at, start, dataclasses.replace(conversation, prefill=start)))
-        rest = generate_isolated(
+        rest = generate_rows(
             self._model,
             [conversation for _, _, conversation in asked],
             Sampling(max_tokens=32, stop=self._dialect.stop),

@@ -131,7 +131,7 @@ def merged(runs: Iterable[Iterable[Failures]]) -> list[Failures]:
 
 
 def report(found: Iterable[Failures]) -> list[str]:
-    """What people must be told first: arms in which every query failed, then those with some.
+    """Lines that come before any figure: arms in which every query failed, then those with some.
 
     Returns:
         Lines; none where nothing failed. The versions follow arms that failed as a whole.

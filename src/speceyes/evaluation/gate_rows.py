@@ -85,7 +85,7 @@ class Row:
 def record(
     answerers: Sequence[Answerer], split: Split, n: int, *, batch: int, with_choices: bool = False
 ) -> list[Recording]:
-    """What each answerer drafts on n items of a split, each scene being rendered once."""
+    """Drafts of each answerer on n items of a split, each scene being rendered once."""
     drafts: list[list[Completion]] = [[] for _ in answerers]
     right: list[list[bool]] = [[] for _ in answerers]
     seconds = [0.0] * len(answerers)

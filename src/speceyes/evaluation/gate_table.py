@@ -1,4 +1,4 @@
-"""What each gate is worth: `python -m speceyes.evaluation.gate_table --n 1000`.
+"""Comparison of gates: `python -m speceyes.evaluation.gate_table --n 1000`.
 
 How drafts are recorded and scored is in `gate_rows`; here are their intervals, and the tables of
 docs/gates.md.

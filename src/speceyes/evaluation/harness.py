@@ -29,9 +29,9 @@ from speceyes.evaluation.report import zoomed
 from speceyes.evaluation.rounds import round_size
 from speceyes.evaluation.row import Item, PublishedItem
 from speceyes.evaluation.runs import CALIBRATION, Block, Record, Writer
-from speceyes.isolation import describe, isolated
 from speceyes.pipeline.parts import models_of
 from speceyes.protocols import SupportsForget
+from speceyes.retry_per_row import describe, retry_per_row
 from speceyes.types import Image, Judgement, Query, Result
 
 _log = logging.getLogger(__name__)
@@ -278,7 +278,7 @@ class _Turns:
             self._forget()
             for at in range(0, len(queries), size):
                 batch = queries[at : at + size]
-                said = isolated(judge, batch, lambda why: Judgement(True, reason=why))
+                said = retry_per_row(judge, batch, lambda why: Judgement(True, reason=why))
                 for query, judgement in zip(batch, said, strict=True):
                     found[query.id][name] = judgement.needs_tools
         return found

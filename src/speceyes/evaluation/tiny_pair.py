@@ -41,7 +41,7 @@ LOSS = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What each part did with one item."""
+    """Record of each part's work on one item."""
 
     kind: str
     needs_tools: bool
@@ -188,7 +188,7 @@ def agreement(
     batch: int = 32,
     start: int = 0,
 ) -> dict[str, Any]:
-    """How often a held-out query gets in a batch the text that it gets alone: drafts, and every
+    """Share of held-out queries that get in a batch the text they get alone: drafts, and every
     turn of the agent.
 
     Returns:

@@ -18,7 +18,7 @@ import numpy as np
 from speceyes.checks import checked_number, checked_whole
 from speceyes.errors import ConfigError
 from speceyes.gates._wrapper import AnswererWrapper
-from speceyes.isolation import describe, isolated
+from speceyes.retry_per_row import describe, retry_per_row
 from speceyes.texts import fingerprint
 from speceyes.types import Completion, Query
 
@@ -142,9 +142,9 @@ class ConsistentAnswerer(AnswererWrapper):
     def __call__(self, queries: Sequence[Query]) -> list[Completion]:
         """One completion a query, in order."""
         views = [self._viewed(query) for query in queries]
-        first = isolated(self.answerer, queries, Completion.failed)
+        first = retry_per_row(self.answerer, queries, Completion.failed)
         seen = [view for view in views if isinstance(view, Query)]
-        again = iter(isolated(self.answerer, seen, Completion.failed))
+        again = iter(retry_per_row(self.answerer, seen, Completion.failed))
         second = [
             next(again) if isinstance(view, Query) else Completion.failed(view) for view in views
         ]

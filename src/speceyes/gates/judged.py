@@ -9,7 +9,7 @@ from typing import ClassVar, Final, final
 from speceyes.checks import checked_number
 from speceyes.errors import ConfigError
 from speceyes.gates._wrapper import AnswererWrapper
-from speceyes.isolation import isolated
+from speceyes.retry_per_row import retry_per_row
 from speceyes.types import Completion, Judgement, Query, Verdict
 
 _NAME: Final = "p(tools)"
@@ -54,8 +54,10 @@ class JudgedAnswerer(AnswererWrapper):
 
     def __call__(self, queries: Sequence[Query]) -> list[Completion]:
         """One completion a query, in order; without a note where the judge could not be read."""
-        drafts = isolated(self.answerer, queries, Completion.failed)
-        judgements = isolated(self.judge, queries, lambda reason: Judgement(True, reason=reason))
+        drafts = retry_per_row(self.answerer, queries, Completion.failed)
+        judgements = retry_per_row(
+            self.judge, queries, lambda reason: Judgement(True, reason=reason)
+        )
         return [
             draft if judged.p_tools is None else draft.noted(_NAME, judged.p_tools)
             for draft, judged in zip(drafts, judgements, strict=True)

@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol, final, runtime_checkable
 
 from speceyes.errors import CalibrationError, ConfigError
 from speceyes.gate import SeparabilityGate
-from speceyes.isolation import describe
 from speceyes.protocols import HasLeast, HasTopK
+from speceyes.retry_per_row import describe
 from speceyes.types import Completion, Verdict
 
 _TAGGED: Final = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)

@@ -100,7 +100,7 @@ def mcp_server(
         ConfigError: mcp is not installed, or folder is not a folder.
 
     Example:
-        >>> from speceyes import ScriptedModel
+        >>> from speceyes.models.scripted import ScriptedModel
         >>> pipe = SpecPipeline.from_pretrained(small=ScriptedModel("red"), judge=None)
         >>> mcp_server(pipe).name
         'speceyes'

@@ -40,7 +40,8 @@ class OpenTelemetryObserver:
             what people don't want kept.
 
     Example:
-        >>> from speceyes import ScriptedModel, SpecPipeline
+        >>> from speceyes import SpecPipeline
+        >>> from speceyes.models.scripted import ScriptedModel
         >>> pipe = SpecPipeline.from_pretrained(
         ...     small=ScriptedModel("red"), judge=None, observers=[OpenTelemetryObserver()]
         ... )

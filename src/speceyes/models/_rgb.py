@@ -1,4 +1,4 @@
-"""What every engine is shown of an image: its colours, and nothing but PIL images."""
+"""Image as every engine is shown it: its colours, and nothing but PIL images."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tokens_of(text: str) -> int:
-    """How many tokens a text is for the models that `build` makes."""
+    """Number of tokens of a text for the models that `build` makes."""
     return len(_tokenizer()(text)["input_ids"])
 
 
@@ -103,7 +103,7 @@ def _class(shape: Shape) -> Any:
 
 
 def parameters(shape: Shape) -> int:
-    """How many weights the model has; nothing is allocated to count them."""
+    """Number of weights of the model; nothing is allocated to count them."""
     with torch.device("meta"):
         model = _class(shape)._from_config(_config(shape))
     return sum(weight.numel() for weight in model.parameters())

@@ -9,7 +9,7 @@ from typing import final
 
 from speceyes.calibration.monitor import GateMonitor
 from speceyes.errors import ConfigError
-from speceyes.isolation import describe
+from speceyes.retry_per_row import describe
 from speceyes.types import Query, Trajectory
 
 _log = logging.getLogger(__name__)

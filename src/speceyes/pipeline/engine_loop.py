@@ -37,7 +37,8 @@ class EngineLoop:
 
     Example:
         >>> from PIL import Image
-        >>> from speceyes import ScriptedModel, SeparabilityGate
+        >>> from speceyes import SeparabilityGate
+        >>> from speceyes.models.scripted import ScriptedModel
         >>> from speceyes.answerer import SpeculativeAnswerer
         >>> from speceyes.types import Query
         >>> drafts = SpeculativeAnswerer(ScriptedModel("red"))

@@ -246,7 +246,8 @@ class LogObserver:
 
     Example:
         >>> from PIL import Image
-        >>> from speceyes import ScriptedModel, SpecPipeline
+        >>> from speceyes import SpecPipeline
+        >>> from speceyes.models.scripted import ScriptedModel
         >>> pipe = SpecPipeline.from_pretrained(
         ...     small=ScriptedModel("red"), judge=None, observers=[LogObserver()]
         ... )

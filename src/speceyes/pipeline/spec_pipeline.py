@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, final, overload
 import numpy as np
 
 from speceyes.errors import ConfigError, InputError
-from speceyes.isolation import describe
 from speceyes.pipeline import inputs
 from speceyes.pipeline.audit import Auditor
 from speceyes.pipeline.config import (
@@ -48,6 +47,7 @@ from speceyes.protocols import (
     Tool,
     VisionLanguageModel,
 )
+from speceyes.retry_per_row import describe
 from speceyes.types import Query, Result, Timings
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 from speceyes.answerer import SpeculativeAnswerer
-from speceyes.isolation import describe, one_by_one, one_each
 from speceyes.pipeline.parts import Parts
 from speceyes.pipeline.request import RequestState
 from speceyes.pipeline.route import Phase
 from speceyes.protocols import Gate, SupportsFloor
+from speceyes.retry_per_row import describe, one_by_one, one_each
 from speceyes.types import Completion, Judgement, Verdict
 
 _log = logging.getLogger(__name__)

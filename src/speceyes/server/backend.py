@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from speceyes.errors import ConfigError, InputError, ParseError, fault_of
-from speceyes.isolation import describe
 from speceyes.pipeline import SpecPipeline
 from speceyes.pipeline.request import CANCELLED, RequestState
 from speceyes.pipeline.route import Facts
 from speceyes.protocols import Dialect, Gate
+from speceyes.retry_per_row import describe
 from speceyes.server.image_sources import Picture
 from speceyes.server.messages import ToolTurn
 from speceyes.strategies.turn_taking import OfferedTool, Round, Said, TurnTaking

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from speceyes.errors import InputError
-from speceyes.isolation import generate_isolated
 from speceyes.protocols import VisionLanguageModel
+from speceyes.retry_per_row import generate_rows
 from speceyes.strategies import questions
 from speceyes.strategies.reasoning_transfer import TellsAttention
 from speceyes.strategies.selection import Head, Selector, Weights
@@ -49,7 +49,7 @@ def reason_for(
         raise InputError(f"{small.name} can't tell what it attends to")
     asked = [questions.reasoning(query) for query in queries]
     sampling = Sampling(max_tokens=reason_tokens, token_texts=True)
-    said = generate_isolated(small, asked, sampling)
+    said = generate_rows(small, asked, sampling)
     looked = small.attended(asked, [one.token_ids for one in said], questions.ANSWER_LEAD)
     return [
         Reasoned(query, one, weights)
@@ -91,7 +91,7 @@ def choose_heads(
             questions.noted(row.query, selector.select(row.reasoning, row.attention)[0])
             for row in rows
         ]
-        said = generate_isolated(large, told, sampling)
+        said = generate_rows(large, told, sampling)
         return float(np.mean([right(r.query, c.text) for r, c in zip(rows, said, strict=True)]))
 
     alone = {(a, b): score(((a, b),)) for a in range(layers) for b in range(heads)}

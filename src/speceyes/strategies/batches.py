@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from speceyes.errors import InputError
 from speceyes.images import ImageLimits
-from speceyes.isolation import describe
 from speceyes.pipeline import inputs
+from speceyes.retry_per_row import describe
 from speceyes.types import Query, Result, Timings
 
 

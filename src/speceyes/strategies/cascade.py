@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any, Final, final, overload
 
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.errors import ConfigError
-from speceyes.isolation import isolated
 from speceyes.pipeline import InputConfig, ScheduleConfig, SpecPipeline
 from speceyes.pipeline.speculative_stage import verdict_of
 from speceyes.protocols import Answerer, Gate, SupportsFloor
+from speceyes.retry_per_row import retry_per_row
 from speceyes.types import Completion, Judgement, Query, Result, Verdict
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class _Stair:
         left = list(range(len(queries)))
         drafts: dict[int, Completion] = {}
         for i, step in enumerate(self._steps):
-            said = isolated(self._ask(step), [queries[at] for at in left], Completion.failed)
+            said = retry_per_row(self._ask(step), [queries[at] for at in left], Completion.failed)
             rejected = []
             for at, draft in zip(left, said, strict=True):
                 drafts[at] = draft.noted(_DRAFTER, i)

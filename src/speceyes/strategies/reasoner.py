@@ -8,8 +8,8 @@ from typing import Any, final
 
 from speceyes.errors import ConfigError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
-from speceyes.isolation import generate_isolated
 from speceyes.protocols import VisionLanguageModel
+from speceyes.retry_per_row import generate_rows
 from speceyes.strategies import questions
 from speceyes.strategies.batches import run_batches
 from speceyes.strategies.verification import answered
@@ -101,7 +101,7 @@ class Reasoner:
 
     def _answer(self, asked: Sequence[_Asked]) -> None:
         if self._reason:
-            thoughts = generate_isolated(
+            thoughts = generate_rows(
                 self.model, [questions.reasoning(o.query) for o in asked], self._long
             )
             for one, said in zip(asked, thoughts, strict=True):
@@ -112,5 +112,5 @@ class Reasoner:
             else questions.concluding(o.query, o.thought.text.strip())
             for o in asked
         ]
-        for one, said in zip(asked, generate_isolated(self.model, told, self._short), strict=True):
+        for one, said in zip(asked, generate_rows(self.model, told, self._short), strict=True):
             one.said = said

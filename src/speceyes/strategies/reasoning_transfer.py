@@ -19,8 +19,8 @@ from typing import Any, Protocol, final, get_args, runtime_checkable
 from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
-from speceyes.isolation import describe, generate_isolated
 from speceyes.protocols import VisionLanguageModel
+from speceyes.retry_per_row import describe, generate_rows
 from speceyes.strategies import questions
 from speceyes.strategies.batches import run_batches
 from speceyes.strategies.selection import Selector, Weights
@@ -210,7 +210,7 @@ class ReasoningTransfer:
         self._verify(asked)
         left = [one for one in asked if not one.settled]
         if left:
-            thoughts = generate_isolated(
+            thoughts = generate_rows(
                 self.small, [questions.reasoning(o.query) for o in left], self._long
             )
             for one, said in zip(left, thoughts, strict=True):
@@ -220,7 +220,7 @@ class ReasoningTransfer:
                 self._conclude(left)
             rest = [one for one in left if not one.concluded]
             told = [questions.noted(o.query, o.notes) for o in rest]
-            again = generate_isolated(self.large, told, self._short)
+            again = generate_rows(self.large, told, self._short)
             for one, said in zip(rest, again, strict=True):
                 one.final = said
         self._count(asked)
@@ -231,7 +231,7 @@ class ReasoningTransfer:
         models = (self.large, self.small)
         with ThreadPoolExecutor(2, "first-answer") as pool:
             large, small = pool.map(
-                lambda pair: generate_isolated(pair[0], told, pair[1]),
+                lambda pair: generate_rows(pair[0], told, pair[1]),
                 zip(models, self._first, strict=True),
             )
         for one, by_large, by_small in zip(asked, large, small, strict=True):
@@ -260,7 +260,7 @@ class ReasoningTransfer:
         """The small model's answer behind its own reasoning."""
         able = [one for one in left if one.thought and answered(one.large)]
         told = [questions.concluding(one.query, one.thought) for one in able]
-        for one, said in zip(able, generate_isolated(self.small, told, self._short), strict=True):
+        for one, said in zip(able, generate_rows(self.small, told, self._short), strict=True):
             one.second = said
             one.concluded = answered(said) and alike(
                 self._agrees, one.query, said.text, one.large.text

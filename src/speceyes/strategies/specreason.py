@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, final
 from speceyes import prompts
 from speceyes.errors import ConfigError, ParseError
 from speceyes.fallback import AgenticFallback
-from speceyes.isolation import generate_isolated
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.protocols import Dialect, Tool, VisionLanguageModel
+from speceyes.retry_per_row import generate_rows
 from speceyes.types import Completion, Conversation, Image, Message, Result, Sampling
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class _Proposing:
         self, conversations: Sequence[Conversation], sampling: Sampling
     ) -> list[Completion]:
         """The turn of each conversation."""
-        drafts = generate_isolated(self._small, conversations, sampling)
+        drafts = generate_rows(self._small, conversations, sampling)
         # A turn that failed or was cut off is the large one's from the beginning.
         spoken = [i for i, draft in enumerate(drafts) if draft.finish == "stop" and draft.text]
         whole = [i for i in spoken if self._placed(conversations[i], drafts[i].text)]
@@ -207,11 +207,11 @@ class _Proposing:
             if self._parity
             else Sampling(max_tokens=1, first_token=True)
         )
-        said = generate_isolated(self._large, asked, ask) if asked else []
+        said = generate_rows(self._large, asked, ask) if asked else []
         scores = dict(zip(whole, map(self._read, said), strict=True))
         stand = {i for i, score in scores.items() if score is not None and score >= self._accept}
         own = [i for i in range(len(conversations)) if i not in stand]
-        turns = generate_isolated(self._large, [conversations[i] for i in own], sampling)
+        turns = generate_rows(self._large, [conversations[i] for i in own], sampling)
         with self._lock:
             before = self.steps
             self.steps = Steps(

@@ -20,9 +20,9 @@ from typing import Any, Final, final
 from speceyes import prompts
 from speceyes.agent.context import in_context
 from speceyes.errors import ConfigError, ModelError, ParseError, PromptError
-from speceyes.isolation import generate_isolated
 from speceyes.pipeline import SpecPipeline
 from speceyes.protocols import Tool
+from speceyes.retry_per_row import generate_rows
 from speceyes.texts import filled
 from speceyes.types import (
     Completion,
@@ -187,7 +187,7 @@ class TurnTaking:
         asked = _Asked(conversation)
         sampling = Sampling(max_tokens=agent.max_tokens, stop=dialect.stop)
         for _ in range(TRIES):
-            [said] = generate_isolated(model, [asked.conversation], sampling)
+            [said] = generate_rows(model, [asked.conversation], sampling)
             if said.error is not None:
                 why = f"the agent's model failed: {said.error}"
                 raise PromptError(why, said.fault) if said.fault else ModelError(why)

@@ -143,7 +143,7 @@ class Tools:
         return self._by_name.get(name)
 
     def run(self, call: ToolCall, images: Sequence[Image]) -> Observation:
-        """What a call gave back; whatever goes wrong is in the observation's `error`.
+        """Observation of a call; whatever goes wrong is in the observation's `error`.
 
         The name is looked up, the arguments are held against the tool's schema, and the tool is
         run. No exception leaves but an interrupt from the keyboard.

@@ -1,4 +1,4 @@
-"""What stateless tools have given back, found again by what they were asked.
+"""Cache of what stateless tools have given back, found again by what they were asked.
 
 The key is the tool's name, its arguments, and the fingerprints of the images that it reads. What
 is kept is bounded in bytes; what was asked for longest ago goes first.
@@ -26,7 +26,8 @@ Key = tuple[str, str, tuple[bytes, ...]]
 
 
 def key_of(tool: Tool, images: Sequence[Image], arguments: Mapping[str, Any]) -> Key | None:
-    """What a call's result depends on; None where the tool isn't stateless or it can't be told.
+    """Key of all that a call's result depends on; None where the tool isn't stateless or it can't
+    be told.
 
     Args:
         tool: Says by `stateless = True` that the same call gives the same result, and by `reads`
@@ -71,7 +72,7 @@ class ObservationCache:
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> Observation | None:
-        """What was put under the key, if it is still there."""
+        """Value under the key, if it is still there."""
         with self._lock:
             entry = self._kept.get(key)
             if entry is None:
@@ -96,7 +97,7 @@ class ObservationCache:
 
     @property
     def bytes(self) -> int:
-        """How much is held now."""
+        """Bytes that are held now."""
         return self._bytes
 
 

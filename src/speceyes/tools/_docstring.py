@@ -9,7 +9,7 @@ _ENTRY = re.compile(r"\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
 
 
 def read_docstring(text: str) -> tuple[str, dict[str, str]]:
-    """What stands before the first section of a Google-style docstring, and its Args."""
+    """Text before the first section of a Google-style docstring, and its Args."""
     about: list[str] = []
     entries: dict[str, str] = {}
     section, current, indent = "", "", None

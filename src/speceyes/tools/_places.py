@@ -1,4 +1,4 @@
-"""Which image, and which part of it, a call is about: the arguments that most tools share."""
+"""Images and parts of them that a call is about: the arguments that most tools share."""
 
 from __future__ import annotations
 

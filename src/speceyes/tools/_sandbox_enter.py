@@ -85,7 +85,7 @@ def _user_namespace() -> int | None:
 
 
 def _is_unshared() -> bool:
-    """Whether this process is in a user namespace that has no map yet."""
+    """True where this process is in a user namespace that has no map yet."""
     return not Path("/proc/self/uid_map").read_text().strip()
 
 

@@ -1,4 +1,4 @@
-"""What is asked of the Linux kernel inside a sandbox: seccomp, Landlock, namespaces, by ctypes.
+"""Calls of the Linux kernel for a sandbox: seccomp, Landlock, namespaces, by ctypes.
 
 Needs the standard library only, for it runs where the package can't be imported.
 """

@@ -1,4 +1,4 @@
-"""What a sandbox is shown of this machine: an interpreter's library and a few packages."""
+"""Files of this machine that a sandbox is shown: an interpreter's library and a few packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a sandbox holds: it is tried out before it is trusted with a model's code."""
+"""Trial of a sandbox: it is tried out before it is trusted with a model's code."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ print(json.dumps(done))
 
 
 def holes(executor: Executor) -> list[str]:
-    """What a program could do in it that it must not be able to do, by a real attempt each.
+    """Holes: things that a program in it must not be able to do and can, by a real attempt each.
 
     Args:
         executor: Where to try. Nothing is changed but in a temporary folder.

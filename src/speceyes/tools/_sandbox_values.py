@@ -1,4 +1,4 @@
-"""What an executor is given and gives back."""
+"""Values that an executor is given and gives back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a program may use. Bytes where nothing else is said.
+    """Limits of a program. Bytes where nothing else is said.
 
     Args:
         time_s: Seconds of wall-clock and, rounded up, of processor time.
@@ -47,7 +47,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What an `Executor` runs.
+    """Program that an `Executor` runs.
 
     Args:
         code: Python.
@@ -84,7 +84,7 @@ class Produced:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a program. All of it is the program's word, not to be trusted.
+    """Outcome of a program. All of it is the program's word, not to be trusted.
 
     Args:
         stdout: What it printed.
@@ -110,7 +110,7 @@ class Executor(Protocol):
         ...
 
     def __hash__(self) -> int:
-        """What has been tried out is remembered by it."""
+        """Hash by which a trial is remembered."""
         ...
 
     def __call__(self, program: Program) -> Outcome:

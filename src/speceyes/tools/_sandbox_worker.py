@@ -188,7 +188,7 @@ def _told(exc: BaseException, program: str) -> str:
 
 
 def _preset(job: dict[str, Any], names: dict[str, Any], text: str, shown: list[bytes]) -> None:
-    """What a notebook has at its start: the images as variables, and a show() that shows; and the
+    """Preset names of a notebook: the images as variables, and a show() that shows; and the
     names that Thyme has without importing them.
     """
     names.update(os=os, re=re)

@@ -185,5 +185,5 @@ class _Canvas:
         self.draw.text((x, y), text, fill=colour, font=self.font)
 
     def observation(self) -> Observation:
-        """What the model is shown."""
+        """Observation for the model."""
         return Observation((self.image,), source=self.index)

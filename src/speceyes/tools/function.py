@@ -53,13 +53,13 @@ class FunctionTool:
 
     @property
     def reads(self) -> Literal["none", "image", "images"]:
-        """Which images a result depends on."""
+        """Indices of images that a result depends on."""
         if self._images is not None:
             return "images"
         return "none" if self._image is None else "image"
 
     def __call__(self, images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
-        """What the function returns, as an observation; an async one is waited for.
+        """Observation of what the function returns; an async one is waited for.
 
         Args:
             images: Every image so far. The function gets copies, so that it may draw on them.
@@ -226,7 +226,7 @@ def _make(
 
 
 def _image_kind(hint: Any) -> Literal["image", "images"] | None:
-    """Whether a parameter takes one image or all of them; None where it takes neither."""
+    """True where a parameter takes one image or all of them; None where it takes neither."""
     if hint is PILImage.Image:
         return "image"
     origin, inner = typing.get_origin(hint), typing.get_args(hint)

@@ -112,7 +112,7 @@ class PythonTool:
 
     @property
     def bounded(self) -> bool:
-        """Whether a call ends by itself within its limits, so that it need not be watched."""
+        """True where a call ends by itself within its limits, so that it need not be watched."""
         return isinstance(
             self.executor,
             BubblewrapExecutor | NamespaceExecutor | LandlockExecutor | PlainExecutor,
@@ -140,7 +140,7 @@ class PythonTool:
         return {**arguments, "before": codes} if self.keep_state and codes else arguments
 
     def __call__(self, images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
-        """What the program printed and made; its error, if it failed, in `error`.
+        """Observation of what the program printed and made; its error, if it failed, in `error`.
 
         Args:
             images: Every image so far, full resolution.

@@ -26,7 +26,7 @@ LEAVES_WITHIN_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one request.
+    """Outcome of one request.
 
     Args:
         shot: The request.

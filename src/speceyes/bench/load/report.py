@@ -1,4 +1,4 @@
-"""What a load test found: each step's figures, and whether every request got its one end."""
+"""Findings of a load test: each step's figures, and whether every request got its one end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIB: Final = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What was sent at one load.
+    """Requests that were sent at one load.
 
     Args:
         load: Offered requests a second over the measured capacity.
@@ -77,7 +77,7 @@ def _share(flags: Iterable[bool]) -> float:
 
 
 def ends(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
-    """How many requests of each kind had which end.
+    """Number of requests of each kind by their end.
 
     Example:
         >>> from speceyes.bench.load.requests import Shot
@@ -96,7 +96,7 @@ def problems(
     counted: Mapping[str, float] | None,
     expected: Mapping[str, frozenset[int]] = EXPECTED,
 ) -> list[str]:
-    """What must not be, a line each; none where every request had exactly the end it should.
+    """Problems, a line each; none where every request had exactly the end it should.
 
     Args:
         outcomes: Of all requests.
@@ -145,7 +145,7 @@ def failures(name: str, outcomes: Sequence[Outcome]) -> Failures:
 
 
 def costs(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
-    """What the answers' `speceyes` fields say of shares and of seconds a query in each phase.
+    """Costs that the answers' `speceyes` fields tell: shares and of seconds a query in each phase.
 
     Returns:
         beta, alpha, c_judge, c_draft, l_tools, l_rejected as in `speceyes.pipeline.costs`, and the
@@ -176,7 +176,7 @@ def costs(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
 
 
 def flat(steps: Sequence[Step]) -> dict[str, float] | None:
-    """How the server's memory went, MiB: over the first step, over the last, the most, and what
+    """Memory of the server, MiB: over the first step, over the last, the most, and what
     it grew by from the one to the other (medians). None where it couldn't be read.
     """
     seen = [step.memory for step in steps if step.memory]

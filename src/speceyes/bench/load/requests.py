@@ -1,4 +1,4 @@
-"""What a load test sends: questions, and among them a share of each kind of fault."""
+"""Requests of a load test: questions, and among them a share of each kind of fault."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Shot:
 
     @property
     def stream(self) -> bool:
-        """Whether it asks for server-sent events."""
+        """True where it asks for server-sent events."""
         return self.number % STREAMED == 0 and self.kind not in (MALFORMED, HOSTILE)
 
 
@@ -121,7 +121,7 @@ class Deck:
         return self._body(shot, card, url)
 
     def right(self, shot: Shot, answer: str) -> bool:
-        """Whether the answer is to this very question."""
+        """True where the answer is to this very question."""
         if self.numbered:
             return answer == str(shot.number)
         return self.first.setdefault(shot.number % len(self.cards), answer) == answer

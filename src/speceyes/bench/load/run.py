@@ -92,7 +92,7 @@ async def load(
 
 
 def deck_of(pair: str) -> Deck:
-    """What is asked."""
+    """Requests to send."""
     from PIL import Image
 
     if pair == "scripted":

@@ -25,7 +25,7 @@ UP_WITHIN_S: Final = 180.0
 
 @dataclass(frozen=True, slots=True)
 class LoadedServer:
-    """What is loaded. `pid` is None where it isn't ours."""
+    """Server under load. `pid` is None where it isn't ours."""
 
     urls: tuple[str, ...]
     pid: int | None = None
@@ -85,7 +85,7 @@ def _get(url: str) -> str:
 
 
 def counted(server: LoadedServer) -> dict[str, float] | None:
-    """What the server counts; None where it can't be told apart from what others ask."""
+    """Counters of the server; None where it can't be told apart from what others ask."""
     if server.pid is None:
         return None
     found = {"responses": 0.0, "in_flight": 0.0, "waiting": 0.0}

@@ -1,4 +1,4 @@
-"""How many replicas a rate of queries takes, and how long a query takes then.
+"""Forecast of replicas and latency for a rate of queries.
 
 The model: a server takes what waits, up to a batch, has all of it judged and then drafted, and
 takes the next; what no draft answers goes to the agent. An engine's replica works on up to
@@ -28,7 +28,7 @@ _SAMPLES = 40_000
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a query costs where nothing else is under way, seconds, and what becomes of queries.
+    """Costs of a query where nothing else is under way, seconds, and shares of the routes.
 
     Args:
         beta: Share of queries that the judge leaves to a draft.
@@ -104,7 +104,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What answers.
+    """Replicas that answer.
 
     Args:
         large: Replicas of the large model.
@@ -135,13 +135,13 @@ class Fleet:
 
     @property
     def slow(self) -> float:
-        """How much each further call in a replica slows the others, as a share."""
+        """Slow-down of the others by each further call in a replica, as a share."""
         return 0.0 if self.slots == 1 else (self.slots / self.gain - 1) / (self.slots - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a fleet does under a rate. Times are in seconds; infinite where it can't keep up.
+    """Behaviour of a fleet under a rate. Times are in seconds; infinite where it can't keep up.
 
     Args:
         busy_large: Share of what the large model's replicas can do; those of both models, where
@@ -167,12 +167,12 @@ class Forecast:
 
     @property
     def stable(self) -> bool:
-        """Whether it keeps up."""
+        """True where it keeps up."""
         return math.isfinite(self.mean)
 
 
 def forecast(costs: Costs, rate: float, fleet: Fleet) -> Forecast:
-    """What the fleet does when `rate` queries a second come at times of chance.
+    """Forecast for a fleet when `rate` queries a second come at times of chance.
 
     Raises:
         ConfigError: The rate is not above 0.
@@ -265,7 +265,7 @@ def _overloaded(large: float, small: float, front: float) -> Forecast:
 
 
 def _slowed(own: float, others: float, fleet: Fleet) -> float:
-    """How much longer `own` calls that come together take beside `others` in a replica."""
+    """Factor by which `own` calls that come together take longer beside `others` in a replica."""
     company = max(1.0, own) + others
     if company <= fleet.slots:
         return 1 + fleet.slow * (company - 1)
@@ -273,7 +273,7 @@ def _slowed(own: float, others: float, fleet: Fleet) -> float:
 
 
 def _calls(work: float, replicas: int, fleet: Fleet) -> float:
-    """How many calls are at the replicas of a model on average, waiting ones included.
+    """Mean number of calls at the replicas of a model on average, waiting ones included.
 
     Args:
         work: Seconds of work that come in a second.

@@ -152,7 +152,7 @@ class _Server:
 def simulate(
     costs: Costs, rate: float, fleet: Fleet, *, queries: int = 20_000, seed: int = 0
 ) -> Forecast:
-    """What a fleet did with so many queries; the first tenth is left out of the latencies.
+    """Simulated run of a fleet over so many queries; the first tenth is left out of the latencies.
 
     Args:
         costs: What queries cost. The agent's time follows a gamma distribution, with the spread

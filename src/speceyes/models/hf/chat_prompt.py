@@ -346,7 +346,7 @@ def _joined(row: _Row, mark: str) -> _Row:
 
 
 def _lost(rows: Sequence[_Row], text: str) -> str:
-    """What a template has left out, or wrote as Python would; "" where all is well."""
+    """Parts that a template has left out, or wrote as Python would; "" where all is well."""
     if "{'type':" in text and not any("{'type':" in str(row["content"]) for row in _spoken(rows)):
         return "content in parts is written as Python's repr"
     for row in rows:

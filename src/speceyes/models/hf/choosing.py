@@ -1,4 +1,4 @@
-"""What becomes of a step's scores: kept log-probabilities, and the token that is chosen."""
+"""Choice of tokens from a step's scores: kept log-probabilities, and the token that is chosen."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def generator(seed: int | None) -> torch.Generator:
 def scored(
     scores: torch.Tensor, k: int, *, first: bool
 ) -> tuple[torch.Tensor | None, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
-    """What is kept of a step's scores.
+    """Scores of a step that are kept.
 
     Args:
         scores: float32[B, V], raw.
@@ -110,7 +110,7 @@ def penalizes(sampling: Sampling) -> bool:
 @final
 @dataclass(frozen=True, slots=True)
 class TokensSeen:
-    """Which tokens prompt and answer of a row have already.
+    """Tokens that prompt and answer of a row have already.
 
     Args:
         anywhere: bool[V].

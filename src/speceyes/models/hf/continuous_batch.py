@@ -225,7 +225,7 @@ class ContinuousBatch(Generic[Key]):
     def likelihoods(
         self, rows: Sequence[tuple[EncodedPrompt, Sequence[int]]]
     ) -> list[npt.NDArray[np.float32]]:
-        """How likely the model holds answers that it is given, in one pass.
+        """Log-likelihoods of given answers, in one pass.
 
         Args:
             rows: A prompt, and the n tokens of an answer to it, at least one.
@@ -290,7 +290,7 @@ class ContinuousBatch(Generic[Key]):
         return logits, [states.row(i, m) for i, m in enumerate(new)]
 
     def attended(self, prompts: Sequence[EncodedPrompt]) -> list[npt.NDArray[np.float32]]:
-        """How much the last token of each prompt attends to each of its tokens, itself included.
+        """Attention of each prompt's last token to each of its tokens, itself included.
 
         Args:
             prompts: Two tokens or more each; they share both passes.

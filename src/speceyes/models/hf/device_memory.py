@@ -1,4 +1,4 @@
-"""How much memory is there, and how much is in use: of a GPU, or of this process."""
+"""Memory that is there, and that is in use: of a GPU, or of this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def is_gpu(device: str | torch.device) -> bool:
-    """Whether the device is a CUDA GPU, which has memory of its own."""
+    """True where the device is a CUDA GPU, which has memory of its own."""
     return bool(torch.device(device).type == "cuda")
 
 

@@ -1,4 +1,4 @@
-"""What runs a model's rows, and the check that the faster way gives what plain `generate` gives.
+"""Drivers of a model's rows, and the check that the faster one gives what plain `generate` gives.
 
 The adapter of a model family leans on the inside of another package, which may change with any
 release. So, before it is used, two short prompts go both ways. Where the adapter raises or
@@ -44,7 +44,7 @@ _ROOM = 1 << 30
 @final
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """What runs a model's rows, and why.
+    """Driver of a model's rows, and the reason for it.
 
     Args:
         name: "qwen_vl_adapter" reads only what is new of a prompt and lets rows join and leave;
@@ -212,7 +212,7 @@ def _sampling(model: Any) -> Sampling:
 
 
 def _difference(found: Decoded, wanted: Decoded, tolerance: float) -> str:
-    """How an answer differs from the wanted one; "" where it doesn't."""
+    """Difference of an answer from the wanted one; "" where it doesn't."""
     if not wanted.finite:
         return ""  # nothing can be said of numbers that overflow
     if not found.finite:

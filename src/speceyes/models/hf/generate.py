@@ -40,7 +40,7 @@ from speceyes.types import Finish, Sampling
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a row said.
+    """Decoded row.
 
     Args:
         text: Cut right after the stop string that was met, if one was.
@@ -70,7 +70,7 @@ def decode(
     tails: Sequence[str] = (),
     keep_logits: bool = False,
 ) -> list[Decoded]:
-    """What each row says, in order.
+    """Decoded rows, in order.
 
     Args:
         model: The Hugging Face model.
@@ -216,7 +216,7 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
         list[bool],
         tuple[list[list[int]], list[list[float]]] | None,
     ]:
-        """What was kept, on the host: the top-K log-probabilities float32[B, T, K], which
+        """Scores that were kept, on the host: the top-K log-probabilities float32[B, T, K], which
         rows were finite, and the ids and probabilities that could come first.
         """
         top = torch.stack(self._top, dim=1).cpu().numpy() if self._top else None

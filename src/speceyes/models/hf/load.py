@@ -168,7 +168,7 @@ def _weights(source: str, **options: Any) -> Any:
 
 
 def _advice(source: str, exc: Exception) -> str:
-    """What to do about a checkpoint that can't be loaded."""
+    """Advice about a checkpoint that can't be loaded."""
     if _UNLISTED in str(exc):
         return (
             "it is no vision-language model, perhaps one of text alone: pass one that "

@@ -1,4 +1,4 @@
-"""How many rows fit into a device's memory, learned from what earlier batches took."""
+"""Number of rows that fit into a device's memory, learned from what earlier batches took."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MemoryFit:
         self._longest = 1
 
     def rows(self, tokens: int | None = None) -> int:
-        """How many rows of so many tokens to run together; of the longest seen, if None."""
+        """Number of rows of so many tokens to run together; of the longest seen, if None."""
         if not self._a_token:
             return min(FIRST, self._most)
         need = self._a_token * (self._longest if tokens is None else max(1, tokens))

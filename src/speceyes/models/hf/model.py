@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 
 from speceyes.errors import ConfigError, PromptError, SpecEyesError, fault_of
-from speceyes.isolation import DEFECTS
 from speceyes.models._bounded import BoundedCache
 from speceyes.models._seed import row_seed
 from speceyes.models.hf.chat_prompt import Prompt, Prompter
@@ -41,6 +40,7 @@ from speceyes.models.hf.revision import revision_of
 from speceyes.models.hf.session import ContinuousSession, Host
 from speceyes.models.hf.stopping import Detokenizer, StopStrings, end_ids
 from speceyes.protocols import Session
+from speceyes.retry_per_row import DEFECTS
 from speceyes.types import Completion, Conversation, Image, Sampling
 
 logger = logging.getLogger(__name__)
@@ -298,7 +298,7 @@ class HFModel:
 
     @property
     def driver(self) -> Driver:
-        """What runs the rows, and why. The adapter is checked now, if it wasn't yet."""
+        """Driver of the rows, and why. The adapter is checked now, if it wasn't yet."""
         by: Literal["qwen_vl_adapter", "generate"]
         by = "generate" if self._driven is None else "qwen_vl_adapter"
         return Driver(by, self._trial.refused, version("transformers"), version("torch"))
@@ -310,7 +310,7 @@ class HFModel:
 
     @functools.cached_property
     def revision(self) -> str | None:
-        """Which weights these are: a commit on the Hub, or a fingerprint of local files; None for
+        """Revision of the weights: a commit on the Hub, or a fingerprint of local files; None for
         a model that was made in memory. A calibration keeps it.
         """
         return revision_of(self._model, self._source)
@@ -346,7 +346,7 @@ class HFModel:
 
     @property
     def spent(self) -> ComputeStats:
-        """What was computed so far: tokens read, reused, decoded, and padding. Counted for
+        """Computation so far: tokens read, reused, decoded, and padding. Counted for
         the families that are driven by tokens only.
         """
         return dataclasses.replace(self._stats)
@@ -474,7 +474,7 @@ class HFModel:
     def likelihoods(
         self, conversations: Sequence[Conversation], answers: Sequence[str]
     ) -> list[float | None]:
-        """How likely the model holds an answer to each conversation, in one pass over it.
+        """Log-likelihood of an answer to each conversation, in one pass over it.
 
         Args:
             conversations: What is asked.
@@ -506,13 +506,13 @@ class HFModel:
 
     @property
     def tells_attention(self) -> bool:
-        """Whether `attended` works."""
+        """True where `attended` works."""
         return self._driven is not None
 
     def attended(
         self, conversations: Sequence[Conversation], said: Sequence[Sequence[int]], lead: str
     ) -> list[npt.NDArray[np.float32] | None]:
-        """What the model attends to in what it has said, from where it is about to go on.
+        """Attention to what was said, from the token about to be decoded.
 
         Args:
             conversations: What was asked.

@@ -1,4 +1,4 @@
-"""What becomes of an image before a Hugging Face model sees it: its colours and its size.
+"""Images as a Hugging Face model sees them: its colours and its size.
 
 The Qwen-VL families are resized as their authors do it, by the rule of qwen-vl-utils, under
 the checkpoint's own limits, and the processor is told not to resize again. Of that package
@@ -28,11 +28,11 @@ _SIZES_KEPT = 4096
 
 
 class Pixels(Protocol):
-    """How one processor's images are made ready."""
+    """Preparation of one processor's images."""
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What the processor must be told because of what `ready` did."""
+        """Options that the processor needs because of what `ready` did."""
         ...
 
     def ready(self, image: Image) -> Image:
@@ -99,7 +99,7 @@ class QwenPixels:
         return rgb if rgb.size == size else rgb.resize(size, resample)
 
     def quick(self, image: Image) -> Image:
-        """What `ready` gives; where much is shrunk, up to a few levels of 255 in some values.
+        """Result of `ready`, faster; where much is shrunk, some values differ by a few levels.
 
         torch resizes bytes by Pillow's algorithm with the processor's wide instructions: eight
         to ten times as fast on a photo of a million pixels. On scenes 4 values in 10,000 differ

@@ -26,7 +26,7 @@ from speceyes.types import Image
 
 @dataclass(slots=True)
 class ComputeStats:
-    """What was computed so far.
+    """Computation so far.
 
     Args:
         read: Prompt tokens that were read.

@@ -215,7 +215,7 @@ class QwenVLAdapter:
         positions: npt.NDArray[np.int64],
         states: Sequence[torch.Tensor],
     ) -> list[npt.NDArray[np.float32]]:
-        """How much the last token of each prompt attends to each of its n tokens.
+        """Attention of each prompt's last token to each of its n tokens.
 
         Only those last tokens are read with the plain implementation of attention, which can
         tell its weights: layers x heads x n numbers, for a whole prompt n times as many.

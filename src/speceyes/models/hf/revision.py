@@ -1,4 +1,4 @@
-"""Which weights a model has, so that a calibration isn't used with others of the same name."""
+"""Revisions of weights, so that a calibration isn't used with others of the same name."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ LONGEST = 16
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What a session needs of its model.
+    """Interface that a session needs of its model.
 
     Args:
         batch: A new, empty batch.
@@ -69,7 +69,7 @@ class ContinuousSession:
         self._waited = 0
 
     def __len__(self) -> int:
-        """How many have been added and have not come back yet."""
+        """Number of conversations that were added and have not come back yet."""
         return len(self._asked) + len(self._done)
 
     def add(self, key: int, conversation: Conversation) -> None:
@@ -105,7 +105,7 @@ class ContinuousSession:
         return done
 
     def said(self, key: int) -> str:
-        """What one that is under way has said so far; "" where nothing, or it isn't known."""
+        """Text so far of one that is under way; "" where nothing, or it isn't known."""
         return self._batch.said(key)
 
     def drop(self, key: int) -> None:

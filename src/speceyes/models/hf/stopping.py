@@ -219,7 +219,7 @@ class Row:
         return self.finish is not None
 
     def text(self, stops: StopStrings) -> str:
-        """What was said, cut right after the stop string where one was met."""
+        """Text, cut right after the stop string where one was met."""
         if self._met:
             return stops.cut(self.ids, begun=self.begun)
         return stops.detokenizer.text(self.ids)

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
-from speceyes.isolation import generate_isolated
 from speceyes.models.hf import HFModel
+from speceyes.retry_per_row import generate_rows
 from speceyes.scoring.scores import combine, token_scores
 from speceyes.strategies import questions
 from speceyes.strategies.attention_heads import choose_heads, reason_for
@@ -94,7 +94,7 @@ def settings(large: HFModel, small: HFModel, n: int) -> dict[str, Any]:
 
     told = [questions.short(query) for query in queries]
     sampling = Sampling(max_tokens=20, top_k=TOP_K)
-    by_large, by_small = (generate_isolated(model, told, sampling) for model in (large, small))
+    by_large, by_small = (generate_rows(model, told, sampling) for model in (large, small))
     agreed = [
         (query, a, b)
         for query, a, b in zip(queries, by_large, by_small, strict=True)
@@ -124,7 +124,7 @@ def ways(large: HFModel, small: HFModel, selector: Selector, n: int) -> list[Way
         start += BATCH
         told = [questions.short(item.query) for item in items]
         short = Sampling(max_tokens=20)
-        by_large, by_small = (generate_isolated(m, told, short) for m in (large, small))
+        by_large, by_small = (generate_rows(m, told, short) for m in (large, small))
         left = [
             (item, a, b)
             for item, a, b in zip(items, by_large, by_small, strict=True)
@@ -136,7 +136,7 @@ def ways(large: HFModel, small: HFModel, selector: Selector, n: int) -> list[Way
                 continue
             one = reasoned[item.query.id]
             notes, _, _ = selector.select(one.reasoning, one.attention)
-            [final] = generate_isolated(large, [questions.noted(item.query, notes)], short)
+            [final] = generate_rows(large, [questions.noted(item.query, notes)], short)
             found.append(
                 Way(item.query, item.answer, a, b, one.reasoning, one.attention, notes, final.text)
             )

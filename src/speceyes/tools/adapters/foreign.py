@@ -52,13 +52,13 @@ class ForeignTool:
 
     @property
     def reads(self) -> Literal["none", "image", "images"]:
-        """Which images a result depends on."""
+        """Indices of images that a result depends on."""
         if not self.images:
             return "none"
         return "image" if set(self.images) == {"img_idx"} else "images"
 
     def __call__(self, images: Sequence[Image], arguments: Mapping[str, Any]) -> Observation:
-        """What the foreign tool returns: text and images as they are, other values as JSON.
+        """Result of the foreign tool as an observation: text and images as they are, the rest JSON.
 
         Args:
             images: Every image so far; the tool gets copies.

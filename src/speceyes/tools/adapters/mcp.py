@@ -240,7 +240,7 @@ def _images_in(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _read(name: str, result: Any) -> Observation:
-    """What the server answered.
+    """Observation of what the server answered.
 
     Raises:
         ToolError: It says that the call failed.
@@ -274,7 +274,7 @@ def _read(name: str, result: Any) -> Observation:
 
 
 def _is_image(resource: Any) -> bool:
-    """Whether a resource holds an image; without a type, its bytes tell."""
+    """True where a resource holds an image; without a type, its bytes tell."""
     blob = str(getattr(resource, "blob", None) or "")
     kind = getattr(resource, "mime_type", None) or getattr(resource, "mimeType", None) or ""
     starts = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # PNG, JPEG, GIF, WebP in base64

@@ -1,6 +1,6 @@
 """Asking about a batch without letting one row take the others with it.
 
-Every phase asks its model through `generate_isolated`. The Protocol already promises that a
+Every phase asks its model through `generate_rows`. The Protocol already promises that a
 failed conversation is a `Completion` with `error`; this holds the promise for engines that
 break it, and the pipeline does the same for phases.
 """
@@ -30,7 +30,7 @@ def describe(exc: BaseException) -> str:
     return f"{type(exc).__name__}: {message}" if message else type(exc).__name__
 
 
-def isolated(
+def retry_per_row(
     ask: Callable[[Sequence[Row]], Sequence[Out]],
     rows: Sequence[Row],
     failed: Callable[[str], Out],
@@ -49,7 +49,7 @@ def isolated(
         Outcomes. Only what isn't an `Exception` (KeyboardInterrupt, SystemExit) is raised.
 
     Example:
-        >>> isolated(lambda rows: [1 / row for row in rows], [2, 0, 4], lambda why: why)
+        >>> retry_per_row(lambda rows: [1 / row for row in rows], [2, 0, 4], lambda why: why)
         [0.5, 'ZeroDivisionError: division by zero', 0.25]
     """
     if not rows:
@@ -109,7 +109,7 @@ def one_by_one(
     return [failed(next(left)) if one is None else one for one in found]
 
 
-def generate_isolated(
+def generate_rows(
     model: VisionLanguageModel, conversations: Sequence[Conversation], sampling: Sampling
 ) -> list[Completion]:
     """One completion a conversation, in order, whatever the model does.
@@ -121,7 +121,7 @@ def generate_isolated(
         >>> from speceyes.models.scripted import ScriptedModel
         >>> from speceyes.types import Message
         >>> asked = Conversation((Message("user", ("Which colour?",)),))
-        >>> generate_isolated(ScriptedModel("red"), [asked], Sampling())[0].text
+        >>> generate_rows(ScriptedModel("red"), [asked], Sampling())[0].text
         'red'
     """
     if not conversations:

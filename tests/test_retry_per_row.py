@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from speceyes.isolation import isolated
+from speceyes.retry_per_row import retry_per_row
 
 
 def test_a_defect_that_hits_every_row_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -17,7 +17,7 @@ def test_a_defect_that_hits_every_row_is_said_once(caplog: pytest.LogCaptureFixt
         asked.append(len(rows))
         raise AttributeError("'Output' object has no attribute 'to_tuple'")
 
-    found = isolated(ask, [1, 2, 3], lambda why: why)
+    found = retry_per_row(ask, [1, 2, 3], lambda why: why)
     assert len(set(found)) == 1 and "to_tuple" in found[0]
     assert "the same for all 3 rows" in found[0] and "not of a query" in found[0]
     assert asked == [3, 1, 1, 1]
@@ -32,7 +32,7 @@ def test_a_row_that_goes_well_shows_that_it_is_the_others(error: Exception) -> N
             raise error
         return [str(row) for row in rows]
 
-    found = isolated(ask, [-1, 5, -2], lambda why: why)
+    found = retry_per_row(ask, [-1, 5, -2], lambda why: why)
     assert found[1] == "5" and found[0] == found[2]
     assert "the same for all" not in found[0]
 
@@ -41,4 +41,4 @@ def test_failures_of_queries_stay_theirs() -> None:
     def ask(rows: Sequence[int]) -> list[str]:
         raise ValueError(f"row {rows[0]}")
 
-    assert isolated(ask, [1, 2], lambda why: why) == ["ValueError: row 1", "ValueError: row 2"]
+    assert retry_per_row(ask, [1, 2], lambda why: why) == ["ValueError: row 1", "ValueError: row 2"]
