@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,16 @@ class AlwaysZoom:
         return getattr(self._inner, name)
 
     def parse(self, text: str) -> Turn:
-        boxes = ([4, 4, 44, 44], [10, 0, 50, 40])
-        call = ToolCall("image_zoom_in_tool", {"bbox_2d": boxes[len(text) % 2]}, text)
+        call = ToolCall("image_zoom_in_tool", {"bbox_2d": [len(text) % 2]}, text)
         return Turn(calls=(call,))
+
+    def locate(self, call: ToolCall, images: Any, seen: Any) -> ToolCall:
+        """The upper or the lower three quarters of the first image: its own pixels, whatever size
+        a family's processor claims to show it in.
+        """
+        width, height = images[0].size
+        top = call.arguments["bbox_2d"][0] * height // 4
+        return replace(call, arguments={"bbox_2d": [0, top, width, top + height * 3 // 4]})
 
 
 @dataclass(frozen=True)

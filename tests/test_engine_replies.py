@@ -513,7 +513,7 @@ def test_either_client_library_will_do(library: str, served: Served) -> None:
 def test_without_a_client_library_it_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['httpx'] = sys.modules['httpx2'] = None\n"
-        "from speceyes import ConfigError\n"
+        "from speceyes.errors import ConfigError\n"
         "try:\n"
         "    from speceyes.models import OpenAIModel\n"
         "except ConfigError as exc:\n"

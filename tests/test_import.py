@@ -25,7 +25,7 @@ def test_import_loads_neither_torch_nor_transformers() -> None:
 def test_gate_and_values_need_no_torch() -> None:
     code = (
         "import sys; from speceyes import Query, SeparabilityGate, ToolJudge, SpecPipeline, "
-        "AgenticFallback, SpeculativeAnswerer, ScriptedModel, Zoom, load_image; "
+        "AgenticFallback, SpeculativeAnswerer, load_image; "
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert _python(code) == "[]"

@@ -235,7 +235,7 @@ def test_engines_behind_addresses_are_asked(monkeypatch: pytest.MonkeyPatch) -> 
             ["serve", "--large", f"{first}#large", "--small", second, "--top-k", "9"]
         )
         pipe = pipeline(options)
-        assert pipe.schedule == "overlapped"
+        assert pipe.parts.overlaps
         with serving(pipe) as served:
             body = {**asking(), "messages": _scene(1)[1]}
             said = served.post(body)
