@@ -6,18 +6,14 @@ Run: python examples/ask_one_image.py
 from __future__ import annotations
 
 from speceyes import SpecPipeline, tiny
-from speceyes.gate import SeparabilityGate
 from speceyes.tiny.scenes import questions
 
 
 def main() -> None:
-    chosen = tiny.settings()
     pipe = SpecPipeline.from_pretrained(
         large=tiny.LARGE,
         small=tiny.SMALL,
-        gate=SeparabilityGate(
-            chosen["threshold"], top_k=chosen["top_k"], aggregate=chosen["aggregate"]
-        ),
+        gate=tiny.gate(),
     )
     # The tiny pair knows only scenes of this kind. A path, bytes or an array does as well.
     item = next(questions("heldout", 1, start=7))

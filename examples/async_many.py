@@ -9,7 +9,6 @@ import asyncio
 from collections import Counter
 
 from speceyes import SpecPipeline, tiny
-from speceyes.gate import SeparabilityGate
 from speceyes.pipeline.events import Event, PhaseEnded
 from speceyes.tiny.scenes import questions
 
@@ -29,12 +28,11 @@ async def visitor(pipe: SpecPipeline, item) -> str:
 
 
 async def main() -> None:
-    chosen = tiny.settings()
     with SpecPipeline.from_pretrained(
         large=tiny.LARGE,
         small=tiny.SMALL,
         observers=[watch],
-        gate=SeparabilityGate(chosen["threshold"], top_k=chosen["top_k"]),
+        gate=tiny.gate(),
     ) as pipe:
         visitors = [visitor(pipe, item) for item in questions("heldout", QUERIES)]
         for line in await asyncio.gather(*visitors):

@@ -7,17 +7,15 @@ Needs: pip install "speceyes[langchain]"
 from __future__ import annotations
 
 from speceyes import SpecPipeline, tiny
-from speceyes.gate import SeparabilityGate
 from speceyes.integrations.langchain import ChatSpecEyes, lent_tools, question
 from speceyes.tiny.scenes import questions
 
 
 def main() -> None:
-    chosen = tiny.settings()
     pipe = SpecPipeline.from_pretrained(
         large=tiny.LARGE,
         small=tiny.SMALL,
-        gate=SeparabilityGate(chosen["threshold"], top_k=chosen["top_k"]),
+        gate=tiny.gate(),
     )
     chat = ChatSpecEyes(funnel=pipe)
     items = list(questions("heldout", 80))

@@ -19,7 +19,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use unl
 import ray
 
 from speceyes import SpecPipeline, tiny
-from speceyes.gate import SeparabilityGate
 from speceyes.tiny.scenes import questions
 
 WORKERS, BATCH = 2, 8  # on a cluster: a worker a GPU (num_gpus=1 below), batches of hundreds
@@ -29,9 +28,8 @@ class Funnel:
     """Made once in each worker, which keeps its models from batch to batch."""
 
     def __init__(self) -> None:
-        chosen = {name: tiny.settings()[name] for name in ("threshold", "top_k", "aggregate")}
         self.pipe = SpecPipeline.from_pretrained(
-            tiny.LARGE, tiny.SMALL, tools=["zoom"], gate=SeparabilityGate(**chosen)
+            tiny.LARGE, tiny.SMALL, tools=["zoom"], gate=tiny.gate()
         )
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[str]]:

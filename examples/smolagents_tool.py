@@ -10,17 +10,15 @@ from __future__ import annotations
 from smolagents import LogLevel, ToolCallingAgent
 
 from speceyes import SpecPipeline, tiny
-from speceyes.gate import SeparabilityGate
 from speceyes.integrations.smolagents import Album, PipelineModel, PipelineTool
 from speceyes.tiny.scenes import questions
 
 
 def main() -> None:
-    chosen = tiny.settings()
     pipe = SpecPipeline.from_pretrained(
         large=tiny.LARGE,
         small=tiny.SMALL,
-        gate=SeparabilityGate(chosen["threshold"], top_k=chosen["top_k"]),
+        gate=tiny.gate(),
     )
     model = PipelineModel(pipe)
     items = list(questions("heldout", 80))

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speceyes import Query, Result, SpecPipeline, tiny
-from speceyes.gate import SeparabilityGate
 from speceyes.pipeline import ScheduleConfig
 from speceyes.tiny.scenes import questions
 
@@ -26,13 +25,10 @@ def source() -> Iterator[Query]:
 
 
 def main(path: str = "results.jsonl") -> None:
-    chosen = tiny.settings()
     pipe = SpecPipeline.from_pretrained(
         large=tiny.LARGE,
         small=tiny.SMALL,
-        gate=SeparabilityGate(
-            chosen["threshold"], top_k=chosen["top_k"], aggregate=chosen["aggregate"]
-        ),
+        gate=tiny.gate(),
         schedule=ScheduleConfig(batch_size=8),
     )
     routes: Counter[str] = Counter()
