@@ -334,7 +334,10 @@ def test_a_run_opens_another_session_when_one_has_failed(
             self.sessions += 1
             return _ShuffledSession(self, sampling, [1], 1 if self.sessions <= failing else -1)
 
-    model = Fails({"dive": [CALL] * 5 + ["<answer>red</answer>"], "": "<answer>blue</answer>"}, [1])
+    # Another place each time, or the way would end as one that repeats itself.
+    looks = [CALL.replace("[0, 0,", f"[{at}, 0,") for at in range(5)]
+    assert len(set(looks)) == 5
+    model = Fails({"dive": [*looks, "<answer>red</answer>"], "": "<answer>blue</answer>"}, [1])
     run = AgenticFallback(model, tools=["zoom"], max_batch=4).begin()
     run.add(0, Query("dive", (DOT,)))
     found: dict[int, Any] = {}

@@ -57,9 +57,9 @@ def to_query(
         return dataclasses.replace(item, images=loaded, id=item.id or str(number))
     if isinstance(item, Mapping):
         # Rows of data sets have further columns; a slip of the pen is told from these.
-        for key in item:
+        for key in item.keys() - set(KEYS):
             close = difflib.get_close_matches(str(key), KEYS, 1, 0.75)
-            if key not in KEYS and close and close[0] not in item:
+            if close and close[0] not in item:
                 raise InputError(
                     f"a query has no {key!r}: is {close[0]!r} meant? Its keys are {', '.join(KEYS)}"
                 )
