@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from speceyes import prompts, tiny
+from speceyes import texts, tiny
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.dialects.deepeyes import DeepEyesDialect
 from speceyes.models.scripted import ScriptedModel
@@ -216,7 +216,7 @@ def test_prompts_are_those_the_pair_was_trained_on() -> None:
     from speceyes.tiny.training.models import phrase_tokens, system_text
 
     trained_on = "8163dda0648ec6f9"
-    now = prompts.fingerprint(system_text(), *phrase_tokens())
+    now = texts.fingerprint(system_text(), *phrase_tokens())
     assert now == trained_on, (
         "a prompt or the zoom tool's schema has changed since the tiny pair was trained: train it "
         f"again (python -m speceyes.tiny.training.train) and put {now!r} here"

@@ -154,7 +154,7 @@ def test_demo_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     assert "agent, one by one" in done.stdout and "predicted" in done.stdout
     summary = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
     assert {name: arm["n"] for name, arm in summary["arms"].items()} == {
-        "agent": 20, "agent_batched": 20, "draft": 20, "funnel": 20,
+        "agent": 20, "agent_batched": 20, "draft": 20, "funnel": 20, "funnel_one": 20,
     }  # fmt: skip
-    assert len((tmp_path / "out" / "results.jsonl").read_text("utf-8").splitlines()) == 80
+    assert len((tmp_path / "out" / "results.jsonl").read_text("utf-8").splitlines()) == 100
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
