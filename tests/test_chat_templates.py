@@ -154,12 +154,15 @@ def test_nothing_is_lost_on_the_way_through_a_template(family: str, name: str) -
         assert "".join(call_of(name).split()) in "".join(text.split())
     if name == "kimi":
         assert '"bbox_2d"' in text and "image_zoom_in_tool" in text
-    if name != "thyme":  # it is shown images alone
+    if name not in ("thyme", "vthinker"):  # these are shown images alone
         told.append("SEEN")
-    places = [text.find(one) for one in told]
-    assert -1 not in places and places == sorted(places), places
+    # A template may write the system's turn with the marks of the assistant's, so in order.
+    places = [text.find(QUERY.question)]
+    for one in told[1:]:
+        places.append(text.find(one, max(places[-1], 0)))
+    assert -1 not in places, places
     first, second = (found.start() for found in re.finditer(re.escape(known.image), text))
-    assert first < text.index(known.turns[1]) < second
+    assert first < places[1] < second
     if opened.tools:
         assert all(tool.name in text for tool in TOOLS)
 

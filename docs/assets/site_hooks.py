@@ -42,7 +42,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         if path == "README.md":
             return f"]({back}index.md)"
         if path.startswith("examples"):
-            name = Path(path).stem if path.endswith(".py") else ""
+            # Files in folders of examples have no section of their own on that page.
+            alone = path.endswith(".py") and Path(path).parent.name == "examples"
+            name = Path(path).stem if alone else ""
             return f"]({back}examples.md{'#' + name if name else ''})"
         raise ValueError(f"{page.file.src_uri} links to {target}, which the site has no page for")
 
