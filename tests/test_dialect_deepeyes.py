@@ -35,7 +35,7 @@ def called(inside: str) -> str:
 def test_the_dialect_by_name() -> None:
     assert dialect("speceyes") == EYES and dialect(EYES) is EYES and isinstance(EYES, Dialect)
     assert dialect("deepeyes") == DeepEyesDialect()
-    with pytest.raises(ConfigError, match="there are: .*deepeyes"):
+    with pytest.raises(ConfigError, match=r"there are: .*deepeyes"):
         dialect("thyme2")
 
 

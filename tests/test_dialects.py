@@ -829,7 +829,7 @@ def test_auto_reads_a_directory(tmp_path: Path) -> None:
 def test_auto_that_can_not_tell_says_what_it_does(
     model: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(ConfigError, match="pass dialect=, one of .*deepeyes, "):
+    with pytest.raises(ConfigError, match=r"pass dialect=, one of .*deepeyes, "):
         detect(model)
     with caplog.at_level(logging.WARNING, "speceyes.dialects"):
         assert dialect("auto", model).name == "speceyes"
@@ -837,7 +837,7 @@ def test_auto_that_can_not_tell_says_what_it_does(
 
 
 def test_a_configuration_that_names_no_dialect_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'klingon'; there are: .*deepeyes"):
+    with pytest.raises(ConfigError, match=r"'klingon'; there are: .*deepeyes"):
         detect(SimpleNamespace(name="mine", config={"speceyes_dialect": "klingon"}))
 
 

@@ -464,5 +464,5 @@ def test_servers_that_are_none(server: Any, options: dict[str, Any], told: str) 
 
 
 def test_tools_that_the_server_does_not_have(script: Path) -> None:
-    with pytest.raises(ConfigError, match="no tool 'paint'; there are: .*mirror"):
+    with pytest.raises(ConfigError, match=r"no tool 'paint'; there are: .*mirror"):
         mcp_tools([sys.executable, str(script), "stdio"], only=["paint"])
