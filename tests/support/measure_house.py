@@ -10,6 +10,7 @@ looked up by `getattr`; how docstrings open; and the way of one query: the frame
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import runpy
 import sys
@@ -98,7 +99,8 @@ def _way(speceyes: Any, source: Path, route: str) -> tuple[dict[str, int], list[
 
         def __init__(self, called: str, answer: Any) -> None:
             self.name = called
-            self._model = speceyes.ScriptedModel(answer, name=called, margin=12.0)
+            scripted = importlib.import_module("speceyes.models.scripted").ScriptedModel
+            self._model = scripted(answer, name=called, margin=12.0)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self._model, name)
