@@ -245,15 +245,17 @@ class Scheduler:
 
     def _due(self, requests: Sequence[RequestState]) -> tuple[Phase, list[RequestState]] | None:
         """The next phase of the stage that any of them needs, and who needs it."""
-        phases = [next_phase(request.facts, self._policy) for request in requests]
+        phases = self._phases_of(requests)
         first = next((phase for phase in self._stage.phases if phase in phases), None)
         if first is None:
             return None
         return first, [r for r, phase in zip(requests, phases, strict=True) if phase == first]
 
     def _many_due(self, requests: Sequence[RequestState]) -> int:
-        phases = [next_phase(request.facts, self._policy) for request in requests]
-        return sum(phase in self._stage.phases for phase in phases)
+        return sum(phase in self._stage.phases for phase in self._phases_of(requests))
+
+    def _phases_of(self, requests: Sequence[RequestState]) -> list[Phase]:
+        return [next_phase(request.facts, self._policy) for request in requests]
 
     def _draw_audits(self, requests: Sequence[RequestState]) -> None:
         auditor = self._parts.auditor

@@ -318,10 +318,6 @@ class ContinuousBatch(Generic[Key]):
             states,
         )
 
-    def said(self, key: Key) -> str:
-        """The text of a row under way so far; "" for an unknown key."""
-        return next((one.row.text(self._stops) for one in self._lines if one.key == key), "")
-
     def step(self) -> list[tuple[Key, Decoded]]:
         """Decodes a token of every row.
 

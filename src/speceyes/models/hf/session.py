@@ -104,10 +104,6 @@ class ContinuousSession:
         done, self._done = self._done, []
         return done
 
-    def said(self, key: int) -> str:
-        """Text so far of one that is under way; "" where nothing, or it isn't known."""
-        return self._batch.said(key)
-
     def drop(self, key: int) -> None:
         """Gives one up: it will not come back. An unknown key is ignored."""
         if self._asked.pop(key, None) is None:
