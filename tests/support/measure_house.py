@@ -27,6 +27,8 @@ LEAVES = (
     *("_pixels", "scales", "scores"),  # as two of these were called before
 )
 """Rooms that the way of a query leads into, not through: a reader may take them as given."""
+NOTES = ("pipeline/costs.py", "pipeline/health.py")
+"""Files that take note of a result that is settled, and change nothing about it."""
 GROUND = ("types", "protocols", "values", "errors", "texts", "prompts")
 
 
@@ -63,6 +65,8 @@ def main(root: Path) -> None:
         known = {f"{name}.py" for name in GROUND}
         through = [name for name in files if not name.startswith(leaf) and name not in known]
         _say(f"{route}: files that run from question to result", len(through), through)
+        deciding = [name for name in through if name not in NOTES]
+        _say(f"{route}: without those that only take note of the result", len(deciding))
         _say(f"{route}: with the rooms they lead into", len(files))
 
 

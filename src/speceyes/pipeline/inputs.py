@@ -1,16 +1,27 @@
-"""Queries from what a user passes: `Query`, mapping or tuple, with images from any source."""
+"""Queries from what a user passes: `Query`, mapping or tuple, with images from any source.
+
+They are loaded a batch ahead of the models: Pillow lets other threads run while it decodes and
+resizes, so that this work hides behind the models' own. The iterable itself is only ever read in
+the caller's thread.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar, final
 
 from speceyes.errors import InputError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits, load_image
 from speceyes.images.pixel_cache import frozen
-from speceyes.types import Image, Query
+from speceyes.pipeline.config import InputConfig
+from speceyes.retry_per_row import describe
+from speceyes.types import Image, Query, Result, Timings
+
+Loaded = TypeVar("Loaded")
 
 KEYS = ("image", "images", "question", "choices", "id")
 """What a query written as a mapping may hold."""
@@ -84,6 +95,102 @@ def to_query(
     sources = list(source) if isinstance(source, list | tuple) else [source]
     images = _load(sources, limits, allow_urls)
     return Query(question, images, tuple(choices), given_id(item) or str(number))
+
+
+def query_or_failure(
+    item: Any, config: InputConfig, *, number: int, since: float
+) -> Query | Result:
+    """The query that an item stands for, or a result that says why it can't be read.
+
+    Args:
+        item: See `to_query`.
+        config: What is taken as an image.
+        number: The id of a query without one.
+        since: When it was pulled, `time.perf_counter` seconds.
+    """
+    try:
+        return to_query(item, number=number, limits=config.limits, allow_urls=config.allow_urls)
+    except Exception as exc:  # noqa: BLE001 - a query's failure is its own
+        reason = str(exc) if isinstance(exc, InputError) else describe(exc)
+        spent = Timings(latency=time.perf_counter() - since)
+        return Result(given_id(item) or str(number), None, "error", timings=spent, error=reason)
+
+
+@final
+class Source:
+    """Pulls items from an iterable, a few at a time.
+
+    An exception that the iterable raises ends it and is kept in `failure`, so that what was
+    pulled before can be finished first.
+    """
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = enumerate(items)
+        self.exhausted = False
+        self.failure: Exception | None = None
+
+    def take(self, most: int) -> list[tuple[int, Any, float]]:
+        """Up to `most` of (position, item, perf_counter seconds when it was pulled)."""
+        taken: list[tuple[int, Any, float]] = []
+        while len(taken) < most and not self.exhausted:
+            try:
+                at, item = next(self._items)
+            except StopIteration:
+                self.exhausted = True
+            except Exception as exc:  # noqa: BLE001 - kept, and raised at the end
+                self.exhausted, self.failure = True, exc
+            else:
+                taken.append((at, item, time.perf_counter()))
+        return taken
+
+
+@final
+class Prefetch(Generic[Loaded]):
+    """Batches of loaded queries, the next one in the making while this one is worked on.
+
+    Args:
+        source: Where queries come from.
+        load: Makes a batch of what was pulled: (position, item, seconds) each.
+        size: Queries a batch.
+        threaded: Load the next batch in a thread; otherwise each when it is asked for.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        load: Callable[[Sequence[tuple[int, Any, float]]], Loaded],
+        size: int,
+        *,
+        threaded: bool,
+    ) -> None:
+        self._source, self._load, self._size = source, load, size
+        self._threaded = threaded
+        self._pool: ThreadPoolExecutor | None = None
+        self._coming: Future[Loaded] | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """True where there is no further batch."""
+        return self._source.exhausted and self._coming is None
+
+    def batch(self) -> Loaded:
+        """The next batch. The one after it is pulled now and loaded meanwhile."""
+        coming, self._coming = self._coming, None
+        loaded = None if coming is None else coming.result()
+        if loaded is None:
+            loaded = self._load(self._source.take(self._size))
+        if self._threaded and not self._source.exhausted:
+            taken = self._source.take(self._size)
+            if taken:
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(1, thread_name_prefix="speceyes-prefetch")
+                self._coming = self._pool.submit(self._load, taken)
+        return loaded
+
+    def close(self) -> None:
+        """Ends the thread, once it is through with the image it is at."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _load(sources: Sequence[Any], limits: ImageLimits, allow_urls: bool) -> tuple[Image, ...]:

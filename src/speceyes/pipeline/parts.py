@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from speceyes.calibration.watched import WatchedGate
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from speceyes.fallback import AgenticFallback
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Parts:
     """The phases, and how they are run.
 
@@ -49,7 +50,7 @@ class Parts:
     auditor: Auditor | None = None
     schedule: ScheduleConfig = ScheduleConfig()
 
-    @property
+    @cached_property
     def policy(self) -> Policy:
         """Policy for `route`."""
         return Policy(
@@ -59,19 +60,19 @@ class Parts:
             order=self.schedule.order,
         )
 
-    @property
+    @cached_property
     def models(self) -> tuple[VisionLanguageModel, ...]:
         """Models of the phases, each once."""
         return models_of((self.judge, self.answerer, self.fallback))
 
-    @property
+    @cached_property
     def ends_early(self) -> bool:
         """True where a draft may end at the first token that rejects it. An audited gate compares
         scores of whole drafts.
         """
         return self.schedule.end_drafts_early and self.auditor is None
 
-    @property
+    @cached_property
     def overlaps(self) -> bool:
         """True where judge and drafts run in a thread of their own beside the agent. By default
         that is so where some model isn't on the CPU: on the CPU, a thread takes the cores that it

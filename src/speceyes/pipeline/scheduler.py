@@ -12,15 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias, final
 
 from speceyes.errors import ConfigError
-from speceyes.pipeline.agent_slots import AgentSlots
 from speceyes.pipeline.costs import CostModel
 from speceyes.pipeline.events import ObserverDispatcher
-from speceyes.pipeline.fair_queue import FairQueue
 from speceyes.pipeline.health import Health
 from speceyes.pipeline.parts import Parts
-from speceyes.pipeline.request import CANCELLED, RequestState
+from speceyes.pipeline.phases import AgentSlots, SpeculativeStage
+from speceyes.pipeline.request import CANCELLED, FairQueue, RequestState
 from speceyes.pipeline.route import Phase, accepted, next_phase
-from speceyes.pipeline.speculative_stage import SpeculativeStage
 from speceyes.protocols import Gate
 
 _log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, final, overload
 import numpy as np
 
 from speceyes.errors import ConfigError, InputError
-from speceyes.pipeline import inputs
+from speceyes.pipeline import build
 from speceyes.pipeline.audit import Auditor
 from speceyes.pipeline.config import (
     AgentConfig,
@@ -33,8 +33,8 @@ from speceyes.pipeline.costs import CostModel, Report, efficiency
 from speceyes.pipeline.engine_loop import EngineLoop
 from speceyes.pipeline.events import Observer, ObserverDispatcher
 from speceyes.pipeline.health import Health
+from speceyes.pipeline.inputs import Prefetch, Source, is_query_tuple, query_or_failure, to_query
 from speceyes.pipeline.parts import Parts, models_of
-from speceyes.pipeline.prefetch import Prefetch, Source
 from speceyes.pipeline.request import RequestState
 from speceyes.pipeline.scheduler import Scheduler
 from speceyes.protocols import (
@@ -47,8 +47,7 @@ from speceyes.protocols import (
     Tool,
     VisionLanguageModel,
 )
-from speceyes.retry_per_row import describe
-from speceyes.types import Query, Result, Timings
+from speceyes.types import Query, Result
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -207,72 +206,23 @@ class SpecPipeline:
             >>> pipe(Image.new("RGB", (64, 64)), "Which colour?").route
             'agent'
         """
-        from speceyes.answerer import SpeculativeAnswerer
-        from speceyes.dialects import dialect as dialect_named
-        from speceyes.drafting.rule import DepthRule
-        from speceyes.fallback import AgenticFallback
-        from speceyes.gate import SeparabilityGate
-        from speceyes.judge import ToolJudge
-        from speceyes.tools import Tools
-
-        judging = judge if isinstance(judge, JudgeConfig) else JudgeConfig(judge)
-        if not isinstance(gate, SeparabilityGate):
-            gate = SeparabilityGate(gate)
-        if judging.model == "large" and small is not None:
-            if large is None:
-                raise ConfigError('there is no large model to judge: pass judge="small" or None')
-            if callable(large) and not isinstance(large, VisionLanguageModel):
-                raise ConfigError(
-                    'the agent is a function, which judges nothing: pass judge="small" or None'
-                )
-        known = tools if isinstance(tools, Tools) else Tools(tools)
-        strong = None
-        if large is not None and (isinstance(large, VisionLanguageModel) or not callable(large)):
-            strong = _model(large, load)
-        same = (strong is not None and large is small) or (
-            isinstance(large, str) and large == small
+        made = build.parts_of(
+            large,
+            small,
+            tools=tools,
+            dialect=dialect,
+            texts=texts,
+            gate=gate,
+            judge=judge if isinstance(judge, JudgeConfig) else JudgeConfig(judge),
+            draft=draft,
+            agent=agent,
+            load=load,
         )
-        quick = strong if same else None if small is None else _model(small, load)
-        spoken = dialect
-        if strong is not None:
-            names = (tool.name for tool in known)
-            spoken = dialect_named(dialect, strong, tools=names, profile=agent.profile, texts=texts)
-        judged: Judge | None = None
-        if quick is not None and judging.model == "large" and strong is not None:
-            judged = ToolJudge(
-                strong, threshold=judging.threshold, dialect=spoken, tools=known, texts=texts
-            )
-        elif quick is not None and judging.model == "small":
-            # A model that was not trained as the agent is asked without the agent's system text.
-            judged = ToolJudge(quick, threshold=judging.threshold, dialect=None, texts=texts)
-        answerer = fallback = None
-        if quick is not None:
-            answerer = SpeculativeAnswerer(
-                quick,
-                top_k=gate.top_k,
-                max_tokens=draft.max_tokens,
-                tools=known if draft.tools is None else draft.tools,
-                max_depth=draft.max_depth,
-                rule=DepthRule(gate) if draft.max_depth else None,
-                dialect=dialect,
-                texts=texts,
-            )
-        if strong is not None:
-            fallback = AgenticFallback(
-                strong,
-                tools=known,
-                dialect=spoken,
-                max_steps=agent.max_steps,
-                max_tokens=agent.max_tokens,
-                max_batch=agent.max_batch,
-            )
-        elif callable(large):
-            fallback = AgenticFallback.from_callable(large)
         return cls(
-            judge=judged,
-            answerer=answerer,
-            gate=None if quick is None else gate,
-            fallback=fallback,
+            judge=made.judge,
+            answerer=made.answerer,
+            gate=made.gate,
+            fallback=made.fallback,
             schedule=schedule,
             inputs=inputs,
             auditor=auditor,
@@ -306,8 +256,10 @@ class SpecPipeline:
             queries = {"image": queries, "question": question, "choices": choices}
         elif choices:
             raise InputError("choices without a question: pass pipe(image, question, choices)")
-        if isinstance(queries, Query | Mapping) or inputs.is_query_tuple(queries):
-            [(_, result)] = self._run([self._query(queries, 0)])
+        if isinstance(queries, Query | Mapping) or is_query_tuple(queries):
+            limits, allow_urls = self.inputs.limits, self.inputs.allow_urls
+            query = to_query(queries, number=0, limits=limits, allow_urls=allow_urls)
+            [(_, result)] = self._run([query])
             return result
         # Text, bytes and arrays can be iterated, but never over queries.
         alone = isinstance(queries, str | bytes | bytearray | memoryview | np.ndarray)
@@ -398,7 +350,9 @@ class SpecPipeline:
             loop = self._loop
         # Decoding takes long enough to hold up the event loop.
         since, number = time.perf_counter(), next(self._numbers)
-        loaded = await asyncio.to_thread(self._loaded, query, number, since)
+        loaded = await asyncio.to_thread(
+            query_or_failure, query, self.inputs, number=number, since=since
+        )
         if isinstance(loaded, Result):
             if self.observers:
                 self._dispatcher().trace(loaded.query_id, None).end(loaded)
@@ -494,21 +448,6 @@ class SpecPipeline:
         if source.failure is not None:
             raise source.failure
 
-    def _query(self, item: Any, number: int) -> Query:
-        return inputs.to_query(
-            item, number=number, limits=self.inputs.limits, allow_urls=self.inputs.allow_urls
-        )
-
-    def _loaded(self, item: Any, number: int, since: float) -> Query | Result:
-        """The query that an item stands for, or a result that says why it can't be read."""
-        try:
-            return self._query(item, number)
-        except Exception as exc:  # noqa: BLE001 - a query's failure is its own
-            reason = str(exc) if isinstance(exc, InputError) else describe(exc)
-            name = inputs.given_id(item) or str(number)
-            spent = Timings(latency=time.perf_counter() - since)
-            return Result(name, None, "error", timings=spent, error=reason)
-
     def _loaded_batch(
         self, dispatcher: ObserverDispatcher | None, taken: Sequence[tuple[int, Any, float]]
     ) -> tuple[list[tuple[int, Result]], list[RequestState]]:
@@ -516,7 +455,7 @@ class SpecPipeline:
         unreadable: list[tuple[int, Result]] = []
         requests: list[RequestState] = []
         for position, item, since in taken:
-            loaded = self._loaded(item, position, since)
+            loaded = query_or_failure(item, self.inputs, number=position, since=since)
             if isinstance(loaded, Result):
                 if dispatcher is not None:
                     dispatcher.trace(loaded.query_id, None).end(loaded)
@@ -540,21 +479,3 @@ class SpecPipeline:
         agent = None if self.fallback is None else self.fallback.name
         names = {"judge": judge, "draft": draft, "agent": agent}
         return ObserverDispatcher(self.observers, names)
-
-
-def _model(
-    model: str | PathLike[str] | VisionLanguageModel, load: LoadConfig
-) -> VisionLanguageModel:
-    """A model object as it is; a name or path loaded by Hugging Face."""
-    if isinstance(model, VisionLanguageModel):
-        return model
-    from speceyes.models.hf import HFModel
-
-    return HFModel.from_pretrained(
-        model,
-        device=load.device,
-        dtype=load.dtype,
-        min_pixels=load.min_pixels,
-        max_pixels=load.max_pixels,
-        **load.model_kwargs,
-    )

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, final, overload
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.errors import ConfigError
 from speceyes.pipeline import InputConfig, ScheduleConfig, SpecPipeline
-from speceyes.pipeline.speculative_stage import verdict_of
+from speceyes.pipeline.phases import verdict_of
 from speceyes.protocols import Answerer, Gate, SupportsFloor
 from speceyes.retry_per_row import retry_per_row
 from speceyes.types import Completion, Judgement, Query, Result, Verdict

@@ -1,0 +1,116 @@
+"""The parts of a pipeline, made from two models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from speceyes.errors import ConfigError
+from speceyes.pipeline.config import AgentConfig, DraftConfig, JudgeConfig, LoadConfig
+from speceyes.pipeline.parts import Parts
+from speceyes.protocols import Dialect, Judge, Tool, VisionLanguageModel
+from speceyes.types import Query
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from speceyes.gate import SeparabilityGate
+    from speceyes.texts import Texts
+    from speceyes.tools import Tools
+
+
+def parts_of(
+    large: str | PathLike[str] | VisionLanguageModel | Callable[[Query], Any] | None,
+    small: str | PathLike[str] | VisionLanguageModel | None,
+    *,
+    tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str],
+    dialect: str | Dialect,
+    texts: Texts | str | PathLike[str] | None,
+    gate: SeparabilityGate | float,
+    judge: JudgeConfig,
+    draft: DraftConfig,
+    agent: AgentConfig,
+    load: LoadConfig,
+) -> Parts:
+    """Judge, answerer, gate and fallback; arguments as of `SpecPipeline.from_pretrained`.
+
+    Raises:
+        ConfigError: Parts that can't work together, or a model that can't be loaded.
+    """
+    from speceyes.answerer import SpeculativeAnswerer
+    from speceyes.dialects import dialect as dialect_named
+    from speceyes.drafting.rule import DepthRule
+    from speceyes.fallback import AgenticFallback
+    from speceyes.gate import SeparabilityGate
+    from speceyes.judge import ToolJudge
+    from speceyes.tools import Tools
+
+    if not isinstance(gate, SeparabilityGate):
+        gate = SeparabilityGate(gate)
+    if judge.model == "large" and small is not None:
+        if large is None:
+            raise ConfigError('there is no large model to judge: pass judge="small" or None')
+        if callable(large) and not isinstance(large, VisionLanguageModel):
+            raise ConfigError(
+                'the agent is a function, which judges nothing: pass judge="small" or None'
+            )
+    known = tools if isinstance(tools, Tools) else Tools(tools)
+    strong = None
+    if large is not None and (isinstance(large, VisionLanguageModel) or not callable(large)):
+        strong = _model(large, load)
+    same = (strong is not None and large is small) or (isinstance(large, str) and large == small)
+    quick = strong if same else None if small is None else _model(small, load)
+    spoken = dialect
+    if strong is not None:
+        names = (tool.name for tool in known)
+        spoken = dialect_named(dialect, strong, tools=names, profile=agent.profile, texts=texts)
+    judged: Judge | None = None
+    if quick is not None and judge.model == "large" and strong is not None:
+        judged = ToolJudge(
+            strong, threshold=judge.threshold, dialect=spoken, tools=known, texts=texts
+        )
+    elif quick is not None and judge.model == "small":
+        # A model that was not trained as the agent is asked without the agent's system text.
+        judged = ToolJudge(quick, threshold=judge.threshold, dialect=None, texts=texts)
+    answerer = fallback = None
+    if quick is not None:
+        answerer = SpeculativeAnswerer(
+            quick,
+            top_k=gate.top_k,
+            max_tokens=draft.max_tokens,
+            tools=known if draft.tools is None else draft.tools,
+            max_depth=draft.max_depth,
+            rule=DepthRule(gate) if draft.max_depth else None,
+            dialect=dialect,
+            texts=texts,
+        )
+    if strong is not None:
+        fallback = AgenticFallback(
+            strong,
+            tools=known,
+            dialect=spoken,
+            max_steps=agent.max_steps,
+            max_tokens=agent.max_tokens,
+            max_batch=agent.max_batch,
+        )
+    elif callable(large):
+        fallback = AgenticFallback.from_callable(large)
+    return Parts(judged, answerer, None if quick is None else gate, fallback)
+
+
+def _model(
+    model: str | PathLike[str] | VisionLanguageModel, load: LoadConfig
+) -> VisionLanguageModel:
+    """A model object as it is; a name or path loaded by Hugging Face."""
+    if isinstance(model, VisionLanguageModel):
+        return model
+    from speceyes.models.hf import HFModel
+
+    return HFModel.from_pretrained(
+        model,
+        device=load.device,
+        dtype=load.dtype,
+        min_pixels=load.min_pixels,
+        max_pixels=load.max_pixels,
+        **load.model_kwargs,
+    )
