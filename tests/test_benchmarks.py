@@ -19,7 +19,7 @@ from PIL import Image
 from speceyes import images
 from speceyes.errors import InputError
 from speceyes.evaluation import benchmarks
-from speceyes.evaluation.benchmarks import hrbench
+from speceyes.evaluation.benchmarks import _tsv
 from speceyes.evaluation.benchmarks.sample import BadRow, Cell, Entry, Loaded, Samples
 from speceyes.evaluation.benchmarks.scenes import SceneItem, items
 from speceyes.evaluation.grading import is_correct
@@ -452,11 +452,11 @@ def test_the_tsv_reader_agrees_with_the_csv_module(rows: list[list[str]]) -> Non
     csv.writer(text, delimiter="\t", lineterminator="\n").writerows([*"abc"] for _ in range(1))
     csv.writer(text, delimiter="\t", lineterminator="\n").writerows(rows)
     file = io.BytesIO(text.getvalue().encode())
-    head = hrbench._cells(file.readline(), 0)
+    head = _tsv._cells(file.readline(), 0)
     assert head is not None
     found = []
-    for offset, record in hrbench._records(file, 3):
-        parsed = hrbench._cells(record, offset)
+    for offset, record in _tsv._records(file, 3):
+        parsed = _tsv._cells(record, offset)
         assert parsed is not None
         found.append([cell.decode() for cell, _ in parsed])
     assert found == rows

@@ -46,7 +46,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one.add_argument(
         "benchmark",
         metavar="BENCHMARK",
-        help="vstar, hr-bench-4k, hr-bench-8k, pope, jsonl, scenes, puzzles, or the path of one",
+        help="a benchmark by name (vstar, hr-bench-4k, pope, treebench, zoombench, blink, scenes "
+        "...; docs/benchmarks.md has all), or the path of its files",
     )
     one.add_argument("--folder", type=Path, metavar="DIR", help="where the benchmark's files are")
     one.add_argument("--split", metavar="NAME", help="only this category of the benchmark")

@@ -1,4 +1,4 @@
-"""Benchmarks in their published layouts: V*, HR-Bench, POPE, a user's JSONL; scenes and puzzles.
+"""Benchmarks in their published layouts, a file each, a user's JSONL, and drawn scenes and puzzles.
 
 `load` reads one from a folder, `write` writes questions in its layout, `split` parts samples by
 image into those a threshold is chosen on and those it is tested on.
@@ -11,16 +11,24 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from speceyes.errors import InputError
-from speceyes.evaluation.benchmarks import hrbench, jsonl, pope, puzzles, scenes, vstar
+from speceyes.evaluation.benchmarks import scenes
 from speceyes.evaluation.benchmarks._gather import Draft, gather
+from speceyes.evaluation.benchmarks.layout import DrawnLayout, Layout, layouts
 from speceyes.evaluation.benchmarks.sample import BadRow, Loaded, Sample, Samples, split
 from speceyes.evaluation.row import Item
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
 
-__all__ = ["NAMES", "BadRow", "Loaded", "Sample", "Samples", "load", "split", "write"]
+__all__ = ["BadRow", "Layout", "Loaded", "Sample", "Samples", "load", "names", "split", "write"]
 
-NAMES = ("vstar", "hr-bench-4k", "hr-bench-8k", "pope", "jsonl", "scenes", "puzzles")
-"""Names that `load` and `write` know; the last two are drawn, and can be loaded only."""
+
+def names() -> tuple[str, ...]:
+    """The names that `load` knows: what is read from files, then what is drawn.
+
+    Example:
+        >>> "treebench" in names(), names()[-2:]
+        (True, ('puzzles', 'scenes'))
+    """
+    return tuple(layouts())
 
 
 def load(
@@ -36,13 +44,13 @@ def load(
     """A benchmark's samples, and the rows that can't be used.
 
     Args:
-        name_or_path: One of `NAMES`; or the path of a JSONL file, or of a folder in which the
+        name_or_path: One of `names()`; or the path of a JSONL file, or of a folder in which the
             layout is recognised.
         folder: Where the benchmark's files are; for "jsonl" the file or its folder. Not for
             "scenes" and "puzzles", which are drawn.
-        split: Only this category: a folder of V*, "single" or "cross" of HR-Bench,
-            "adversarial", "popular" or "random" of POPE, a category of a JSONL file. For scenes
-            and puzzles "train", "calibration" or "heldout" (default).
+        split: Only this category, such as a folder of V*, "single" or "cross" of HR-Bench, or a
+            category of a JSONL file. For scenes and puzzles "train", "calibration" or "heldout"
+            (default).
         limit: At most so many samples, drawn by the seed; all where it is None. For the scenes
             the first so many, 200 by default.
         seed: Draws the order of each question's options, by its id, so that it doesn't depend
@@ -53,7 +61,7 @@ def load(
 
     Raises:
         InputError: The files aren't there, can't be read at all, or an argument can't work.
-        ConfigError: POPE, without pyarrow.
+        ConfigError: Its files are parquet, and there is no pyarrow.
 
     Example:
         >>> from speceyes.evaluation import benchmarks
@@ -67,28 +75,14 @@ def load(
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit}; it must be at least 1, or None for all")
-    name, path = _named(name_or_path, folder)
-    rows: Iterable[Draft | BadRow]
-    if name == "scenes":
-        rows = scenes.read(split or "heldout", limit or scenes.DEFAULT_LIMIT)
-        return gather(rows, name, limit=None, seed=seed, parity=parity, limits=limits)
-    if name == "puzzles":
-        rows = puzzles.read(split or "heldout", limit or scenes.DEFAULT_LIMIT)
-        return gather(rows, name, limit=None, seed=seed, parity=parity, limits=limits)
+    layout, path = _named(name_or_path, folder)
+    if isinstance(layout, DrawnLayout):
+        drawn = layout.read(split or "heldout", limit or scenes.DEFAULT_LIMIT)
+        return gather(drawn, layout.name, limit=None, seed=seed, parity=parity, limits=limits)
     assert path is not None
-    if name == "vstar":
-        rows = vstar.read(path, split)
-    elif name == "pope":
-        rows = pope.read(path, split)
-    elif name == "jsonl":
-        rows, name = jsonl.read(path, split), path.stem or name
-    else:
-        file = path if path.is_file() else path / hrbench.FILES[name]
-        rows = hrbench.read(file, split)
-    loaded = gather(
-        _some(rows, path, split), name, limit=limit, seed=seed, parity=parity, limits=limits
-    )
-    return loaded
+    name = layout.named(path) if layout.named else layout.name
+    rows = _some(layout.read(path, split), path, split)
+    return gather(rows, name, limit=limit, seed=seed, parity=parity, limits=limits)
 
 
 def _some(
@@ -110,49 +104,46 @@ def _some(
 
 def _named(
     name_or_path: str | os.PathLike[str], folder: str | os.PathLike[str] | None
-) -> tuple[str, Path | None]:
-    """The benchmark's name, and where its files are.
+) -> tuple[Layout | DrawnLayout, Path | None]:
+    """The benchmark, and where its files are.
 
     Raises:
         InputError: There is no such benchmark, or its files aren't named.
     """
-    known = ", ".join(NAMES)
-    if name_or_path in NAMES:
-        name = str(name_or_path)
-        if name in ("scenes", "puzzles"):
+    known = layouts()
+    names = ", ".join(known)
+    if name_or_path in known:
+        layout = known[str(name_or_path)]
+        if isinstance(layout, DrawnLayout):
             if folder is not None:
-                raise InputError(f"the {name} are drawn, not read: leave folder out")
-            return name, None
+                raise InputError(f"the {layout.name} are drawn, not read: leave folder out")
+            return layout, None
         if folder is None:
-            raise InputError(f"{name} is read from files: pass folder= with the folder they are in")
+            raise InputError(
+                f"{layout.name} is read from files: pass folder= with the folder they are in"
+            )
         path = Path(folder)
         if not path.exists():
-            raise InputError(f"folder={str(path)!r} isn't there: pass where {name}'s files are")
-        return name, path
-    if folder is not None:
-        raise InputError(f"{name_or_path!r} is no benchmark; with folder= there are: {known}")
-    path = Path(name_or_path)
-    if path.is_file() and path.suffix == ".jsonl":
-        return "jsonl", path
-    for name, file in hrbench.FILES.items():
-        if path.is_file() and path.name == file:
-            return name, path
-    if path.is_dir():
-        if any((path / kind).is_dir() for kind in vstar.KINDS):
-            return "vstar", path
-        there = [name for name, file in hrbench.FILES.items() if (path / file).is_file()]
-        if len(there) == 1:
-            return there[0], path
-        if len(there) == 2:
             raise InputError(
-                f"{path} holds both files of HR-Bench: say which by {there} and folder="
+                f"folder={str(path)!r} isn't there: pass where {layout.name}'s files are"
             )
-        if any(path.glob("*.jsonl")):
-            return "jsonl", path
-        if any(path.rglob("*.parquet")):
-            return "pope", path
+        return layout, path
+    if folder is not None:
+        raise InputError(f"{name_or_path!r} is no benchmark; with folder= there are: {names}")
+    path = Path(name_or_path)
+    if path.exists():
+        read = [one for one in known.values() if isinstance(one, Layout) and one.holds]
+        for broad in (False, True):
+            found = [one for one in read if one.broad is broad and one.holds and one.holds(path)]
+            if len(found) > 1:
+                several = ", ".join(one.name for one in found)
+                raise InputError(
+                    f"{path} holds files of {several}: say which by its name and folder="
+                )
+            if found:
+                return found[0], path
     raise InputError(
-        f"{str(name_or_path)!r} is neither a benchmark ({known}), nor a JSONL file, nor a folder "
+        f"{str(name_or_path)!r} is neither a benchmark ({names}), nor a JSONL file, nor a folder "
         "in a known layout"
     )
 
@@ -164,7 +155,7 @@ def write(name: str, items: Iterable[Item], folder: str | os.PathLike[str]) -> i
     POPE hold JPEG pictures (quality 95), JSONL holds PNG.
 
     Args:
-        name: One of `NAMES`, but "scenes" and "puzzles".
+        name: "vstar", "hr-bench-4k", "hr-bench-8k", "pope" or "jsonl".
         items: Queries with their answers; their pictures are in memory one at a time, for POPE
             encoded.
         folder: Where to; made if it isn't there. Files of the same names are replaced.
@@ -173,13 +164,8 @@ def write(name: str, items: Iterable[Item], folder: str | os.PathLike[str]) -> i
         InputError: There is no such layout, or an item doesn't fit it.
         ConfigError: POPE, without pyarrow.
     """
-    path = Path(folder)
-    if name == "vstar":
-        return vstar.write(items, path)
-    if name in hrbench.FILES:
-        return hrbench.write(items, path / hrbench.FILES[name])
-    if name == "pope":
-        return pope.write(items, path)
-    if name == "jsonl":
-        return jsonl.write(items, path / "questions.jsonl")
-    raise InputError(f"no layout {name!r}; there are: {', '.join(NAMES[:-1])}")
+    layout = layouts().get(name)
+    if isinstance(layout, Layout) and layout.write is not None:
+        return layout.write(items, Path(folder))
+    written = [one.name for one in layouts().values() if isinstance(one, Layout) and one.write]
+    raise InputError(f"no layout {name!r} is written; there are: {', '.join(written)}")

@@ -13,6 +13,7 @@ from speceyes.evaluation.benchmarks.sample import (
     Cell,
     Entry,
     Loaded,
+    ParquetCell,
     Samples,
     Source,
     rank,
@@ -194,7 +195,7 @@ def _checked(source: Source, limits: ImageLimits, keys: dict[str, str | ImageErr
     Raises:
         ImageError: It can't be used.
     """
-    if not isinstance(source, Path | bytes | Cell):
+    if not isinstance(source, Path | bytes | Cell | ParquetCell):
         return source.key
     data = read_bytes(source, limits)
     digest = hashlib.sha256(data).hexdigest()

@@ -1,12 +1,12 @@
 r"""HR-Bench (arXiv 2408.15556): one tab-separated file a resolution, pictures as base64 inside.
 
-Columns `index, question, image, A, B, C, D, answer (a letter), category (single or cross),
-cycle_category`, in any order; a cell with tabs, quotes or line ends is quoted as in CSV. Each of
-200 questions comes four times with its options turned by one place each time. The published
-score is the mean over these four of each one's accuracy, which is the accuracy over all rows
-where none is missing.
+    hr_bench_4k.tsv, hr_bench_8k.tsv
 
-The file is gigabytes long, so what is kept of a picture is where it stands in the file.
+with the columns `index, question, image, A, B, C, D, answer (a letter), category (single or cross),
+cycle_category`, in any order; or the same columns as parquet, `hr_bench_4k.parquet`. Each of 200
+questions comes four times with its options turned by one place each time. The published score is
+the mean over these four of each one's accuracy, which is the accuracy over all rows where none is
+missing.
 """
 
 from __future__ import annotations
@@ -14,22 +14,39 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from speceyes.errors import InputError
+from speceyes.evaluation.benchmarks import _tables
 from speceyes.evaluation.benchmarks._gather import Draft, lettered_prompt
-from speceyes.evaluation.benchmarks.sample import BadRow, Cell, text_of
+from speceyes.evaluation.benchmarks.layout import Layout
+from speceyes.evaluation.benchmarks.sample import BadRow, Source
 from speceyes.evaluation.row import Item
 
 FILES = {"hr-bench-4k": "hr_bench_4k.tsv", "hr-bench-8k": "hr_bench_8k.tsv"}
 _LETTERS = "ABCDEFGH"
-_NEEDED = ("question", "image", "A", "B", "answer")
-_CELL = re.compile(rb'(?:"([^"]*(?:""[^"]*)*)"|((?:[^"\t\r\n][^\t\r\n]*)?))(\t|\r?\n|\Z)')
-_LONGEST = 20
-"""Lines that one row may run over; a stray quote ends there, and not with the file."""
+_NEEDED = ("question", "A", "B", "answer")
+
+
+def _file(name: str, path: Path) -> Path:
+    """The file of this benchmark: the path itself, or the one in the folder."""
+    if path.is_file():
+        return path
+    table = path / FILES[name]
+    parquet = table.with_suffix(".parquet")
+    return parquet if parquet.is_file() and not table.is_file() else table
+
+
+def _holds(name: str, path: Path) -> bool:
+    file = _file(name, path)
+    return file.is_file() and file.stem == Path(FILES[name]).stem
+
+
+def _read(name: str, path: Path, only: str | None) -> Iterator[Draft | BadRow]:
+    return read(_file(name, path), only)
 
 
 def read(path: Path, only: str | None) -> Iterator[Draft | BadRow]:
@@ -37,118 +54,31 @@ def read(path: Path, only: str | None) -> Iterator[Draft | BadRow]:
 
     Raises:
         InputError: It can't be read, or a column is missing.
+        ConfigError: It is parquet, and there is no pyarrow.
     """
-    try:
-        file = path.open("rb")
-    except OSError as exc:
-        raise InputError(
-            f"{path} can't be read ({exc.strerror}); pass the folder with it"
-        ) from None
-    with file:
-        head = _cells(file.readline(), 0) or []
-        names = [text_of(text).strip() for text, _ in head]
-        missing = [name for name in _NEEDED if name not in names]
-        if missing:
-            raise InputError(
-                f"{path} has no column {', '.join(missing)}; it has {', '.join(names)[:200]}"
-            )
-        places: dict[str, Cell] = {}
-        for number, (offset, record) in enumerate(_records(file, len(head)), 1):
-            row = _row(path, number, names, _cells(record, offset), places)
-            if isinstance(row, BadRow) or only in (None, row.kind):
-                yield row
+    for found in _tables.rows(path, _NEEDED):
+        row = found if isinstance(found, BadRow) else _row(*found)
+        if isinstance(row, BadRow) or only in (None, row.kind):
+            yield row
 
 
-def _records(file: BinaryIO, width: int) -> Iterator[tuple[int, bytes]]:
-    """(offset, bytes) of each row; one goes on where a quoted cell holds line ends."""
-    while True:
-        offset = file.tell()
-        line = file.readline()
-        if not line:
-            return
-        if not line.strip(b"\r\n"):
-            continue
-        after, record = file.tell(), line
-        for _ in range(_LONGEST):
-            cells = _cells(record, 0)
-            more = file.readline() if cells is None or len(cells) < width else b""
-            if not more:
-                break
-            record += more
-        cells = _cells(record, 0)
-        if cells is not None and len(cells) == width:
-            yield offset, record
-        else:  # beyond repair: the next line is a row again
-            file.seek(after)
-            yield offset, line
-
-
-def _cells(record: bytes, offset: int) -> list[tuple[bytes, int]] | None:
-    """Each cell's bytes and where they begin; None where a quote isn't closed."""
-    cells, at = [], 0
-    while True:
-        found = _CELL.match(record, at)
-        if found is None:
-            return None
-        which = 1 if found[1] is not None else 2
-        text = found[which]
-        cells.append(
-            (text.replace(b'""', b'"') if which == 1 else text, offset + found.start(which))
-        )
-        at = found.end()
-        if found[3] != b"\t":
-            return cells if at >= len(record) else None
-
-
-def _row(
-    path: Path,
-    number: int,
-    names: list[str],
-    cells: list[tuple[bytes, int]] | None,
-    places: dict[str, Cell],
-) -> Draft | BadRow:
-    name = f"{path.name}, row {number}"
-    if cells is None or len(cells) != len(names):
-        found = "quotes that aren't closed" if cells is None else f"{len(cells)} cells"
-        return BadRow(name, f"{found}; {len(names)} cells separated by tabs are expected")
-    texts: dict[str, str] = {}
-    picture, start = b"", 0
-    try:
-        for column, (text, offset) in zip(names, cells, strict=True):
-            if column == "image":
-                picture, start = text, offset
-            else:
-                texts[column] = text_of(text)
-    except InputError as exc:
-        return BadRow(name, f"column {column}: {exc}")
-    index = texts.get("index", "").strip() or str(number)
-    name = f"{path.name}, row {number} (index {index})"
-    # Some copies hold a picture once; later rows name the index of the row that has it.
-    if 0 < len(picture) <= 64:
-        wanted = picture.decode("utf-8", "replace").strip()
-        if wanted not in places:
-            return BadRow(name, f"its image names row {wanted!r}, which has none")
-        place = places[wanted]
-    elif picture:
-        place = Cell(path, start, len(picture))
-        places.setdefault(index, place)
-    else:
-        return BadRow(name, "there is no image")
-    options = {letter: texts[letter] for letter in _LETTERS if texts.get(letter, "").strip()}
-    letter = texts["answer"].strip().upper()
+def _row(name: str, cells: dict[str, Any], place: Source) -> Draft | BadRow:
+    options = {letter: cells[letter] for letter in _LETTERS if _tables.text(cells, letter)}
+    letter = _tables.text(cells, "answer").upper()
     if letter not in options:
-        return BadRow(name, f"answer {texts['answer'][:40]!r} is none of {', '.join(options)}")
+        return BadRow(name, f"answer {letter[:40]!r} is none of {', '.join(options)}")
     choices = tuple(options.values())
-    cycle = texts.get("cycle_category", "").strip()
+    cycle, index = _tables.text(cells, "cycle_category"), _tables.text(cells, "index")
+    question = str(cells["question"] or "")
     return Draft(
         name,
         f"{cycle}/{index}" if cycle else index,
-        texts["question"],
+        question,
         choices,
         options[letter],
-        texts.get("category", "").strip() or "single",
+        _tables.text(cells, "category") or "single",
         (place,),
-        lettered_prompt(texts["question"], choices),
+        lettered_prompt(question, choices),
     )
 
 
@@ -182,3 +112,19 @@ def write(items: Iterable[Item], path: Path) -> int:
                 table.writerow([rows, query.question, picture, *turned, letter, category, turn])
                 rows += 1
     return rows
+
+
+def _write(name: str, items: Iterable[Item], folder: Path) -> int:
+    return write(items, folder / FILES[name])
+
+
+LAYOUTS = tuple(
+    Layout(
+        name,
+        partial(_read, name),
+        partial(_holds, name),
+        partial(_write, name),
+        hub="DreamMr/HR-Bench",
+    )
+    for name in FILES
+)

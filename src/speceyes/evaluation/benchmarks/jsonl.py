@@ -17,6 +17,7 @@ from typing import Any
 
 from speceyes.errors import InputError
 from speceyes.evaluation.benchmarks._gather import Draft
+from speceyes.evaluation.benchmarks.layout import Layout
 from speceyes.evaluation.benchmarks.sample import BadRow, inside, text_of
 from speceyes.evaluation.row import Item
 
@@ -130,3 +131,18 @@ def write(items: Iterable[Item], path: Path) -> int:
             }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return count
+
+
+def _holds(path: Path) -> bool:
+    return path.suffix == ".jsonl" if path.is_file() else any(path.glob("*.jsonl"))
+
+
+def _write(items: Iterable[Item], folder: Path) -> int:
+    return write(items, folder / "questions.jsonl")
+
+
+def _named(path: Path) -> str:
+    return path.stem or "jsonl"
+
+
+LAYOUTS = (Layout("jsonl", read, _holds, _write, broad=True, named=_named),)

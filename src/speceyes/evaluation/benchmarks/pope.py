@@ -10,30 +10,20 @@ parquet needs pyarrow, the extra `speceyes[eval]`.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from speceyes.errors import ConfigError, InputError
+from speceyes.errors import InputError
+from speceyes.evaluation.benchmarks import _parquet
 from speceyes.evaluation.benchmarks._gather import Draft, lettered_prompt
+from speceyes.evaluation.benchmarks.layout import Layout
 from speceyes.evaluation.benchmarks.sample import BadRow, text_of
 from speceyes.evaluation.row import Item
 
 KINDS = ("adversarial", "popular", "random")
 _NEEDED = ("question", "answer", "image")
-_BATCH = 64
-
-
-def _parquet() -> Any:
-    try:
-        importlib.import_module("pyarrow.parquet")
-        return importlib.import_module("pyarrow")
-    except ImportError:
-        raise ConfigError(
-            "POPE's files are parquet, which needs pyarrow: pip install 'speceyes[eval]'"
-        ) from None
 
 
 def read(folder: Path, only: str | None) -> Iterator[Draft | BadRow]:
@@ -45,44 +35,16 @@ def read(folder: Path, only: str | None) -> Iterator[Draft | BadRow]:
     Raises:
         InputError: There is no parquet file, or one can't be read or lacks a column.
     """
-    arrow = _parquet()
     inner = folder / "Full"
-    files = sorted((inner if inner.is_dir() else folder).rglob("*.parquet"))
-    if not files:
-        raise InputError(f"{folder} holds no parquet file: pass the folder that does")
     held: dict[str, bytes] = {}
-    for path in files:
+    for path in _parquet.files(inner if inner.is_dir() else folder):
         by_name = next((kind for kind in KINDS if kind in path.name), "")
         if only is not None and by_name not in ("", only):
             continue
-        try:
-            with arrow.parquet.ParquetFile(path) as file:
-                missing = [name for name in _NEEDED if name not in file.schema_arrow.names]
-                if missing:
-                    raise InputError(f"{path} has no column {', '.join(missing)}")
-                number = 0
-                for batch in file.iter_batches(batch_size=_BATCH):
-                    for row in _rows(arrow, batch):
-                        number += 1
-                        draft = _row(path, number, row, by_name, held)
-                        if isinstance(draft, BadRow) or only in (None, draft.kind):
-                            yield draft
-        except (OSError, ValueError) as exc:
-            if isinstance(exc, InputError):
-                raise
-            raise InputError(f"{path} can't be read as parquet: download it again") from None
-
-
-def _rows(arrow: Any, batch: Any) -> Iterator[dict[str, Any]]:
-    """The batch's rows; texts stay bytes, so that one that isn't UTF-8 hurts its row alone."""
-    columns = {}
-    for name in batch.schema.names:
-        column = batch.column(name)
-        if arrow.types.is_string(column.type) or arrow.types.is_large_string(column.type):
-            column = column.cast(arrow.binary())
-        columns[name] = column.to_pylist()
-    for values in zip(*columns.values(), strict=True):
-        yield dict(zip(columns, values, strict=True))
+        for number, (_, _, row) in enumerate(_parquet.rows(path, _NEEDED), 1):
+            draft = _row(path, number, row, by_name, held)
+            if isinstance(draft, BadRow) or only in (None, draft.kind):
+                yield draft
 
 
 def _text(row: dict[str, Any], column: str) -> str | None:
@@ -125,7 +87,7 @@ def write(items: Iterable[Item], folder: Path) -> int:
     Raises:
         InputError: An answer is neither yes nor no.
     """
-    arrow = _parquet()
+    arrow = _parquet.arrow()
     (folder / "Full").mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     count = 0
@@ -159,3 +121,11 @@ def write(items: Iterable[Item], folder: Path) -> int:
         table = arrow.Table.from_pylist(some, schema=schema)
         arrow.parquet.write_table(table, folder / "Full" / f"{kind}-00000-of-00001.parquet")
     return count
+
+
+def _holds(path: Path) -> bool:
+    file = _parquet.first(path)
+    return file is not None and set(_NEEDED) <= set(_parquet.columns(file))
+
+
+LAYOUTS = (Layout("pope", read, _holds, write, broad=True, hub="lmms-lab/POPE"),)

@@ -9,6 +9,7 @@ from typing import get_args
 
 from speceyes.errors import InputError
 from speceyes.evaluation.benchmarks._gather import Draft
+from speceyes.evaluation.benchmarks.layout import DrawnLayout
 from speceyes.tiny import puzzles
 from speceyes.tiny.scenes import Split
 from speceyes.types import Image
@@ -50,3 +51,6 @@ def read(part: str, n: int) -> Iterator[Draft]:
         key = hashlib.sha256(f"puzzle {scene.id}".encode()).hexdigest()
         picture = PuzzleImage(split, index, key)
         yield Draft(name, name, puzzle.text, (), solution.answer, puzzle.kind, (picture,))
+
+
+LAYOUTS = (DrawnLayout("puzzles", read),)

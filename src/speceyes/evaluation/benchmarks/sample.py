@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 import re
@@ -65,6 +64,23 @@ class Cell:
     length: int
 
 
+@dataclass(frozen=True, slots=True)
+class ParquetCell:
+    """An image in a parquet file: bytes, a struct with `bytes`, or base64 text.
+
+    Args:
+        path: The file.
+        group: The row group.
+        place: The row within the group.
+        column: The column.
+    """
+
+    path: Path
+    group: int
+    place: int
+    column: str
+
+
 class Drawn(Protocol):
     """An image that is drawn anew each time."""
 
@@ -78,7 +94,7 @@ class Drawn(Protocol):
         ...
 
 
-Stored: TypeAlias = "Path | bytes | Cell"
+Stored: TypeAlias = "Path | bytes | Cell | ParquetCell"
 """Where an encoded image is: a file, memory, or a part of a file."""
 Source: TypeAlias = "Stored | Drawn"
 
@@ -89,7 +105,7 @@ def open_image(source: Source, limits: ImageLimits) -> Image:
     Raises:
         ImageError: It can't be read, or is outside the limits.
     """
-    if isinstance(source, Path | bytes | Cell):
+    if isinstance(source, Path | bytes | Cell | ParquetCell):
         return load_image(read_bytes(source, limits), limits=limits)
     return load_image(source.image(), limits=limits)
 
@@ -105,6 +121,8 @@ def read_bytes(source: Stored, limits: ImageLimits) -> bytes:
         return source
     if isinstance(source, Path):
         return read_file(source, limits.max_bytes)
+    if isinstance(source, ParquetCell):
+        return _of_parquet(source, limits)
     check_bytes(source.length * 3 // 4, "the base64 image", limits.max_bytes)
     try:
         with source.path.open("rb") as file:
@@ -112,10 +130,30 @@ def read_bytes(source: Stored, limits: ImageLimits) -> bytes:
             text = file.read(source.length)
     except OSError as exc:
         raise ImageError(f"{source.path} can't be read ({exc.strerror})") from None
+    return _from_base64(text)
+
+
+def _from_base64(text: bytes | str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:
         raise ImageError("the image is not valid base64; download the file again") from None
+
+
+def _of_parquet(source: ParquetCell, limits: ImageLimits) -> bytes:
+    from speceyes.evaluation.benchmarks import _parquet  # it needs this module
+
+    try:
+        value = _parquet.cell(source.path, source.group, source.place, source.column)
+    except (OSError, ValueError) as exc:
+        raise ImageError(f"{source.path} can't be read ({exc})") from None
+    if isinstance(value, dict):
+        value = value.get("bytes")
+    if not isinstance(value, bytes | str) or not value:
+        raise ImageError(f"the row has no bytes of an image in the column {source.column}")
+    data = _from_base64(value) if isinstance(value, str) else value
+    check_bytes(len(data), "the image", limits.max_bytes)
+    return data
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from speceyes.errors import InputError
 from speceyes.evaluation.benchmarks._gather import Draft
+from speceyes.evaluation.benchmarks.layout import DrawnLayout
 from speceyes.tiny import scenes
 from speceyes.types import Image, Query
 
@@ -94,3 +95,6 @@ def items(
         assert isinstance(picture, SceneImage)
         query = Query(draft.question, (picture.image(),), draft.choices, id=draft.id)
         yield SceneItem(query, draft.answer, draft.kind)
+
+
+LAYOUTS = (DrawnLayout("scenes", read),)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from speceyes.errors import InputError
 from speceyes.evaluation.benchmarks._gather import Draft, lettered_prompt
+from speceyes.evaluation.benchmarks.layout import Layout
 from speceyes.evaluation.benchmarks.sample import BadRow, text_of
 from speceyes.evaluation.row import Item
 
@@ -95,3 +96,10 @@ def write(items: Iterable[Item], folder: Path) -> int:
         }
         stem.with_suffix(".json").write_text(json.dumps(note, ensure_ascii=False), encoding="utf-8")
     return count
+
+
+def _holds(path: Path) -> bool:
+    return path.is_dir() and any((path / kind).is_dir() for kind in KINDS)
+
+
+LAYOUTS = (Layout("vstar", read, _holds, write, hub="craigwu/vstar_bench"),)
