@@ -1,15 +1,15 @@
 """Costs of each way of running, side by side on the same queries in one run.
 
-The arms take turns, each repeat in another order, and every arm starts with nothing kept from
-another. A gain is the ratio of two arms' seconds within one repeat; the median over repeats is
-shown with its interval (`median_interval`). Answers are compared with the reference schedule's.
+The arms take turns, in an order that balances who comes after whom (see `order_of`), and every arm
+starts with nothing kept from another. A gain is the ratio of two arms' seconds within one repeat;
+the median over repeats is shown with its interval (`median_interval`). Answers are compared with
+the reference schedule's.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from speceyes.bench.arms import AGENT, REFERENCE, Arm
 from speceyes.bench.memory import Peak
 from speceyes.errors import ConfigError
 from speceyes.evaluation.failures import FailureCount, Failures, merged
+from speceyes.evaluation.turn import Turn, forget, order_of
 from speceyes.types import Query
 
 
@@ -81,8 +82,7 @@ def measure(
     for way in ways:
         once(way, queries[:warm_up])
     for repeat in range(repeats):
-        turn = repeat * (1 + len(ways) // max(repeats, 2)) % len(ways)
-        for way in (*ways[turn:], *ways[:turn]):
+        for way in order_of(ways, repeat):
             found[way.name].append(once(way, queries))
             if step is not None:
                 step(way.name)
@@ -96,31 +96,26 @@ def once(way: Arm, queries: Iterable[Query]) -> Measured:
         way: The arm.
         queries: What it answers; pulled as it goes on, so that they need not all be held.
     """
-    for model in way.models:
-        model.forget()
-    before = [model.spent for model in way.models]
     with Peak(way.models[0].device) as peak:
-        start, cpu = time.perf_counter(), time.process_time()
+        turn = Turn(way.models)
         results = []
         failed = FailureCount(way.name)
         phases_s = 0.0
-        for one in way.run(queries):
+        for one, _ in turn.run(way.run, queries):
             results.append((one.query_id, one.answer, one.route))
             failed.add(one)
             spent = one.timings
             phases_s += sum(
                 s or 0.0 for s in (spent.judge, spent.draft, spent.gate, spent.fallback)
             )
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    after = [model.spent for model in way.models]
-    for model in way.models:
-        model.forget()  # what one arm keeps must not take the memory of another
+        seconds, cpu, _ = turn.took
+        counted = turn.spent
+    forget(way.models)  # what one arm keeps must not take the memory of another
     results.sort(key=lambda one: one[0])
     grew_by = None if peak.most is None or peak.before is None else peak.most - peak.before
 
     def grew(name: str) -> Any:
-        pairs = zip(before, after, strict=True)
-        return sum(getattr(b, name) - getattr(a, name) for a, b in pairs)
+        return sum(counts[name] for counts in counted)
 
     return Measured(
         seconds=seconds,

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, get_args
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.drafting.rule import DepthRule
 from speceyes.errors import ConfigError
-from speceyes.evaluation.demo import Stream, agent_arm, draft_arm
+from speceyes.evaluation.alone import agent_arm, draft_arm
+from speceyes.evaluation.turn import Stream
 from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge

@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, final
+from typing import TYPE_CHECKING, Any, TextIO, final
 
 from speceyes.environment import machine, versions
 from speceyes.errors import InputError
+from speceyes.evaluation.alone import agent_arm, draft_arm
 from speceyes.evaluation.failures import counted, plain
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.progress import Bars
@@ -25,9 +26,9 @@ from speceyes.evaluation.report import Page
 from speceyes.evaluation.rounds import round_size
 from speceyes.evaluation.row import Item, Row
 from speceyes.evaluation.summary import NAMES, ONE, summarise
+from speceyes.evaluation.turn import Stream, Turn, order_of
 from speceyes.pipeline.parts import models_of
-from speceyes.protocols import SupportsForget
-from speceyes.types import Query, Result, Timings
+from speceyes.types import Result
 
 if TYPE_CHECKING:
     from speceyes.answerer import SpeculativeAnswerer
@@ -38,52 +39,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 RESULTS, SUMMARY, REPORT = "results.jsonl", "summary.json", "report.html"
-
-Stream: TypeAlias = Callable[[Iterable[Query]], Iterator[Result]]
-"""An arm: takes queries as it has room for them, yields results as they finish."""
-
-
-def agent_arm(agent: AgenticFallback) -> Stream:
-    """The agent alone; one by one where its `max_batch` is 1."""
-
-    def stream(queries: Iterable[Query]) -> Iterator[Result]:
-        held: dict[int, str] = {}
-
-        def noted() -> Iterator[Query]:
-            for at, query in enumerate(queries):
-                held[at] = query.id
-                yield query
-
-        for at, way, seconds in agent.stream(noted()):
-            yield Result(
-                held.pop(at),
-                way.answer,
-                "error" if way.stop == "error" else "agent",
-                trajectory=way,
-                timings=Timings(fallback=seconds),
-                error=None if way.answer is not None else way.error or f"stopped: {way.stop}",
-            )
-
-    return stream
-
-
-def draft_arm(answerer: SpeculativeAnswerer, batch_size: int) -> Stream:
-    """The small model alone: every draft is the answer."""
-
-    def stream(queries: Iterable[Query]) -> Iterator[Result]:
-        source = iter(queries)
-        while batch := list(islice(source, batch_size)):
-            for query, draft in zip(batch, answerer(batch), strict=True):
-                answer = None if draft.error else draft.text.strip()
-                yield Result(
-                    query.id,
-                    answer,
-                    "error" if draft.error else "draft",
-                    draft=draft,
-                    error=draft.error,
-                )
-
-    return stream
 
 
 @final
@@ -126,7 +81,7 @@ class Demo:
         self._progress = progress
         self._batch = self._round = batch_size
         parts = (agent, agent_batched, answerer, pipeline.judge, pipeline.fallback)
-        self._keeping = [m for m in models_of(parts) if isinstance(m, SupportsForget)]
+        self._models = models_of(parts)
         self._arms: dict[str, Stream] = {
             "agent": agent_arm(agent),
             "agent_batched": agent_arm(agent_batched),
@@ -207,12 +162,10 @@ class Demo:
     def _run_round(
         self, batch: Sequence[Item], before: int, file: TextIO, bars: Bars
     ) -> tuple[dict[str, float], list[Row]]:
-        """Every arm on one round's items, the first one another each round."""
-        arms = tuple(self._arms)
-        turn = before % len(arms)
+        """Every arm on one round's items, in the round's order."""
         spent: dict[str, float] = {}
         done: list[Row] = []
-        for arm in (*arms[turn:], *arms[:turn]):
+        for arm in order_of(tuple(self._arms), before):
             spent[arm], rows = self._run_arm(arm, batch, file, bars)
             done += rows
         return spent, done
@@ -221,23 +174,14 @@ class Demo:
         self, arm: str, batch: Sequence[Item], file: TextIO, bars: Bars
     ) -> tuple[float, list[Row]]:
         """Seconds the arm ran, and its graded rows, which are on disk however it ended."""
-        taken: dict[str, float] = {}
         results: list[tuple[Result, float]] = []
-
-        def queries() -> Iterator[Query]:
-            for item in batch:
-                taken[item.query.id] = time.perf_counter()
-                yield item.query
-
-        for model in self._keeping:  # or an arm would find read what another has read
-            model.forget()
-        start = time.perf_counter()
+        turn = Turn(self._models)
         try:
-            for result in self._arms[arm](queries()):
-                results.append((result, time.perf_counter() - taken[result.query_id]))
+            for result, seconds in turn.run(self._arms[arm], [item.query for item in batch]):
+                results.append((result, seconds))
                 bars.step(arm)
         finally:
-            wall = time.perf_counter() - start
+            wall, *_ = turn.took
             by_id = {item.query.id: item for item in batch}
             rows = [self._grade(arm, by_id[r.query_id], r, s) for r, s in results]
             file.writelines(row.to_json() + "\n" for row in rows)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
@@ -19,18 +18,16 @@ import numpy as np
 
 from speceyes.errors import InputError
 from speceyes.evaluation import arms as known
-from speceyes.evaluation import machine_load
 from speceyes.evaluation.arms import BASELINE, DRAFT, EvalContext
 from speceyes.evaluation.benchmarks.sample import Samples
-from speceyes.evaluation.demo import Stream
 from speceyes.evaluation.eval_progress import Progress
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.report import zoomed
 from speceyes.evaluation.rounds import round_size
 from speceyes.evaluation.row import Item, PublishedItem
 from speceyes.evaluation.runs import CALIBRATION, Block, Record, Writer
+from speceyes.evaluation.turn import Stream, Turn, forget, order_of
 from speceyes.pipeline.parts import models_of
-from speceyes.protocols import SupportsForget
 from speceyes.retry_per_row import describe, retry_per_row
 from speceyes.types import Image, Judgement, Query, Result
 
@@ -102,7 +99,7 @@ def run_phase(writer: Writer, phase: Phase, progress: Progress) -> None:
     size = _round(phase)
     rounds = range(-(-n // size))
     missing = {
-        r: [a for a in _order(phase.arms, r) if (phase.name, r, a) not in writer.blocks]
+        r: [a for a in order_of(phase.arms, r) if (phase.name, r, a) not in writer.blocks]
         for r in rounds
     }
     progress.skip(sum(b.n for key, b in writer.blocks.items() if key[0] == phase.name))
@@ -120,11 +117,6 @@ def run_phase(writer: Writer, phase: Phase, progress: Progress) -> None:
             writer.block(block, records, pictures)
             right = sum(r.correct for r in records)
             progress.block(phase.name, arm, right, len(records), block.wall)
-
-
-def _order(arms: Sequence[str], number: int) -> tuple[str, ...]:
-    turn = number % len(arms)
-    return (*arms[turn:], *arms[:turn])
 
 
 def _round(phase: Phase) -> int:
@@ -192,42 +184,31 @@ class _Turns:
         parts = [context.answerer(context.top_k), context.agent()]
         if context.looker is not None:
             parts.append(context.deep_answerer(context.top_k))
-        self._keeping = [m for m in models_of(parts) if isinstance(m, SupportsForget)]
-
-    def _forget(self) -> None:
-        for model in self._keeping:
-            model.forget()
+        self._models = models_of(parts)
+        self._roles = dict(context.models)
 
     def warm_up(self, queries: Sequence[Query]) -> None:
         """Every arm answers these before a clock runs."""
         for stream in self._streams.values():
             for _ in stream(queries):
                 pass
-        self._forget()
+        forget(self._models)
 
     def take(
         self, arm: str, asked: Sequence[_Asked], number: int
     ) -> tuple[Block, list[Record], list[dict[str, Any]]]:
         """One arm on one round: what it took, its records in the order asked, and pictures."""
-        taken: dict[str, float] = {}
         results: dict[str, tuple[Result, float]] = {}
-
-        def queries() -> Iterator[Query]:
-            for one in asked:
-                if one.query is not None:
-                    taken[one.id] = time.perf_counter()
-                    yield one.query
-
-        self._forget()
-        before = self._spent()
-        start = machine_load.now()
-        for result in self._streams[arm](queries()):
-            results[result.query_id] = result, time.perf_counter() - taken[result.query_id]
+        turn = Turn((*self._models, *self._roles.values()))
+        queries = [one.query for one in asked if one.query is not None]
+        for result, seconds in turn.run(self._streams[arm], queries):
+            results[result.query_id] = result, seconds
             self._progress.step()
-        wall, cpu, others = machine_load.now().since(start)
+        wall, cpu, others = turn.took
         spent = {
-            role: {what: n - before[role][what] for what, n in counts.items()}
-            for role, counts in self._spent().items()
+            role: {what: int(counts[what]) for what in ("read", "reused", "decoded")}
+            for role, counts in zip(self._roles, turn.spent[len(self._models) :], strict=True)
+            if counts
         }
         judged = self._judged(asked) if arm == DRAFT else {}
         records, pictures = [], []
@@ -258,14 +239,6 @@ class _Turns:
         block = Block(self._phase.name, number, arm, wall, len(asked), spent, cpu, others)
         return block, records, pictures
 
-    def _spent(self) -> dict[str, dict[str, int]]:
-        """Tokens that each model has read and decoded until now, where it counts them."""
-        return {
-            role: {what: int(getattr(spent, what)) for what in ("read", "reused", "decoded")}
-            for role, model in self._phase.context.models.items()
-            if (spent := getattr(model, "spent", None)) is not None
-        }
-
     def _judged(self, asked: Sequence[_Asked]) -> Mapping[str, dict[str, bool]]:
         queries = [one.query for one in asked if one.query is not None]
         found: dict[str, dict[str, bool]] = {query.id: {} for query in queries}
@@ -275,7 +248,7 @@ class _Turns:
         for name, judge in self._judges.items():
             if judge is None:
                 continue
-            self._forget()
+            forget(self._models)
             for at in range(0, len(queries), size):
                 batch = queries[at : at + size]
                 said = retry_per_row(judge, batch, lambda why: Judgement(True, reason=why))

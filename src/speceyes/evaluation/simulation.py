@@ -18,6 +18,7 @@ from typing import Final, final
 import numpy as np
 
 from speceyes.evaluation.rounds import ratio, round_size
+from speceyes.evaluation.turn import order_of
 
 
 @final
@@ -83,8 +84,7 @@ def simulated(
     slow *= random.lognormal(0.0, 0.04, turns)
     seconds = np.zeros((2, len(rounds)))
     for number in range(len(rounds)):
-        for place in range(arms):
-            arm = (place + number) % arms
+        for place, arm in enumerate(order_of(range(arms), number)):
             if arm < 2:
                 own = work[number] / (gain if arm == 1 else 1.0)
                 own *= random.lognormal(0.0, 0.1)
