@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from speceyes import prompts, tiny
 from speceyes.strategies import Selector, questions
 from speceyes.tiny import puzzles
-from speceyes.tiny.training import reasoning, reasoning_lessons, reasoning_report
+from speceyes.tiny.training import muon, reasoning, reasoning_lessons, reasoning_report
 from speceyes.tiny.training.lessons import view_of
 from speceyes.tiny.training.models import END, build_model
 from speceyes.tiny.training.train import to_patches
@@ -109,7 +110,7 @@ def test_inserted_layers_begin_as_the_identity_and_learn(tmp_path: Path) -> None
 
 def test_notes_are_right_partly_wrong_or_about_something_else(trainer: reasoning.Trainer) -> None:
     rng = np.random.default_rng(0)
-    kinds = defaultdict(int)
+    kinds: dict[str, int] = defaultdict(int)
     for i in range(200):
         scene, puzzle = puzzles.draw("train", i % 40)
         solution = puzzle.solve(scene)
@@ -141,3 +142,36 @@ def test_attention_is_drawn_beside_the_picture() -> None:
     )
     reds = np.all(np.asarray(sheet) == (255, 105, 105), axis=-1)
     assert reds[:, 340:].any() and not reds[40:].any()  # the attended word, in the first line
+
+
+def test_muon_steps_alike_in_every_direction() -> None:
+    torch.manual_seed(0)
+    matrices = torch.randn(3, 24, 64) * torch.tensor([0.01, 1.0, 50.0])[:, None, None]
+    singular = torch.linalg.svdvals(muon.orthogonal(matrices))
+    assert float(singular.min()) > 0.6 and float(singular.max()) < 1.3
+    tall = torch.linalg.svdvals(muon.orthogonal(matrices.mT))
+    torch.testing.assert_close(tall, singular, atol=1e-4, rtol=0)
+
+
+def test_muon_goes_downhill_and_resumes() -> None:
+    torch.manual_seed(1)
+    goal = torch.randn(12, 8)
+
+    def steps(n: int, weights: torch.nn.Parameter, optimizer: muon.Muon) -> float:
+        for _ in range(n):
+            optimizer.zero_grad()
+            loss = ((weights - goal) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+        return float(loss.detach())
+
+    weights = torch.nn.Parameter(torch.zeros(12, 8))
+    optimizer = muon.Muon([weights], lr=0.1, weight_decay=0.0)
+    first = steps(1, weights, optimizer)
+    steps(9, weights, optimizer)
+    again = torch.nn.Parameter(weights.detach().clone())
+    other = muon.Muon([again], lr=0.1, weight_decay=0.0)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert steps(20, weights, optimizer) < 0.6 * first
+    steps(20, again, other)
+    torch.testing.assert_close(again, weights, atol=0, rtol=0)

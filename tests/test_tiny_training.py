@@ -72,7 +72,7 @@ def test_a_resumed_run_is_an_unbroken_one(tmp_path: Path) -> None:
             one = train.Trainer("small", seed=3, lr=2e-3, scenes=2, device="cpu")
             one.load(out)
             while one.step < stop:
-                one.train_step(4, 0, defaultdict(list))
+                one.train_step(4, defaultdict(list))
             one.save(out)
         return torch.cat([p.detach().flatten() for p in one.model.parameters()])
 

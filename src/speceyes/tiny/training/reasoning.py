@@ -12,11 +12,7 @@ the method supposes.
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import platform
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,15 +27,16 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from speceyes.tiny import SMALL, puzzles
 from speceyes.tiny.scenes import Scene, split_of
+from speceyes.tiny.training.learner import Learner, Pace, Report, add_run, padded, train
 from speceyes.tiny.training.lessons import TOKENS, Row, view_of
 from speceyes.tiny.training.models import (
     END,
     SMALL_SIZE,
     Size,
     build_model,
-    build_processor,
     build_tokenizer,
 )
+from speceyes.tiny.training.muon import Muon
 from speceyes.tiny.training.reasoning_lessons import (
     ROLES,
     Encoder,
@@ -51,12 +48,13 @@ from speceyes.tiny.training.reasoning_lessons import (
     told_reasoning,
     told_short,
 )
-from speceyes.tiny.training.train import batched_vision, positions, to_patches
+from speceyes.tiny.training.train import batched_vision, to_patches
 
 WEIGHTS = {"given": 0.0, "reason": 0.15, "answer": 1.0}
 """Weight of a token's loss by its role."""
 LAYERS = 12
 """Decoder layers of the large model."""
+PACE = Pace(rise=100, fall=0.4, least=0.02)
 BRANCHES = {"small": "srrn", "large": "srnn"}
 """Told about a scene: short answers, reasoning, short answers with notes; one puzzle each."""
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -110,7 +108,7 @@ def fuse_norms(model: Qwen3VLForConditionalGeneration) -> None:
             module.forward = norm
 
 
-class Trainer:
+class Trainer(Learner):
     """A model with what trains it.
 
     Args:
@@ -125,12 +123,12 @@ class Trainer:
     def __init__(
         self, name: str, start: Path, *, seed: int, lr: float, scenes: int, batch: int
     ) -> None:
-        self.name, self.seed, self.lr, self.batch = name, seed, lr, batch
-        self.size = SMALL_SIZE
-        self.tokenizer = reasoning_tokenizer()
-        self.encoder = Encoder(self.tokenizer)
+        tokenizer = reasoning_tokenizer()
+        model = build_model(tokenizer, SMALL_SIZE, seed)
+        super().__init__(name, model, SMALL_SIZE, tokenizer, lr, PACE)
+        self.seed, self.batch = seed, batch
+        self.encoder = Encoder(tokenizer)
         self.notes = Notes(self.encoder)
-        self.model = build_model(self.tokenizer, self.size, seed)
         self._begin_with(start)
         batched_vision(self.model, (self.size.view // self.size.patch) ** 2)
         self.looked = Looked(self.model, self.size, scenes, seed)
@@ -139,15 +137,15 @@ class Trainer:
         fuse_norms(self.model)
         self.model.train()
         self.model.model.visual.requires_grad_(False)
-        self.image_token = int(self.model.config.image_token_id)
-        self.step, self.seconds = 0, 0.0
-        self.params = [p for p in self.model.parameters() if p.requires_grad]
-        decayed = [p for p in self.params if p.ndim > 1]
-        plain = [p for p in self.params if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
-            lr=self.lr,
-            betas=(0.9, 0.98),
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        layers = {id(p) for p in self.model.model.language_model.layers.parameters()}
+        for p in self.model.parameters():
+            if p.requires_grad:
+                (matrices if p.ndim > 1 and id(p) in layers else others).append(p)
+        self.optimizers = (
+            Muon(matrices, lr=lr),
+            torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
         )
 
     def _begin_with(self, weights: Path) -> None:
@@ -217,33 +215,16 @@ class Trainer:
                 kind, notes = self.notes.draw(scene, puzzle, solution, rng)
                 yield told_noted(puzzle, solution, notes, kind)
 
-    def loss(self, rows: list[Row], report: dict[str, list[float]]) -> torch.Tensor:
+    def loss(self, rows: list[Row], report: Report) -> torch.Tensor:
         """Weighted log-loss of what the rows say, summed, in nats."""
-        longest = max(len(r.ids) for r in rows)
-        ids = np.zeros((len(rows), longest), dtype=np.int64)
-        roles = np.zeros_like(ids)
-        places = np.zeros((3, len(rows), longest), dtype=np.int64)
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)], roles[i, : len(row.ids)] = row.ids, row.roles
-            places[:, i, : len(row.ids)] = positions(row, self.image_token)
+        told = padded(rows, self.image_token)
+        ids, roles = told.ids, told.roles
         targets, asked = ids[:, 1:].copy(), roles[:, 1:].copy()
         # Behind the last token of reasoning the turn ends, whatever is told next.
         ends = (roles[:, :-1] == ROLES.index("reason")) & (asked != ROLES.index("reason"))
         targets[ends] = self.tokenizer.convert_tokens_to_ids(END)
         asked[ends] = ROLES.index("reason")
-        tokens = torch.from_numpy(ids)
-        shown = torch.tensor([row.images[0] for row in rows])
-        visual = tokens == self.image_token
-        core = self.model.model.language_model
-        embeds = core.embed_tokens(tokens)
-        embeds = embeds.masked_scatter(visual[..., None], self.looked.features[shown])
-        hidden = core(
-            inputs_embeds=embeds,
-            position_ids=torch.from_numpy(places),
-            visual_pos_masks=visual,
-            deepstack_visual_embeds=[d[shown].flatten(0, 1) for d in self.looked.deep],
-            use_cache=False,
-        ).last_hidden_state
+        hidden = self._hidden(told, self.looked.features, self.looked.deep)
         said = asked > 0
         logits = self.model.lm_head(hidden[:, :-1][torch.from_numpy(said)])
         gold = torch.from_numpy(targets[said])
@@ -253,9 +234,7 @@ class Trainer:
         self._note(rows, asked, right, report)
         return (F.cross_entropy(logits, gold, reduction="none") * weights).sum()
 
-    def _note(
-        self, rows: list[Row], asked: np.ndarray, right: np.ndarray, report: dict[str, list[float]]
-    ) -> None:
+    def _note(self, rows: list[Row], asked: np.ndarray, right: np.ndarray, report: Report) -> None:
         for i, row in enumerate(rows):
             branch = row.name.split()[0]
             for role in ("reason", "answer"):
@@ -267,60 +246,16 @@ class Trainer:
                     if role == "reason":
                         report["reason tokens"].append(float(right[i][mask].mean()))
 
-    def train_step(self, steps: int, report: dict[str, list[float]]) -> None:
+    def train_step(self, steps: int, report: Report) -> None:
         """One batch."""
         start = time.perf_counter()
-        rate = min(1.0, (self.step + 1) / min(100, 0.1 * steps)) * min(
-            1.0, max(0.02, (steps - self.step) / (0.4 * steps))
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * rate
         rows = sorted(self.rows(self.step), key=lambda r: len(r.ids))
         short = [r for r in rows if r.name.startswith("short")]
         long = [r for r in rows if not r.name.startswith("short")]
         total = torch.zeros(())
         for group_rows in (short, long):
             total = total + self.loss(group_rows, report) / len(rows)
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.params, 1.0))
-        if math.isfinite(norm):
-            self.optimizer.step()
-        report["norm"].append(norm)
-        report["loss"].append(float(total.detach()))
-        self.step += 1
-        self.seconds += time.perf_counter() - start
-
-    def save(self, out: Path) -> None:
-        """The checkpoint to go on from, replaced in one step so that a kill leaves the old one."""
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-        }
-        torch.save(state, out / "checkpoint.tmp")
-        (out / "checkpoint.tmp").replace(out / "checkpoint.pt")
-
-    def load(self, out: Path) -> None:
-        """Goes on from the checkpoint in `out`, if there is one."""
-        path = out / "checkpoint.pt"
-        if path.exists():
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step, self.seconds = state["step"], state["seconds"]
-
-    def export(self, out: Path) -> None:
-        """The model in the Hugging Face format, float16, with its processor."""
-        plain = build_model(self.tokenizer, self.size, 0)
-        plain.load_state_dict(self.model.state_dict())
-        plain.half().save_pretrained(out)
-        build_processor(self.tokenizer, self.size).save_pretrained(out)
-
-
-def _means(report: dict[str, list[float]]) -> dict[str, float]:
-    return {k: round(float(np.mean(v)), 3) for k, v in sorted(report.items()) if v}
+        self._learn(total, steps, start, report)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -329,54 +264,25 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m speceyes.tiny.training.reasoning", description=__doc__
     )
     parser.add_argument("model", choices=("large", "small"))
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    add_run(parser, steps=5000, scenes=8)
     parser.add_argument("--start", type=Path, default=SMALL, help="exported model to start from")
-    parser.add_argument("--steps", type=int, default=3500)
-    parser.add_argument("--scenes", type=int, default=8000, help="scenes that are looked at")
-    parser.add_argument("--batch", type=int, default=6, help="scenes a step")
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: all")
-    parser.add_argument("--every", type=int, default=100, help="steps between reports")
-    args = parser.parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(
-        args.model, args.start, seed=args.seed, lr=args.lr, scenes=args.scenes, batch=args.batch
-    )
-    trainer.load(args.out)
-    report: dict[str, list[float]] = defaultdict(list)
-    log = (args.out / "log.jsonl").open("a", encoding="utf-8")
-    saved = time.monotonic()
-    for _ in tqdm(range(trainer.step, args.steps), desc=f"training {args.model}"):
-        trainer.train_step(args.steps, report)
-        if trainer.step % args.every == 0:
-            line = {"step": trainer.step, "seconds": round(trainer.seconds), **_means(report)}
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            report.clear()
-        if time.monotonic() - saved > 120 or trainer.step == args.steps:
-            trainer.save(args.out)
-            saved = time.monotonic()
-    log.close()
-    trainer.export(args.out / "model")
-    facts: dict[str, Any] = {
-        "model": args.model,
-        "steps": trainer.step,
-        "start": args.start.name,
-        "layers": trainer.size.layers,
-        "scenes": args.scenes,
-        "scenes_a_step": args.batch,
-        "seed": args.seed,
-        "learning_rate": args.lr,
-        "seconds": round(trainer.seconds),
-        "threads": torch.get_num_threads(),
-        "hardware": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "parameters": sum(p.numel() for p in trainer.model.parameters()),
-    }
-    (args.out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    parser.add_argument("--looked", type=int, default=8000, help="scenes that are drawn")
+    parser.set_defaults(lr=3e-3)
+    options = parser.parse_args(argv)
+
+    def begin() -> Trainer:
+        return Trainer(
+            options.model,
+            options.start,
+            seed=options.seed,
+            lr=options.lr,
+            scenes=options.looked,
+            batch=options.scenes,
+        )
+
+    facts = {"start": options.start.name, "looked": options.looked}
+    layers = {"layers": LAYERS if options.model == "large" else SMALL_SIZE.layers}
+    train(options, begin, facts | layers)
 
 
 if __name__ == "__main__":

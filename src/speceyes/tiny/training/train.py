@@ -12,11 +12,7 @@ checkpoint when it is started again with the same `--out`.
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import platform
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +20,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 from transformers import Qwen3VLForConditionalGeneration
 
 from speceyes.tiny.scenes import COLOURS, SHAPES
+from speceyes.tiny.training.learner import Learner, Pace, Report, add_run, padded, train
 from speceyes.tiny.training.lessons import ROLES, THINGS, TOKENS, Batch, Lessons, Row
 from speceyes.tiny.training.models import (
     LARGE_SIZE,
     SMALL_SIZE,
-    Size,
     build_model,
-    build_processor,
     build_tokenizer,
 )
 
@@ -127,59 +121,62 @@ def to_patches(views: np.ndarray, patch: int) -> torch.Tensor:
     return x.reshape(n * grid * grid, 3 * 2 * patch * patch)
 
 
-def positions(row: Row, image_token: int) -> np.ndarray:
-    """int64[3, t]: temporal, height and width positions (Qwen-VL's mrope)."""
-    out = np.empty((3, len(row.ids)), dtype=np.int64)
-    area, at, place = TOKENS * TOKENS, 0, 0
-    r, c = np.divmod(np.arange(area), TOKENS)
-    while place < len(row.ids):
-        if row.ids[place] == image_token:
-            out[:, place : place + area] = at + np.stack([np.zeros_like(r), r, c])
-            at, place = at + TOKENS, place + area
-        else:
-            out[:, place] = at
-            at, place = at + 1, place + 1
-    return out
+PACE = Pace(rise=200, fall=0.35, least=0.03, outlier=8)
 
 
-class Trainer:
-    """A model with what trains it."""
+class Trainer(Learner):
+    """One of the models of the pair, with what trains it.
+
+    Args:
+        name: "large", "small" or "small_zoom".
+        seed: Of scenes, questions and new weights.
+        lr: Highest learning rate.
+        scenes: Scenes a step.
+        device: Where it is trained.
+        easy: First steps, of large objects alone.
+        warm: First steps, of the vision tower alone.
+    """
 
     def __init__(
-        self, name: str, seed: int, lr: float, scenes: int, device: str, easy: int = 0
+        self,
+        name: str,
+        seed: int,
+        lr: float,
+        scenes: int,
+        device: str,
+        easy: int = 0,
+        warm: int = 0,
     ) -> None:
-        self.size: Size = LARGE_SIZE if name == "large" else SMALL_SIZE
-        self.name = name
-        self.tokenizer = build_tokenizer()
-        self.model = build_model(self.tokenizer, self.size, seed).to(device)
+        size = LARGE_SIZE if name == "large" else SMALL_SIZE
+        tokenizer = build_tokenizer()
+        super().__init__(
+            name, build_model(tokenizer, size, seed).to(device), size, tokenizer, lr, PACE
+        )
         self.model.train()
-        batched_vision(self.model, (self.size.view // self.size.patch) ** 2)
-        self.head = Head(self.size.hidden, self._word_ids()).to(device)
+        batched_vision(self.model, (size.view // size.patch) ** 2)
+        self.head = Head(size.hidden, self._word_ids()).to(device)
         self.lessons = Lessons(
-            self.tokenizer,
-            self.size,
+            tokenizer,
+            size,
             large=name == "large",
             zooms=name == "small_zoom",
             seed=seed,
             scenes_a_batch=scenes,
             easy=easy,
         )
-        self.probe = Head(self.size.hidden, self._word_ids()).to(device)
-        params = [*self.model.parameters(), *self.head.parameters(), *self.probe.parameters()]
+        self.probe = Head(size.hidden, self._word_ids()).to(device)
+        self.thrown_away = {"head": self.head, "probe": self.probe}
+        params = [p for one in (self.model, self.head, self.probe) for p in one.parameters()]
         decayed = [p for p in params if p.ndim > 1]
         plain = [p for p in params if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
-            lr=lr,
-            betas=(0.9, 0.98),
+        self.optimizers = (
+            torch.optim.AdamW(
+                [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
+                lr=lr,
+                betas=(0.9, 0.98),
+            ),
         )
-        self.params = params
-        self.lr = lr
-        self.device = device
-        self.image_token = int(self.model.config.image_token_id)
-        self.step = 0
-        self.seconds = 0.0
-        self.usual_norm = 0.0
+        self.warm, self.device = warm, device
 
     def _word_ids(self) -> torch.Tensor:
         pairs = [(f" {word}", word) for group in WORDS for word in group]
@@ -215,45 +212,25 @@ class Trainer:
         rows: list[Row],
         features: torch.Tensor,
         deep: list[torch.Tensor],
-        report: dict[str, list[float]],
+        report: Report,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums of the log-losses of what the rows say, and of the probe on names, in nats."""
-        longest = max(len(r.ids) for r in rows)
-        ids = np.zeros((len(rows), longest), dtype=np.int64)
-        roles = np.zeros_like(ids)
-        places = np.zeros((3, len(rows), longest), dtype=np.int64)
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)], roles[i, : len(row.ids)] = row.ids, row.roles
-            places[:, i, : len(row.ids)] = positions(row, self.image_token)
-        tokens = torch.from_numpy(ids).to(self.device)
-        shown = torch.tensor([i for row in rows for i in row.images], device=self.device)
-        visual = tokens == self.image_token
-        core = self.model.model
+        told = padded(rows, self.image_token)
         early: list[torch.Tensor] = []
-        hook = core.language_model.layers[PROBED].register_forward_hook(
+        hook = self.model.model.language_model.layers[PROBED].register_forward_hook(
             lambda _module, _args, out: early.append(out[0] if isinstance(out, tuple) else out)
         )
-        embeds = core.language_model.embed_tokens(tokens)
-        embeds = embeds.masked_scatter(visual[..., None], features[shown])
-        hidden = core.language_model(
-            inputs_embeds=embeds,
-            position_ids=torch.from_numpy(places).to(self.device),
-            visual_pos_masks=visual,
-            deepstack_visual_embeds=[d[shown].flatten(0, 1) for d in deep],
-            use_cache=False,
-        ).last_hidden_state
+        hidden = self._hidden(told, features, deep)
         hook.remove()
-        said = torch.from_numpy(roles > 0).to(self.device)[:, 1:]
+        said = torch.from_numpy(told.roles > 0).to(self.device)[:, 1:]
         logits = self.model.lm_head(hidden[:, :-1][said])
-        gold = tokens[:, 1:][said]
+        gold = torch.from_numpy(told.ids).to(self.device)[:, 1:][said]
         loss = F.cross_entropy(logits, gold, reduction="sum")
         right = (logits.argmax(-1) == gold).cpu().numpy()
-        self._note(rows, roles[:, 1:], right, report)
+        self._note(rows, told.roles[:, 1:], right, report)
         return loss, self._mentions(rows, early[0], report)
 
-    def _mentions(
-        self, rows: list[Row], early: torch.Tensor, report: dict[str, list[float]]
-    ) -> torch.Tensor:
+    def _mentions(self, rows: list[Row], early: torch.Tensor, report: Report) -> torch.Tensor:
         """Log-loss of reading place, colour and shape off the names in the questions, in nats."""
         which = [i for i, row in enumerate(rows) for _ in row.mentions]
         if not which:
@@ -272,9 +249,7 @@ class Trainer:
         report["read"].append(float(named[told[:, 4] >= 0].float().mean()))
         return loss
 
-    def _note(
-        self, rows: list[Row], roles: np.ndarray, right: np.ndarray, report: dict[str, list[float]]
-    ) -> None:
+    def _note(self, rows: list[Row], roles: np.ndarray, right: np.ndarray, report: Report) -> None:
         """Adds, for each row, whether all of its box, place and answer tokens were right."""
         said = roles > 0
         hits = np.ones_like(said)
@@ -287,15 +262,10 @@ class Trainer:
                     key = f"seen {row.name}" if role == "seen" else key
                     report[key].append(float(hits[i][mask].all()))
 
-    def train_step(self, steps: int, warm: int, report: dict[str, list[float]]) -> None:
-        """One batch. The first `warm` steps of the large model train its vision tower alone."""
+    def train_step(self, steps: int, report: Report) -> None:
+        """One batch."""
         start = time.perf_counter()
-        rate = min(1.0, (self.step + 1) / 200) * min(
-            1.0, max(0.03, (steps - self.step) / (0.35 * steps))
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * rate
-        batch = self.lessons.batch(self.step, rows=self.step >= warm)
+        batch = self.lessons.batch(self.step, rows=self.step >= self.warm)
         features, deep, aux, seen = self.see(batch)
         report["seen"].append(seen)
         loss = aux
@@ -306,59 +276,12 @@ class Trainer:
                 if group_rows:
                     told, named = self.tell(group_rows, features, deep, report)
                     loss = loss + (told + 0.5 * named) / len(rows)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.params, 1.0))
-        # A rare batch with a gradient far out of proportion can undo what was learned.
-        if self.step < 300 or norm < 8 * self.usual_norm:
-            self.optimizer.step()
-        self.usual_norm += (min(norm, 8 * self.usual_norm or norm) - self.usual_norm) / 50
-        report["norm"].append(norm)
-        report["loss"].append(float(loss.detach()))
-        self.step += 1
-        self.seconds += time.perf_counter() - start
-
-    def save(self, out: Path) -> None:
-        """The checkpoint to go on from, replaced in one step so that a kill leaves the old one."""
-        state = {
-            "model": self.model.state_dict(),
-            "head": self.head.state_dict(),
-            "probe": self.probe.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "usual_norm": self.usual_norm,
-        }
-        torch.save(state, out / "checkpoint.tmp")
-        (out / "checkpoint.tmp").replace(out / "checkpoint.pt")
-
-    def load(self, out: Path) -> None:
-        """Goes on from the checkpoint in `out`, if there is one."""
-        path = out / "checkpoint.pt"
-        if path.exists():
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.head.load_state_dict(state["head"])
-            self.probe.load_state_dict(state["probe"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step, self.seconds = state["step"], state["seconds"]
-            self.usual_norm = state["usual_norm"]
+        self._learn(loss, steps, start, report)
 
     def begin_with(self, weights: Path) -> None:
         """Starts from an exported model; what is thrown away after training starts anew."""
         known = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=torch.float32)
         self.model.load_state_dict(known.state_dict())
-
-    def export(self, out: Path) -> None:
-        """The model in the Hugging Face format, float16, with its processor."""
-        plain = build_model(self.tokenizer, self.size, 0)
-        plain.load_state_dict(self.model.state_dict())
-        plain.half().save_pretrained(out)
-        build_processor(self.tokenizer, self.size).save_pretrained(out)
-
-
-def _means(report: dict[str, list[float]]) -> dict[str, float]:
-    return {k: round(float(np.mean(v)), 3) for k, v in sorted(report.items()) if v}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -367,63 +290,34 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m speceyes.tiny.training.train", description=__doc__
     )
     parser.add_argument("model", choices=("large", "small", "small_zoom"))
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    add_run(parser, steps=12000, scenes=16)
     parser.add_argument("--start", type=Path, help="folder of an exported model to start from")
-    parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--warm", type=int, default=0, help="first steps, vision tower alone")
     parser.add_argument("--easy", type=int, default=0, help="first steps, large objects alone")
-    parser.add_argument("--scenes", type=int, default=16, help="scenes a step")
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: all")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--every", type=int, default=100, help="steps between reports")
-    args = parser.parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(args.model, args.seed, args.lr, args.scenes, args.device, args.easy)
-    if args.start is not None:
-        trainer.begin_with(args.start)
-    trainer.load(args.out)
-    report: dict[str, list[float]] = defaultdict(list)
-    log = (args.out / "log.jsonl").open("a", encoding="utf-8")
-    bar = tqdm(initial=trainer.step, total=args.steps, desc=f"training {args.model}")
-    saved = time.monotonic()
-    while trainer.step < args.steps:
-        trainer.train_step(args.steps, args.warm, report)
-        bar.update()
-        if not math.isfinite(report["loss"][-1]):
-            raise FloatingPointError(f"loss={report['loss'][-1]} at step {trainer.step}")
-        if trainer.step % args.every == 0:
-            line = {"step": trainer.step, "seconds": round(trainer.seconds), **_means(report)}
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            bar.set_postfix(loss=line["loss"], seen=line["seen"])
-            report.clear()
-        if time.monotonic() - saved > 120 or trainer.step == args.steps:
-            trainer.save(args.out)
-            saved = time.monotonic()
-    bar.close()
-    log.close()
-    trainer.export(args.out / "model")
+    options = parser.parse_args(argv)
+
+    def begin() -> Trainer:
+        trainer = Trainer(
+            options.model,
+            options.seed,
+            options.lr,
+            options.scenes,
+            options.device,
+            options.easy,
+            options.warm,
+        )
+        if options.start is not None:
+            trainer.begin_with(options.start)
+        return trainer
+
     facts = {
-        "model": args.model,
-        "start": None if args.start is None else args.start.name,
-        "steps": trainer.step,
-        "vision_only_steps": args.warm,
-        "easy_steps": args.easy,
-        "scenes": trainer.step * args.scenes,
-        "seed": args.seed,
-        "learning_rate": args.lr,
-        "seconds": round(trainer.seconds),
-        "threads": torch.get_num_threads(),
-        "hardware": platform.processor() or platform.machine(),
-        "device": args.device,
-        "torch": torch.__version__,
-        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "start": None if options.start is None else options.start.name,
+        "vision_only_steps": options.warm,
+        "easy_steps": options.easy,
+        "device": options.device,
     }
-    (args.out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    train(options, begin, facts)
 
 
 if __name__ == "__main__":
