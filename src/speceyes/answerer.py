@@ -17,6 +17,7 @@ from speceyes import prompts
 from speceyes.dialects.plain import ask_plainly
 from speceyes.drafting.rule import DEPTH, DepthRule
 from speceyes.errors import ConfigError
+from speceyes.images.reduced import reduced
 from speceyes.protocols import ChecksTopK, Dialect, Tool, VisionLanguageModel
 from speceyes.retry_per_row import describe, generate_rows
 from speceyes.scoring.scores import raw_scores
@@ -62,6 +63,9 @@ class SpeculativeAnswerer:
             judges the drafts.
         dialect: How the model writes calls; "auto" picks by its name and config.
         look_tokens: Most new tokens of a turn with a call.
+        max_pixels: Most pixels of an image that it drafts from; larger ones are shrunk. The
+            dial between cost and what can be seen: vision tokens, and so most of a draft's
+            time, grow with it. None for all that the model itself takes.
 
     Raises:
         ConfigError: A number is out of range, there are no tools for max_depth, the dialect
@@ -92,8 +96,10 @@ class SpeculativeAnswerer:
         rule: DepthRule | None = None,
         dialect: str | Dialect = "auto",
         look_tokens: int = 128,
+        max_pixels: int | None = None,
     ) -> None:
         for name, value in (
+            ("max_pixels", 1 if max_pixels is None else max_pixels),
             ("top_k", top_k),
             ("max_tokens", max_tokens),
             ("together", together),
@@ -116,6 +122,7 @@ class SpeculativeAnswerer:
         self.together = together
         self.rule = rule
         self.look_tokens = look_tokens
+        self.max_pixels = max_pixels
         self.tools: Tools | None = None
         self.dialect: Dialect | None = None
         if max_depth:
@@ -142,13 +149,15 @@ class SpeculativeAnswerer:
 
     @property
     def prompt_hash(self) -> str:
-        """Fingerprint (16 hex digits) of the prompts, and of how it looks where it may: scores
-        calibrated under others don't carry over.
+        """Fingerprint (16 hex digits) of the prompts, the size of images, and how it looks
+        where it may: scores calibrated under others don't carry over.
         """
         texts = self.texts
         asked = [texts.draft_system or "", texts.draft or "", texts.draft_choice or ""]
         if self.thinking:
             asked.append("thinking")
+        if self.max_pixels is not None:
+            asked.append(f"max_pixels {self.max_pixels}")
         if self.tools is not None and self.dialect is not None:
             names = ",".join(tool.name for tool in self.tools)
             asked.append(f"{self.max_depth} {self.together} {self.dialect.name} {names}")
@@ -259,4 +268,5 @@ class SpeculativeAnswerer:
         texts = self.texts
         text = texts.draft_choice if query.choices else texts.draft
         thinking = None if self.thinking else False
-        return ask_plainly(query, texts.draft_system, text, self.model, thinking=thinking)
+        seen = reduced(query, self.max_pixels)
+        return ask_plainly(seen, texts.draft_system, text, self.model, thinking=thinking)

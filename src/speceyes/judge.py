@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 from speceyes import prompts
 from speceyes.dialects.plain import ask_plainly
 from speceyes.errors import ConfigError
+from speceyes.images.reduced import reduced
 from speceyes.protocols import Dialect, Tool, VisionLanguageModel
 from speceyes.retry_per_row import describe, generate_rows
 from speceyes.texts import Texts
@@ -80,9 +81,13 @@ class ToolJudge:
             begins with "no" in any case ("not sure" too) means no tools. The threshold is not
             used then, and p_tools is None.
         min_mass: See `tool_probability`.
+        max_pixels: Most pixels of an image that it judges by; larger ones are shrunk, which makes
+            judging cheaper. A large judge then reads another image than the agent does, so that
+            the agent can't go on from what the judge has read. None for all that the model takes.
 
     Raises:
-        ConfigError: threshold or min_mass is not in [0, 1], or the dialect or a tool is unknown.
+        ConfigError: threshold or min_mass is not in [0, 1], max_pixels is below 1, or the dialect
+            or a tool is unknown.
 
     Example:
         >>> from PIL import Image
@@ -102,14 +107,18 @@ class ToolJudge:
         tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] = (),
         parity: bool = False,
         min_mass: float = 1e-3,
+        max_pixels: int | None = None,
     ) -> None:
         for name, value in (("threshold", threshold), ("min_mass", min_mass)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"{name}={value}; it must be a probability, 0 to 1")
+        if max_pixels is not None and max_pixels < 1:
+            raise ConfigError(f"max_pixels={max_pixels}; it must be at least 1")
         from speceyes.dialects import dialect as dialect_named
         from speceyes.tools import Tools
 
         self.model = model
+        self.max_pixels = max_pixels
         self.threshold = float(threshold)
         self.tools: tuple[Tool, ...] = tuple(tools if isinstance(tools, Tools) else Tools(tools))
         self.dialect: Dialect | None = None
@@ -146,6 +155,7 @@ class ToolJudge:
 
     def conversation(self, query: Query) -> Conversation:
         """Conversation that the model is asked about a query."""
+        query = reduced(query, self.max_pixels)
         if self.dialect is not None:
             return self.dialect.ask_judge(query, self.tools)
         return ask_plainly(

@@ -13,7 +13,7 @@ import struct
 import threading
 import weakref
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,12 @@ _MOST_HELD = 1 << 28
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class _Kept:
-    """Key and bytes of a frozen image, as long as its pixels are these."""
+    """Key, bytes and smaller views of a frozen image, as long as its pixels are these."""
 
     core: Any = None
     digest: bytes = b""
     data: bytes | None = None
+    views: dict[tuple[int, int], Image] = field(default_factory=dict)
 
 
 _held: deque[weakref.ref[_Kept]] = deque()
@@ -83,6 +84,14 @@ def pixel_key(image: Image) -> bytes:
     return digest
 
 
+def views(image: Image) -> dict[tuple[int, int], Image] | None:
+    """Smaller views of these very pixels by their (width, height), to be read and added to; None
+    where the image isn't frozen, so that nothing can be kept with it.
+    """
+    kept = _kept(image)
+    return None if kept is None else kept.views
+
+
 def pixels(image: Image) -> npt.NDArray[np.uint8]:
     """uint8[height, width, 3] of an RGB image; not to be written to."""
     data = _data(image)
@@ -112,7 +121,7 @@ def _kept(image: Image) -> _Kept | None:
     """Key and bytes kept for these very pixels; None where the image isn't frozen."""
     kept: _Kept | None = getattr(image, _KEPT, None)
     if kept is not None and (kept.core is not image.im or not image.readonly):
-        kept.core, kept.digest, kept.data = image.im, b"", None
+        kept.core, kept.digest, kept.data, kept.views = image.im, b"", None, {}
         image.readonly = 1
     return kept
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from speceyes.errors import ConfigError
@@ -12,8 +13,6 @@ from speceyes.protocols import Dialect, Judge, Tool, VisionLanguageModel
 from speceyes.types import Query
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     from speceyes.gate import SeparabilityGate
     from speceyes.texts import Texts
     from speceyes.tools import Tools
@@ -67,11 +66,22 @@ def parts_of(
     judged: Judge | None = None
     if quick is not None and judge.model == "large" and strong is not None:
         judged = ToolJudge(
-            strong, threshold=judge.threshold, dialect=spoken, tools=known, texts=texts
+            strong,
+            threshold=judge.threshold,
+            dialect=spoken,
+            tools=known,
+            texts=texts,
+            max_pixels=judge.max_pixels,
         )
     elif quick is not None and judge.model == "small":
         # A model that was not trained as the agent is asked without the agent's system text.
-        judged = ToolJudge(quick, threshold=judge.threshold, dialect=None, texts=texts)
+        judged = ToolJudge(
+            quick,
+            threshold=judge.threshold,
+            dialect=None,
+            texts=texts,
+            max_pixels=judge.max_pixels,
+        )
     answerer = fallback = None
     if quick is not None:
         answerer = SpeculativeAnswerer(
@@ -83,6 +93,7 @@ def parts_of(
             rule=DepthRule(gate) if draft.max_depth else None,
             dialect=dialect,
             texts=texts,
+            max_pixels=draft.max_pixels,
         )
     if strong is not None:
         fallback = AgenticFallback(
@@ -104,6 +115,13 @@ def _model(
     """A model object as it is; a name or path loaded by Hugging Face."""
     if isinstance(model, VisionLanguageModel):
         return model
+    given: object = model
+    if not isinstance(given, str | PathLike):
+        missing = [n for n in ("name", "generate", "seen_size") if not hasattr(given, n)]
+        raise ConfigError(
+            f"a {type(given).__name__} is no model (it has no {', '.join(missing)}): pass a Hub "
+            "id, a folder, or a model object such as speceyes.models.HFModel or OpenAIModel"
+        )
     from speceyes.models.hf import HFModel
 
     return HFModel.from_pretrained(

@@ -97,6 +97,7 @@ class JudgeConfig:
     Args:
         model: "large", as in the paper, "small", or None, which drafts every query.
         threshold: Tools are needed where p(tools) >= threshold.
+        max_pixels: Most pixels of an image that it judges by; None for all that the model takes.
 
     Raises:
         ConfigError: A value is none of these.
@@ -104,6 +105,7 @@ class JudgeConfig:
 
     model: str | None = "large"
     threshold: float = 0.5
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if self.model not in ("large", "small", None):
@@ -119,11 +121,13 @@ class DraftConfig:
         max_depth: Most looks of the drafter before it drafts again what the gate would reject;
             0 drafts at once (docs/depth.md).
         tools: What it may look with; None for the agent's.
+        max_pixels: Most pixels of an image that it drafts from; None for all that the model takes.
     """
 
     max_tokens: int = 20
     max_depth: int = 0
     tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] | None = None
+    max_pixels: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
