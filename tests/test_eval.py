@@ -39,11 +39,15 @@ from speceyes.evaluation.intervals import (
     auroc_interval,
     risk_coverage,
 )
+from speceyes.evaluation.rivals import OnePass
+from speceyes.evaluation.rivals import sentences as rival_sentences
 from speceyes.evaluation.runs import CALIBRATION, RECORDS, TEST, Record, Run, Writer, read
 from speceyes.evaluation.statistics import auroc, wilson_interval
 from speceyes.evaluation.sweep import LOSS, cascade_of, choose, chosen_thresholds, costs, recorded
 from speceyes.evaluation.turn import order_of
 from speceyes.evaluation.verdict import verdict
+from speceyes.images.pixel_cache import pixel_key
+from speceyes.models import ScriptedModel
 from speceyes.types import Query
 from support.demo_models import cards
 from support.eval_models import COUNT, context_of, fixed_of, run_in
@@ -114,6 +118,19 @@ def test_a_run_as_a_table(run: Run, tmp_path: Path) -> None:
             run.frame()
     else:
         assert len(run.frame()) == len(rows)
+
+
+def test_the_command_writes_answers_as_tables(run: Run, tmp_path: Path) -> None:
+    assert main(["report", str(run.folder), "--out", str(tmp_path), "--to", "csv"]) == 0
+    with (tmp_path / "answers.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["arm"], r["query_id"], r["answer"]) for r in rows] == [
+        (r.arm, r.result.query_id, r.result.answer or "") for r in run.records
+    ]
+    assert {r["run"] for r in rows} == {run.folder.name}
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    assert main(["report", str(run.folder), "--out", str(tmp_path), "--to", "parquet"]) == 0
+    assert parquet.read_table(tmp_path / "answers.parquet").num_rows == len(run.records)
 
 
 def test_a_failed_query_is_wrong_in_the_agents_arm_and_listed(
@@ -223,6 +240,79 @@ def test_arms_one_by_one_and_without_tools(tmp_path: Path) -> None:
     assert tools["both"] == len(with_tools & without)
     text = markdown([(run, found)])
     assert "only with tools" in text and "One by one, the funnel over the agent" in text
+
+
+def test_a_one_pass_model_as_a_rival(tmp_path: Path) -> None:
+    """The rival knows every card, so that the funnel isn't worth its time beside it."""
+    by_pixels = {pixel_key(item.query.images[0]): item.answer for item in cards(24)}
+
+    def knows(conversation: Any, _: Any) -> str:
+        return f"<think>Let me see.</think>It is {by_pixels[pixel_key(conversation.images[0])]}."
+
+    good, bad = "org/Sees-All-8B", "http://localhost:8000/v1#guess"
+    rivals = {
+        good: ScriptedModel(knows, name=good),
+        bad: ScriptedModel({"": "puce"}, name=bad),
+    }
+    names = ("min", *(f"one-pass={name}" for name in rivals))
+    run = run_in(tmp_path / "run", n=24, names=names, sweep_batch=(), rivals=rivals)
+    found = figures(run)
+    assert found["arms"][f"one-pass={good}"]["accuracy"] == 1
+    assert found["arms"][f"one-pass={bad}"]["accuracy"] == 0
+    for name, pair in found["rivals"].items():
+        right = {a: {r.result.query_id for r in run.of(TEST, a) if r.correct} for a in names}
+        assert pair["only_funnel"] == len(right["min"] - right[name])
+        assert pair["only_rival"] == len(right[name] - right["min"])
+        assert found["time"]["rivals"][name][0] > 0
+    told = "\n".join(verdict(found))
+    assert "Beside Sees-All-8B, which answers in one pass" in told
+    assert "Beside guess, which answers in one pass" in told
+    assert "more accurate" in told.split("Beside guess")[1]
+    text = markdown([(run, found)])
+    assert "one pass, Sees-All-8B" in text and "one pass, guess" in text
+    assert "Sees-All-8B" in page([(run, found)])
+
+
+@pytest.mark.parametrize(
+    ("only_funnel", "only_rival", "p", "gain", "says"),
+    [
+        (30, 2, 0.001, (2.0, 1.5, 2.5), "more accurate and faster: it is worth it"),
+        (30, 2, 0.001, (0.5, 0.4, 0.6), "more accurate and slower: it is worth it"),
+        (2, 30, 0.001, (0.5, 0.4, 0.6), "take the model"),
+        (2, 30, 0.001, (2.0, 1.5, 2.5), "choose by what counts more"),
+        (5, 5, 1.0, (2.0, 1.5, 2.5), "funnel is faster: it is worth it"),
+        (5, 5, 1.0, (0.5, 0.4, 0.6), "this model is faster: take the model"),
+        (5, 5, 1.0, (1.0, None, None), "the model alone is simpler"),
+        (5, 5, 1.0, None, "the model alone is simpler"),
+    ],
+)
+def test_advice_beside_a_rival(
+    only_funnel: int, only_rival: int, p: float, gain: Any, says: str
+) -> None:
+    arm = "one-pass=x"
+    pair = {"funnel": "min", "only_funnel": only_funnel, "only_rival": only_rival, "p": p}
+    cells = {"min": {"accuracy": 0.9}, arm: {"accuracy": 0.8}}
+    found = {"rivals": {arm: pair}, "arms": cells, "time": {"rivals": {arm: gain}}}
+    [line] = rival_sentences(found)
+    assert says in line
+
+
+def test_one_pass_without_a_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match="names no model"):
+        arms.arm("one-pass=")
+    with pytest.raises(ConfigError, match="no model was loaded"):
+        arms.arm("one-pass=x").build(context_of(cards(4)))
+
+
+def test_a_rival_that_thinks_on_fails_its_own_query_alone() -> None:
+    def answer(conversation: Any, _: Any) -> Any:
+        return RuntimeError("down") if "two" in conversation.messages[-1].text else "red"
+
+    image = Image.new("RGB", (8, 8))
+    queries = [Query(text, (image,), id=text) for text in ("one", "two", "three")]
+    found = list(OnePass(ScriptedModel(answer), batch_size=2).stream(queries))
+    assert [r.answer for r in found] == ["red", None, "red"]
+    assert found[1].route == "error" and "down" in (found[1].error or "")
 
 
 def test_the_manifest_names_versions_hardware_code_and_arguments(run: Run) -> None:

@@ -6,6 +6,8 @@ As a program, `python eval_models.py FOLDER DELAY` runs or resumes one, for test
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from speceyes.evaluation.runs import Run
 from speceyes.images.pixel_cache import pixel_key
 from speceyes.models.scripted import ScriptedModel
 from speceyes.prompts import CHOICE, DRAFT
+from speceyes.protocols import VisionLanguageModel
 from speceyes.types import Conversation, Sampling
 from support.demo_models import Card, cards
 from support.models import FakeModel
@@ -103,6 +106,7 @@ def run_in(
     n: int = COUNT,
     names: tuple[str, ...] = ("min", "log"),
     max_failures: float = 0.2,
+    rivals: Mapping[str, VisionLanguageModel] | None = None,
     **plan: Any,
 ) -> Run:
     """Runs or resumes the evaluation in a folder."""
@@ -113,6 +117,7 @@ def run_in(
     samples = benchmarks.load(data).samples
     asked = Plan(arms.chosen(names), **{"batch_size": 2, "sweep_batch": (1,), **plan})
     asked_context = context_of(items, delay_s=delay_s, batch_size=asked.batch_size)
+    asked_context = replace(asked_context, rivals=rivals or {})
     fixed = fixed_of(asked_context, asked, n)
     return evaluate(
         samples, asked_context, asked, folder=folder, fixed=fixed, max_failures=max_failures

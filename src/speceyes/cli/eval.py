@@ -6,7 +6,7 @@ import argparse
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +19,7 @@ from speceyes.errors import ConfigError
 if TYPE_CHECKING:
     from speceyes.evaluation.arms import EvalContext
     from speceyes.evaluation.benchmarks import Samples
+    from speceyes.protocols import VisionLanguageModel
 
 ABOUT = """\
 Runs every arm on the same samples of a benchmark, on the same warmed-up models, in turns, and
@@ -78,6 +79,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="LIST",
         help="with commas; agent and draft are always run; also min-small-judge, min-no-judge, "
         "agent-one and min-one (one query at a time), agent-no-tools (what tools contribute), "
+        "one-pass=MODEL (a rival that answers in one pass, named like --large; also several), "
         "specreason, deep and cascade; in words alone large-short, large-reasoning, small-short, "
         "small-reasoning, transfer, transfer-two-stage, transfer-likely, transfer-sure and "
         "transfer-SELECTOR-PERCENT, such as transfer-attended-50; default: %(default)s",
@@ -102,6 +104,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("max-steps", None, "turns of the agent; default: its profile's"),
         ("max-tokens", None, "new tokens of a turn; default: its profile's"),
         ("draft-tokens", 20, "new tokens of a draft; default: 20"),
+        ("one-pass-tokens", 1024, "new tokens of a one-pass model; default: 1024"),
         ("sweep-limit", 64, "test samples at each batch size of --sweep-batch; default: 64"),
     ):
         one.add_argument(f"--{name}", type=int, default=default, metavar="N", help=what)
@@ -211,6 +214,7 @@ def _settings(context: EvalContext) -> dict[str, Any]:
         "max_steps",
         "max_tokens",
         "draft_tokens",
+        "one_pass_tokens",
         "parity",
         "bare",
         "without_tools",
@@ -271,12 +275,26 @@ def callable_named(text: str) -> Callable[..., Any]:
     return result
 
 
+def _rivals(
+    options: argparse.Namespace, known: Mapping[str, VisionLanguageModel]
+) -> dict[str, VisionLanguageModel]:
+    """The models of one-pass arms by name; one that is loaded already isn't loaded again."""
+    from speceyes.evaluation.rivals import PREFIX
+
+    asked = [a.removeprefix(PREFIX) for a in _asked(options) if a.startswith(PREFIX)]
+    return {
+        name: known[name] if name in known else models.load_named(name, options, "one-pass")
+        for name in dict.fromkeys(asked)
+    }
+
+
 def _context(options: argparse.Namespace) -> tuple[EvalContext, dict[str, Any]]:
     """Models, loaded, with their settings; and what the manifest says of them."""
     from speceyes import tiny
     from speceyes.evaluation import arms
     from speceyes.evaluation.arms import EvalContext
     from speceyes.evaluation.manifest import model_files
+    from speceyes.evaluation.rivals import PREFIX
 
     if options.agent is not None and options.large is None:
         # Only the drafter is named beside an agent of the user's own.
@@ -318,6 +336,8 @@ def _context(options: argparse.Namespace) -> tuple[EvalContext, dict[str, Any]]:
         max_steps=options.max_steps,
         max_tokens=options.max_tokens,
         draft_tokens=options.draft_tokens,
+        one_pass_tokens=options.one_pass_tokens,
+        rivals=_rivals(options, {names[0]: large, names[1]: small}),
         parity=options.parity,
         without_tools=options.without_tools,
         heads=_heads(options.heads),
@@ -327,6 +347,7 @@ def _context(options: argparse.Namespace) -> tuple[EvalContext, dict[str, Any]]:
     loaded = [("large", large, names[0]), ("small", small, names[1])]
     if looker is not None and context.looker is not None:
         loaded.append(("looker", context.looker, looker))
+    loaded += [(f"{PREFIX}{name}", model, name) for name, model in context.rivals.items()]
     if own is not None:
         needed = {"transfer", "specreason", "deep", "cascade"}
         if bad := [name for name in _asked(options) if name.split("-")[0] in needed]:

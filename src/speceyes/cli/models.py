@@ -201,7 +201,7 @@ def load_named(
     Args:
         name: See `load_model`.
         options: The command line's.
-        role: "large" or "small": its own arguments go before those of both.
+        role: "large", "small" or "one-pass": its own arguments go before those of both.
         top_k: See `load_model`.
 
     Raises:
@@ -233,7 +233,7 @@ def model_arguments(options: argparse.Namespace, role: str) -> dict[str, Any]:
     for given in options.model_arg:
         key, sign, text = given.partition("=")
         whose, dot, rest = key.partition(".")
-        if not sign or not key or (dot and whose not in ("large", "small")):
+        if not sign or not key or (dot and whose not in ("large", "small", "one-pass")):
             raise ConfigError(f"--model-arg {given!r}; it must be KEY=VALUE or large.KEY=VALUE")
         try:
             value = json.loads(text)

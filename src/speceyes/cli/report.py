@@ -14,6 +14,7 @@ Reads the folders of one or more runs and writes, without running a model,
                 those of the paper, its rows stand below ours
   report.csv    a line for each run, column and arm
   report.html   one page that needs nothing but itself: pictures of all figures, and every query
+  answers.parquet, answers.csv   with --to: a row for each run, arm and query, for pandas or polars
 A run that is under way or was killed is reported up to its last whole round."""
 
 
@@ -35,6 +36,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one.add_argument(
         "--grader-model", metavar="NAME", help="its name; default: the only one that is served"
     )
+    one.add_argument(
+        "--to",
+        choices=("parquet", "csv"),
+        help="write every answer as a table as well; Parquet needs pyarrow, the extra eval",
+    )
     one.set_defaults(run=run)
 
 
@@ -43,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     from speceyes.evaluation.analysis import figures
     from speceyes.evaluation.eval_page import page
     from speceyes.evaluation.eval_report import markdown, to_csv
-    from speceyes.evaluation.runs import read
+    from speceyes.evaluation.runs import read, write_table
 
     runs = [read(folder) for folder in dict.fromkeys(options.runs)]
     made = [(found, figures(found)) for found in runs]
@@ -64,6 +70,11 @@ def run(options: argparse.Namespace) -> int:
         ("report.html", page(made)),
     ):
         (out / name).write_text(content, encoding="utf-8")
+    if options.to:
+        rows = [{"run": one.folder.name, **row} for one in runs for row in one.rows()]
+        write_table(rows, out / f"answers.{options.to}")
     print(text.split("\n## ", 2)[1].partition("\n\n")[2].strip())
     print(f"\n{out / 'report.md'}, report.csv and report.html")
+    if options.to:
+        print(f"{out / f'answers.{options.to}'}: {len(rows)} answers")
     return 0

@@ -15,6 +15,7 @@ import numpy as np
 
 from speceyes.errors import InputError
 from speceyes.evaluation import arms as known
+from speceyes.evaluation import rivals
 from speceyes.evaluation.arms import AGENT_ONE, BASELINE, DRAFT, FUNNEL, FUNNEL_ONE, NO_TOOLS
 from speceyes.evaluation.intervals import (
     aurc_interval,
@@ -41,7 +42,8 @@ def figures(run: Run) -> dict[str, Any]:
         `arms` (accuracy, failures, tokens, tool calls, depth; under "time" latency and gain),
         `columns` (the same by column of Table 1), `kinds`, `tests` (exact McNemar against the
         agent), `failed`, `thresholds`, `scores` (AUROC, AURC, curve of each aggregate), `sweeps`,
-        `rolling`, `depths`, `routes`, `tools` (see `tool_contribution`), and under "time" the
+        `rolling`, `depths`, `routes`, `tools` (see `tool_contribution`), `rivals` (see
+        `rivals.compared`), and under "time" the
         phases' shares, batch sizes, CPU seconds and how busy the machine was.
 
     Raises:
@@ -61,6 +63,8 @@ def figures(run: Run) -> dict[str, Any]:
     top_k = int(run.fixed["context"]["top_k"])
     judge_s, draft_s = _phase_costs(by_arm.get(FUNNEL, ()))
     calibration = [b for b in run.blocks if (b.phase, b.arm) == (CALIBRATION, BASELINE)]
+    gated = [a for a in by_arm if known.arm(a).aggregate]
+    funnel = FUNNEL if FUNNEL in gated else next(iter(gated), None)
     swept = sweeps(found, thresholds, top_k, judge_s=judge_s, draft_s=draft_s)
     gains = {
         axis: [{k: row.pop(k) for k in ("gain",)} for row in rows] for axis, rows in swept.items()
@@ -83,6 +87,7 @@ def figures(run: Run) -> dict[str, Any]:
         "tests": {
             a: _against(by_arm[BASELINE], rows) for a, rows in by_arm.items() if a != BASELINE
         },
+        "rivals": rivals.compared(by_arm, funnel),
         "failed": [
             [r.result.query_id, a, r.result.error or "no answer"]
             for a, rows in by_arm.items()
@@ -105,6 +110,7 @@ def figures(run: Run) -> dict[str, Any]:
             "rounds": len(whole),
             "round_size": max(Counter(r.round for r in by_arm[BASELINE]).values()),
             "arms": {a: {**_timing(by_arm, a, spent), **_processors(run, a, whole)} for a in names},
+            "rivals": rivals.gains(by_arm, spent, funnel),
             "one_by_one": _one_by_one(by_arm, spent),
             "columns": {
                 column: {

@@ -7,7 +7,7 @@ call of `register`; it then runs beside the others, on the same models and the s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, get_args
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, get_args
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.drafting.rule import DepthRule
 from speceyes.errors import ConfigError
+from speceyes.evaluation import rivals
 from speceyes.evaluation.alone import agent_arm, draft_arm
 from speceyes.evaluation.turn import Stream
 from speceyes.fallback import AgenticFallback
@@ -80,6 +81,8 @@ class EvalContext:
         heads: The small model's attention heads by which reasoning is selected; none means all.
         looker: A small model that has learned to call the tools, for drafts with depth and as
             the one that proposes in SpecReason; None where there is none.
+        rivals: Models that answer in one pass, by the name that stands behind `one-pass=`.
+        one_pass_tokens: Most new tokens of their answers, reasoning included.
         own: An agent of the user's own, called with a query, that answers in place of the large
             model; where the large model is the small one then, that one judges, asked plainly.
 
@@ -105,6 +108,8 @@ class EvalContext:
     without_tools: bool = False
     heads: tuple[Head, ...] = ()
     looker: VisionLanguageModel | None = None
+    rivals: Mapping[str, VisionLanguageModel] = field(default_factory=dict)
+    one_pass_tokens: int = 1024
     own: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
@@ -117,7 +122,12 @@ class EvalContext:
     @property
     def models(self) -> dict[str, VisionLanguageModel]:
         """The models by role; one that plays both roles counts as the large one."""
-        found = {"large": self.large, "small": self.small, "looker": self.looker}
+        found = {
+            "large": self.large,
+            "small": self.small,
+            "looker": self.looker,
+            **{f"{rivals.PREFIX}{name}": model for name, model in self.rivals.items()},
+        }
         return {
             role: model
             for at, (role, model) in enumerate(found.items())
@@ -418,18 +428,37 @@ def names() -> tuple[str, ...]:
     return tuple(_ARMS)
 
 
+def _one_pass(context: EvalContext, model: str) -> Stream:
+    if model not in context.rivals:
+        raise ConfigError(f"no model was loaded for {rivals.PREFIX}{model}: give it in `rivals`")
+    return rivals.OnePass(
+        context.rivals[model],
+        texts=context.texts,
+        bare=context.bare,
+        max_tokens=context.one_pass_tokens,
+        batch_size=context.batch_size,
+    ).stream
+
+
 def arm(name: str) -> Arm:
-    """The arm of that name.
+    """The arm of that name; "one-pass=MODEL" is one for any model.
 
     Raises:
         ConfigError: There is none.
     """
+    if name.startswith(rivals.PREFIX):
+        model = name.removeprefix(rivals.PREFIX)
+        if not model:
+            raise ConfigError(f"{name!r} names no model: one-pass=MODEL, as --large has it")
+        return Arm(name, rivals.title(name), partial(_one_pass, model=model), words=True)
     try:
         return _ARMS[name]
     except KeyError:
         near = get_close_matches(name, _ARMS, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ConfigError(f"there is no arm {name!r}{hint}; there are {', '.join(_ARMS)}") from None
+        raise ConfigError(
+            f"there is no arm {name!r}{hint}; there are {', '.join(_ARMS)}, and one-pass=MODEL"
+        ) from None
 
 
 def chosen(asked: Sequence[str]) -> tuple[str, ...]:

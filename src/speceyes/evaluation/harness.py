@@ -184,7 +184,7 @@ class _Turns:
         parts = [context.answerer(context.top_k), context.agent()]
         if context.looker is not None:
             parts.append(context.deep_answerer(context.top_k))
-        self._models = models_of(parts)
+        self._models = (*models_of(parts), *context.rivals.values())
         self._roles = dict(context.models)
 
     def warm_up(self, queries: Sequence[Query]) -> None:

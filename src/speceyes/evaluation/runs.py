@@ -8,6 +8,7 @@ that batches, and with them answers, are those of an unbroken run.
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
 import os
@@ -189,12 +190,11 @@ class Run:
         Raises:
             ConfigError: pyarrow is not installed.
         """
-        try:
-            arrow: Any = importlib.import_module("pyarrow")
-            parquet: Any = importlib.import_module("pyarrow.parquet")
-        except ImportError:
-            raise ConfigError("Parquet needs pyarrow: pip install 'speceyes[eval]'") from None
-        parquet.write_table(arrow.Table.from_pylist(self.rows()), path)
+        write_table(self.rows(), Path(path))
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Writes the rows as CSV, with a line of names."""
+        write_table(self.rows(), Path(path))
 
     def pictures(self) -> Iterator[dict[str, Any]]:
         """The pictures given to `Writer.block`, read as they are asked for."""
@@ -204,6 +204,26 @@ class Run:
                 for line in file:
                     if line.endswith("\n"):
                         yield json.loads(line)
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes rows as CSV where the path ends in .csv, and as Parquet else.
+
+    Raises:
+        ConfigError: It is Parquet, and pyarrow is not installed.
+    """
+    if path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+            table.writeheader()
+            table.writerows(rows)
+        return
+    try:
+        arrow: Any = importlib.import_module("pyarrow")
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise ConfigError("Parquet needs pyarrow: pip install 'speceyes[eval]'") from None
+    parquet.write_table(arrow.Table.from_pylist(list(rows)), path)
 
 
 def _scan(path: Path) -> tuple[list[Block], list[dict[str, Any]], int, int]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
+from speceyes.evaluation import rivals
 from speceyes.evaluation.machine_load import BUSY
 from speceyes.evaluation.rounds import FEWEST
 from speceyes.evaluation.statistics import wilson_interval
@@ -113,7 +114,7 @@ def verdict(found: Mapping[str, Any], arm: str | None = "min") -> list[str]:
         test["only_arm"],
         test["p"],
     )
-    return [*outcome.sentences(), *disturbed(found)]
+    return [*outcome.sentences(), *rivals.sentences(found), *disturbed(found)]
 
 
 def plain_lines(sentences: Sequence[str]) -> list[str]:
