@@ -602,7 +602,7 @@ def test_observations_are_shown_as_each_agent_knows_them() -> None:
         crop,
     ]
     assert said_to("deepeyesv2", one, "<tool_call>")[:2] == ["<tool_response>\n", crop]
-    thyme = dialect("thyme")
+    thyme = SPEAKERS["thyme"].dialect
     after = thyme.observe(thyme.open(QUERY, ()), "<code>a</code>", (seen,), last=False)
     assert after.begun == ("<code>a</code><sandbox_output>", crop, "</sandbox_output>")
     after = thyme.observe(thyme.open(QUERY, ()), "b", (Observation(("1\n",)),), last=False)

@@ -16,6 +16,7 @@ from speceyes.agent.callable_agent import CallableAgent, CallableRun
 from speceyes.agent.turns import Agent, TurnRun
 from speceyes.errors import ConfigError
 from speceyes.protocols import Dialect, Tool, VisionLanguageModel
+from speceyes.say_once import warn_once
 from speceyes.types import Query, Step, Trajectory
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class AgenticFallback:
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value}; it must be at least 1")
         from speceyes.dialects import dialect as dialect_named
-        from speceyes.dialects import limits_differ, profile_of
+        from speceyes.dialects import profile_of
         from speceyes.tools import Tools
 
         self.model: VisionLanguageModel | None = model
@@ -95,19 +96,8 @@ class AgenticFallback:
         self.dialect: Dialect | None = spoken
         """How the model writes; None where the agent is a callable."""
         driven = profile_of(spoken)
-        try:
-            differ = limits_differ(driven, model.seen_size)
-        except Exception as exc:  # noqa: BLE001 - a model that can't say is asked no further
-            _log.debug("sizes of images can't be told beforehand: %s", exc)
-            differ = None
-        if differ is not None:
-            _log.warning(
-                "%s sees images otherwise than a %s agent was trained to: %s. Load it with "
-                "min_pixels and max_pixels of its profile",
-                model.name,
-                spoken.name,
-                differ,
-            )
+        for doubt in _doubts(model, spoken.name, driven, [tool.name for tool in self.tools]):
+            warn_once(_log, model, doubt)
         self.max_steps = driven.max_steps if max_steps is None else max_steps
         self.max_tokens = driven.max_tokens if max_tokens is None else max_tokens
         self.max_batch = max_batch
@@ -274,3 +264,29 @@ class AgentRun:
     def close(self) -> None:
         """Gives up what is under way."""
         self._run.close()
+
+
+def _doubts(
+    model: VisionLanguageModel, dialect: str, driven: Profile, tools: Sequence[str]
+) -> Iterator[str]:
+    """Words on what keeps a model from doing what it was trained to."""
+    from speceyes.dialects import limits_differ
+    from speceyes.tools import BUILT_IN
+
+    try:
+        differ = limits_differ(driven, model.seen_size)
+    except Exception as exc:  # noqa: BLE001 - a model that can't say is asked no further
+        _log.debug("sizes of images can't be told beforehand: %s", exc)
+        differ = None
+    if differ is not None:
+        yield (
+            f"{model.name} sees images otherwise than a {dialect} agent was trained to: {differ}. "
+            "Load it with a max_pixels that leaves room for its profile's image_pixels"
+        )
+    trained = [name for name in driven.tools if name in BUILT_IN]
+    known = {BUILT_IN[name]().name for name in trained}
+    if tools and known and not known & set(tools):
+        yield (
+            f"a {dialect} agent was trained to call {' and '.join(sorted(known))}, and has "
+            f"{', '.join(tools)} alone: what it calls will be errors. Pass tools={trained!r}"
+        )

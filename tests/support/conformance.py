@@ -1,15 +1,24 @@
 """Each dialect held against its agent's published format: transcripts in that format, as data.
 
-`python tests/support/conformance.py` writes the table of docs/conformance.md.
+`python tests/support/conformance.py` writes the table of docs/conformance.md, that of profiles in
+docs/dialects.md, and docs/transcripts.md.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
+
+from speceyes.dialects import NAMES, dialect, profile_of
+from speceyes.tools import Tools
+from speceyes.types import Message, Observation, Query
 
 SIZE = (1000, 800)
 """Of the question's image; the model sees it as it is, or at the part that a profile shows."""
@@ -72,8 +81,7 @@ FORMATS: Mapping[str, Format] = {
         "Error: no",
         "<think>so</think><answer>\\boxed{red}</answer>",
         steps=2,
-        tokens=8192,
-        unverified="the turn's tokens",
+        tokens=1_600,
     ),
     "chainoffocus": Format(
         "xtong-zhang/Chain-of-Focus, eval/vstar/vllm_inference.py",
@@ -81,7 +89,7 @@ FORMATS: Mapping[str, Format] = {
         ZOOM,
         {"bbox_2d": [87, 187, 162, 262], "label": "cup"},
         "[112x112]{again}",  # a 50x50 picture, doubled
-        "Error: no{again}",
+        "Error: no\n{again}",
         unverified="errors, which upstream does not tell",
     ),
     "deepeyes": Format(
@@ -144,7 +152,6 @@ FORMATS: Mapping[str, Format] = {
         "Error: no\n{again}",
         steps=12,
         tokens=8_192,
-        unverified="sampling",
     ),
     "openthinkimg": Format(
         "zhaochen0110/OpenThinkIMG, r1_v/open_r1/tool_grpo.py",
@@ -154,9 +161,9 @@ FORMATS: Mapping[str, Format] = {
         "OBSERVATION:\n[50x50]\n{again}",
         "OBSERVATION:\nError: no\n{again}",
         '{"thought": "so", "actions": [{"name": "Terminate", "arguments": {"ans": "red"}}]}',
-        steps=10,
+        steps=3,
         tokens=2_048,
-        unverified="turns, tokens and sampling",
+        unverified="sampling, which is left to the checkpoint's own settings",
     ),
     "pixelreasoner": Format(
         "TIGER-AI-Lab/Pixel-Reasoner, experience_maker.py",
@@ -168,8 +175,8 @@ FORMATS: Mapping[str, Format] = {
         "Here is the cropped image (Image Size: 448x448):[448x448]",
         "Error: no",
         "so it is \\boxed{red}.",
+        steps=5,
         tokens=2_048,
-        unverified="turns, tokens and sampling",
     ),
     "pyvision": Format(
         "agents-x-project/PyVision-RL, verl_agents/verl/workers/agent/envs/agents_x",
@@ -180,9 +187,9 @@ FORMATS: Mapping[str, Format] = {
         "<image_clue_1>[50x50]</image_clue_1></interpreter>\n</tool_response>",
         "<tool_response>\n<interpreter>Text Result:\nError: no</interpreter>\n</tool_response>",
         "<think>so</think><answer>\\boxed{red}</answer>",
-        steps=10,
-        tokens=8_192,
-        unverified="turns, tokens and sampling; in one of its environments the role is observation",
+        steps=30,
+        tokens=10_240,
+        unverified="in one of its environments the role is observation",
     ),
     "qwen3vl": Format(
         "QwenLM/Qwen-Agent, qwen_agent/tools/image_zoom_in_qwen3vl.py",
@@ -202,12 +209,11 @@ FORMATS: Mapping[str, Format] = {
         tagged(ZOOM, '{"bbox_2d": [100, 250, 150, 312.5], "label": "cup", "img_idx": 0}'),
         ZOOM,
         {"bbox_2d": BOX, "label": "cup", "img_idx": 0},
-        "<tool_response>\n[56x56]\n</tool_response>",
+        "<tool_response>\n[256x256]\n</tool_response>",
         "<tool_response>\nError: no\n</tool_response>",
         steps=10,
         tokens=8_192,
-        sampling=QWEN,
-        unverified="tokens and sampling",
+        sampling=(1.0, 1.0, 20, 1.5),
     ),
     "thyme": Format(
         "yfzhang114/Thyme, eval/utils.py and eval/VLMEvalKit/vlmeval/vlm/thyme/sandbox.py",
@@ -231,9 +237,8 @@ FORMATS: Mapping[str, Format] = {
         "Error: no\n{again}",
         "<think>so</think> Action: Answer\n<answer>red</answer>",
         steps=10,
-        tokens=2_048,
-        sampling=(0.75, 1.0, 0, 0.0),
-        unverified="tokens",
+        tokens=16_384,
+        sampling=(0.75, 0.9, 0, 0.0),
     ),
     "visionthink": Format(
         "dvlab-research/VisionThink, scripts/vllm_tool.py",
@@ -303,16 +308,84 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def profiles() -> str:
+    """The table of profiles in Markdown."""
+
+    def pixels(limits: tuple[int, int] | None, otherwise: str) -> str:
+        return otherwise if limits is None else f"{limits[0]:,} to {limits[1]:,}"
+
+    lines = [
+        "| name | turns | tokens a turn | images shown at (pixels) | crops shown at | sides | "
+        "temperature |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in NAMES:
+        one = profile_of(dialect(name))
+        part = "" if one.image_scale == 1 else f"at {one.image_scale:g} of their sides, "
+        cells = (
+            f"`{name}`",
+            str(one.max_steps),
+            f"{one.max_tokens:,}",
+            part + pixels(one.image_pixels, "the model's own limits"),
+            pixels(one.crop_pixels, "as images"),
+            f"multiples of {one.factor}" if one.crop_pixels or one.image_pixels else "",
+            f"{one.temperature:g}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def transcripts() -> str:
+    """A trajectory in each dialect, turn by turn, in Markdown."""
+    photo = Image.effect_noise(SIZE, 60).convert("RGB")
+    picture = photo.crop((100, 200, 150, 250))
+    parts: list[str] = []
+    for name, one in FORMATS.items():
+        speaks: Any = dialect(name)
+        tools = Tools([tool for tool in profile_of(speaks).tools if tool != "python"])
+        query = Query("Which colour is the cup?", (photo,), choices=("red", "blue"))
+        way = speaks.open(query, tuple(tools))
+        for seen, last in ((Observation((picture,)), False), (Observation(error="no"), True)):
+            way = speaks.observe(way, one.call, [seen], last=last)
+        told = list(way.messages)
+        told.append(Message("assistant", (*way.begun, one.answer)))
+        asked = speaks.ask_judge(query, tuple(tools)).messages[-1]
+        lines = []
+        if way.tools:
+            names = ", ".join(tool.name for tool in tools)
+            lines += [f"[tools, through the chat template] {names}"]
+        lines += [f"[{message.role}] {_words(message)}" for message in told]
+        lines += ["", f"[the judge is asked] {_words(asked)}"]
+        parts.append(f"## {name}\n\n" + textwrap.indent("\n".join(lines), "    "))
+    return "\n\n".join(parts)
+
+
+def _words(message: Message) -> str:
+    said = "".join(
+        part if isinstance(part, str) else f"[image {part.width}x{part.height}]"
+        for part in message.content
+    )
+    for call in message.calls:
+        said += f"[call {call.id}: {call.name} {json.dumps(dict(call.arguments))}]"
+    return "\n".join(line.rstrip() for line in said.strip().splitlines())
+
+
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+PAGES: Mapping[str, Callable[[], str]] = {
+    "conformance.md": table,
+    "dialects.md": profiles,
+    "transcripts.md": transcripts,
+}
 
 
-def page(text: str) -> str:
-    """A page with the table in its place."""
+def page(text: str, made: str) -> str:
+    """A page with what is made for it in its place."""
     before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.partition(END)[2]}"
+    return f"{before}{BEGIN}\n\n{made}\n\n{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":
-    place = Path(__file__).parents[2] / "docs" / "conformance.md"
-    place.write_text(page(place.read_text(encoding="utf-8")), encoding="utf-8")
-    sys.stdout.write(f"{place} has the table\n")
+    for name, make in PAGES.items():
+        place = Path(__file__).parents[2] / "docs" / name
+        place.write_text(page(place.read_text(encoding="utf-8"), make()), encoding="utf-8")
+        sys.stdout.write(f"{place} is up to date\n")

@@ -83,7 +83,8 @@ def exact(made: Kind, **more: Any) -> Kind:
     to a thousandth of a pixel.
     """
     plain = {"rounding": None, "margin": 0.0, "grow": 1.0, "min_box": 0.0, "crop_pixels": None}
-    plain |= {"crop_scale": 1.0, "image_scale": 1.0, "handed": "original", "temperature": 0.0}
+    plain |= {"crop_scale": 1.0, "image_scale": 1.0, "image_pixels": None, "handed": "original"}
+    plain |= {"temperature": 0.0}
     return replace(made, profile=replace(made.profile, **plain, **more))
 
 

@@ -17,6 +17,7 @@ from speceyes.dialects._turn import foreign_call
 from speceyes.dialects.profile import Profile, limits_differ, profile_of
 from speceyes.errors import ConfigError
 from speceyes.protocols import Dialect
+from speceyes.say_once import warn_once
 from speceyes.texts import Texts
 
 __all__ = ["NAMES", "Profile", "detect", "dialect", "foreign_call", "limits_differ", "profile_of"]
@@ -156,10 +157,13 @@ def _made(name: str, model: object) -> Any:
     if name == "auto":
         found = _picked(model)
         if found is None and model is not None:
-            _log.warning(
-                '%s; until then it is driven by "speceyes": told of tools in the system message, '
-                "its calls read as JSON in <tool_call>, boxes in pixels of the image as it sees it",
-                _UNTOLD.format(names=", ".join(NAMES), model=_called(model)),
+            untold = _UNTOLD.format(names=", ".join(NAMES), model=_called(model))
+            warn_once(
+                _log,
+                model,
+                f'{untold}; until then it is driven by "speceyes": told of tools in the system '
+                "message, its calls read as JSON in <tool_call>, boxes in pixels of the image as "
+                "it sees it",
             )
         name = found or "speceyes"
     if name not in _CLASSES:

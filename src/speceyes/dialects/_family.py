@@ -195,6 +195,8 @@ class Family:
             parts += fill(template, values)
             number += len(pictures)
         if untold and again:
+            if parts and isinstance(parts[-1], str) and not parts[-1].endswith("\n"):
+                parts.append("\n")
             parts.append(again)
         if parts and isinstance(parts[-1], str):
             parts[-1] = parts[-1].rstrip("\n")

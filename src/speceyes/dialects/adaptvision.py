@@ -3,7 +3,7 @@ r"""AdaptVision: a small view first, and one region of the image in full where t
 Facts from the AdaptVision repository, `scripts/vllm_adaptvision.py`: the image is shown at half its
 width and height; `request_local_region` has a `bbox_2d` in pixels of that view, cut out of the
 original; the result stands in `<tool_response>` with the instruction behind it, an error bare; 2
-turns; the answer may stand in `\boxed{}` within `<answer>`.
+turns of 1,600 tokens, greedy; the answer may stand in `\boxed{}` within `<answer>`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROFILE = Profile(
     image_pixels=(3_136, 4_194_304),
     crop_pixels=(3_136, 14_745_600),
     max_steps=2,
-    max_tokens=8_192,
+    max_tokens=1_600,
     stop=("</answer>",),
     errors="bare",
     tools=("zoom",),

@@ -3,7 +3,7 @@
 Facts from the Mini-o3 repository (arXiv 2509.07969), `vllm_async_engine.py` and
 `verl/trainer/constants.py`: `bbox_2d` relative to width and height (0 to 1); `source`
 "original_image" or "observation_i"; actions are counted from 0 and observations from 1; crops are
-resized into 40,000 to 2,000,000 pixels; 12 turns of 8,192 tokens.
+resized into 40,000 to 2,000,000 pixels; 12 turns of 8,192 tokens, greedy in validation.
 """
 
 from __future__ import annotations

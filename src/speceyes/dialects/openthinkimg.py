@@ -3,7 +3,8 @@
 Facts from the OpenThinkIMG repository, `r1_v/open_r1/tool_grpo.py` and its tool server:
 {"thought", "actions": [{"name", "arguments"}]}; images are img_1, img_2, ...; the answer is the
 argument "ans" of the action Terminate; the system text is a user's turn of its own; a result is a
-user's turn that begins with "OBSERVATION:". Turns and sampling are not verified.
+user's turn that begins with "OBSERVATION:". Trained on 200,000 pixels at most; its inferencer takes
+3 rounds of 2,048 tokens, and sampling as the checkpoint's own settings have it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ _END = "Terminate"
 
 PROFILE = Profile(
     first_image=1,
-    image_pixels=(3_136, 12_845_056),
-    max_steps=10,
+    image_pixels=(3_136, 200_000),
+    max_steps=3,
     max_tokens=2_048,
     stop=(),
     stop_after="",

@@ -3,7 +3,8 @@ r"""Pixel-Reasoner: `crop_image_normalized`, boxes from 0 to 1, the answer in `\
 Facts from the Pixel-Reasoner repository (arXiv 2505.15966), `experience_maker.py`: Hermes-style
 JSON in `<tool_call>`, `target_image` counted from 1; both tools are always offered; a margin of a
 tenth of the image around each crop, which is resized into 200,704 to 4,014,080 pixels; a user turn
-tells that size; boxes with numbers above 1 are pixels of the image itself.
+tells that size; boxes with numbers above 1 are pixels of the image itself. Its evaluation is
+greedy, five turns (four calls) of 2,048 tokens.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ PROFILE = Profile(
     first_image=1,
     image_pixels=(401_408, 4_014_080),
     crop_pixels=(200_704, 4_014_080),
-    max_steps=6,
+    max_steps=5,
     max_tokens=2_048,
     stop=("</tool_call>",),
     tools=("zoom",),

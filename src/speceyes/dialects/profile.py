@@ -19,6 +19,9 @@ from speceyes.types import Image, Sampling
 Pixels = tuple[int, int]
 """Fewest and most pixels of an image, width times height."""
 
+_LONGEST = 200
+"""Images that are more than so many times as long as wide are refused by the Qwen families."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -34,10 +37,11 @@ class Profile:
         margin: Added around a box, as a part of the image's width and height.
         grow: A box is made so many times as wide and high around its centre, within the image.
         min_box: Boxes with a side of so many pixels or fewer, in the dialect's space, are refused.
-        image_pixels: The question's images as the model should see them; None if unknown. The
-            model's image processor does the resizing: a model with other limits is reported.
-        crop_pixels: What tools return is resized into these before it is shown, up as well as
-            down; None shows it as it is.
+        image_pixels: The question's images are resized into these before they are shown, up as
+            well as down; None leaves it to the model's image processor. A model that holds them
+            to narrower limits still is reported.
+        crop_pixels: The same for what tools return, whose sides become multiples of `factor` as
+            well; None holds it to `image_pixels`.
         crop_scale: What tools return is first enlarged by this.
         image_scale: The question's images are shown at this part of their width and height.
         factor: Sides of what is resized are multiples of this.
@@ -145,16 +149,27 @@ class Profile:
         )
 
     def first(self, image: Image) -> Image:
-        """A question's image as it is shown."""
-        return _scaled(image, self.image_scale)
+        """A question's image as it is shown: at its part, and resized into `image_pixels`."""
+        return self._held(_scaled(image, self.image_scale))
 
     def crop(self, image: Image) -> Image:
         """An image from a tool as it is shown: enlarged, and resized into `crop_pixels`."""
         image = _scaled(image, self.crop_scale)
         if self.crop_pixels is None:
+            return self._held(image)
+        return _resized(image, fitted(image.size, self.crop_pixels, self.factor))
+
+    def _held(self, image: Image) -> Image:
+        """An image within `image_pixels`; one that rounding alone would change is left to the
+        model's processor, which rounds too, and so is one too long for any model to see.
+        """
+        if self.image_pixels is None or max(image.size) > _LONGEST * min(image.size):
             return image
-        size = fitted(image.size, self.crop_pixels, self.factor)
-        return image if size == image.size else image.resize(size, PILImage.Resampling.BICUBIC)
+        fewest, most = self.image_pixels
+        width, height = rounded(image.size, self.factor)
+        if fewest <= width * height <= most:
+            return image
+        return _resized(image, fitted(image.size, self.image_pixels, self.factor))
 
     @classmethod
     def load(cls, file: str | os.PathLike[str], base: Profile | None = None) -> Profile:
@@ -193,11 +208,7 @@ def fitted(size: tuple[int, int], limits: Pixels, factor: int) -> tuple[int, int
     """
     width, height = size
     fewest, most = limits
-
-    def near(value: float) -> int:
-        return max(factor, round(value / factor) * factor)
-
-    w, h = near(width), near(height)
+    w, h = rounded(size, factor)
     if w * h > most:
         by = math.sqrt(width * height / most)
         w, h = (max(factor, math.floor(side / by / factor) * factor) for side in size)
@@ -207,9 +218,15 @@ def fitted(size: tuple[int, int], limits: Pixels, factor: int) -> tuple[int, int
     return w, h
 
 
+def rounded(size: tuple[int, int], factor: int) -> tuple[int, int]:
+    """A size with its sides at the nearest multiples of `factor`, one at least."""
+    width, height = (max(factor, round(side / factor) * factor) for side in size)
+    return width, height
+
+
 def limits_differ(profile: Profile, seen_size: Callable[[Image], tuple[int, int]]) -> str | None:
-    """Difference of a model's limits for images from the profile's; None where there is none, or
-    where the model isn't known to resize.
+    """Words on what a model loses of images that are held to a profile's limits; None where it
+    loses nothing.
 
     Args:
         profile: What the checkpoint was trained on.
@@ -217,19 +234,17 @@ def limits_differ(profile: Profile, seen_size: Callable[[Image], tuple[int, int]
     """
     if profile.image_pixels is None:
         return None
-    fewest, most = profile.image_pixels
+    most = profile.image_pixels[1]
     side = min(8192, 2 * math.ceil(math.sqrt(most)))
-    tried = {edge: PILImage.new("1", (edge, edge)) for edge in (32, side)}
-    found = {edge: seen_size(image) for edge, image in tried.items()}
-    if all(size == (edge, edge) for edge, size in found.items()):
+    large = profile.first(PILImage.new("1", (side, side)))
+    seen = math.prod(seen_size(large))
+    if seen >= 0.8 * math.prod(large.size):
         return None
-    low, high = (math.prod(found[edge]) for edge in (32, side))
-    told = []
-    if most < side * side and not 0.8 * most <= high <= 1.05 * most:
-        told.append(f"a large one has {high:,} pixels, of which {most:,} is the trained limit")
-    if fewest > 2 * 32 * 32 and low < 0.8 * fewest:
-        told.append(f"a small one has {low:,} pixels; it was trained on at least {fewest:,}")
-    return "; ".join(told) or None
+    return f"of a large image it sees {seen:,} pixels, where {most:,} is the trained limit"
+
+
+def _resized(image: Image, size: tuple[int, int]) -> Image:
+    return image if size == image.size else image.resize(size, PILImage.Resampling.BICUBIC)
 
 
 def _scaled(image: Image, by: float) -> Image:

@@ -4,7 +4,8 @@ Facts from the ViLaSR repository (arXiv 2506.09965), `eval/infer.py` and `utils/
 after the reasoning stands "Action:" with Object Mapper, Path Tracer or Answer, then a fenced JSON
 list whose items name their image by `index`, counted from 1, in pixels of the resized image. The
 system message has that image's width and height; each image drawn on comes back once, with the
-next index and its size; 10 turns at temperature 0.75, 351,232 pixels in evaluation.
+next index and its size. They are drawn on as the model sees them; 10 turns of 16,384 tokens at
+temperature 0.75 and top_p 0.9, 351,232 pixels in evaluation.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ _PLACES = ("bbox_2d", "start_point_2d", "end_point_2d")
 PROFILE = Profile(
     first_image=1,
     image_pixels=(3_136, 351_232),
+    handed="seen",
     max_steps=10,
-    max_tokens=2_048,
+    max_tokens=16_384,
     temperature=0.75,
+    top_p=0.9,
     stop=("]\n```", "</answer>"),
     tools=("object_mapper", "path_tracer"),
 )

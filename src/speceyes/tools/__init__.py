@@ -19,6 +19,7 @@ from speceyes.tools._schema import check, check_schema
 from speceyes.tools._waiting import STOP, Stop, finish
 from speceyes.tools.adjust import Adjust
 from speceyes.tools.colour import PixelColour
+from speceyes.tools.draw import ObjectMapper, PathTracer
 from speceyes.tools.flip import Flip
 from speceyes.tools.function import FunctionTool, tool
 from speceyes.tools.grid import CropGrid
@@ -38,8 +39,10 @@ __all__ = [
     "Flip",
     "FunctionTool",
     "ImageSearch",
+    "ObjectMapper",
     "Ocr",
     "Original",
+    "PathTracer",
     "PixelColour",
     "PythonTool",
     "Rotate",
@@ -58,6 +61,8 @@ BUILT_IN: Mapping[str, Callable[[], Tool]] = {
     "adjust": Adjust,
     "colour": PixelColour,
     "ocr": Ocr,
+    "object_mapper": ObjectMapper,
+    "path_tracer": PathTracer,
     "original": Original,
     "python": PythonTool,
 }

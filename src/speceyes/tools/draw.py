@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from PIL import ImageDraw, ImageFont
 
@@ -73,6 +73,10 @@ class ObjectMapper:
         (255, 0, 0)
     """
 
+    stateless: ClassVar[bool] = True
+    bounded: ClassVar[bool] = True
+    reads: ClassVar[Literal["image"]] = "image"
+
     name: str = "object_mapper"
     description: str = "Draws boxes with labels on an image, to check where things are."
 
@@ -112,6 +116,10 @@ class PathTracer:
         >>> PathTracer()([Image.new("RGB", (100, 100))], path).images[0].getpixel((10, 50))
         (255, 0, 0)
     """
+
+    stateless: ClassVar[bool] = True
+    bounded: ClassVar[bool] = True
+    reads: ClassVar[Literal["image"]] = "image"
 
     name: str = "path_tracer"
     description: str = "Draws paths between points of an image, to check ways and relations."
