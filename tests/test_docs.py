@@ -29,7 +29,8 @@ from support.engine_server import serving
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(
-    r"(?:<!-- not run: (?P<why>[^>]+?) -->\n+)?```python\n(?P<code>.*?)```", re.DOTALL
+    r"(?:<!-- not run: (?P<why>[^>]+?) -->\n+)?^ {0,3}```python\n(?P<code>.*?)```",
+    re.DOTALL | re.MULTILINE,
 )
 _NOT_RUN = re.compile(r"<!-- not run: (?P<why>[^>]+?) -->\n+(?P<next>[^\n]*)")
 _FENCE = re.compile(
