@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +22,16 @@ _TURNS = [_LOOK % "red", _LOOK % "blue", "<answer>purple</answer>"]
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # it would fetch a list of prices
+
+
+@pytest.fixture
+def _own_loop() -> Iterator[None]:
+    """`run_sync` of Pydantic AI leaves the loop that it makes, open, as the thread's own."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 def _package(name: str) -> Any:
@@ -144,6 +155,7 @@ def test_the_openai_agents_sdk_drives_two_tool_turns() -> None:
     asyncio.run(both())
 
 
+@pytest.mark.usefixtures("_own_loop")
 def test_pydantic_ai_drives_two_tool_turns() -> None:
     ai = _package("pydantic_ai")
     model = importlib.import_module("speceyes.integrations.pydantic_ai").SpecEyesModel

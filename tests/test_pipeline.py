@@ -42,6 +42,7 @@ from speceyes.types import (
     Timings,
     Verdict,
 )
+from support.processes import our_threads
 
 PICTURE = Image.effect_noise((120, 80), 50).convert("RGB")
 ZOOM = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 60, 60]}}'
@@ -496,6 +497,7 @@ def test_an_endless_iterable_is_pulled_a_few_batches_ahead(judge: str, draft: st
             pulled += 1
             yield Image.new("RGB", (32, 32)), f"Which colour? #{n}."
 
+    threads = our_threads()
     stream = always(judge, draft, "tool", batch_size=5, max_batch=4).stream(source())
     seen: set[str] = set()
     for _ in range(120):
@@ -505,7 +507,7 @@ def test_an_endless_iterable_is_pulled_a_few_batches_ahead(judge: str, draft: st
     before = pulled
     stream.close()
     assert pulled == before
-    assert threading.active_count() < 20
+    assert our_threads() <= threads
 
 
 def test_live_trajectories_go_on_while_everything_else_is_drafted() -> None:

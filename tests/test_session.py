@@ -29,6 +29,7 @@ from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.protocols import Session
 from speceyes.tiny.scenes import questions
 from speceyes.types import Completion, Conversation, Floor, Judgement, Message, Query, Sampling
+from support.processes import our_threads
 from support.random_models import FAMILIES, Family, build
 
 GREEDY = Sampling(max_tokens=12, top_k=8)
@@ -507,15 +508,15 @@ def test_the_front_works_while_the_agent_does() -> None:
         fallback=AgenticFallback(Shuffled(agent, [1]), tools=["zoom"], max_batch=4),
         schedule=ScheduleConfig(batch_size=4, overlap=True),
     )
-    before = {t for t in threading.enumerate() if t.name.startswith("speceyes")}
+    before = our_threads()
     results = pipe([Query(f"number {i}", (DOT,), id=str(i)) for i in range(12)])
     assert [r.answer for r in results] == ["blue"] * 12
     assert met.is_set()
-    assert {t for t in threading.enumerate() if t.name.startswith("speceyes")} == before
+    assert our_threads() <= before
 
 
 def test_closing_an_overlapped_stream_in_the_middle_leaves_no_thread() -> None:
-    before = threading.active_count()
+    before = our_threads()
     for stop_at in range(1, 12, 2):
         pipe = SpecPipeline(
             answerer=SpeculativeAnswerer(ScriptedModel("red", margin=2.0, delay_s=0.002)),
@@ -529,7 +530,7 @@ def test_closing_an_overlapped_stream_in_the_middle_leaves_no_thread() -> None:
         for _ in range(stop_at):
             next(stream)
         stream.close()
-    assert threading.active_count() == before
+    assert our_threads() <= before
 
 
 @given(
@@ -649,7 +650,7 @@ def test_ctrl_c_ends_an_overlapped_run_and_its_threads(where: str) -> None:
         fallback=AgenticFallback(Stops("", [1]), tools=["zoom"], max_batch=3),
         schedule=ScheduleConfig(batch_size=4, overlap=True),
     )
-    before = threading.active_count()
+    before = our_threads()
     stream = pipe.stream(source())
     if where == "draft":  # as a signal would, between two steps of this thread
         next(stream)
@@ -658,4 +659,4 @@ def test_ctrl_c_ends_an_overlapped_run_and_its_threads(where: str) -> None:
     else:
         with pytest.raises(KeyboardInterrupt):
             list(stream)
-    assert threading.active_count() == before
+    assert our_threads() <= before

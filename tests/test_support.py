@@ -39,12 +39,16 @@ def logged():
 def between():
     import others_too
     others_too.uses(deprecated)
+
+def breaks():
+    raise ValueError("lost among others")
 """
 OTHERS_TOO = """
 def uses(it):
     it()
 """
 TESTS = """
+import gc
 import threading
 import warnings
 
@@ -92,6 +96,25 @@ def test_fails_exception_in_a_thread():
     thread.start()
     thread.join()
 
+def test_passes_exception_in_a_thread_of_others():
+    thread = threading.Thread(target=others.breaks)
+    thread.start()
+    thread.join()
+
+class Leaves:
+    def __del__(self):
+        warnings.warn("left open", ResourceWarning)
+
+def test_fails_left_open_here():
+    Leaves()
+
+def test_passes_though_it_is_left_to_the_collector():
+    it = Leaves()
+    it.itself = it
+
+def test_passes_while_it_collects_what_another_left():
+    gc.collect()
+
 @pytest.fixture
 def careless():
     yield
@@ -131,13 +154,14 @@ def test_warnings_that_we_cause_fail_and_those_of_others_are_listed(
         for line in said.splitlines()
         if line.startswith(("PASSED ", "FAILED ")) and "::" in line
     }
-    assert len(ends) == 13
+    assert len(ends) == 17
     assert all(("passes" in name) == (end == "PASSED") for name, end in ends), ends
     assert "ERROR test_at_import.py" in said
     assert "ERROR test_rules.py::test_passes_but_errors_at_teardown" in said
     # The calls that led there, and the list of what is not our doing.
     assert "in test_fails_deprecation_we_cause" in said and "use another name" in said
     done.stdout.fnmatch_lines(["*warnings summary*", "*test_passes_deprecation_among_others*"])
+    done.stdout.fnmatch_lines(["*warnings summary*", "*ResourceWarning: left open*"])
 
 
 LEAVES = """

@@ -24,7 +24,7 @@ from speceyes.tools import Tools, tool
 from speceyes.tools.adapters import McpTools, from_langchain, from_smolagents, mcp_tools
 from speceyes.tools.adapters.foreign import ForeignTool, contents, for_model
 from speceyes.types import ToolCall
-from support.processes import started
+from support.processes import our_threads, started
 
 RED = PILImage.new("RGB", (40, 30), "red")
 BLUE = PILImage.new("RGB", (20, 10), "blue")
@@ -402,7 +402,7 @@ def test_threads_share_an_mcp_session(session: McpTools) -> None:
 
 
 def test_a_server_that_dies_is_told_and_nothing_hangs(script: Path) -> None:
-    before = set(threading.enumerate())
+    before = our_threads()
     with mcp_tools([sys.executable, str(script), "stdio"]) as session:
         tools = Tools(session)
         pid = int(str(tools.run(ToolCall("pid", {}), [RED]).content[0]))
@@ -411,7 +411,7 @@ def test_a_server_that_dies_is_told_and_nothing_hangs(script: Path) -> None:
         seen = tools.run(ToolCall("pid", {}), [RED])
         assert seen.error is not None and seen.error.startswith("pid ")
         assert gone(pid)
-    assert not [one for one in threading.enumerate() if one not in before]
+    assert our_threads() <= before
 
 
 def test_a_server_at_an_address(script: Path) -> None:
@@ -457,10 +457,10 @@ def test_a_closed_session_ends_its_server(script: Path) -> None:
 )
 def test_servers_that_are_none(server: Any, options: dict[str, Any], told: str) -> None:
     needs("mcp", "mcp")
-    before = set(threading.enumerate())
+    before = our_threads()
     with pytest.raises(ConfigError, match=told):
         mcp_tools(server, **options)
-    assert not [one for one in threading.enumerate() if one not in before]
+    assert our_threads() <= before
 
 
 def test_tools_that_the_server_does_not_have(script: Path) -> None:

@@ -1,5 +1,7 @@
 """Starting programs so that they end with the test, and a pytest plugin that looks for any left.
 
+Threads too: `our_threads` before and after.
+
 A program that a test starts is the leader of a process group of its own, and the whole group ends
 with the block, however the block ends.
 """
@@ -10,6 +12,7 @@ import os
 import secrets
 import signal
 import subprocess
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -59,6 +62,12 @@ def end_group(child: subprocess.Popen[Any], grace_s: float = _GRACE_S) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+
+
+def our_threads() -> set[threading.Thread]:
+    """The threads of pipelines and tools; other packages start and end theirs when they like."""
+    names = ("speceyes", "tool ", "async tool", "mcp session")
+    return {one for one in threading.enumerate() if one.name.startswith(names)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,24 @@
 A warning is ours where
 
 - it is attributed to a file of ours, or raised by one, or tells of an exception that was lost in a
-  thread or a destructor;
+  thread or a destructor on its way through a file of ours;
 - or it is a deprecation, and the package that raised it was called by a file of ours. Deprecations
   that are logged instead, as transformers does with some, count too.
 
 What other packages do among themselves is none of our mistakes, and stands in pytest's summary of
-warnings. A test that provokes a warning on purpose catches it, with `pytest.warns` for example.
+warnings. So does what the garbage collector finds, such as a loop that was never closed: it runs at
+any moment, so the test that it interrupts need not be the one that is to blame. A test that
+provokes a warning on purpose catches it, with `pytest.warns` for example.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import re
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Generator, Iterator
@@ -37,6 +42,12 @@ BETWEEN = {"torch.nn.modules.module", "torch.utils._contextlib", "torch.utils._d
 
 _root = str(Path(__file__).resolve().parents[2])
 _caused = pytest.StashKey[list[str]]()
+_collecting: set[int] = set()
+"""Threads in which the garbage collector runs at this moment."""
+
+
+def _note_collection(phase: str, info: object) -> None:
+    (_collecting.add if phase == "start" else _collecting.discard)(threading.get_ident())
 
 
 def package_of(frame: FrameType) -> str | None:
@@ -47,9 +58,13 @@ def package_of(frame: FrameType) -> str | None:
         return None
     file = str(frame.f_globals.get("__file__") or frame.f_code.co_filename)
     on_a_page = not (Path(file).is_absolute() or file.startswith("<"))
-    if root == PACKAGE or on_a_page:
-        return OURS
-    return OURS if file.startswith(_root) and "site-packages" not in file else root or None
+    return OURS if root == PACKAGE or on_a_page or is_ours(file) else root or None
+
+
+def is_ours(file: str) -> bool:
+    """Whether a file belongs to this project, installed or not."""
+    _, installed, inside = file.partition(f"site-packages{os.sep}")
+    return inside.startswith(f"{PACKAGE}{os.sep}") if installed else file.startswith(_root)
 
 
 def ours(frame: FrameType | None, *, deprecation: bool) -> bool:
@@ -67,6 +82,11 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def _went_through_us(message: Warning | str) -> bool:
+    """Whether a lost exception, which is told with its traceback, passed through a file of ours."""
+    return any(map(is_ours, re.findall(r'File "(.+?)", line', str(message))))
+
+
 @contextmanager
 def watching(caused: list[str]) -> Iterator[None]:
     """Collects the warnings that are ours; hands on the others as they come."""
@@ -82,11 +102,15 @@ def watching(caused: list[str]) -> Iterator[None]:
     ) -> None:
         frame = sys._getframe(1)
         attributed = next((f for f in _outwards(frame) if f.f_code.co_filename == filename), None)
-        if (
-            issubclass(category, LOST)
-            or (attributed is not None and package_of(attributed) == OURS)
-            or ours(frame, deprecation=issubclass(category, DEPRECATIONS))
-        ):
+        if issubclass(category, LOST):
+            blamed = _went_through_us(message)
+        elif threading.get_ident() in _collecting:
+            blamed = False
+        else:
+            blamed = (attributed is not None and package_of(attributed) == OURS) or ours(
+                frame, deprecation=issubclass(category, DEPRECATIONS)
+            )
+        if blamed:
             caused.append(_told(f"{category.__name__}: {message}", frame))
         else:
             show(message, category, filename, lineno, file, line)
@@ -131,6 +155,11 @@ def _raise(caused: list[str]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     global _root
     _root = f"{config.rootpath}{os.sep}"
+    gc.callbacks.append(_note_collection)
+
+
+def pytest_unconfigure() -> None:
+    gc.callbacks.remove(_note_collection)
 
 
 @pytest.hookimpl(wrapper=True)
