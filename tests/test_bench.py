@@ -121,7 +121,7 @@ def test_an_arm_starts_with_nothing_kept_and_leaves_nothing(ways: list[Arm]) -> 
     assert runs[0].reused == runs[1].reused
     [model] = agent.models
     assert isinstance(model, HFModel)
-    assert len(model._features) == 0
+    assert model.kept_bytes == 0
 
 
 def test_answers_are_compared_by_id_and_not_by_the_order_in_which_they_finish() -> None:

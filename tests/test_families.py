@@ -87,7 +87,7 @@ def _model(parts: tuple[Any, Any], template: str | None) -> HFModel:
 
 
 def _written(model: HFModel, *messages: Message, **more: Any) -> str:
-    return model._prompter.prompt(0, Conversation(messages, **more)).text
+    return model.prompt(Conversation(messages, **more)).text
 
 
 SYSTEM = Message("system", ("Be brief.",))

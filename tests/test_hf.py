@@ -24,11 +24,11 @@ from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel
 from speceyes.models._rgb import to_rgb
 from speceyes.models.hf.pixels import ProcessorPixels, QwenPixels, pixels_of
-from speceyes.models.hf.stopping import Detokenizer, Row, StopStrings
+from speceyes.models.hf.stopping import Detokenizer, Row, StopStrings, end_ids
 from speceyes.pipeline import SpecPipeline
 from speceyes.protocols import VisionLanguageModel
 from speceyes.types import Completion, Conversation, Message, Sampling
-from support.random_models import FAMILIES, Family, build, save, tokenizer
+from support.random_models import FAMILIES, Family, batch_of, build, save, tokenizer
 
 GREEDY = Sampling(max_tokens=12, top_k=8)
 
@@ -79,7 +79,7 @@ def fresh(family: Family) -> HFModel:
 def full_forward(model: HFModel, conversation: Conversation, answer: tuple[int, ...]) -> Any:
     """float32[n, V]: log-probabilities of an answer from one pass over prompt and answer, by
     the processor and the model alone."""
-    processor, net = model._prompter.processor, model._model
+    processor, net = model.processor, model.net
     images = [to_rgb(image) for image in conversation.images]
     text = processor.apply_chat_template(
         [
@@ -187,7 +187,8 @@ def test_sorting_saves_padding(family: Family) -> None:
 
 
 def speech_of(model: HFModel) -> Detokenizer:
-    return model._detokenizer
+    tokenizer = model.processor.tokenizer
+    return Detokenizer(tokenizer, end_ids(model.net, tokenizer))
 
 
 def test_length_and_no_logprobs(model: HFModel) -> None:
@@ -199,7 +200,7 @@ def test_length_and_no_logprobs(model: HFModel) -> None:
 
 
 def test_every_end_of_sequence_id_ends_a_row(fresh: HFModel) -> None:
-    net, processor = fresh._model, fresh._prompter.processor
+    net, processor = fresh.net, fresh.processor
     [free] = fresh.generate([MIXED[0]], GREEDY)
     seventh, fourth = free.token_ids[6], free.token_ids[3]
     assert fourth not in free.token_ids[:3]
@@ -223,8 +224,8 @@ def test_every_end_of_sequence_id_ends_a_row(fresh: HFModel) -> None:
 
 def test_end_of_sequence_first_gives_an_empty_answer(fresh: HFModel) -> None:
     [free] = fresh.generate([MIXED[0]], GREEDY)
-    fresh._model.generation_config.eos_token_id = [free.token_ids[0]]
-    ended = HFModel(fresh._model, fresh._prompter.processor)
+    fresh.net.generation_config.eos_token_id = [free.token_ids[0]]
+    ended = HFModel(fresh.net, fresh.processor)
     first, other = ended.generate([MIXED[0], MIXED[1]], GREEDY)
     assert (first.text, first.token_ids, first.finish) == ("", (), "stop")
     assert first.top_logprobs.shape == (0, 0)
@@ -375,8 +376,8 @@ def test_a_prefill_shows_its_images_as_the_template_does(model: HFModel) -> None
     [with_image] = model.generate([conversation], GREEDY)
     assert with_image.error is None
     said = Conversation((*MIXED[0].messages, Message("assistant", begun)))
-    ended = model._prompter.prompt(0, said).text.partition("So<|im_end|>")[0]
-    prompt = model._prompter.prompt(0, conversation)
+    ended = model.prompt(said).text.partition("So<|im_end|>")[0]
+    prompt = model.prompt(conversation)
     assert prompt.text == ended + "So"
     assert [image.size for image in prompt.images] == [
         model.seen_size(image) for image in conversation.images
@@ -387,7 +388,7 @@ def test_a_prefill_shows_its_images_as_the_template_does(model: HFModel) -> None
 
 
 def test_a_template_without_images_in_turns_can_not_continue_after_one(fresh: HFModel) -> None:
-    fresh._prompter.processor.chat_template = "{{ messages[0].role }}"
+    fresh.processor.chat_template = "{{ messages[0].role }}"
     conversation = Conversation(MIXED[1].messages, prefill=("a", picture(7), "b"))
     [completion] = fresh.generate([conversation], GREEDY)
     assert "doesn't show images between texts" in (completion.error or "")
@@ -466,7 +467,7 @@ def test_a_row_that_cannot_be_prepared_hurts_no_other(model: HFModel) -> None:
     ]
     mixed = [bad[0], MIXED[0], bad[1], MIXED[1], MIXED[2], bad[2], MIXED[3], MIXED[4], bad[3]]
     done = model.generate(mixed, GREEDY)
-    cut = HFModel(model._model, model._prompter.processor, max_batch=2)
+    cut = HFModel(model.net, model.processor, max_batch=2)
     again = cut.generate(mixed, GREEDY)
     assert [c.token_ids for c in again] == [c.token_ids for c in done]
     assert [c.error is not None for c in done] == [c in bad for c in mixed]
@@ -482,7 +483,7 @@ class Refusing:
 
     def __init__(self, model: HFModel, when: Any, error: BaseException) -> None:
         self.sizes: list[int] = []
-        self._hook = model._model.model.register_forward_pre_hook(self, with_kwargs=True)
+        self._hook = model.net.model.register_forward_pre_hook(self, with_kwargs=True)
         self._when, self._error = when, error
 
     def __call__(self, module: Any, args: Any, kwargs: Any) -> None:
@@ -552,7 +553,7 @@ def test_ctrl_c_is_not_swallowed(fresh: HFModel, refuse: Any) -> None:
         fresh.generate(MIXED, GREEDY)
     refusing.stop()
     assert fresh.generate(MIXED[:1], GREEDY)[0].error is None, "and nothing is left locked"
-    assert fresh._model.generation_config.repetition_penalty == 1.3
+    assert fresh.net.generation_config.repetition_penalty == 1.3
 
 
 def test_scores_that_are_not_numbers_fail_their_row_only(fresh: HFModel) -> None:
@@ -563,7 +564,7 @@ def test_scores_that_are_not_numbers_fail_their_row_only(fresh: HFModel) -> None
         return output
 
     good = {c.text for c in fresh.generate(MIXED[:3], GREEDY)}
-    fresh._model.lm_head.register_forward_hook(spoil)
+    fresh.net.lm_head.register_forward_hook(spoil)
     for sampling in (GREEDY, Sampling(max_tokens=12)):
         fresh.forget()
         done = fresh.generate(MIXED[:3], sampling)
@@ -607,10 +608,10 @@ def test_memory_grows_by_k_a_step_and_not_by_the_vocabulary(fresh: HFModel) -> N
         else:
             live.append(0)
 
-    fresh._model.generation_config.eos_token_id = None
-    endless = HFModel(fresh._model, fresh._prompter.processor)
+    fresh.net.generation_config.eos_token_id = None
+    endless = HFModel(fresh.net, fresh.processor)
     assert endless.driver.reason == ""  # checked, before passes are counted
-    fresh._model.lm_head.register_forward_hook(count)
+    fresh.net.lm_head.register_forward_hook(count)
     conversations = [ask(f"word {i}") for i in range(rows)]
     done = endless.generate(conversations, Sampling(max_tokens=steps, top_k=8))
     assert len(live) == max(len(c.token_ids) for c in done) == steps
@@ -657,8 +658,8 @@ def test_seen_size_is_the_grid_that_the_model_gets(width: int, height: int) -> N
                 model.seen_size(image)
             continue
         seen = model.seen_size(image)
-        inputs, _ = model._prompter.batch([model._prompter.prompt(0, conversation)])
-        patch = model._prompter.processor.image_processor.patch_size
+        inputs, _ = batch_of(model, model.prompt(conversation))
+        patch = model.processor.image_processor.patch_size
         assert seen == tuple(int(n) * patch for n in inputs["image_grid_thw"][0].tolist()[:0:-1])
         assert all(side % (2 * patch) == 0 for side in seen)
 
@@ -681,7 +682,7 @@ def test_pixels_are_those_of_qwen_vl_utils(family: Family, size: tuple[int, int]
     model = HFModel(net, processor)
     images = processor.image_processor
     image = picture(0, *size)
-    inputs, _ = model._prompter.batch([model._prompter.prompt(0, ask(image, "?"))])
+    inputs, _ = batch_of(model, model.prompt(ask(image, "?")))
     theirs = fetch_image(
         {
             "image": image,

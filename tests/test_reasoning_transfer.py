@@ -23,7 +23,7 @@ from speceyes.strategies.verification import same_words
 from speceyes.tiny.scenes import questions
 from speceyes.types import Completion, Conversation, Message, Query, Sampling
 from support.engine_server import serving
-from support.random_models import FAMILIES, Family, build
+from support.random_models import FAMILIES, Family, batch_of, build
 
 DOT = Image.new("RGB", (48, 48))
 THOUGHT = "The wall is grey. The ball lies left. It is blue. Its edge is white."
@@ -291,7 +291,7 @@ def test_a_likelihood_is_what_the_logits_say(family: Family) -> None:
         assert found[2] is None
         for i in (0, 1, 3):
             said = processor.tokenizer(answers[i], add_special_tokens=False)["input_ids"]
-            inputs, [length] = model._prompter.batch([model._prompter.prompt(0, asked[i])])
+            inputs, [length] = batch_of(model, model.prompt(asked[i]))
             ids = torch.cat((inputs["input_ids"], torch.tensor([said])), dim=1)
             inputs["input_ids"] = ids
             inputs["attention_mask"] = torch.ones_like(ids)
@@ -328,7 +328,7 @@ def test_attention_is_what_the_whole_pass_gives(family: Family, cache_bytes: int
 
     net.set_attn_implementation("eager")
     for conversation, mine, weights in zip(asked, said, found, strict=True):
-        inputs, [length] = model._prompter.batch([model._prompter.prompt(0, conversation)])
+        inputs, [length] = batch_of(model, model.prompt(conversation))
         ids = torch.tensor([[*mine, *processor.tokenizer(lead)["input_ids"]]])
         inputs["input_ids"] = torch.cat((inputs["input_ids"], ids), dim=1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])

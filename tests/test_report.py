@@ -439,7 +439,7 @@ def test_widths_of_the_funnel_are_in_proportion() -> None:
 def test_an_interrupted_run_leaves_what_was_finished(tmp_path: Path) -> None:
     items = cards(48)  # a round of 32 and one of 16
     demo = demo_of(items, out=tmp_path)
-    funnel, seen = demo._arms["funnel"], 0
+    funnel, seen = demo.arms["funnel"], 0
 
     def stops(queries: Any) -> Any:
         nonlocal seen
@@ -449,7 +449,7 @@ def test_an_interrupted_run_leaves_what_was_finished(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             yield result
 
-    demo._arms["funnel"] = stops
+    demo.arms["funnel"] = stops
     with pytest.raises(KeyboardInterrupt):
         demo(items)
     summary = json.loads((tmp_path / SUMMARY).read_text("utf-8"))
@@ -463,7 +463,7 @@ def test_an_early_interruption_leaves_no_old_figures(tmp_path: Path) -> None:
     items = cards(8)
     demo_of(items, out=tmp_path)(items)
     demo = demo_of(items, out=tmp_path)
-    agent = demo._arms["agent"]
+    agent = demo.arms["agent"]
 
     def stops(queries: Any) -> Any:
         for at, result in enumerate(agent(queries)):
@@ -471,7 +471,7 @@ def test_an_early_interruption_leaves_no_old_figures(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             yield result
 
-    demo._arms["agent"] = stops
+    demo.arms["agent"] = stops
     with pytest.raises(KeyboardInterrupt):
         demo(items)
     assert len(rows_of(tmp_path)) == 3
@@ -482,7 +482,7 @@ def test_failures_are_wrong_answers_and_never_left_out(tmp_path: Path) -> None:
     items = cards(6)
     demo = demo_of(items, out=tmp_path)
     broken = AgenticFallback(ScriptedModel(RuntimeError("no memory")), tools=["zoom"], max_batch=1)
-    demo._arms["agent"] = agent_arm(broken)
+    demo.arms["agent"] = agent_arm(broken)
     summary = demo(items)
     assert (
         summary["arms"]["agent"] | {"accuracy": 0.0, "failed": 6, "n": 6}

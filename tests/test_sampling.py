@@ -77,7 +77,7 @@ def test_a_penalty_changes_greedy_answers_and_not_what_is_told(
 
 def test_none_is_the_checkpoints_own_penalty(both: tuple[HFModel, HFModel]) -> None:
     model, _ = both
-    config = model._model.generation_config
+    config = model.net.generation_config
     was, config.repetition_penalty = config.repetition_penalty, 0.4
     try:
         [own] = model.generate(ASKED[:1], Sampling(max_tokens=12, repetition_penalty=None))

@@ -25,6 +25,10 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
+from speceyes.models.hf import HFModel
+from speceyes.models.hf.chat_prompt import Prompt, Prompter
+from speceyes.models.hf.pixels import pixels_of
+
 Family = Literal["qwen2_5_vl", "qwen3_vl"]
 FAMILIES: tuple[Family, ...] = ("qwen2_5_vl", "qwen3_vl")
 
@@ -214,3 +218,9 @@ def save(family: Family, directory: Path, **options: Any) -> Path:
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
     return directory
+
+
+def batch_of(model: HFModel, prompt: Prompt) -> tuple[Any, list[int]]:
+    """Tensors of a prompt as the processor makes them for plain `generate`, and its tokens."""
+    prompter = Prompter(model.processor, pixels_of(model.processor.image_processor))
+    return prompter.batch([prompt])

@@ -82,13 +82,14 @@ class Demo:
         self._batch = self._round = batch_size
         parts = (agent, agent_batched, answerer, pipeline.judge, pipeline.fallback)
         self._models = models_of(parts)
-        self._arms: dict[str, Stream] = {
+        self.arms: dict[str, Stream] = {
             "agent": agent_arm(agent),
             "agent_batched": agent_arm(agent_batched),
             "draft": draft_arm(answerer, batch_size),
             **({} if one_by_one is None else {ONE: one_by_one.stream}),
             "funnel": pipeline.stream,
         }
+        """Arms by name; another one may be put in the place of each before the run."""
 
     def __call__(
         self, items: Iterable[Item], *, total: int | None = None, warm_up: Iterable[Item] = ()
@@ -112,13 +113,13 @@ class Demo:
         self._round = self._batch * 4 if total is None else round_size(total, self._batch)
         rounds: list[dict[str, float]] = []
         warm = [item.query for item in warm_up]
-        for stream in self._arms.values():
+        for stream in self.arms.values():
             for _ in stream(warm):
                 pass
         started, source, used = time.time(), iter(items), set[str]()
         with (
             (self.out / RESULTS).open("w", encoding="utf-8") as file,
-            Bars(tuple(self._arms), self._progress, total) as bars,
+            Bars(tuple(self.arms), self._progress, total) as bars,
         ):
             try:
                 while batch := list(islice(source, self._round)):
@@ -134,7 +135,7 @@ class Demo:
         if not rows:
             raise InputError("there are no items; pass at least one query with its answer")
         summary = {
-            **summarise(rows, {a: sum(one[a] for one in rounds) for a in self._arms}, rounds),
+            **summarise(rows, {a: sum(one[a] for one in rounds) for a in self.arms}, rounds),
             "interrupted": interrupted,
             "gate": {
                 "threshold": self._gate.threshold,
@@ -145,7 +146,7 @@ class Demo:
             "machine": {**machine(), "versions": versions()},
             "failures": plain(
                 one
-                for arm in self._arms
+                for arm in self.arms
                 for one in counted(NAMES[arm], (row.result for row in rows if row.arm == arm))
             ),
             **self._notes,
@@ -165,7 +166,7 @@ class Demo:
         """Every arm on one round's items, in the round's order."""
         spent: dict[str, float] = {}
         done: list[Row] = []
-        for arm in order_of(tuple(self._arms), before):
+        for arm in order_of(tuple(self.arms), before):
             spent[arm], rows = self._run_arm(arm, batch, file, bars)
             done += rows
         return spent, done
@@ -177,7 +178,7 @@ class Demo:
         results: list[tuple[Result, float]] = []
         turn = Turn(self._models)
         try:
-            for result, seconds in turn.run(self._arms[arm], [item.query for item in batch]):
+            for result, seconds in turn.run(self.arms[arm], [item.query for item in batch]):
                 results.append((result, seconds))
                 bars.step(arm)
         finally:

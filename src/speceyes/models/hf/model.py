@@ -316,9 +316,30 @@ class HFModel:
         return revision_of(self._model, self._source)
 
     @property
+    def net(self) -> Any:
+        """The transformers model; what is changed in it is not seen by what was read before (see
+        `forget`).
+        """
+        return self._model
+
+    @property
+    def processor(self) -> Any:
+        """The transformers processor, with image processor, tokenizer and chat template."""
+        return self._processor
+
+    @property
     def config(self) -> Any:
         """The model's configuration, as transformers has it."""
         return self._model.config
+
+    def prompt(self, conversation: Conversation) -> Prompt:
+        """What the model reads of a conversation: the text that the chat template writes, the
+        answer's beginning included, and its images as the processor gets them.
+
+        Raises:
+            ModelError: The template can't write this conversation.
+        """
+        return self._prompter.prompt(0, conversation)
 
     @property
     def chat_template(self) -> str:
@@ -350,6 +371,13 @@ class HFModel:
         the families that are driven by tokens only.
         """
         return dataclasses.replace(self._stats)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory in use for what was read before, prefixes and features of images together; at
+        most `cache_bytes`.
+        """
+        return self._prefixes.used + self._features.used
 
     def sharing(
         self,
