@@ -10,9 +10,11 @@ from PIL import Image
 
 from speceyes import HFModel, tiny
 from speceyes.cli import main, parser
-from speceyes.cli.models import load_models, model_arguments
+from speceyes.cli.models import load_models, model_arguments, tools_for
 from speceyes.errors import ConfigError
 from speceyes.evaluation.runs import TEST, read
+from speceyes.models.scripted import ScriptedModel
+from speceyes.tools import Tools
 from support.engine_server import serving
 
 needs_weights = pytest.mark.skipif(
@@ -85,3 +87,32 @@ def test_eval_takes_an_agent_of_the_users_own(
     assert done.fixed["models"]["large"]["name"] == "my_agent:answer"
     for wrong in ("my_agent", "my_agent:nothing", "no_such:answer"):
         assert main([*own, *words, "--agent", wrong]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "tools"),
+    [
+        (["--dialect", "thyme"], ("python",)),
+        (["--dialect", "visionthink"], ("original",)),
+        (["--dialect", "vilasr"], ("object_mapper", "path_tracer")),
+        (["--dialect", "hermes"], ("zoom",)),  # trained to no tools of its own
+        ([], ("zoom",)),
+        (["--dialect", "thyme", "--tools", "zoom, python"], ("zoom", "python")),
+        (["--dialect", "thyme", "--tools", ""], ()),
+    ],
+)
+@pytest.mark.parametrize("command", [["ask", "x.png", "What?"], ["eval", "scenes", "--out", "x"]])
+def test_the_agent_gets_the_tools_of_its_dialect(
+    command: list[str], words: list[str], tools: tuple[str, ...]
+) -> None:
+    options = parser().parse_args([*command, *words])
+    model = ScriptedModel("red", name="speceyes-tiny-large")
+    found = tools_for(options, model)
+    assert found == tools and len(Tools(found)) == len(tools)
+
+
+def test_a_file_says_which_tools_an_agent_has(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('tools = ["rotate", "zoom"]\n')
+    options = parser().parse_args(["ask", "x.png", "What?", "--profile", str(file)])
+    assert tools_for(options, ScriptedModel("red", name="Qwen/Qwen3-VL-2B")) == ("rotate", "zoom")

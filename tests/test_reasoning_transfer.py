@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from speceyes import tiny
-from speceyes.errors import ConfigError
+from speceyes.errors import ConfigError, ModelError
 from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel, OpenAIModel
+from speceyes.models.openai.likelihoods import mean_logprob
 from speceyes.models.scripted import ScriptedModel, scripted_logprobs
 from speceyes.strategies import Reasoner, ReasoningTransfer, Selector
+from speceyes.strategies.questions import short
 from speceyes.strategies.verification import same_words
 from speceyes.tiny.scenes import questions
 from speceyes.types import Completion, Conversation, Message, Query, Sampling
-from support.engine_server import serving
+from support.engine_server import refused, serving
 from support.random_models import FAMILIES, Family, batch_of, build
 
 DOT = Image.new("RGB", (48, 48))
@@ -411,5 +413,51 @@ def test_transfer_works_over_engines() -> None:
             assert run.transferred.large_decoded == 6
         agreed = ReasoningTransfer(strong, strong)
         assert {r.route for r in ask(agreed, 2)} == {"draft"}
-        with pytest.raises(ConfigError, match="can't tell how likely"):
-            ReasoningTransfer(strong, quick, verify="likelihood")
+
+
+def test_an_engine_tells_likelihoods_where_it_can(caplog: pytest.LogCaptureFixture) -> None:
+    model = HFModel.from_pretrained(tiny.SMALL)
+    queries = [item.query for item in questions("heldout", 3)]
+    asked = [short(query) for query in queries]
+    answers = ["red", " no", "x" * 40]
+    with serving({"small": model}) as (url, seen):
+        engine = OpenAIModel(url, timeout_s=30)
+        assert engine.tells_likelihoods
+        found = engine.likelihoods([*asked, asked[0]], [*answers, "  "])
+        assert found[:3] == pytest.approx(model.likelihoods(asked, answers)) and found[3] is None
+        run = ReasoningTransfer(engine, engine, verify="likelihood", likely=-1e6)
+        assert {result.route for result in run(queries)} == {"draft"}
+        seen.early = lambda number, body: refused(400, "no prompt logprobs here")
+        assert engine.likelihoods(asked, answers) == [None] * 3
+        assert caplog.text.count("an answer's likelihood can't be told") == 1
+    for kind in ("sglang", "openai"):
+        with serving({"small": model}, kind=kind) as (url, _):
+            other = OpenAIModel(url, engine=kind, timeout_s=30)  # type: ignore[arg-type]
+            with pytest.raises(ConfigError, match="can't tell how likely"):
+                ReasoningTransfer(other, model, verify="likelihood")
+            with pytest.raises(ConfigError, match="no log-probabilities of a prompt"):
+                other.likelihoods(asked, answers)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "mean"),
+    [
+        (["user", "\n", "re", "d"], -1.5),
+        (["\nre", "d"], -1.5),  # a line's end in the answer's first token is no other word
+        (["a re", "d"], None),  # a token that spells the end of something else as well
+        (["d"], None),
+        ([], None),
+    ],
+)
+def test_an_answers_tokens_are_counted_from_the_end(pieces: list[str], mean: float | None) -> None:
+    told = [
+        {str(i): {"logprob": -1.0 * (i % 2) - 1, "decoded_token": p}} for i, p in enumerate(pieces)
+    ]
+    assert mean_logprob({"prompt_logprobs": [None, *told]}, "red") == mean
+
+
+@pytest.mark.parametrize("told", [None, 3, [None, {"1": {"logprob": -1.0}}]])
+def test_a_reply_without_a_prompts_log_probabilities_is_an_error(told: Any) -> None:
+    reply = {} if told == 3 else {"prompt_logprobs": told}
+    with pytest.raises(ModelError, match="no log-probabilities of the prompt"):
+        mean_logprob(reply, "red")

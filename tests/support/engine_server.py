@@ -163,6 +163,8 @@ def answer(body: Reply, behaviour: Behaviour) -> Reply:
             f"Requested sample logprobs of {k}, which is greater than max allowed: "
             f"{behaviour.max_logprobs}"
         )
+    if "prompt_logprobs" in body:
+        return _likelihood(model, body, behaviour)
     by_text = not body.get("return_tokens_as_token_ids")
     said = model.generate(
         [_conversation(body)],
@@ -179,6 +181,29 @@ def answer(body: Reply, behaviour: Behaviour) -> Reply:
     if said.error is not None:
         raise ValueError(said.error)
     return _reply(said, body, behaviour, by_text, k)
+
+
+def _likelihood(model: Any, body: Reply, behaviour: Behaviour) -> Reply:
+    """The log-probabilities of a prompt, as vLLM tells them: none of its first token, and here the
+    same for each token of the answer that it ends with.
+
+    Raises:
+        ValueError: The engine doesn't know the field.
+    """
+    if behaviour.kind != "vllm":
+        raise ValueError("Unrecognized request arguments: ['prompt_logprobs']")
+    whole = _conversation(body)
+    said = "".join(part for part in whole.prefill if isinstance(part, str))
+    [mean] = model.likelihoods([Conversation(whole.messages)], [said])
+    pieces = ["assistant", "\n", said[:1], said[1:]] if len(said) > 1 else ["\n", said]
+    own = len(pieces) - pieces.index("\n") - 1
+    values = [-0.5] * (len(pieces) - own) + [mean] * own
+    told = [
+        {str(at): {"logprob": value, "rank": 1, "decoded_token": piece}}
+        for at, (piece, value) in enumerate(zip(pieces, values, strict=True))
+    ]
+    reply = _reply(Completion("x", finish="length"), body, behaviour, True, 0)
+    return {**reply, "prompt_logprobs": [None, *told]}
 
 
 def _conversation(body: Reply) -> Conversation:

@@ -69,16 +69,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     models.add_loading(one)
     add_threshold(one)
-    one.add_argument(
-        "--tools", default="zoom", metavar="LIST", help="with commas; default: %(default)s"
-    )
     add_speech(one)
     one.add_argument(
         "--arms",
         default=DEFAULT_ARMS,
         metavar="LIST",
         help="with commas; agent and draft are always run; also min-small-judge, min-no-judge, "
-        "agent-one and min-one (one query at a time), agent-no-tools (what tools contribute), "
+        "agent-one and min-one (one query at a time), agent-paper and min-paper (the paper's "
+        "schedule, whose speed is over its own agent), agent-no-tools (what tools contribute), "
         "one-pass=MODEL (a rival that answers in one pass, named like --large; also several), "
         "specreason, deep and cascade; in words alone large-short, large-reasoning, small-short, "
         "small-reasoning, transfer, transfer-two-stage, transfer-likely, transfer-sure and "
@@ -329,7 +327,7 @@ def _context(options: argparse.Namespace) -> tuple[EvalContext, dict[str, Any]]:
         top_k,
         max(top_k, min(record_k, most)),
         batch_size=options.batch_size,
-        tools=tuple(models.listed(options.tools)),
+        tools=models.tools_for(options, large),
         dialect=options.dialect,
         profile=options.profile,
         texts=options.texts,

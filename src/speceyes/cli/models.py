@@ -65,9 +65,6 @@ def add_models(command: argparse.ArgumentParser, *, batch_size: int = 16) -> Non
     )
     add_loading(models)
     add_speech(models)
-    models.add_argument(
-        "--tools", default="zoom", metavar="LIST", help="with commas; default: %(default)s"
-    )
     add_threshold(models)
     models.add_argument("--calibration", type=Path, metavar="FILE", help="what the gate is made of")
     models.add_argument(
@@ -125,7 +122,7 @@ def pipeline(options: argparse.Namespace, *, allow_urls: bool = False) -> SpecPi
     return SpecPipeline.from_pretrained(
         chosen.large,
         chosen.small,
-        tools=listed(options.tools),
+        tools=tools_for(options, chosen.large),
         dialect=options.dialect,
         texts=options.texts,
         gate=chosen.gate,
@@ -271,6 +268,20 @@ def load_model(
     from speceyes.models.hf import HFModel
 
     return HFModel.from_pretrained(name, device=device, **more)
+
+
+def tools_for(options: argparse.Namespace, large: VisionLanguageModel) -> tuple[str, ...]:
+    """The tools that the options name, or those that the agent's dialect was trained with.
+
+    Raises:
+        ConfigError: The dialect or its profile can't be made.
+    """
+    if options.tools is not None:
+        return tuple(listed(options.tools))
+    from speceyes.dialects import dialect, profile_of
+
+    spoken = dialect(options.dialect, large, profile=options.profile, texts=options.texts)
+    return profile_of(spoken).tools or ("zoom",)
 
 
 def is_address(name: str | Path) -> bool:

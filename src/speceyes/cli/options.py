@@ -41,7 +41,13 @@ def add_device(parser: Parser) -> None:
 
 
 def add_speech(parser: Parser) -> None:
-    """Adds --dialect, --profile and --texts."""
+    """Adds --tools, --dialect, --profile and --texts."""
+    parser.add_argument(
+        "--tools",
+        metavar="LIST",
+        help="what the agent may call, with commas; default: what its dialect's checkpoint was "
+        'trained with, such as "python" for thyme, else "zoom"',
+    )
     parser.add_argument(
         "--dialect",
         default="auto",

@@ -114,7 +114,12 @@ def figures(run: Run) -> dict[str, Any]:
             "one_by_one": _one_by_one(by_arm, spent),
             "columns": {
                 column: {
-                    a: _gain([r for r in by_arm[BASELINE] if _column(r) == column], spent, a)
+                    a: _gain(
+                        [r for r in by_arm[BASELINE] if _column(r) == column],
+                        spent,
+                        a,
+                        known.arm(a).base,
+                    )
                     for a in names
                 }
                 for column in dict.fromkeys(_column(r) for r in by_arm[BASELINE])
@@ -298,7 +303,7 @@ def _gain(
     arm: str,
     base: str = BASELINE,
 ) -> Any:
-    """Speed of an arm over the agent on these queries, by rounds."""
+    """Speed of an arm over the agent, or another base, on these queries, by rounds."""
     by_round: dict[int, list[str]] = {}
     for row in rows:
         by_round.setdefault(row.round, []).append(row.result.query_id)
@@ -319,7 +324,7 @@ def _timing(
     return {
         **{f"p{q}": quantile(latencies, rounds, q) for q in (50, 95, 99)},
         "per_query_s": sum(spent[arm].values()) / len(spent[arm]),
-        "gain": _gain(by_arm[BASELINE], spent, arm),
+        "gain": _gain(by_arm[BASELINE], spent, arm, known.arm(arm).base),
     }
 
 

@@ -22,6 +22,7 @@ from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
+from speceyes.pipeline.reference import as_published, reading_anew
 from speceyes.protocols import VisionLanguageModel
 from speceyes.scoring.scores import AGGREGATES, Aggregate
 from speceyes.strategies import (
@@ -50,6 +51,10 @@ AGENT_ONE: Final = "agent-one"
 """The agent, one query at a time."""
 FUNNEL_ONE: Final = "min-one"
 """The funnel of `FUNNEL`, one query at a time."""
+AGENT_PAPER: Final = "agent-paper"
+"""The agent as the paper's code runs it: one query at a time, everything read anew."""
+FUNNEL_PAPER: Final = "min-paper"
+"""The funnel of `FUNNEL` in the paper's schedule: drafts in batches, then the agent as above."""
 NO_TOOLS: Final = "agent-no-tools"
 """The agent in batches with its tools switched off."""
 
@@ -255,6 +260,7 @@ class Arm:
         drafts: Whether its drafts are recorded with all their log-probabilities.
         needs: Arms that record drafts, which its thresholds are chosen from.
         words: Whether it works in words alone, so that it can run without tools.
+        base: The arm that its speed is held against; it is run as well.
     """
 
     name: str
@@ -266,6 +272,7 @@ class Arm:
     drafts: bool = False
     needs: tuple[str, ...] = ()
     words: bool = False
+    base: str = BASELINE
 
 
 def _specreason(context: EvalContext) -> SpecReason:
@@ -353,6 +360,22 @@ _ARMS: dict[str, Arm] = {
             lambda context: replace(context, batch_size=1).funnel("min").stream,
             judge="large",
             aggregate="min",
+        ),
+        Arm(
+            AGENT_PAPER,
+            "agent, one by one, as published",
+            lambda context: agent_arm(reading_anew(context.agent())),
+            "agent",
+            base=AGENT_PAPER,
+        ),
+        Arm(
+            FUNNEL_PAPER,
+            "funnel, the paper's schedule",
+            lambda context: as_published(context.funnel("min")).stream,
+            "min",
+            "large",
+            "min",
+            base=AGENT_PAPER,
         ),
         Arm(
             NO_TOOLS,
@@ -462,8 +485,8 @@ def arm(name: str) -> Arm:
 
 
 def chosen(asked: Sequence[str]) -> tuple[str, ...]:
-    """The arms asked for, each once; the agent and the draft arm always come first, for all
-    others are held against the first, and sweeps read the drafts of the second.
+    """The arms asked for, each once; the agent and the draft arm always come first, for nearly
+    all others are held against the first, and sweeps read the drafts of the second.
 
     Raises:
         ConfigError: There is no such arm.
@@ -471,7 +494,8 @@ def chosen(asked: Sequence[str]) -> tuple[str, ...]:
     Example:
         >>> chosen(["min", "draft"])
         ('agent', 'draft', 'min')
+        >>> chosen(["min-paper"])[2:]
+        ('agent-paper', 'min-paper')
     """
-    for name in asked:
-        arm(name)
-    return tuple(dict.fromkeys((BASELINE, DRAFT, *asked)))
+    bases = [base for name in asked if (base := arm(name).base) != name]
+    return tuple(dict.fromkeys((BASELINE, DRAFT, *bases, *asked)))

@@ -11,7 +11,7 @@ from typing import Any
 from speceyes.evaluation import arms as known
 from speceyes.evaluation import paper_table
 from speceyes.evaluation.analysis import figures
-from speceyes.evaluation.arms import BASELINE
+from speceyes.evaluation.arms import AGENT_PAPER, BASELINE, FUNNEL_PAPER
 from speceyes.evaluation.rounds import FEWEST
 from speceyes.evaluation.runs import Run
 from speceyes.evaluation.verdict import plain_lines, verdict
@@ -107,6 +107,12 @@ def _how(made: Sequence[Made]) -> str:
         "run answered the same queries on the same warm models, in turns that change from round "
         "to round."
     ]
+    if any(FUNNEL_PAPER in found["arms"] for _, found in made):
+        lines.append(
+            f"{known.arm(FUNNEL_PAPER).title.capitalize()} is held against "
+            f"{known.arm(AGENT_PAPER).title}, as in the paper's Table 1: that row's speed means "
+            "what the paper's does. All others are held against the agent in batches."
+        )
     if any(run.fixed["benchmark"]["parity"] for run, _ in made):
         lines.append(
             "**Parity**: options stand in published order and prompts are the published ones. In "

@@ -111,7 +111,8 @@ class ReasoningTransfer:
         small: Answers, and reasons.
         verify: How first answers settle a query: "answers", the two say the same (`agrees`);
             "likelihood", each model holds the other's answer likely (`likely`), for which both
-            must offer `likelihoods`, as `HFModel` does for the Qwen-VL families; or
+            must offer `likelihoods`, as `HFModel` does for the Qwen-VL families and `OpenAIModel`
+            for vLLM; or
             "separability", the two say the same and each passes its gate (`gates`).
         agrees: For "answers" and "separability".
         likely: For "likelihood": least mean log-probability of an answer's tokens, nats.
@@ -166,10 +167,13 @@ class ReasoningTransfer:
             if count < 1:
                 raise ConfigError(f"{name}={count}; it must be at least 1")
         for model in (large, small):
-            if verify == "likelihood" and not isinstance(model, TellsLikelihoods):
+            if verify == "likelihood" and not (
+                isinstance(model, TellsLikelihoods) and model.tells_likelihoods
+            ):
                 raise ConfigError(
-                    f"{model.name} can't tell how likely an answer is: use verify='answers', or a "
-                    "model with `likelihoods`, such as HFModel"
+                    f"{model.name} can't tell how likely an answer is: use verify='answers' or "
+                    "'separability', or a model that can, such as HFModel of the Qwen-VL families "
+                    "or OpenAIModel of vLLM"
                 )
         if verify == "separability" and gates is None:
             raise ConfigError(

@@ -18,7 +18,14 @@ _ARTICLES = {"a", "an", "the"}
 
 @runtime_checkable
 class TellsLikelihoods(Protocol):
-    """A model that can tell how likely it holds an answer, as `HFModel` does."""
+    """A model that can tell how likely it holds an answer, as `HFModel` does, and `OpenAIModel`
+    where the engine is vLLM.
+    """
+
+    @property
+    def tells_likelihoods(self) -> bool:
+        """True where `likelihoods` works."""
+        ...
 
     def likelihoods(
         self, conversations: Sequence[Conversation], answers: Sequence[str]

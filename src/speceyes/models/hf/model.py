@@ -499,6 +499,11 @@ class HFModel:
             )
         )
 
+    @property
+    def tells_likelihoods(self) -> bool:
+        """True where `likelihoods` can tell any."""
+        return self._driven is not None
+
     def likelihoods(
         self, conversations: Sequence[Conversation], answers: Sequence[str]
     ) -> list[float | None]:

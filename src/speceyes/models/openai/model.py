@@ -14,6 +14,7 @@ from PIL import Image as PILImage
 
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models._seed import row_seed
+from speceyes.models.openai import likelihoods as told
 from speceyes.models.openai.client import EngineClient
 from speceyes.models.openai.handshake import HOSTED, Engine, identify, request_headers
 from speceyes.models.openai.http_errors import (
@@ -272,6 +273,66 @@ class OpenAIModel:
             return self._client.submit(self._row(0, conversation, sampling))
 
         return EngineSession(submit, self._client.cancel)
+
+    @property
+    def tells_likelihoods(self) -> bool:
+        """True where the engine tells the log-probabilities of a prompt, as vLLM does."""
+        return self._capabilities.prompt_logprobs
+
+    def likelihoods(
+        self, conversations: Sequence[Conversation], answers: Sequence[str]
+    ) -> list[float | None]:
+        """Log-likelihood of an answer to each conversation; a request each.
+
+        Args:
+            conversations: What is asked.
+            answers: What is answered, one each.
+
+        Returns:
+            The mean log-probability of the answer's tokens in nats; None where an answer is
+            blank, its request failed, or its tokens can't be told from those before it.
+
+        Raises:
+            ConfigError: The engine can't tell.
+        """
+        if not self.tells_likelihoods:
+            raise ConfigError(
+                f"{self._name}: {self._engine} tells no log-probabilities of a prompt, so that an "
+                "answer's likelihood can't be told; vLLM does (engine='vllm' if it is one)"
+            )
+        rows = [
+            self._client.submit(self._likelihood(conversation, answer))
+            for conversation, answer in zip(conversations, answers, strict=True)
+        ]
+        try:
+            return [row.result() for row in rows]
+        except BaseException:
+            self._client.cancel(rows)
+            raise
+
+    async def _likelihood(self, conversation: Conversation, answer: str) -> float | None:
+        if not answer.strip():
+            return None
+        try:
+            reply = await self._client.call(
+                "/chat/completions",
+                lambda: request_body(
+                    told.answered(conversation, answer),
+                    told.ASKED,
+                    model=self._model,
+                    capabilities=self._capabilities,
+                    image_urls=self._image_urls,
+                    seed=None,
+                    tokens_field=self._tokens_field,
+                    top_logprobs=None,
+                    template_kwargs=self._template_kwargs,
+                    extra={**self._extra, **told.FIELDS},
+                ),
+            )
+            return told.mean_logprob(reply, answer)
+        except Exception as exc:  # noqa: BLE001  (it ends this row, whatever it is)
+            self._say_once("likelihood", f"an answer's likelihood can't be told: {exc}")
+            return None
 
     async def _row(self, index: int, conversation: Conversation, sampling: Sampling) -> Completion:
         """The completion of one conversation; a failed one where it can't be had."""

@@ -28,6 +28,7 @@ class EngineCapabilities:
         lists_end: Whether the end-of-sequence token is among the log-probabilities; None where
             that has to be seen from the text.
         counts_by_logprobs: Log-probabilities are asked for where only tokens are to be counted.
+        prompt_logprobs: `prompt_logprobs`, those of the tokens of a prompt.
     """
 
     token_ids: bool = False
@@ -37,6 +38,7 @@ class EngineCapabilities:
     tool_choice: str = "auto"
     lists_end: bool | None = None
     counts_by_logprobs: bool = False
+    prompt_logprobs: bool = False
 
 
 CAPABILITIES: Mapping[str, EngineCapabilities] = {
@@ -48,6 +50,7 @@ CAPABILITIES: Mapping[str, EngineCapabilities] = {
         tool_choice="none",  # "auto" needs a server flag, and takes calls out of the text
         lists_end=True,
         counts_by_logprobs=True,
+        prompt_logprobs=True,
     ),
     "sglang": EngineCapabilities(
         continues_turns=True, own_sampling=True, template_kwargs=True, counts_by_logprobs=True
