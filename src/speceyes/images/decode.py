@@ -21,9 +21,11 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from speceyes.errors import ImageError
-from speceyes.images.headers import format_of, gif_header, tiff_pages, tile_size
+from speceyes.images.headers import format_of, gif_header, tile_size
 from speceyes.images.limits import ImageLimits
 from speceyes.images.rgb import upright_rgb
+from speceyes.images.slow import slow
+from speceyes.images.tiff_walk import slow_tiff
 from speceyes.types import Image
 
 logger = logging.getLogger(__name__)
@@ -76,6 +78,10 @@ def decode(data: bytes, what: str, limits: ImageLimits) -> Image:
             f"{what} is of format {kind}; allowed are: {', '.join(limits.formats)}. Convert it, "
             "or decode it yourself and pass the PIL image"
         )
+    why, frames = slow_tiff(data, limits.max_frames) if kind == "TIFF" else (slow(data, kind), 1)
+    if why is not None:
+        raise ImageError(f"{what} {why}, so that it is not decoded; save the image again")
+    _check_frames(frames, what, limits)
     if kind == "GIF":  # Pillow would count its frames by reading all of them
         size, frames = gif_header(data, limits.max_frames)
         if frames == 0:
@@ -84,10 +90,9 @@ def decode(data: bytes, what: str, limits: ImageLimits) -> Image:
         check_size(size, what, limits)
     try:
         image = _OPENERS[kind](io.BytesIO(data))
-        frames = int(getattr(image, "n_frames", 1)) if kind in ("PNG", "WEBP") else 1
-        tile = (1, 1)
-        if isinstance(image, TiffImageFile):
-            frames, tile = tiff_pages(data, limits.max_frames), tile_size(image)
+        if kind in ("PNG", "WEBP"):
+            frames = int(getattr(image, "n_frames", 1))
+        tile = tile_size(image) if isinstance(image, TiffImageFile) else (1, 1)
     except PILImage.DecompressionBombError:
         raise ImageError(
             f"{what} is larger than Pillow allows in this process; shrink it, or raise "

@@ -1,12 +1,11 @@
 """Format, frames and size of an encoded image, read without decoding it.
 
-Pillow counts the frames of a GIF or the pages of a TIFF by visiting every one, which a hostile
-file makes arbitrarily slow; these stop at a cap.
+Pillow counts the frames of a GIF by visiting every one, which a hostile file makes arbitrarily
+slow; this stops at a cap.
 """
 
 from __future__ import annotations
 
-import io
 import re
 
 from PIL.TiffImagePlugin import TiffImageFile
@@ -65,15 +64,6 @@ def gif_header(data: bytes, cap: int) -> tuple[tuple[int, int], int]:
             blocks += 1
         at += 1
     return (width, height), frames
-
-
-def tiff_pages(data: bytes, cap: int) -> int:
-    """Returns cap + 1 where a TIFF has more pages than that, else 1; broken ones don't count."""
-    try:
-        TiffImageFile(io.BytesIO(data)).seek(cap)
-    except Exception:  # noqa: BLE001  EOFError: no such page; others: it can't be read
-        return 1
-    return cap + 1
 
 
 def tile_size(image: TiffImageFile) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 
 from speceyes.errors import ImageError
+from speceyes.images.exif import costly
 from speceyes.types import Image
 
 logger = logging.getLogger(__name__)
@@ -48,10 +49,21 @@ def upright_rgb(image: Image, what: str) -> Image:
 
 def _orientation(image: Image) -> int:
     try:
+        if costly(_exif_of(image)):
+            logger.debug("EXIF data that costs too much is not read")
+            return 1
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged metadata is no reason to refuse the picture
         logger.debug("EXIF data can't be read", exc_info=True)
         return 1
+
+
+def _exif_of(image: Image) -> bytes:
+    said = image.info.get("exif")
+    if isinstance(said, bytes):
+        return said
+    told = image.info.get("Raw profile type exif")  # as ImageMagick writes it into a PNG's text
+    return bytes.fromhex("".join(told.split("\n")[3:])) if isinstance(told, str) else b""
 
 
 def _rgb(image: Image, what: str) -> Image:
