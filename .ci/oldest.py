@@ -16,8 +16,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 OURS = ("test", "dev", "docs")
 """Extras of development: their tools may be as new as there are."""
-UNTRIED = ("fuzz", "ray")
-"""Extras that are tried with the newest releases only."""
+UNTRIED = ("fuzz", "inspect", "ray")
+"""Extras that are tried with the newest releases only, or where they happen to be installed."""
 
 
 def oldest() -> Iterator[str]:
