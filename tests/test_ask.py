@@ -24,7 +24,8 @@ from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import ScheduleConfig
 from speceyes.tiny.scenes import questions
 from speceyes.types import Completion, Conversation, Sampling
-from support.served import pipeline, until
+from support.processes import our_threads, until
+from support.served import pipeline
 
 DOT = Image.new("RGB", (32, 32))
 needs_weights = pytest.mark.skipif(
@@ -188,16 +189,15 @@ def test_closing_answers_what_was_asked_and_refuses_more() -> None:
 
 
 def test_threads_end_with_the_pipeline() -> None:
+    before = our_threads()
     pipe = pipeline(schedule="overlapped")
     assert asyncio.run(pipe.ask(DOT, "q")).answer == "red"
-    threads = [
-        t for t in threading.enumerate() if t.name in ("speceyes-speculative", "speceyes-agent")
-    ]
-    assert len(threads) == 2 and all(thread.is_alive() for thread in threads)
+    threads = our_threads() - before
+    names = sorted(thread.name for thread in threads if thread.is_alive())
+    assert names == ["speceyes-agent", "speceyes-speculative"]
     gone = weakref.ref(pipe)
     del pipe
-    gc.collect()
-    assert gone() is None
+    until(lambda: gc.collect() >= 0 and gone() is None)
     until(lambda: not any(thread.is_alive() for thread in threads))
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from speceyes.models import OpenAIModel, ScriptedModel
 from speceyes.protocols import Session
 from speceyes.types import Completion, Conversation, Message, Query, Sampling
 from support.engine_server import Behaviour, Fault, refused, serving, slow
+from support.processes import until
 
 RED = Image.new("RGB", (60, 40), "red")
 ZOOM = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 32, 32]}}'
@@ -49,14 +49,6 @@ def begun(model: OpenAIModel, **sampling: Any) -> Session:
     session = model.session(Sampling(**sampling))
     assert session is not None
     return session
-
-
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if true():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never came true")
 
 
 def all_of(session: Session) -> dict[int, Completion]:

@@ -27,7 +27,8 @@ from speceyes.errors import ConfigError, ImageError
 from speceyes.images import ImageLimits
 from speceyes.integrations.mcp_server import TOOL, McpLimits, confined, mcp_server
 from speceyes.tiny.scenes import questions
-from support.served import data_url, pipeline, until
+from support.processes import until
+from support.served import data_url, pipeline
 
 mcp = pytest.importorskip("mcp", reason="the extra 'mcp' is not installed")
 

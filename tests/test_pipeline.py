@@ -589,7 +589,8 @@ def test_a_batchs_time_is_shared_and_latency_counts_the_wait() -> None:
     results = pipe([ask(n) for n in range(4)])
     wall = time.perf_counter() - start
     times = [r.timings for r in results]
-    assert all(t.judge is not None and 0.01 <= t.judge < 0.04 for t in times)
+    assert all(t.judge is not None and t.judge >= 0.01 for t in times)
+    assert len({t.judge for t in times}) == 1
     assert all(t.latency is not None and 0.08 <= t.latency <= wall for t in times)
     assert sum((t.judge or 0) + (t.draft or 0) + (t.gate or 0) for t in times) <= wall
 

@@ -19,7 +19,8 @@ from speceyes.server.app import application
 from speceyes.server.chat_request import read_request
 from speceyes.server.limits import ServerLimits
 from speceyes.server.refusal import Refusal
-from support.served import Served, asking, data_url, pipeline, serving, until
+from support.processes import until
+from support.served import Served, asking, data_url, pipeline, serving
 
 
 def _draft(conversation: Any, sampling: Any) -> str:

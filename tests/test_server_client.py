@@ -23,8 +23,8 @@ from speceyes.cli.models import pipeline
 from speceyes.errors import ConfigError
 from speceyes.server.run import is_loopback
 from speceyes.tiny.scenes import questions
-from support.processes import started
-from support.served import asking, data_url, until
+from support.processes import started, until
+from support.served import asking, data_url
 
 needs_weights = pytest.mark.skipif(
     not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"

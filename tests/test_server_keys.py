@@ -16,7 +16,8 @@ from speceyes.server.allowance import Allowance, Budgets
 from speceyes.server.keys import Keys, new_key
 from speceyes.server.refusal import Refusal
 from speceyes.types import Result, Step, Timings, Trajectory
-from support.served import asking, pipeline, serving, until
+from support.processes import until
+from support.served import asking, pipeline, serving
 
 
 def _keys(folder: Path, **limits: str) -> tuple[Keys, dict[str, str]]:

@@ -19,7 +19,8 @@ from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
 from speceyes.server.allowance import Allowance
 from speceyes.server.keys import Keys, new_key
-from support.served import asking, pipeline, serving, until
+from support.processes import until
+from support.served import asking, pipeline, serving
 
 
 def _renew(served: Any, **parts: Any) -> None:

@@ -28,7 +28,8 @@ from speceyes.server.app import application
 from speceyes.server.keys import Keys, new_key
 from speceyes.server.limits import ServerLimits
 from speceyes.tools import PythonTool
-from support.served import Served, asking, data_url, pipeline, serving, until
+from support.processes import until
+from support.served import Served, asking, data_url, pipeline, serving
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,8 @@ from speceyes.server.refusal import Refusal
 from speceyes.server.slots import Slots
 from speceyes.server.thresholds import with_threshold
 from speceyes.types import Completion, Conversation, Sampling
-from support.served import JUDGE, pipeline, until
+from support.processes import until
+from support.served import JUDGE, pipeline
 
 PICTURE = Image.new("RGB", (32, 32))
 CALL = (

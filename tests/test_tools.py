@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Optional, Union
@@ -24,7 +23,7 @@ from speceyes.tools import MAX_OVERDUE, FunctionTool, Rotate, Tools, Zoom, tool
 from speceyes.tools._cache import ObservationCache
 from speceyes.tools._schema import check
 from speceyes.types import Observation, ToolCall
-from support.processes import our_threads
+from support.processes import our_threads, until
 
 GREY = PILImage.new("RGB", (100, 80), "grey")
 
@@ -339,14 +338,12 @@ def test_a_tool_that_takes_too_long_is_left_behind() -> None:
     done, go = threading.Event(), threading.Event()
 
     def work(images: Any, arguments: Any) -> Observation:
-        go.wait(20)
+        go.wait(60)
         done.set()
         return Observation(("late",))
 
     tools = Tools([Plain(work)], timeout_s=0.1)
-    begin = time.perf_counter()
     seen = tools.run(call("plain"), [GREY])
-    assert time.perf_counter() - begin < 10
     assert seen.error == "plain took longer than 0.1 s" and not done.is_set()
     go.set()
     assert done.wait(20)
@@ -369,7 +366,8 @@ def test_what_hangs_is_not_started_for_ever() -> None:
     go.set()
     for thread in late:
         thread.join(20)
-    assert tools.run(call("plain"), [GREY]).content == ("there",)  # back when they have ended
+    # Back when they have ended, though a busy machine may take longer than 0.05 s to start one.
+    until(lambda: tools.run(call("plain"), [GREY]).content == ("there",))
 
 
 def test_the_built_in_tools_run_where_they_are_called() -> None:

@@ -13,7 +13,8 @@ import secrets
 import signal
 import subprocess
 import threading
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,14 @@ def our_threads() -> set[threading.Thread]:
     """The threads of pipelines and tools; other packages start and end theirs when they like."""
     names = ("speceyes", "tool ", "async tool", "mcp session")
     return {one for one in threading.enumerate() if one.name.startswith(names)}
+
+
+def until(what: Callable[[], object], seconds: float = 60.0) -> None:
+    """Waits until it is so."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.005)
 
 
 @dataclass(frozen=True, slots=True)

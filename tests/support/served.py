@@ -6,7 +6,6 @@ import base64
 import io
 import socket
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from speceyes.models.scripted import ScriptedModel
 from speceyes.server.app import application
 from speceyes.server.limits import ServerLimits
 from speceyes.server.service import Service
+from support.processes import until
 
 JUDGE = "Reply with one word"
 """What the judge is asked, and nobody else."""
@@ -112,11 +112,3 @@ def serving(pipe: SpecPipeline, **options: Any) -> Iterator[Served]:
         thread.join(90)
         listening.close()
     assert not thread.is_alive()
-
-
-def until(what: Any, seconds: float = 60.0) -> None:
-    """Waits until it is so."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.005)
