@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from speceyes import HFModel, tiny
+from speceyes import HFModel, SpeculativeAnswerer, ToolJudge, tiny
 from speceyes.cli import main, parser
-from speceyes.cli.models import load_models, model_arguments, tools_for
+from speceyes.cli.models import load_models, model_arguments, pipeline, tools_for
 from speceyes.errors import ConfigError
 from speceyes.evaluation.runs import TEST, read
 from speceyes.models.scripted import ScriptedModel
@@ -116,3 +116,23 @@ def test_a_file_says_which_tools_an_agent_has(tmp_path: Path) -> None:
     file.write_text('tools = ["rotate", "zoom"]\n')
     options = parser().parse_args(["ask", "x.png", "What?", "--profile", str(file)])
     assert tools_for(options, ScriptedModel("red", name="Qwen/Qwen3-VL-2B")) == ("rotate", "zoom")
+
+
+@needs_weights
+def test_judge_resolution_and_speculation_are_options() -> None:
+    words = ["--judge", "small", "--judge-threshold", "0.7", "--judge-pixels", "9000"]
+    options = parser().parse_args(["serve", *words, "--draft-pixels", "5000"])
+    pipe = pipeline(options)
+    assert isinstance(pipe.judge, ToolJudge) and isinstance(pipe.answerer, SpeculativeAnswerer)
+    assert pipe.judge.model is pipe.answerer.model
+    assert (pipe.judge.threshold, pipe.judge.max_pixels) == (0.7, 9000)
+    assert pipe.answerer.max_pixels == 5000
+    assert pipe.schedule.speculate == "auto", "a server stops a loss by itself"
+    without = pipeline(parser().parse_args(["ask", "x.png", "What?", "--judge", "none"]))
+    assert without.judge is None and without.schedule.speculate == "always"
+
+
+def test_a_judge_that_is_none_of_the_two_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["serve", "--judge", "big"])
+    assert "choose from large, small, none" in capsys.readouterr().err.replace("'", "")

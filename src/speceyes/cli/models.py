@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from speceyes import tiny
 from speceyes.cli.options import Parser, add_device, add_speech, add_threshold, at_least_one
+from speceyes.cli.speculation import add_speculation, draft_of, judge_of
 from speceyes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,12 +50,15 @@ def add_loading(parser: Parser) -> None:
     )
 
 
-def add_models(command: argparse.ArgumentParser, *, batch_size: int = 16) -> None:
+def add_models(
+    command: argparse.ArgumentParser, *, batch_size: int = 16, speculate: str = "always"
+) -> None:
     """Adds the options that `pipeline` reads.
 
     Args:
         command: The parser of a command that runs one pipeline.
         batch_size: The default of `--batch-size`.
+        speculate: The default of `--speculate`.
     """
     models = command.add_argument_group(
         "models", 'after the "#" of an engine\'s address stands a name, where it serves several'
@@ -88,6 +92,10 @@ def add_models(command: argparse.ArgumentParser, *, batch_size: int = 16) -> Non
         default=batch_size,
         metavar="B",
         help="queries drafted together, and trajectories alive; default: %(default)s",
+    )
+    add_speculation(
+        command.add_argument_group("speculation", "who judges, and on how many pixels"),
+        speculate=speculate,
     )
 
 
@@ -126,10 +134,12 @@ def pipeline(options: argparse.Namespace, *, allow_urls: bool = False) -> SpecPi
         dialect=options.dialect,
         texts=options.texts,
         gate=chosen.gate,
+        judge=judge_of(options),
+        draft=draft_of(options),
         agent=AgentConfig(
             options.max_steps, options.max_tokens, options.batch_size, options.profile
         ),
-        schedule=ScheduleConfig(batch_size=options.batch_size),
+        schedule=ScheduleConfig(batch_size=options.batch_size, speculate=options.speculate),
         inputs=InputConfig(allow_urls=allow_urls),
     )
 
