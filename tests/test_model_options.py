@@ -52,6 +52,25 @@ def test_model_arguments_reach_the_model(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @needs_weights
+@pytest.mark.parametrize("command", [["ask", "x.png", "What?"], ["serve"]])
+def test_pixels_of_images_are_options(command: list[str]) -> None:
+    photo = Image.new("RGB", (640, 480))
+
+    def seen(*words: str) -> int:
+        chosen = load_models(parser().parse_args([*command, *words]))
+        assert chosen.small is not None
+        sizes = [model.seen_size(photo) for model in (chosen.large, chosen.small)]
+        return max(width * height for width, height in sizes)
+
+    few = ("--model-max-pixels", "6400", "--model-min-pixels", "3136")
+    assert seen(*few) <= 6400 < seen()
+    own = seen(*few, "--model-arg", "large.max_pixels=50000")
+    assert 6400 < own <= 50_000
+    parsed = parser().parse_args(["eval", "scenes", "--out", "x", "--max-pixels", "9"])
+    assert parsed.model_max_pixels == 9
+
+
+@needs_weights
 def test_ask_and_eval_take_engines_by_address(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

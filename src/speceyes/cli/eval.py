@@ -358,6 +358,7 @@ def _context(options: argparse.Namespace) -> tuple[EvalContext, dict[str, Any]]:
             "files": model_files(name),
             "dtype": str(getattr(model, "dtype", "")),
             "device": str(getattr(model, "device", "")),
+            "pixels": [options.model_min_pixels, options.model_max_pixels],
         }
         for role, model, name in loaded
     }

@@ -40,7 +40,7 @@ LIMITS: Final = (
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to an argparse sub-parser set."""
     one = command(commands, "mcp", help="serve a funnel to agents over MCP", description=ABOUT)
-    models.add_models(one, speculate="auto")
+    models.add_models(one, speculate="auto", served=True)
     net = one.add_argument_group("transport")
     net.add_argument("--http", action="store_true", help="streamable HTTP instead of stdio")
     net.add_argument("--host", default="127.0.0.1", help="default: %(default)s")

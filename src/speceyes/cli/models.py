@@ -25,8 +25,13 @@ DEFAULT_GATE: dict[str, Any] = {"threshold": 0.98, "top_k": 64, "aggregate": "mi
 """The gate of models that aren't the bundled ones, as the research code has it."""
 
 
-def add_loading(parser: Parser) -> None:
-    """Adds the options that `load_model` reads beside a model's name."""
+def add_loading(parser: Parser, *, served: bool = False) -> None:
+    """Adds the options that `load_model` reads beside a model's name.
+
+    Args:
+        parser: The command's.
+        served: "--max-pixels" is something else there, the largest image that is accepted.
+    """
     add_device(parser)
     parser.add_argument(
         "--dtype", help='"float32", "bfloat16", "auto"; default: bfloat16 on a GPU, else float32'
@@ -39,6 +44,15 @@ def add_loading(parser: Parser) -> None:
         action="store_true",
         help="run code that comes with a checkpoint: it can do anything to this machine",
     )
+    for name, which in (("min", "fewest"), ("max", "most")):
+        parser.add_argument(
+            f"--model-{name}-pixels",
+            *([] if served else [f"--{name}-pixels"]),
+            type=at_least_one,
+            metavar="N",
+            help=f"{which} pixels of an image as models that are loaded here see it; default: the "
+            "checkpoint's own",
+        )
     parser.add_argument(
         "--model-arg",
         action="append",
@@ -51,7 +65,11 @@ def add_loading(parser: Parser) -> None:
 
 
 def add_models(
-    command: argparse.ArgumentParser, *, batch_size: int = 16, speculate: str = "always"
+    command: argparse.ArgumentParser,
+    *,
+    batch_size: int = 16,
+    speculate: str = "always",
+    served: bool = False,
 ) -> None:
     """Adds the options that `pipeline` reads.
 
@@ -59,6 +77,7 @@ def add_models(
         command: The parser of a command that runs one pipeline.
         batch_size: The default of `--batch-size`.
         speculate: The default of `--speculate`.
+        served: See `add_loading`.
     """
     models = command.add_argument_group(
         "models", 'after the "#" of an engine\'s address stands a name, where it serves several'
@@ -67,7 +86,7 @@ def add_models(
     models.add_argument(
         "--small", metavar="MODEL", help='the drafter, likewise; "none" for the agent alone'
     )
-    add_loading(models)
+    add_loading(models, served=served)
     add_speech(models)
     add_threshold(models)
     models.add_argument("--calibration", type=Path, metavar="FILE", help="what the gate is made of")
@@ -216,9 +235,9 @@ def load_named(
     """
     more = model_arguments(options, role)
     if not is_address(name):
-        for key in ("dtype", "revision"):
+        for key in ("dtype", "revision", "model_min_pixels", "model_max_pixels"):
             if getattr(options, key) is not None:
-                more.setdefault(key, getattr(options, key))
+                more.setdefault(key.removeprefix("model_"), getattr(options, key))
         if options.trust_remote_code:
             more.setdefault("trust_remote_code", True)
     try:

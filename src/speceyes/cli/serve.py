@@ -47,7 +47,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one = command(
         commands, "serve", help="serve a funnel under OpenAI's protocol", description=ABOUT
     )
-    models.add_models(one, speculate="auto")
+    models.add_models(one, speculate="auto", served=True)
     net = one.add_argument_group("network")
     net.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
     net.add_argument("--port", type=int, default=8000, help="0 takes a free one; default: 8000")
