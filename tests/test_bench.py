@@ -35,10 +35,10 @@ from speceyes.bench.measure import (
     summarise,
 )
 from speceyes.bench.memory import Peak, scoring, scoring_table
-from speceyes.bench.planned import Routed, Routes
+from speceyes.bench.planned import PlannedModel, RoutePlan
 from speceyes.bench.queries import check_room, estimate, fresh, photos
 from speceyes.bench.sweep import Sweep, parse, run, table
-from speceyes.bench.workloads import Bundled, Shaped, chosen, points, shaped
+from speceyes.bench.workloads import BundledWorkload, ShapedWorkload, chosen, points, shaped
 from speceyes.cli import main
 from speceyes.errors import ConfigError
 from speceyes.evaluation.page import plain_page
@@ -62,8 +62,8 @@ def ways() -> list[Arm]:
 
 
 @pytest.fixture(scope="module")
-def ground() -> Shaped:
-    routes = Routes(8, beta=0.75, alpha=0.5, depth=2, turn_tokens=20, draft_tokens=3)
+def workload() -> ShapedWorkload:
+    routes = RoutePlan(8, beta=0.75, alpha=0.5, depth=2, turn_tokens=20, draft_tokens=3)
     said: list[str] = []
     made = shaped(
         "tiny-small, tiny-large",
@@ -103,7 +103,7 @@ def test_every_arm_answers_the_same_and_is_counted(ways: list[Arm]) -> None:
 
 def test_other_strategies_run_where_they_are_named(ways: list[Arm]) -> None:
     large, small = (HFModel.from_pretrained(path) for path in (tiny.LARGE, tiny.SMALL))
-    bundled = Bundled(large, small, SeparabilityGate(0.9, top_k=9)).ways(batch=8, n=4)
+    bundled = BundledWorkload(large, small, SeparabilityGate(0.9, top_k=9)).ways(batch=8, n=4)
     assert not {way.name for way in chosen(bundled, None)}.intersection(STRATEGIES)
     named = chosen(bundled, ",".join(STRATEGIES))
     assert tuple(way.name for way in named) == STRATEGIES
@@ -224,7 +224,7 @@ def test_real_shapes_have_as_many_weights_as_the_real_models(name: str, weights:
 
 
 def test_memory_is_told_before_it_is_taken() -> None:
-    shape, routes = SHAPES["qwen2.5-vl-7b"], Routes(16, depth=2)
+    shape, routes = SHAPES["qwen2.5-vl-7b"], RoutePlan(16, depth=2)
     need = estimate("qwen2.5-vl-7b", shape, 8_292_166_656, routes, (2246, 1582), 2)
     assert need.weights == 2 * 8_292_166_656
     assert shape.image_tokens(2246, 1582) == round(2246 * 1582 / 28**2)
@@ -242,7 +242,7 @@ def test_memory_is_told_before_it_is_taken() -> None:
 @given(st.integers(1, 300), st.floats(0, 1, allow_nan=False), st.floats(0, 1, allow_nan=False))
 @settings(max_examples=50)
 def test_routes_have_the_shares_that_were_asked_for(n: int, beta: float, alpha: float) -> None:
-    routes = Routes(n, beta=beta, alpha=alpha)
+    routes = RoutePlan(n, beta=beta, alpha=alpha)
     ways = [routes.way(i) for i in range(n)]
     drafted = n - ways.count("tools")
     assert drafted == round(n * beta)
@@ -253,18 +253,18 @@ def test_routes_have_the_shares_that_were_asked_for(n: int, beta: float, alpha: 
 @pytest.mark.parametrize("wrong", [{"beta": 1.5}, {"alpha": -0.1}, {"depth": -1}, {"n": 0}])
 def test_routes_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        Routes(**{"n": 4, **wrong})  # type: ignore[arg-type]
+        RoutePlan(**{"n": 4, **wrong})  # type: ignore[arg-type]
 
 
-def test_queries_go_the_ways_that_were_planned(ground: Shaped) -> None:
+def test_queries_go_the_ways_that_were_planned(workload: ShapedWorkload) -> None:
     """Judge, gate, dialect and tools are the real ones; each arm comes to the same ways."""
     from speceyes.answerer import SpeculativeAnswerer
     from speceyes.fallback import AgenticFallback
     from speceyes.judge import ToolJudge
     from speceyes.pipeline import SpecPipeline
 
-    routes = Routes(6, beta=0.67, alpha=0.5, depth=2, turn_tokens=20, draft_tokens=3)
-    large, small = (Routed(model, routes) for model in ground.models)
+    routes = RoutePlan(6, beta=0.67, alpha=0.5, depth=2, turn_tokens=20, draft_tokens=3)
+    large, small = (PlannedModel(model, routes) for model in workload.models)
     pipe = SpecPipeline(
         judge=ToolJudge(large, tools=["zoom"]),
         answerer=SpeculativeAnswerer(small),
@@ -289,17 +289,17 @@ def test_queries_go_the_ways_that_were_planned(ground: Shaped) -> None:
             assert all(o.error is None and o.images for o in seen)
 
 
-def test_a_planned_turn_is_as_long_as_what_was_decoded(ground: Shaped) -> None:
+def test_a_planned_turn_is_as_long_as_what_was_decoded(workload: ShapedWorkload) -> None:
     from speceyes.bench.planned import _spoken
 
     for turn in range(3):
         assert tokens_of(_spoken(turn, 2, 80, 112, 112)) == pytest.approx(80, abs=2)
 
 
-def test_a_query_without_a_number_fails_alone(ground: Shaped) -> None:
+def test_a_query_without_a_number_fails_alone(workload: ShapedWorkload) -> None:
     from speceyes.judge import ToolJudge
 
-    judge = ToolJudge(Routed(ground.models[0], Routes(2, beta=1)), tools=["zoom"])
+    judge = ToolJudge(PlannedModel(workload.models[0], RoutePlan(2, beta=1)), tools=["zoom"])
     [numbered] = photos(1, SMALL_IMAGE)
     bare = Query("What is that?", numbered.images)
     first, second = judge([bare, numbered])
@@ -318,11 +318,11 @@ def test_no_two_queries_share_an_image_and_none_is_held() -> None:
     assert first.images[0].size == SMALL_IMAGE
 
 
-def test_a_random_model_never_ends_its_turn_by_itself(ground: Shaped) -> None:
+def test_a_random_model_never_ends_its_turn_by_itself(workload: ShapedWorkload) -> None:
     from speceyes.types import Conversation, Message, Sampling
 
     asked = [Conversation((Message("user", (q.images[0], "look")),)) for q in photos(4, (64, 64))]
-    for model in (*ground.models, ground.models[0].reference()):
+    for model in (*workload.models, workload.models[0].reference()):
         said = model.generate(asked, Sampling(max_tokens=40, top_k=64))
         assert [(c.finish, len(c.token_ids)) for c in said] == [("length", 40)] * 4
 
@@ -353,8 +353,8 @@ def test_sweeps_that_cannot_be_are_refused(text: str, problem: str) -> None:
         parse(text)
 
 
-def test_a_sweep_changes_what_it_says(ground: Shaped) -> None:
-    made = points(ground, Sweep("depth", (0, 2)), batch=2, n=2, only=None)
+def test_a_sweep_changes_what_it_says(workload: ShapedWorkload) -> None:
+    made = points(workload, Sweep("depth", (0, 2)), batch=2, n=2, only=None)
     assert [[way.name for way in point.ways] for point in made] == [[AGENT, FUNNEL]] * 2
     told: list[str] = []
     found, failed = run(made, repeats=1, warm_up=0, step=told.append)
@@ -367,11 +367,11 @@ def test_a_sweep_changes_what_it_says(ground: Shaped) -> None:
     assert text.startswith("| depth | agent, batched, ms a query |") and "cheapest" in text
 
 
-def test_drafts_can_be_swept_alone(ground: Shaped) -> None:
-    made = points(ground, Sweep("batch", (1, 4)), batch=2, n=4, only="drafts alone")
+def test_drafts_can_be_swept_alone(workload: ShapedWorkload) -> None:
+    made = points(workload, Sweep("batch", (1, 4)), batch=2, n=4, only="drafts alone")
     found, _ = run(made, warm_up=0)
     assert [row[DRAFTS]["tokens_decoded"] for row in found.values()] == [12, 12]
-    [accepting] = points(ground, Sweep("accept-rate", (1.0,)), batch=4, n=4, only="speceyes")
+    [accepting] = points(workload, Sweep("accept-rate", (1.0,)), batch=4, n=4, only="speceyes")
     assert {route for _, route in once(accepting.ways[0], accepting.queries()).answers} == {
         "draft",
         "agent",

@@ -28,11 +28,11 @@ from speceyes.bench.load.requests import (
     GONE,
     MARKS,
     PLAIN,
-    Card,
-    Deck,
-    Shot,
+    LoadRequest,
+    Prompt,
+    PromptSet,
     data_url,
-    shots,
+    draw_requests,
 )
 from speceyes.cli import parser
 from speceyes.errors import ConfigError, ModelError
@@ -50,18 +50,18 @@ def _run(*arguments: str) -> int:
     return code
 
 
-def _deck(numbered: bool = True) -> Deck:
+def _prompts(numbered: bool = True) -> PromptSet:
     from PIL import Image
 
-    return Deck([Card("Which number?", data_url(Image.new("RGB", (32, 32))))], numbered)
+    return PromptSet([Prompt("Which number?", data_url(Image.new("RGB", (32, 32))))], numbered)
 
 
 @given(st.integers(1, 400), st.floats(0, 0.1), st.integers(0, 9))
 def test_each_kind_of_fault_has_its_share(n: int, share: float, seed: int) -> None:
-    made = shots(n, share=share, seed=seed)
-    assert [shot.number for shot in made] == list(range(n))
+    made = draw_requests(n, share=share, seed=seed)
+    assert [request.number for request in made] == list(range(n))
     if n >= 200:
-        counts = Counter(shot.kind for shot in made)
+        counts = Counter(request.kind for request in made)
         for kind in FAULTS:
             assert counts[kind] == (max(1, round(n * share)) if share else 0)
 
@@ -69,7 +69,7 @@ def test_each_kind_of_fault_has_its_share(n: int, share: float, seed: int) -> No
 def test_faults_may_not_be_most_of_it() -> None:
     for n, share in ((0, 0.01), (10, 0.2), (10, -0.1)):
         with pytest.raises(ConfigError):
-            shots(n, share=share)
+            draw_requests(n, share=share)
 
 
 def test_every_kind_of_end_is_told_apart() -> None:
@@ -113,11 +113,11 @@ def test_every_kind_of_end_is_told_apart() -> None:
     async def look() -> list[Outcome]:
         server = await asyncio.start_server(reply, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        client = LoadClient([f"http://127.0.0.1:{port}"], _deck(), timeout_s=20)
-        found = [await client.send(Shot(0)) for _ in cases]
+        client = LoadClient([f"http://127.0.0.1:{port}"], _prompts(), timeout_s=20)
+        found = [await client.send(LoadRequest(0)) for _ in cases]
         server.close()
         await server.wait_closed()
-        found.append(await client.send(Shot(0)))  # nobody listens any more
+        found.append(await client.send(LoadRequest(0)))  # nobody listens any more
         return found
 
     *found, nobody = asyncio.run(look())
@@ -128,19 +128,22 @@ def test_every_kind_of_end_is_told_apart() -> None:
 
 def test_problems_are_found_and_only_problems() -> None:
     good = [
-        Outcome(Shot(0), "answer", 200, right=True, id="a"),
-        Outcome(Shot(1), "error", 429, "queue_full"),
-        Outcome(Shot(2, GONE), "left"),
-        Outcome(Shot(3, ENGINE_ERROR), "error", 502, "model_error"),
+        Outcome(LoadRequest(0), "answer", 200, right=True, id="a"),
+        Outcome(LoadRequest(1), "error", 429, "queue_full"),
+        Outcome(LoadRequest(2, GONE), "left"),
+        Outcome(LoadRequest(3, ENGINE_ERROR), "error", 502, "model_error"),
     ]
     counted = {"responses": 4.0, "in_flight": 0.0, "waiting": 0.0}
     assert problems(good, counted) == [] == problems(good, None)
     bad: list[tuple[Outcome, str]] = [
-        (Outcome(Shot(4), "broken", code="no reply in time"), "neither"),
-        (Outcome(Shot(4), "error", 500, "internal"), "got 500"),
-        (Outcome(Shot(4, ENGINE_ERROR), "answer", 200, right=True, id="b"), "got 200"),
-        (Outcome(Shot(4), "answer", 200, right=False, id="b"), "not those of their questions"),
-        (Outcome(Shot(4), "answer", 200, right=True, id="a"), "came twice"),
+        (Outcome(LoadRequest(4), "broken", code="no reply in time"), "neither"),
+        (Outcome(LoadRequest(4), "error", 500, "internal"), "got 500"),
+        (Outcome(LoadRequest(4, ENGINE_ERROR), "answer", 200, right=True, id="b"), "got 200"),
+        (
+            Outcome(LoadRequest(4), "answer", 200, right=False, id="b"),
+            "not those of their questions",
+        ),
+        (Outcome(LoadRequest(4), "answer", 200, right=True, id="a"), "came twice"),
     ]
     for one, says in bad:
         found = problems([*good, one], {**counted, "responses": 5.0})
@@ -151,9 +154,13 @@ def test_problems_are_found_and_only_problems() -> None:
 
 def test_latency_counts_from_the_planned_moment_and_of_answers_alone() -> None:
     times = [0.1 * n for n in range(1, 101)]
-    outcomes = [Outcome(Shot(n), "answer", 200, latency=t, planned=n) for n, t in enumerate(times)]
-    outcomes.append(Outcome(Shot(100), "error", 429, latency=99.0, planned=100))
-    outcomes.append(Outcome(Shot(101, ENGINE_SLOW), "answer", 200, latency=99.0, planned=101))
+    outcomes = [
+        Outcome(LoadRequest(n), "answer", 200, latency=t, planned=n) for n, t in enumerate(times)
+    ]
+    outcomes.append(Outcome(LoadRequest(100), "error", 429, latency=99.0, planned=100))
+    outcomes.append(
+        Outcome(LoadRequest(101, ENGINE_SLOW), "answer", 200, latency=99.0, planned=101)
+    )
     found = figures(Step(0.5, 1.0, 102.0, outcomes, [2.0**20, 2.0**21]))
     assert found["p50_s"] == pytest.approx(5.05) and found["p99_s"] < 10.01
     assert found["share_full"] == pytest.approx(1 / 101) and found["offered_per_s"] == 1.0
@@ -240,9 +247,9 @@ def test_requests_are_sent_when_they_are_due_whatever_came_back() -> None:
 
     async def look() -> tuple[list[Outcome], float]:
         server = await asyncio.start_server(reply, "127.0.0.1", 0)
-        client = LoadClient([f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"], _deck())
-        found = await offer(client, shots(3, share=0), 50.0)
-        some = await saturate(client, shots(5, share=0), 2)
+        client = LoadClient([f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"], _prompts())
+        found = await offer(client, draw_requests(3, share=0), 50.0)
+        some = await saturate(client, draw_requests(5, share=0), 2)
         server.close()
         return found, float(len(some))
 
@@ -318,7 +325,7 @@ def test_memory_is_read(loaded: tuple[int, Path]) -> None:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer questions, and fewer requests before the first step."""
     monkeypatch.delenv(load_run.KEY, raising=False)
-    monkeypatch.setattr(load_run, "CARDS", 3)
+    monkeypatch.setattr(load_run, "PROMPTS", 3)
     monkeypatch.setattr(load_run, "AT_ONCE", 4)
 
 

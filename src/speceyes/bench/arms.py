@@ -23,8 +23,8 @@ ASKED_FOR = (COMPILED, *STRATEGIES)
 answers."""
 
 
-class Benched(VisionLanguageModel, Protocol):
-    """A model that the arms can be made of: `HFModel`, or `Routed` on top of one."""
+class BenchModel(VisionLanguageModel, Protocol):
+    """A model that the arms can be made of: `HFModel`, or `PlannedModel` on top of one."""
 
     @property
     def device(self) -> Any:
@@ -36,11 +36,11 @@ class Benched(VisionLanguageModel, Protocol):
         """Computation so far, as `HFModel.spent`."""
         ...
 
-    def sharing(self, *, cache_bytes: int | None = None, compile: bool | None = None) -> Benched:
+    def sharing(self, *, cache_bytes: int | None = None, compile: bool | None = None) -> BenchModel:
         """Another one on the same weights, with nothing kept."""
         ...
 
-    def reference(self) -> Benched:
+    def reference(self) -> BenchModel:
         """The same weights under the reference schedule."""
         ...
 
@@ -61,12 +61,12 @@ class Arm:
 
     name: str
     run: Callable[[Iterable[Query]], Iterable[Result]]
-    models: tuple[Benched, ...]
+    models: tuple[BenchModel, ...]
 
 
 def arms(
-    large: Benched,
-    small: Benched,
+    large: BenchModel,
+    small: BenchModel,
     gate: SeparabilityGate,
     *,
     tools: Sequence[str],
@@ -91,8 +91,8 @@ def arms(
 
     def funnel(
         name: str,
-        strong: Benched,
-        quick: Benched,
+        strong: BenchModel,
+        quick: BenchModel,
         *,
         alive: int = batch,
         schedule: ScheduleConfig | None = None,
@@ -109,7 +109,7 @@ def arms(
             pipe = as_published(pipe)
         return Arm(name, pipe.stream, (strong, quick))
 
-    def agent(name: str, model: Benched, alive: int) -> Arm:
+    def agent(name: str, model: BenchModel, alive: int) -> Arm:
         fallback = AgenticFallback(model, tools=tools, max_batch=alive, max_steps=max_steps)
         return Arm(
             name,
@@ -117,7 +117,7 @@ def arms(
             (model,),
         )
 
-    def shared() -> tuple[Benched, Benched]:
+    def shared() -> tuple[BenchModel, BenchModel]:
         return large.sharing(), small.sharing()
 
     return [
@@ -138,9 +138,9 @@ def arms(
 
 
 def strategies(
-    large: Benched,
-    small: Benched,
-    looker: Benched,
+    large: BenchModel,
+    small: BenchModel,
+    looker: BenchModel,
     gate: SeparabilityGate,
     *,
     tools: Sequence[str],
@@ -182,7 +182,7 @@ def strategies(
     ]
 
 
-def drafts_alone(small: Benched, gate: SeparabilityGate, *, batch: int) -> Arm:
+def drafts_alone(small: BenchModel, gate: SeparabilityGate, *, batch: int) -> Arm:
     """Draft and gate without judge or agent: what a draft costs by itself.
 
     Args:

@@ -1,8 +1,8 @@
 """Queries whose ways are fixed beforehand, for models whose words mean nothing.
 
 A model with random weights computes as long as a real one does, but what it says decides
-nothing. `Routed` lets it read and decode as it would, a fixed number of tokens a turn, and then
-hands on what a script says: the judge's yes or no, clear or unclear drafts, calls and answers.
+nothing. `PlannedModel` lets it read and decode as it would, a fixed number of tokens a turn, and
+then hands on what a script says: the judge's yes or no, clear or unclear drafts, calls and answers.
 Judge, gate, dialect and tools are the real ones and come to the decisions that are planned.
 """
 
@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"\[(\d+)\]")
 
 
 @dataclass(frozen=True, slots=True)
-class Routes:
+class RoutePlan:
     """Planned route of each of n queries, and the tokens said on the way.
 
     Args:
@@ -46,7 +46,7 @@ class Routes:
         ConfigError: A share is not in [0, 1], a number below 0 or a length below 1.
 
     Example:
-        >>> routes = Routes(10, beta=0.8, alpha=0.5)
+        >>> routes = RoutePlan(10, beta=0.8, alpha=0.5)
         >>> [sum(routes.way(i) == way for i in range(10)) for way in ("tools", "accepted")]
         [2, 4]
     """
@@ -81,8 +81,8 @@ class Routes:
 
 
 @final
-class Routed:
-    """A model whose answers follow `Routes`, at the cost of the model underneath.
+class PlannedModel:
+    """A model whose answers follow `RoutePlan`, at the cost of the model underneath.
 
     Drafts go on to their last token, for which of a random model's tokens would reject them
     says nothing. What a turn said is read once more with the next turn, since the text that
@@ -93,7 +93,7 @@ class Routed:
         routes: What becomes of queries.
     """
 
-    def __init__(self, model: HFModel, routes: Routes) -> None:
+    def __init__(self, model: HFModel, routes: RoutePlan) -> None:
         self._model = model
         self.routes = routes
 
@@ -124,14 +124,16 @@ class Routed:
         """Gives up what is kept."""
         self._model.forget()
 
-    def sharing(self, *, cache_bytes: int | None = None, compile: bool | None = None) -> Routed:
+    def sharing(
+        self, *, cache_bytes: int | None = None, compile: bool | None = None
+    ) -> PlannedModel:
         """Another one on the same weights, with the same routes."""
         shared = self._model.sharing(cache_bytes=cache_bytes, compile=compile)
-        return Routed(shared, self.routes)
+        return PlannedModel(shared, self.routes)
 
-    def reference(self) -> Routed:
+    def reference(self) -> PlannedModel:
         """The same weights under the reference schedule."""
-        return Routed(self._model.reference(), self.routes)
+        return PlannedModel(self._model.reference(), self.routes)
 
     def generate(
         self, conversations: Sequence[Conversation], sampling: Sampling
@@ -177,9 +179,9 @@ class Routed:
 
 @final
 class _RoutedSession:
-    """A session whose completions are replaced as `Routed` does it."""
+    """A session whose completions are replaced as `PlannedModel` does it."""
 
-    def __init__(self, model: Routed, inner: Session, sampling: Sampling) -> None:
+    def __init__(self, model: PlannedModel, inner: Session, sampling: Sampling) -> None:
         self._model, self._inner, self._sampling = model, inner, sampling
         self._asked: dict[int, Conversation] = {}
 

@@ -14,7 +14,7 @@ from speceyes.errors import ConfigError
 from speceyes.types import Query
 
 if TYPE_CHECKING:
-    from speceyes.bench.planned import Routes
+    from speceyes.bench.planned import RoutePlan
     from speceyes.models.sizes import Shape
 
 VSTAR = (2246, 1582)
@@ -24,7 +24,7 @@ _TEXT_TOKENS = 500
 
 
 def photos(n: int, size: tuple[int, int] = VSTAR, *, seed: int = 0) -> Iterator[Query]:
-    """Queries that `Routed` can tell apart, each made when it is asked for.
+    """Queries that `PlannedModel` can tell apart, each made when it is asked for.
 
     Args:
         n: How many.
@@ -73,7 +73,7 @@ class Estimate:
 
 
 def estimate(
-    name: str, shape: Shape, weights: int, routes: Routes, size: tuple[int, int], width: int
+    name: str, shape: Shape, weights: int, routes: RoutePlan, size: tuple[int, int], width: int
 ) -> Estimate:
     """About how much memory a model will take; nothing is allocated to tell.
 

@@ -16,7 +16,7 @@ from speceyes.bench.arms import (
     drafts_alone,
     strategies,
 )
-from speceyes.bench.planned import Routed, Routes
+from speceyes.bench.planned import PlannedModel, RoutePlan
 from speceyes.bench.queries import Estimate, check_room, estimate, fresh, photos
 from speceyes.bench.sweep import Point, Sweep
 from speceyes.errors import ConfigError
@@ -32,7 +32,7 @@ TOP_K = 64
 THRESHOLD = 0.98
 
 
-class Ground(Protocol):
+class BenchWorkload(Protocol):
     """Models with queries for them."""
 
     @property
@@ -41,7 +41,7 @@ class Ground(Protocol):
         ...
 
     def ways(self, *, batch: int, n: int, **changed: Any) -> list[Arm]:
-        """The arms, for n queries; `changed` are fields of `Routes`."""
+        """The arms, for n queries; `changed` are fields of `RoutePlan`."""
         ...
 
     def drafts(self, *, batch: int, n: int, **changed: Any) -> Arm:
@@ -54,7 +54,7 @@ class Ground(Protocol):
 
 
 @final
-class Bundled:
+class BundledWorkload:
     """The bundled trained pair on held-out scenes; its own decisions set the ways.
 
     Args:
@@ -105,7 +105,7 @@ class Bundled:
 
 
 @final
-class Shaped:
+class ShapedWorkload:
     """Random weights of real sizes, and queries whose ways are planned.
 
     Args:
@@ -116,7 +116,7 @@ class Shaped:
     """
 
     def __init__(
-        self, large: HFModel, small: HFModel, routes: Routes, size: tuple[int, int]
+        self, large: HFModel, small: HFModel, routes: RoutePlan, size: tuple[int, int]
     ) -> None:
         from speceyes.gate import SeparabilityGate
 
@@ -125,13 +125,13 @@ class Shaped:
         self._size = size
         self._gate = SeparabilityGate(THRESHOLD, top_k=TOP_K)
 
-    def _routed(self, n: int, changed: dict[str, Any]) -> tuple[Routed, Routed, int]:
+    def _routed(self, n: int, changed: dict[str, Any]) -> tuple[PlannedModel, PlannedModel, int]:
         routes = dataclasses.replace(self._routes, n=n, **changed)
-        large, small = (Routed(model, routes) for model in self.models)
+        large, small = (PlannedModel(model, routes) for model in self.models)
         return large, small, max(6, routes.depth + 1)
 
     def ways(self, *, batch: int, n: int, **changed: Any) -> list[Arm]:
-        """The arms, for n queries; `changed` are fields of `Routes`."""
+        """The arms, for n queries; `changed` are fields of `RoutePlan`."""
         large, small, steps = self._routed(n, changed)
         ways = arms(large, small, self._gate, tools=["zoom"], batch=batch, max_steps=steps)
         # Planned drafts always go on to their end.
@@ -149,14 +149,14 @@ class Shaped:
 
 def shaped(
     names: str,
-    routes: Routes,
+    routes: RoutePlan,
     size: tuple[int, int],
     *,
     device: str | None,
     dtype: str | None,
     batch: int,
     tell: Callable[[str], None],
-) -> Shaped:
+) -> ShapedWorkload:
     """Builds two models; says what memory they take before anything is allocated.
 
     Args:
@@ -188,7 +188,7 @@ def shaped(
     small, large = (
         build(name, device=where, dtype=dtype, seed=at) for at, name in enumerate(listed)
     )
-    return Shaped(large, small, routes, size)
+    return ShapedWorkload(large, small, routes, size)
 
 
 def chosen(ways: Sequence[Arm], text: str | None) -> list[Arm]:
@@ -208,11 +208,13 @@ def chosen(ways: Sequence[Arm], text: str | None) -> list[Arm]:
     return found
 
 
-def points(ground: Ground, sweep: Sweep, *, batch: int, n: int, only: str | None) -> list[Point]:
+def points(
+    workload: BenchWorkload, sweep: Sweep, *, batch: int, n: int, only: str | None
+) -> list[Point]:
     """Arms of a sweep: by default the batched agent and speceyes.
 
     Args:
-        ground: The models.
+        workload: The models.
         sweep: What is changed.
         batch: Queries at once, where that is not swept.
         n: Queries, where they are not swept.
@@ -230,13 +232,13 @@ def points(ground: Ground, sweep: Sweep, *, batch: int, n: int, only: str | None
             changed = {"depth": int(value)}
         else:
             changed = {"alpha": value}
-        ways = ground.ways(batch=at, n=count, **changed)
+        ways = workload.ways(batch=at, n=count, **changed)
         if only is None:
             ways = [way for way in ways if way.name in (AGENT, FUNNEL)]
         else:
-            ways = chosen([*ways, ground.drafts(batch=at, n=count, **changed)], only)
-        made.append(Point(value, ways, ground.queries(count), count))
+            ways = chosen([*ways, workload.drafts(batch=at, n=count, **changed)], only)
+        made.append(Point(value, ways, workload.queries(count), count))
     return made
 
 
-__all__ = ["Bundled", "Ground", "Shaped", "chosen", "points", "shaped"]
+__all__ = ["BenchWorkload", "BundledWorkload", "ShapedWorkload", "chosen", "points", "shaped"]

@@ -16,7 +16,7 @@ from speceyes.errors import ConfigError
 
 if TYPE_CHECKING:
     from speceyes.bench.sweep import Sweep
-    from speceyes.bench.workloads import Bundled, Shaped
+    from speceyes.bench.workloads import BundledWorkload, ShapedWorkload
     from speceyes.evaluation.failures import Failures
 
 ROUTED = ("depth", "accept-rate")
@@ -140,20 +140,22 @@ def _arms(
 ) -> tuple[str, str, str]:
     """The table of arms, as a section of the page; adds to the failures."""
     from speceyes.bench.measure import failures, markdown, measure, summarise
-    from speceyes.bench.workloads import Bundled, chosen
+    from speceyes.bench.workloads import BundledWorkload, chosen
     from speceyes.evaluation import plots
 
-    ground = _shaped(options, options.shapes) if options.shapes else _bundled(options)
+    workload = _shaped(options, options.shapes) if options.shapes else _bundled(options)
     n = options.queries
-    ways = chosen(ground.ways(batch=options.batch_size, n=n), options.arms)
+    ways = chosen(workload.ways(batch=options.batch_size, n=n), options.arms)
     print(f"making {n} queries ...", file=sys.stderr)
-    queries = ground.scenes(n) if isinstance(ground, Bundled) else list(ground.queries(n)())
+    queries = (
+        workload.scenes(n) if isinstance(workload, BundledWorkload) else list(workload.queries(n)())
+    )
     measured = measure(ways, queries, repeats=options.repeats, step=_told)
     failed += failures(measured)
     table = summarise(measured, n)
     text = markdown(table)
     report["arms"] = table
-    _note(report["about"], ground, options.shapes)
+    _note(report["about"], workload, options.shapes)
     drawn = plots.stacked(
         {name: {"ms a query": row["ms_per_query"] / 1e3} for name, row in table.items()}
     )
@@ -186,8 +188,10 @@ def _sweep(
         up = "MiB more while drafting"
     else:
         shapes = options.shapes or (STAND_IN if sweep.name in ROUTED else None)
-        ground = _shaped(options, shapes) if shapes else _bundled(options)
-        made = points(ground, sweep, batch=options.batch_size, n=options.queries, only=options.arms)
+        workload = _shaped(options, shapes) if shapes else _bundled(options)
+        made = points(
+            workload, sweep, batch=options.batch_size, n=options.queries, only=options.arms
+        )
         found, broken = bench_sweep.run(made, repeats=options.repeats, step=_told)
         failed += broken
         place[sweep.name] = {f"{value:g}": row for value, row in found.items()}
@@ -197,16 +201,16 @@ def _sweep(
             for value, row in found.items()
         }
         up = "ms a query"
-        _note(report["about"], ground, shapes)
+        _note(report["about"], workload, shapes)
     arms = list(next(iter(heights.values())))
     curves = {arm: [(value, row[arm]) for value, row in heights.items()] for arm in arms}
     drawn = plots.lines(curves, across, up, dots=True, log_x=logarithmic)
     return f"sweep-{sweep.name}", drawn, text
 
 
-def _bundled(options: argparse.Namespace) -> Bundled:
+def _bundled(options: argparse.Namespace) -> BundledWorkload:
     from speceyes import tiny
-    from speceyes.bench.workloads import Bundled
+    from speceyes.bench.workloads import BundledWorkload
     from speceyes.gate import SeparabilityGate
     from speceyes.models.hf import HFModel
 
@@ -216,14 +220,14 @@ def _bundled(options: argparse.Namespace) -> Bundled:
     large, small = (
         HFModel.from_pretrained(path, device=options.device) for path in (tiny.LARGE, tiny.SMALL)
     )
-    return Bundled(large, small, SeparabilityGate(**settings))
+    return BundledWorkload(large, small, SeparabilityGate(**settings))
 
 
-def _shaped(options: argparse.Namespace, names: str) -> Shaped:
-    from speceyes.bench.planned import Routes
+def _shaped(options: argparse.Namespace, names: str) -> ShapedWorkload:
+    from speceyes.bench.planned import RoutePlan
     from speceyes.bench.workloads import shaped
 
-    routes = Routes(
+    routes = RoutePlan(
         options.queries,
         beta=options.beta,
         alpha=options.alpha,
@@ -249,8 +253,10 @@ def _size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def _note(about: dict[str, Any], ground: Bundled | Shaped, shapes: str | None) -> None:
-    large, _ = ground.models
+def _note(
+    about: dict[str, Any], workload: BundledWorkload | ShapedWorkload, shapes: str | None
+) -> None:
+    large, _ = workload.models
     about["device"] = str(large.device)
     about["models"] = f"random weights ({shapes}, {large.dtype})" if shapes else "bundled pair"
 

@@ -76,8 +76,8 @@ def run(options: argparse.Namespace) -> int:
 
     from speceyes.bench.load import report as load_report
     from speceyes.bench.load.client import place
-    from speceyes.bench.load.requests import ENGINE_FAULTS, FAULTS, shots
-    from speceyes.bench.load.run import deck_of, load
+    from speceyes.bench.load.requests import ENGINE_FAULTS, FAULTS, draw_requests
+    from speceyes.bench.load.run import load, prompt_set_of
     from speceyes.bench.load.server import started
 
     loads = _loads(options.loads)
@@ -86,11 +86,11 @@ def run(options: argparse.Namespace) -> int:
     if not (math.isfinite(options.stall) and options.stall >= 0):
         raise ConfigError(f"--stall {options.stall}; it must be at least 0 seconds")
     kinds = [kind for kind in FAULTS if not options.url or kind not in ENGINE_FAULTS]
-    planned = shots(options.requests, share=options.faults, kinds=kinds)
+    planned = draw_requests(options.requests, share=options.faults, kinds=kinds)
     urls = [place(url) and url.rstrip("/").removesuffix("/v1") for url in options.url]
-    deck = deck_of(options.pair if not options.url else "tiny")
+    prompts = prompt_set_of(options.pair if not options.url else "tiny")
     with started(options, urls) as server:
-        report, found = asyncio.run(load(options, loads, planned, kinds, deck, server))
+        report, found = asyncio.run(load(options, loads, planned, kinds, prompts, server))
     report["said"] = said = (
         f"{options.requests} requests, {report['about']['server']}, "
         f"{report['about']['machine']}; load 1 is {report['capacity_per_s']:.1f} requests a second"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, final
 from urllib.parse import urlsplit
 
-from speceyes.bench.load.requests import GONE, Deck, Shot
+from speceyes.bench.load.requests import GONE, LoadRequest, PromptSet
 from speceyes.errors import ConfigError
 
 Kind: TypeAlias = Literal["answer", "error", "left", "broken"]
@@ -29,7 +29,7 @@ class Outcome:
     """Outcome of one request.
 
     Args:
-        shot: The request.
+        request: The request.
         kind: One answer, one error, none since the client left, or anything else.
         status: The HTTP status; 0 where none came.
         code: The error's code, or what is broken.
@@ -41,7 +41,7 @@ class Outcome:
         id: The answer's.
     """
 
-    shot: Shot
+    request: LoadRequest
     kind: Kind
     status: int = 0
     code: str | None = None
@@ -55,11 +55,11 @@ class Outcome:
 
 @final
 class LoadClient:
-    """Sends shots to one or several servers, in turn.
+    """Sends requests to one or several servers, in turn.
 
     Args:
         urls: Their base URLs, such as "http://127.0.0.1:8000".
-        deck: What is asked.
+        prompts: What is asked.
         key: An API key; None sends none.
         timeout_s: Seconds for a reply to be whole; longer than the server's own limit.
 
@@ -68,28 +68,33 @@ class LoadClient:
     """
 
     def __init__(
-        self, urls: Sequence[str], deck: Deck, *, key: str | None = None, timeout_s: float = 180.0
+        self,
+        urls: Sequence[str],
+        prompts: PromptSet,
+        *,
+        key: str | None = None,
+        timeout_s: float = 180.0,
     ) -> None:
         if not urls:
             raise ConfigError("no server to be loaded: pass at least one URL")
         self._places = tuple(place(url) for url in urls)
-        self._deck, self._timeout_s = deck, timeout_s
+        self._prompts, self._timeout_s = prompts, timeout_s
         self._bearer = "" if key is None else f"Authorization: Bearer {key}\r\n"
         self._random = random.Random(0)
 
-    async def send(self, shot: Shot) -> Outcome:
+    async def send(self, request: LoadRequest) -> Outcome:
         """Sends one, and waits for what comes back. Nothing that happens there is raised."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._exchange(shot)
+                return await self._exchange(request)
         except TimeoutError:
-            return Outcome(shot, "broken", code="no reply in time")
+            return Outcome(request, "broken", code="no reply in time")
         except OSError as exc:
-            return Outcome(shot, "broken", code=type(exc).__name__)
+            return Outcome(request, "broken", code=type(exc).__name__)
 
-    async def _exchange(self, shot: Shot) -> Outcome:
-        host, port, tls = self._places[shot.number % len(self._places)]
-        body = self._deck.body(shot)
+    async def _exchange(self, request: LoadRequest) -> Outcome:
+        host, port, tls = self._places[request.number % len(self._places)]
+        body = self._prompts.body(request)
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\n{self._bearer}"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -98,41 +103,41 @@ class LoadClient:
         reader, writer = await asyncio.open_connection(host, port, ssl=tls or None)
         try:
             writer.write(head.encode() + body)
-            if shot.kind == GONE:
+            if request.kind == GONE:
                 await asyncio.sleep(self._random.uniform(0, LEAVES_WITHIN_S))
-                return Outcome(shot, "left")
+                return Outcome(request, "left")
             await writer.drain()
-            return self._understood(shot, await reader.read(-1))
+            return self._understood(request, await reader.read(-1))
         finally:
             writer.close()
 
-    def _understood(self, shot: Shot, data: bytes) -> Outcome:
+    def _understood(self, request: LoadRequest, data: bytes) -> Outcome:
         """The one answer or the one error that the bytes are, if they are one."""
         head, found, body = data.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         words = lines[0].split(" ")
         if not found or len(words) < 2 or not words[1].isdigit():
-            return Outcome(shot, "broken", code="no HTTP reply")
+            return Outcome(request, "broken", code="no HTTP reply")
         status = int(words[1])
         headers = {k.strip().lower(): v.strip() for k, _, v in (x.partition(":") for x in lines)}
         try:
             if headers.get("transfer-encoding") == "chunked":
                 body = _unchunked(body)
             elif int(headers.get("content-length", -1)) != len(body):
-                return Outcome(shot, "broken", status, "the body has another length than told")
+                return Outcome(request, "broken", status, "the body has another length than told")
             if headers.get("content-type", "").startswith("text/event-stream"):
-                return self._streamed(shot, status, body)
+                return self._streamed(request, status, body)
             said = json.loads(body)
         except ValueError:
-            return Outcome(shot, "broken", status, "the body can't be read")
+            return Outcome(request, "broken", status, "the body can't be read")
         if status == 200 and "choices" in said:
             text = said["choices"][0]["message"]["content"]
-            return self._answer(shot, status, text, said)
+            return self._answer(request, status, text, said)
         if status >= 400 and "error" in said:
-            return Outcome(shot, "error", status, said["error"]["code"])
-        return Outcome(shot, "broken", status, "neither an answer nor an error")
+            return Outcome(request, "error", status, said["error"]["code"])
+        return Outcome(request, "broken", status, "neither an answer nor an error")
 
-    def _streamed(self, shot: Shot, status: int, body: bytes) -> Outcome:
+    def _streamed(self, request: LoadRequest, status: int, body: bytes) -> Outcome:
         events = [one[6:] for one in body.decode().split("\n\n") if one.startswith("data: ")]
         done = events.count("[DONE]")
         chunks = [json.loads(one) for one in events if one != "[DONE]"]
@@ -141,19 +146,21 @@ class LoadClient:
         if len(errors) == 1 and not done and not ends:
             error = errors[0]["error"]
             # The status line was sent before it was known; the event says what it would have been.
-            return Outcome(shot, "error", _STATUS.get(error["code"], status), error["code"])
+            return Outcome(request, "error", _STATUS.get(error["code"], status), error["code"])
         if done == 1 and len(ends) == 1 and not errors and events[-1] == "[DONE]":
             deltas = [one["choices"][0]["delta"] for one in chunks if one.get("choices")]
             text = "".join(delta.get("content") or "" for delta in deltas)
-            return self._answer(shot, status, text, ends[0])
-        return Outcome(shot, "broken", status, "the stream has another end than one")
+            return self._answer(request, status, text, ends[0])
+        return Outcome(request, "broken", status, "the stream has another end than one")
 
-    def _answer(self, shot: Shot, status: int, text: str, said: dict[str, Any]) -> Outcome:
+    def _answer(
+        self, request: LoadRequest, status: int, text: str, said: dict[str, Any]
+    ) -> Outcome:
         return Outcome(
-            shot,
+            request,
             "answer",
             status,
-            right=self._deck.right(shot, text),
+            right=self._prompts.right(request, text),
             how=said.get("speceyes"),
             id=said.get("id"),
         )
@@ -162,18 +169,20 @@ class LoadClient:
 _STATUS = {"model_error": 502, "no_answer": 422, "deadline_exceeded": 504, "closing": 503}
 
 
-async def saturate(client: LoadClient, shots: Sequence[Shot], at_once: int) -> list[Outcome]:
+async def saturate(
+    client: LoadClient, requests: Sequence[LoadRequest], at_once: int
+) -> list[Outcome]:
     """Sends all, so many at a time: the next as soon as one is back.
 
     Returns:
         Outcomes in the order in which they came; latency counts from when each was sent.
     """
-    waiting, found = iter(shots), []
+    waiting, found = iter(requests), []
 
     async def one_by_one() -> None:
-        for shot in waiting:
+        for request in waiting:
             start = time.perf_counter()
-            outcome = await client.send(shot)
+            outcome = await client.send(request)
             found.append(replace(outcome, latency=time.perf_counter() - start))
 
     await asyncio.gather(*(one_by_one() for _ in range(at_once)))
@@ -181,13 +190,13 @@ async def saturate(client: LoadClient, shots: Sequence[Shot], at_once: int) -> l
 
 
 async def offer(
-    client: LoadClient, shots: Sequence[Shot], rate: float, *, seed: int = 0
+    client: LoadClient, requests: Sequence[LoadRequest], rate: float, *, seed: int = 0
 ) -> list[Outcome]:
     """Sends them as strangers would: at times of chance, whatever has come back by then.
 
     Args:
         client: Who sends.
-        shots: What is sent.
+        requests: What is sent.
         rate: Requests a second on average; the time between two is exponential.
         seed: Of these times.
 
@@ -202,17 +211,17 @@ async def offer(
         raise ConfigError(f"rate={rate}; it must be above 0 requests a second")
     chance, at, begun = random.Random(seed), 0.0, time.perf_counter()
 
-    async def sent(shot: Shot, planned: float) -> Outcome:
+    async def sent(request: LoadRequest, planned: float) -> Outcome:
         late = time.perf_counter() - begun - planned
-        outcome = await client.send(shot)
+        outcome = await client.send(request)
         latency = time.perf_counter() - begun - planned
         return replace(outcome, planned=planned, late=max(0.0, late), latency=latency)
 
     tasks: list[asyncio.Task[Outcome]] = []
-    for shot in shots:
+    for request in requests:
         at += chance.expovariate(rate)
         await asyncio.sleep(max(0.0, begun + at - time.perf_counter()))
-        tasks.append(asyncio.create_task(sent(shot, at)))
+        tasks.append(asyncio.create_task(sent(request, at)))
     return list(await asyncio.gather(*tasks))
 
 

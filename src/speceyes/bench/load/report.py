@@ -47,7 +47,7 @@ def figures(step: Step) -> dict[str, Any]:
 
     A percentile of fewer than two answers is None.
     """
-    plain = [one for one in step.outcomes if one.shot.kind == PLAIN]
+    plain = [one for one in step.outcomes if one.request.kind == PLAIN]
     answered = [one.latency for one in plain if one.kind == "answer"]
     span = max((one.planned for one in step.outcomes), default=0.0)
     count = len(step.outcomes)
@@ -80,14 +80,14 @@ def ends(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
     """Number of requests of each kind by their end.
 
     Example:
-        >>> from speceyes.bench.load.requests import Shot
-        >>> ends([Outcome(Shot(0), "answer", 200), Outcome(Shot(1), "error", 429)])
+        >>> from speceyes.bench.load.requests import LoadRequest
+        >>> ends([Outcome(LoadRequest(0), "answer", 200), Outcome(LoadRequest(1), "error", 429)])
         {'plain': {'200': 1, '429': 1}}
     """
     table: dict[str, Counter[str]] = {}
     for one in outcomes:
         word = {"left": "left", "broken": f"broken: {one.code}"}.get(one.kind, str(one.status))
-        table.setdefault(one.shot.kind, Counter())[word] += 1
+        table.setdefault(one.request.kind, Counter())[word] += 1
     return {kind: dict(sorted(found.items())) for kind, found in sorted(table.items())}
 
 
@@ -109,11 +109,13 @@ def problems(
     for code, n in Counter(one.code for one in broken).most_common():
         found.append(f"{n} requests got neither one answer nor one error: {code}")
     for one in outcomes:
-        if one.kind == "broken" or one.shot.kind == GONE:
+        if one.kind == "broken" or one.request.kind == GONE:
             continue
-        if one.status not in expected[one.shot.kind] | BUSY:
-            found.append(f"request {one.shot.number} ({one.shot.kind}) got {one.status} {one.code}")
-    wrong = [one.shot.number for one in outcomes if one.right is False]
+        if one.status not in expected[one.request.kind] | BUSY:
+            found.append(
+                f"request {one.request.number} ({one.request.kind}) got {one.status} {one.code}"
+            )
+    wrong = [one.request.number for one in outcomes if one.right is False]
     if wrong:
         found.append(f"{len(wrong)} answers are not those of their questions, as in {wrong[:5]}")
     numbers = Counter(one.id for one in outcomes if one.id is not None)
@@ -138,7 +140,7 @@ def failures(name: str, outcomes: Sequence[Outcome]) -> Failures:
         name: What was sent, in messages.
         outcomes: Of all requests.
     """
-    plain = [one for one in outcomes if one.shot.kind == PLAIN]
+    plain = [one for one in outcomes if one.request.kind == PLAIN]
     failed = [one for one in plain if one.kind != "answer" and one.status not in BUSY]
     first = f"{failed[0].status} {failed[0].code}" if failed else ""
     return Failures(name, len(failed), len(plain), first)
@@ -252,9 +254,9 @@ def write(out: Path, report: Mapping[str, Any], outcomes: Sequence[tuple[int, Ou
         for at, one in outcomes:
             route = None if one.how is None else one.how["route"]
             times = (f"{value:.6f}" for value in (one.planned, one.late, one.latency))
-            shot = one.shot
+            request = one.request
             lines.writerow(
-                (at, shot.number, shot.kind, one.kind, one.status, one.code, *times, route)
+                (at, request.number, request.kind, one.kind, one.status, one.code, *times, route)
             )
     svg = plot(steps, report["capacity_per_s"])
     text = f"{table(steps)}\n\n{ends_table(report['ends'])}"

@@ -44,7 +44,7 @@ EXPECTED: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class LoadRequest:
     """One request to be sent.
 
     Args:
@@ -61,14 +61,16 @@ class Shot:
         return self.number % STREAMED == 0 and self.kind not in (MALFORMED, HOSTILE)
 
 
-def shots(n: int, *, share: float, kinds: Sequence[str] = FAULTS, seed: int = 0) -> list[Shot]:
+def draw_requests(
+    n: int, *, share: float, kinds: Sequence[str] = FAULTS, seed: int = 0
+) -> list[LoadRequest]:
     """`n` requests in an order of chance, `share` of them for each kind of fault.
 
     Raises:
         ConfigError: n is below 1, or the faults would be more than half of all.
 
     Example:
-        >>> sum(shot.kind == "client gone" for shot in shots(200, share=0.01))
+        >>> sum(request.kind == "client gone" for request in draw_requests(200, share=0.01))
         2
     """
     if n < 1 or not 0 <= share * len(kinds) <= 0.5:
@@ -79,11 +81,11 @@ def shots(n: int, *, share: float, kinds: Sequence[str] = FAULTS, seed: int = 0)
     names = [kind for kind in kinds for _ in range(max(1, round(n * share)) if share else 0)]
     names = (names + [PLAIN] * n)[:n]
     random.Random(seed).shuffle(names)
-    return [Shot(number, name) for number, name in enumerate(names)]
+    return [LoadRequest(number, name) for number, name in enumerate(names)]
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class Prompt:
     """A question and its image.
 
     Args:
@@ -97,39 +99,39 @@ class Card:
 
 @final
 @dataclass(slots=True)
-class Deck:
+class PromptSet:
     """The questions that are asked, over and over, and what their answers must be.
 
     Args:
-        cards: Questions with images.
+        prompts: Questions with images.
         numbered: Whether a request's number is added to its question, and is what must come back;
-            else the first answer to a card is what the others are held against.
+            else the first answer to a prompt is what the others are held against.
         model: The name of the model that is asked.
     """
 
-    cards: Sequence[Card]
+    prompts: Sequence[Prompt]
     numbered: bool
     model: str = "speceyes"
     first: dict[int, str] = field(default_factory=dict)
 
-    def body(self, shot: Shot) -> bytes:
+    def body(self, request: LoadRequest) -> bytes:
         """The request's body. It is made when it is sent, for ten thousand would fill memory."""
-        card = self.cards[shot.number % len(self.cards)]
-        if shot.kind == MALFORMED:
-            return _malformed(self._body(shot, card, card.url), shot.number)
-        url = _hostile(shot.number) if shot.kind == HOSTILE else card.url
-        return self._body(shot, card, url)
+        prompt = self.prompts[request.number % len(self.prompts)]
+        if request.kind == MALFORMED:
+            return _malformed(self._body(request, prompt, prompt.url), request.number)
+        url = _hostile(request.number) if request.kind == HOSTILE else prompt.url
+        return self._body(request, prompt, url)
 
-    def right(self, shot: Shot, answer: str) -> bool:
+    def right(self, request: LoadRequest, answer: str) -> bool:
         """True where the answer is to this very question."""
         if self.numbered:
-            return answer == str(shot.number)
-        return self.first.setdefault(shot.number % len(self.cards), answer) == answer
+            return answer == str(request.number)
+        return self.first.setdefault(request.number % len(self.prompts), answer) == answer
 
-    def _body(self, shot: Shot, card: Card, url: str) -> bytes:
-        question = f"{card.question} #{shot.number}" if self.numbered else card.question
-        if shot.kind in MARKS:
-            question = f"{question} {MARKS[shot.kind]}"
+    def _body(self, request: LoadRequest, prompt: Prompt, url: str) -> bytes:
+        question = f"{prompt.question} #{request.number}" if self.numbered else prompt.question
+        if request.kind in MARKS:
+            question = f"{question} {MARKS[request.kind]}"
         parts: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": url}},
             {"type": "text", "text": question},
@@ -138,7 +140,7 @@ class Deck:
             "model": self.model,
             "messages": [{"role": "user", "content": parts}],
         }
-        if shot.stream:
+        if request.stream:
             whole["stream"] = True
         return json.dumps(whole).encode()
 

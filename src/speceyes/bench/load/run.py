@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from speceyes.bench.load import report as load_report
 from speceyes.bench.load.client import LoadClient, Outcome, offer, sampled, saturate
-from speceyes.bench.load.requests import Card, Deck, Shot, data_url, shots
+from speceyes.bench.load.requests import LoadRequest, Prompt, PromptSet, data_url, draw_requests
 from speceyes.bench.load.server import (
     KEY,
     LoadedServer,
@@ -27,27 +27,29 @@ AT_ONCE: Final = 48
 """Requests under way while the capacity is measured."""
 EVERY_S: Final = 0.25
 """Seconds between two looks at the server's memory."""
-CARDS: Final = 24
+PROMPTS: Final = 24
 """Different questions."""
 
 
 async def load(
     options: argparse.Namespace,
     loads: Sequence[float],
-    planned: Sequence[Shot],
+    planned: Sequence[LoadRequest],
     kinds: Sequence[str],
-    deck: Deck,
+    prompts: PromptSet,
     server: LoadedServer,
 ) -> tuple[dict[str, Any], list[tuple[int, Outcome]]]:
     """The report, and every request's outcome with the number of its step."""
-    client = LoadClient(server.urls, deck, key=os.environ.get(KEY))
+    client = LoadClient(server.urls, prompts, key=os.environ.get(KEY))
     before = counted(server)
     tell("measuring what it can do ...")
     # Each question once before anything is measured: engines keep what they have seen of images,
     # and the steps ask these questions over and over.
-    first = await saturate(client, shots(CARDS, share=0), 1)
-    alone = await saturate(client, shots(2 * CARDS, share=0), 1)
-    warm = shots(max(4 * AT_ONCE, options.requests // 20), share=options.faults, kinds=kinds)
+    first = await saturate(client, draw_requests(PROMPTS, share=0), 1)
+    alone = await saturate(client, draw_requests(2 * PROMPTS, share=0), 1)
+    warm = draw_requests(
+        max(4 * AT_ONCE, options.requests // 20), share=options.faults, kinds=kinds
+    )
     begun = time.perf_counter()
     full = await saturate(client, warm, AT_ONCE)
     capacity = len(full) / (time.perf_counter() - begun)
@@ -91,17 +93,21 @@ async def load(
     return report, [(at, one) for at, step in enumerate(steps) for one in step.outcomes]
 
 
-def deck_of(pair: str) -> Deck:
+def prompt_set_of(pair: str) -> PromptSet:
     """Requests to send."""
     from PIL import Image
 
     if pair == "scripted":
-        pictures = [Image.new("RGB", (96, 64), (7 * n % 256, 90, 160)) for n in range(CARDS)]
-        return Deck([Card("Which number?", data_url(one)) for one in pictures], numbered=True)
+        pictures = [Image.new("RGB", (96, 64), (7 * n % 256, 90, 160)) for n in range(PROMPTS)]
+        return PromptSet(
+            [Prompt("Which number?", data_url(one)) for one in pictures], numbered=True
+        )
     from speceyes.tiny.scenes import questions
 
-    scenes = [item.query for item in questions("heldout", CARDS)]
-    return Deck([Card(one.question, data_url(one.images[0])) for one in scenes], numbered=False)
+    scenes = [item.query for item in questions("heldout", PROMPTS)]
+    return PromptSet(
+        [Prompt(one.question, data_url(one.images[0])) for one in scenes], numbered=False
+    )
 
 
 def _mean(values: Sequence[float]) -> float | None:
