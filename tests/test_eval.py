@@ -26,7 +26,7 @@ from speceyes import SeparabilityGate
 from speceyes.calibration import Calibration
 from speceyes.cli import main
 from speceyes.errors import ConfigError, InputError
-from speceyes.evaluation import arms, benchmarks, manifest, paper_table
+from speceyes.evaluation import ablations, arms, benchmarks, manifest, paper_table
 from speceyes.evaluation.analysis import figures
 from speceyes.evaluation.calibrate_run import bad_drafts, measured, scoring_of
 from speceyes.evaluation.eval_page import page
@@ -240,6 +240,32 @@ def test_arms_one_by_one_and_without_tools(tmp_path: Path) -> None:
     assert tools["both"] == len(with_tools & without)
     text = markdown([(run, found)])
     assert "only with tools" in text and "One by one, the funnel over the agent" in text
+
+
+def test_the_papers_schedule_is_held_against_the_papers_agent(tmp_path: Path) -> None:
+    names = arms.chosen(["min", "min-paper"])
+    assert set(names) == {"agent", "draft", "agent-paper", "min", "min-paper"}
+    run = run_in(tmp_path / "run", n=16, names=names[2:], sweep_batch=())
+    timed = figures(run)["time"]["arms"]
+    seconds = {a: timed[a]["per_query_s"] for a in timed}
+    for name in names[2:]:
+        base = "agent-paper" if name.endswith("-paper") else "agent"
+        assert timed[name]["gain"][0] == pytest.approx(seconds[base] / seconds[name], rel=1e-6)
+    assert timed["agent-paper"]["gain"][0] == pytest.approx(1.0)
+    answers = {a: {r.result.query_id: r.result.answer for r in run.of(TEST, a)} for a in names}
+    assert answers["agent-paper"] == answers["agent"] and answers["min-paper"] == answers["min"]
+    assert "funnel, the paper's schedule is held" in markdown([(run, figures(run))]).lower()
+
+
+def test_ablations_are_drawn(run: Run, found: dict[str, Any], tmp_path: Path) -> None:
+    drawn = {one.name for one in ablations.ablations(found)}
+    files = ablations.write(found, tmp_path / "pictures")
+    assert {file.stem for file in files} == drawn
+    assert {"threshold-accuracy", "threshold-gain", "k-accuracy", "k-gain"} <= drawn
+    assert ("batch" in drawn) == bool(found["time"]["batches"])
+    judged = [a for a in ablations.JUDGES if a in found["arms"]]
+    assert ("judge" in drawn) == (len(judged) > 1)
+    assert all(file.read_text(encoding="utf-8").startswith("<svg") for file in files)
 
 
 def test_a_one_pass_model_as_a_rival(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -25,7 +26,8 @@ ABOUT = """\
 Runs every arm on the same samples of a benchmark, on the same warmed-up models, in turns, and
 writes each answer into the folder of the run. A run that was stopped, however, goes on where it
 was when the same command is given again. The gate's threshold is chosen on a calibration split
-that shares no image with the test split. Without --large and --small the bundled pair answers.
+that shares no image with the test split. Without --large and --small the bundled pair answers;
+puzzles are answered without tools, by the bundled pair that reasons.
 
   speceyes eval scenes --limit 300 --out run
   speceyes eval vstar --folder data/vstar_bench --large ChenShawn/DeepEyes-7B \\
@@ -34,6 +36,7 @@ that shares no image with the test split. Without --large and --small the bundle
 
 RECORD_K: Final = 128
 DEFAULT_ARMS: Final = "agent,draft,min,bottom20,mean,log"
+PUZZLE_ARMS: Final = "large-short,small-short,small-reasoning,transfer,transfer-sure"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -72,7 +75,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_speech(one)
     one.add_argument(
         "--arms",
-        default=DEFAULT_ARMS,
         metavar="LIST",
         help="with commas; agent and draft are always run; also min-small-judge, min-no-judge, "
         "agent-one and min-one (one query at a time), agent-paper and min-paper (the paper's "
@@ -80,13 +82,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "one-pass=MODEL (a rival that answers in one pass, named like --large; also several), "
         "specreason, deep and cascade; in words alone large-short, large-reasoning, small-short, "
         "small-reasoning, transfer, transfer-two-stage, transfer-likely, transfer-sure and "
-        "transfer-SELECTOR-PERCENT, such as transfer-attended-50; default: %(default)s",
+        f"transfer-SELECTOR-PERCENT, such as transfer-attended-50; default: {DEFAULT_ARMS}, and "
+        f"for puzzles by the bundled pair {PUZZLE_ARMS}",
     )
     one.add_argument(
         "--heads",
         metavar="LIST",
         help="the small model's attention heads for transfer-attended, as layer.head with commas, "
-        "such as 2.1,3.0; default: all",
+        "such as 2.1,3.0; default: all, or the bundled pair's",
     )
     one.add_argument(
         "--without-tools",
@@ -117,6 +120,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--sweep-batch", metavar="LIST", help="batch sizes to run as well, such as 1,2,4,8"
     )
     one.add_argument(
+        "--ablations",
+        action="store_true",
+        help="the paper's ablations in one go: adds the arms min-small-judge and min-no-judge and, "
+        "unless --sweep-batch is given, batches of 1 to 32, and draws threshold, K, batch and "
+        "judge as SVG files in the run's folder",
+    )
+    one.add_argument(
         "--parity",
         action="store_true",
         help="the published order of options and prompts; in V* the first option is then right",
@@ -128,14 +138,22 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
-    from speceyes.evaluation import arms, benchmarks
+    from speceyes.evaluation import ablations, arms, benchmarks
+    from speceyes.evaluation.ablations import BATCHES, JUDGES
+    from speceyes.evaluation.analysis import figures
     from speceyes.evaluation.eval_report import brief
     from speceyes.evaluation.evaluate import Plan, evaluate, failures, parts
     from speceyes.evaluation.failures import check_share
     from speceyes.evaluation.runs import TEST
 
+    if _reasoners(options):
+        options.without_tools = True
+    if options.ablations:
+        if options.without_tools:
+            raise ConfigError("--ablations with --without-tools: they are of the funnel")
+        options.sweep_batch = options.sweep_batch or ",".join(map(str, BATCHES))
     plan = Plan(
-        arms.chosen(_asked(options)),
+        arms.chosen([*_asked(options), *(JUDGES if options.ablations else ())]),
         options.batch_size,
         options.seed,
         options.calibration_share,
@@ -192,12 +210,22 @@ def run(options: argparse.Namespace) -> int:
     code = say_failures(found)
     check_share(found, options.max_failures, "conclusion")
     print(brief(done))
+    if options.ablations:
+        drawn = ablations.write(figures(done), options.out / "ablations")
+        print(f"\n{options.out / 'ablations'}: {', '.join(file.name for file in drawn)}")
     print(f"\nspeceyes report {options.out} makes the tables and the page")
     return code
 
 
 def _asked(options: argparse.Namespace) -> list[str]:
-    return models.listed(options.arms)
+    default = PUZZLE_ARMS if _reasoners(options) else DEFAULT_ARMS
+    return models.listed(default if options.arms is None else options.arms)
+
+
+def _reasoners(options: argparse.Namespace) -> bool:
+    """True where the bundled pair that reasons answers."""
+    named = options.large or options.small or options.agent
+    return options.benchmark == "puzzles" and not named
 
 
 def _settings(context: EvalContext) -> dict[str, Any]:
@@ -297,13 +325,26 @@ def _context(options: argparse.Namespace) -> tuple[EvalContext, dict[str, Any]]:
     if options.agent is not None and options.large is None:
         # Only the drafter is named beside an agent of the user's own.
         names, bundled = [str(tiny.LARGE), options.small or str(tiny.SMALL)], options.small is None
+    elif _reasoners(options):
+        names, bundled = [str(tiny.REASONER_LARGE), str(tiny.REASONER_SMALL)], True
+        if not all(map(os.path.isdir, names)):
+            raise ConfigError(
+                f"the bundled pair that reasons is not in {tiny.WEIGHTS}: install a released "
+                "wheel, train it (docs/tiny.md), or name models with --large and --small"
+            )
     else:
         *names, bundled = models.named_pair(options.large, options.small)
     if names[1].lower() == "none":
         raise ConfigError(
             "--small none: an evaluation compares the agent with drafts; name a model"
         )
-    top_k = int((models.bundled_settings() if bundled else models.DEFAULT_GATE)["top_k"])
+    heads = _heads(options.heads)
+    if _reasoners(options):
+        chosen = tiny.reasoner_settings()
+        heads = heads or tuple(map(tuple, chosen["heads"]))
+    else:
+        chosen = models.bundled_settings() if bundled else models.DEFAULT_GATE
+    top_k = int(chosen["top_k"])
     top_k = top_k if options.k is None else options.k
     small = models.load_named(names[1], options, "small", top_k=top_k)
     own = None if options.agent is None else callable_named(options.agent)
@@ -338,7 +379,7 @@ def _context(options: argparse.Namespace) -> tuple[EvalContext, dict[str, Any]]:
         rivals=_rivals(options, {names[0]: large, names[1]: small}),
         parity=options.parity,
         without_tools=options.without_tools,
-        heads=_heads(options.heads),
+        heads=heads,
         own=own,
         looker=None if looker is None else models.load_named(looker, options, "small"),
     )

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from speceyes.evaluation import arms as known
 from speceyes.evaluation import plots
+from speceyes.evaluation.ablations import ablations, ends
 from speceyes.evaluation.analysis import route
-from speceyes.evaluation.arms import BASELINE, FUNNEL
+from speceyes.evaluation.arms import BASELINE
 from speceyes.evaluation.eval_report import Made, share, times
 from speceyes.evaluation.page import fill
 from speceyes.evaluation.runs import TEST, Record, Run
@@ -128,7 +129,7 @@ def _section(run: Run, found: Mapping[str, Any]) -> str:
         ("Accuracy against speed", _trade(found, titles)),
         ("Risk against coverage", _risk(found)),
         *((f"Scores of drafts: {a}", _density(found, a)) for a in AGGREGATES),
-        *_sweeps(found),
+        *((one.title, one.svg) for one in ablations(found)),
         ("Accuracy of the last 50 queries", _rolling(found, titles)),
         (
             "Where the time goes",
@@ -163,13 +164,6 @@ def _section(run: Run, found: Mapping[str, Any]) -> str:
     )
 
 
-def _ends(gain: Sequence[float | None] | None) -> tuple[float, float, float]:
-    """A gain for a picture; without an interval its ends are the value."""
-    value, low, high = gain or (0.0, 0.0, 0.0)
-    value = value or 0.0
-    return value, value if low is None else low, value if high is None else high
-
-
 def _verdict(found: Mapping[str, Any]) -> str:
     """The verdict as a paragraph; what stands between ** is bold."""
     parts = escape(" ".join(verdict(found))).split("**")
@@ -180,7 +174,7 @@ def _verdict(found: Mapping[str, Any]) -> str:
 def _trade(found: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     points = {
         titles[a]: (
-            _ends(found["time"]["arms"][a]["gain"]),
+            ends(found["time"]["arms"][a]["gain"]),
             (arm["accuracy"], arm["low"], arm["high"]),
         )
         for a, arm in found["arms"].items()
@@ -198,39 +192,6 @@ def _density(found: Mapping[str, Any], aggregate: Any) -> str:
     mark = to_raw(found["thresholds"][aggregate], log=aggregate == "log")
     unit = "mean log-probability, nats" if aggregate == "log" else "separability S"
     return plots.density(scores["right"], scores["wrong"], mark, unit)
-
-
-def _sweeps(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Accuracy and speed over thresholds and K, from recorded drafts; over batches, as run."""
-    swept, gains = found["sweeps"], found["time"]["sweeps"]
-    panels = []
-    for axis, across in (("threshold", "threshold"), ("top_k", "K")):
-        pairs = list(zip(swept[axis], gains[axis], strict=True))
-        names = dict.fromkeys(r["aggregate"] for r, _ in pairs)
-        for what, up in (("accuracy", "accuracy"), ("gain", "speed by the cost model")):
-            curves = {
-                a: [
-                    (float(r[axis]), float({**r, **g}[what] or 0.0))
-                    for r, g in pairs
-                    if r["aggregate"] == a
-                ]
-                for a in names
-            }
-            svg = plots.lines(curves, across, up, share=what == "accuracy", dots=True)
-            panels.append((f"{up[0].upper()}{up[1:]} over {across}", svg if pairs else ""))
-    batches = found["time"]["batches"]
-    if batches:
-        curves = {
-            name: [(float(b["batch_size"]), b[key]) for b in batches]
-            for name, key in (
-                (known.arm(BASELINE).title, "agent_per_s"),
-                (known.arm(FUNNEL).title, "funnel_per_s"),
-            )
-        }
-        panels.append(
-            ("Over batch size", plots.lines(curves, "batch size", "queries a second", dots=True))
-        )
-    return panels
 
 
 def _rolling(found: Mapping[str, Any], titles: Mapping[str, str]) -> str:

@@ -1,4 +1,5 @@
-"""The bundled tiny trained models, a pair and a drafter that zooms, in the Hugging Face format.
+"""The bundled tiny trained models in the Hugging Face format: a pair with tools, a drafter that
+zooms, and a pair that reasons in words.
 
 They were trained by `speceyes.tiny.training` on the synthetic scenes of `speceyes.tiny.scenes` and
 know nothing else. `docs/tiny.md` and the model card beside the weights have the figures.
@@ -20,6 +21,11 @@ SMALL = WEIGHTS / "small"
 """The drafter: answers at once from the downsampled scene."""
 SMALL_ZOOM = WEIGHTS / "small_zoom"
 """A drafter that has also learned to zoom: for `SpeculativeAnswerer(..., max_depth=1)`."""
+
+REASONER_LARGE = WEIGHTS / "reasoner_large"
+"""Answers puzzles (`speceyes.tiny.puzzles`) at once, behind reasoning, and with notes."""
+REASONER_SMALL = WEIGHTS / "reasoner_small"
+"""Does so as well, for a third of the cost of a token."""
 
 
 def settings() -> dict[str, Any]:
@@ -43,4 +49,13 @@ def depth_settings() -> dict[str, Any]:
     ("unjudged") each drafter's `threshold` and `rule`; by `speceyes.tiny.training.depth`.
     """
     data: dict[str, Any] = json.loads((WEIGHTS / "depth.json").read_text(encoding="utf-8"))
+    return data
+
+
+def reasoner_settings() -> dict[str, Any]:
+    """Settings of the pair that reasons, chosen on calibration puzzles: the small one's attention
+    `heads`, and `top_k` and `raw_threshold` of the gates of both first answers; by
+    `speceyes.tiny.training.reasoning_report`.
+    """
+    data: dict[str, Any] = json.loads((WEIGHTS / "reasoner.json").read_text(encoding="utf-8"))
     return data
