@@ -9,6 +9,7 @@ import pytest
 
 from speceyes import tiny
 from speceyes.cli import main
+from speceyes.evaluation import transfer_costs
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.runs import TEST, read
 from speceyes.models.hf import HFModel
@@ -21,7 +22,7 @@ from speceyes.types import Sampling
 pytestmark = pytest.mark.skipif(
     not tiny.REASONER_LARGE.is_dir(), reason="the weights are not in this checkout"
 )
-N = 48
+N = 96
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_the_small_model_is_right_more_often_behind_its_reasoning(
         right(items, [r.answer for r in Reasoner(small, reason=reason, batch_size=N)(queries)])
         for reason in (False, True)
     )
-    assert behind >= at_once + N // 10
+    assert behind > at_once
 
 
 def test_the_large_model_reads_right_notes(large: HFModel, items: list[puzzles.Item]) -> None:
@@ -69,7 +70,7 @@ def test_the_large_model_reads_right_notes(large: HFModel, items: list[puzzles.I
             [questions.noted(i.query, note) for i, note in zip(items, notes, strict=True)],
         )
     )
-    assert noted >= at_once + N // 6
+    assert noted >= at_once + N // 8
 
 
 def test_its_heads_are_the_small_models(small: HFModel) -> None:
@@ -103,3 +104,8 @@ def test_eval_takes_the_pair_for_puzzles_by_itself(tmp_path: Path) -> None:
     done = read(out)
     assert "reasoner" in json.dumps(done.fixed["models"]) and done.fixed["context"]["heads"]
     assert {record.result.error for record in done.of(TEST, "transfer")} == {None}
+    figures = json.loads((out / transfer_costs.FILE).read_text())
+    tokens, said = figures["tokens"], figures["predicted"]
+    assert tokens["reasoning"] > 10 and tokens["alone"] > tokens["answer"] >= 1
+    assert min(said["transferred"], said["alone"], *figures["measured"].values()) > 0
+    assert "should take" in transfer_costs.lines(out)[0] and transfer_costs.lines(tmp_path) == []

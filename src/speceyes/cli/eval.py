@@ -138,7 +138,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
-    from speceyes.evaluation import ablations, arms, benchmarks
+    from speceyes.evaluation import ablations, arms, benchmarks, transfer_costs
     from speceyes.evaluation.ablations import BATCHES, JUDGES
     from speceyes.evaluation.analysis import figures
     from speceyes.evaluation.eval_report import brief
@@ -210,6 +210,10 @@ def run(options: argparse.Namespace) -> int:
     code = say_failures(found)
     check_share(found, options.max_failures, "conclusion")
     print(brief(done))
+    if "transfer" in plan.arms:
+        found_costs = transfer_costs.transfer_costs(done, context, loaded.samples[0].query)
+        transfer_costs.write(found_costs, options.out)
+        print("\n".join(("", *transfer_costs.lines(options.out))))
     if options.ablations:
         drawn = ablations.write(figures(done), options.out / "ablations")
         print(f"\n{options.out / 'ablations'}: {', '.join(file.name for file in drawn)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from speceyes.evaluation import arms as known
-from speceyes.evaluation import paper_table
+from speceyes.evaluation import paper_table, transfer_costs
 from speceyes.evaluation.analysis import figures
 from speceyes.evaluation.arms import AGENT_PAPER, BASELINE, FUNNEL_PAPER
 from speceyes.evaluation.rounds import FEWEST
@@ -285,6 +285,7 @@ def _details(run: Run, found: Mapping[str, Any]) -> str:
         ),
         *_tokens_by_model(titles, time["tokens"]),
         *_one_by_one(time["one_by_one"]),
+        *transfer_costs.lines(run.folder),
         *_tools(found["tools"]),
         "Against the agent alone (exact McNemar test, two-sided):",
         _table(

@@ -54,7 +54,8 @@ def depth_settings() -> dict[str, Any]:
 
 def reasoner_settings() -> dict[str, Any]:
     """Settings of the pair that reasons, chosen on calibration puzzles: the small one's attention
-    `heads`, and `top_k` and `raw_threshold` of the gates of both first answers; by
+    `heads`, and `top_k` and `raw_threshold` of the gates of both first answers (None where none is
+    right often enough); by
     `speceyes.tiny.training.reasoning_report`.
     """
     data: dict[str, Any] = json.loads((WEIGHTS / "reasoner.json").read_text(encoding="utf-8"))

@@ -108,7 +108,7 @@ def settings(large: HFModel, small: HFModel, n: int) -> dict[str, Any]:
     chosen = choose_heads(large, reason_for(small, queries), right)
     return {
         "top_k": TOP_K,
-        "raw_threshold": threshold,
+        "raw_threshold": threshold if np.isfinite(threshold) else None,  # None: none was enough
         "heads": chosen,
         "calibration": n,
         "agreed": len(agreed),
