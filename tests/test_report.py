@@ -18,10 +18,11 @@ from speceyes.evaluation import plots
 from speceyes.evaluation.demo import REPORT, RESULTS, SUMMARY, agent_arm, draft_arm
 from speceyes.evaluation.flow import funnel
 from speceyes.evaluation.progress import Bars
-from speceyes.evaluation.report import MOST_CARDS, Page, zoomed
+from speceyes.evaluation.report import MOST_CARDS, Page
 from speceyes.evaluation.row import Row
 from speceyes.evaluation.summary import ARMS, summarise, table
 from speceyes.fallback import AgenticFallback
+from speceyes.looked import zoomed
 from speceyes.models.scripted import ScriptedModel
 from speceyes.types import (
     Completion,

@@ -21,7 +21,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -475,6 +475,11 @@ class Trajectory:
         """Decoded tokens over all steps."""
         return sum(step.tokens for step in self.steps)
 
+    def _repr_html_(self) -> str:
+        from speceyes.notebook import trajectory_html
+
+        return trajectory_html(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -509,6 +514,8 @@ class Result:
         trajectory: Phase IV.
         timings: Seconds by phase.
         error: What went wrong; None where nothing did.
+        images: The query's images as they were given, where a single query was asked, for
+            `show`. They are neither compared nor written down.
     """
 
     query_id: str
@@ -520,10 +527,28 @@ class Result:
     trajectory: Trajectory | None = None
     timings: Timings = Timings()
     error: str | None = None
+    images: tuple[Image, ...] = field(default=(), compare=False, repr=False)
+
+    def show(self, images: Sequence[Image] = ()) -> None:
+        """Shows the result in a notebook, scene and crops included; prints a line elsewhere.
+
+        Args:
+            images: The query's images, where they aren't known: of results of many queries.
+        """
+        from speceyes.notebook import result_html, result_text, show
+
+        show(result_html(self, tuple(images) or self.images), result_text(self))
+
+    def _repr_html_(self) -> str:
+        from speceyes.notebook import result_html
+
+        return result_html(self, self.images)
 
     def to_json(self) -> str:
         """One line of JSON. Images are reduced to an `ImageRef`; NaN and infinities to strings."""
-        line = json.dumps(_plain(self), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        whole = dataclasses.replace(self, images=())  # nor are they hashed
+        plain = {name: one for name, one in _plain(whole).items() if name != "images"}
+        line = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         # JSON allows these in strings, but readers that split lines by Unicode's rules don't.
         for breaking in "\x85\u2028\u2029":
             line = line.replace(breaking, f"\\u{ord(breaking):04x}")

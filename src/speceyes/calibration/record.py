@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias, final, get_args
 
 from speceyes.calibration.provenance import Scoring, is_number, one_of, write_whole
 from speceyes.errors import CalibrationError
+from speceyes.notebook import calibration_html
 from speceyes.scoring.scales import to_raw, to_unit
 
 Risk: TypeAlias = Literal["overall", "selective"]
@@ -102,6 +103,8 @@ class Calibration:
     curve: tuple[CurvePoint, ...] = ()
     score_counts: tuple[tuple[int, int], ...] = ()
     created: str = ""
+
+    _repr_html_ = calibration_html
 
     def __post_init__(self) -> None:
         one_of("risk", self.risk, RISKS)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TextIO, final
 
-from tqdm import tqdm
-
 from speceyes.evaluation.arms import BASELINE
+from speceyes.evaluation.progress import bar
 
 
 @final
@@ -23,17 +22,13 @@ class Progress:
     """
 
     def __init__(self, file: TextIO | None, total: int) -> None:
-        self._bar: Any = None
-        if file is not None:
-            self._bar = tqdm(
-                total=total,
-                file=file,
-                unit=" answers",
-                mininterval=0.5 if file.isatty() else 10,
-                ascii=not file.isatty(),
-                bar_format="{desc}{percentage:3.0f} % |{bar:20}| {n_fmt}/{total_fmt}, "
-                "{remaining} left {postfix}",
-            )
+        self._bar: Any = bar(
+            file,
+            total=total,
+            unit=" answers",
+            bar_format="{desc}{percentage:3.0f} % |{bar:20}| {n_fmt}/{total_fmt}, "
+            "{remaining} left {postfix}",
+        )
         self._tally: dict[str, list[float]] = {}
         self._phase = ""
 

@@ -22,11 +22,11 @@ from speceyes.evaluation.arms import BASELINE, DRAFT, EvalContext
 from speceyes.evaluation.benchmarks.sample import Samples
 from speceyes.evaluation.eval_progress import Progress
 from speceyes.evaluation.grading import is_correct
-from speceyes.evaluation.report import zoomed
 from speceyes.evaluation.rounds import round_size
 from speceyes.evaluation.row import Item, PublishedItem
 from speceyes.evaluation.runs import CALIBRATION, Block, Record, Writer
 from speceyes.evaluation.turn import Stream, Turn, forget, order_of
+from speceyes.looked import zoomed
 from speceyes.pipeline.parts import models_of
 from speceyes.retry_per_row import describe, retry_per_row
 from speceyes.types import Image, Judgement, Query, Result

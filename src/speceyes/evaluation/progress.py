@@ -1,4 +1,4 @@
-"""Progress bars of the demo's arms."""
+"""Progress bars: of the demo's arms, and one that knows where it is drawn."""
 
 from __future__ import annotations
 
@@ -6,6 +6,26 @@ from collections.abc import Sequence
 from typing import Any, TextIO, final
 
 from tqdm import tqdm
+from tqdm.auto import tqdm as tqdm_auto
+
+from speceyes.notebook import in_notebook
+
+
+def bar(file: TextIO | None, **more: Any) -> Any:
+    """A progress bar: a widget in a notebook, redrawn on a terminal, a line now and then in a log.
+
+    Args:
+        file: Where to draw; None draws nothing, and None comes back.
+        **more: For tqdm.
+    """
+    if file is None:
+        return None
+    if in_notebook():
+        more.pop("bar_format", None)
+        return tqdm_auto(**more)
+    if not file.isatty():
+        more = {"mininterval": 10, "ascii": True, **more}
+    return tqdm(file=file, **more)
 
 
 @final
@@ -30,21 +50,21 @@ class Bars:
         """Draws the empty bars."""
         if self._file is None:
             return self
-        if self._file.isatty():
+        if self._file.isatty() or in_notebook():
             form = "{desc:<14}{bar:30} {n_fmt:>4}/{total_fmt}  {rate_fmt}"
             for at, arm in enumerate(self._arms):
-                self._bars[arm] = tqdm(
+                self._bars[arm] = bar(
+                    self._file,
                     total=self._total,
                     desc=arm,
                     position=at,
-                    file=self._file,
                     bar_format=form,
                     unit=" queries",
                 )
         else:
             every = self._total and self._total * len(self._arms)
-            bar = tqdm(total=every, desc="answers", file=self._file, mininterval=5, ascii=True)
-            self._bars = dict.fromkeys(self._arms, bar)
+            one = bar(self._file, total=every, desc="answers", mininterval=5)
+            self._bars = dict.fromkeys(self._arms, one)
         return self
 
     def step(self, arm: str) -> None:
@@ -54,5 +74,5 @@ class Bars:
 
     def __exit__(self, *_: object) -> None:
         """Leaves the bars as they are."""
-        for bar in {id(bar): bar for bar in self._bars.values()}.values():
-            bar.close()
+        for one in {id(one): one for one in self._bars.values()}.values():
+            one.close()

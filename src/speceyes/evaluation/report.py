@@ -13,8 +13,9 @@ from speceyes.evaluation import plots
 from speceyes.evaluation.flow import funnel
 from speceyes.evaluation.page import fill
 from speceyes.evaluation.row import Item, Row
-from speceyes.evaluation.summary import NAMES, verdict
-from speceyes.types import Box, Image, Observation, Trajectory
+from speceyes.evaluation.summary import BASE, NAMES, verdict
+from speceyes.looked import zoomed
+from speceyes.types import Box, Image, Trajectory
 
 TEMPLATE = Path(__file__).with_name("report_page.html")
 ROUTES = {
@@ -38,44 +39,6 @@ def _picture(image: Image, side: int) -> str:
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=80, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def zoomed(
-    images: Sequence[Image], trajectory: Trajectory | None
-) -> list[tuple[Image, int, Box | None]]:
-    """Every crop that was looked at, with its place in the query's images.
-
-    Returns:
-        (crop, which of the query's images, its box in fractions 0 to 1 of that image). The box
-        is None where the tool didn't say where it looked. A crop of a crop is followed back.
-    """
-    seen: list[tuple[Image, int, Box | None]] = [
-        (image, at, (0.0, 0.0, 1.0, 1.0)) for at, image in enumerate(images)
-    ]
-    for step in trajectory.steps if trajectory else ():
-        for observation in step.observations:
-            place = _place(observation, seen)
-            seen += [(image, *place) for image in observation.images]
-    return seen[len(images) :]
-
-
-def _place(
-    observation: Observation, seen: Sequence[tuple[Image, int, Box | None]]
-) -> tuple[int, Box | None]:
-    source = observation.source
-    if observation.box is None or source is None or not 0 <= source < len(seen):
-        return 0, None
-    image, root, outer = seen[source]
-    if outer is None:
-        return root, None
-    wide, high = outer[2] - outer[0], outer[3] - outer[1]
-    x0, y0, x1, y1 = observation.box
-    return root, (
-        outer[0] + x0 / image.width * wide,
-        outer[1] + y0 / image.height * high,
-        outer[0] + x1 / image.width * wide,
-        outer[1] + y1 / image.height * high,
-    )
 
 
 def _scenes(images: Sequence[Image], crops: Sequence[tuple[Image, int, Box | None]]) -> str:
@@ -290,14 +253,16 @@ def _headline(summary: Mapping[str, Any]) -> str:
     if broken:
         names = escape("; ".join(one["arm"] for one in broken))
         return f"<b>Every query failed</b> in {names}: {escape(broken[0]['first'])}"
+    batches = summary["arms"][BASE]["queries_per_s"] / agent["queries_per_s"]
     cut = "The run was interrupted; of what was finished, " if summary.get("interrupted") else ""
     start = "the" if cut else "The"
     parts = escape(" ".join(verdict(summary))).split("**")
     first = "".join(f"<b>{part}</b>" if at % 2 else part for at, part in enumerate(parts))
     return (
-        f"{first} {cut}{start} funnel answered {funnel['n']} questions "
-        f"{summary['measured_gain']:.2f} times as fast as the agent one by one. It was "
-        f"right on <b>{funnel['accuracy']:.1%}</b>, the agent alone on {agent['accuracy']:.1%}."
+        f"{first} {cut}{start} funnel was right on <b>{funnel['accuracy']:.1%}</b> of "
+        f"{funnel['n']} questions, the agent alone on {agent['accuracy']:.1%}. Over the agent one "
+        f"query at a time it was {summary['measured_gain']:.2f} times as fast, of which batches "
+        f"alone gave {batches:.2f}."
     )
 
 
@@ -332,7 +297,7 @@ def _tiles(summary: Mapping[str, Any]) -> str:
 
 
 def _arms_table(arms: Mapping[str, Mapping[str, Any]]) -> str:
-    base = arms["agent"]["queries_per_s"]
+    base = arms[BASE]["queries_per_s"]
     return "".join(
         f'<tr class="{name}"><th>{NAMES[name]}</th><td>{arm["accuracy"]:.1%} '
         f"<small>{arm['accuracy_low']:.1%} to {arm['accuracy_high']:.1%}</small></td>"
@@ -347,7 +312,7 @@ def _gains_table(summary: Mapping[str, Any]) -> str:
         f'<tr><th>{NAMES[row["against"]]}</th><td class="words">{escape(row["fallback"])}</td>'
         f"<td>{1e3 * row['l_agent_s']:.1f} ms</td><td>{row['predicted']:.2f}×</td>"
         f"<td>{'-' if row['measured'] is None else format(row['measured'], '.2f') + '×'}</td></tr>"
-        for row in summary["gains"]
+        for row in reversed(summary["gains"])
     )
 
 

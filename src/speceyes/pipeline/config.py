@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from speceyes.errors import ConfigError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
+from speceyes.notebook import settings_html
 from speceyes.pipeline.costs import SPECULATE, Speculate
 from speceyes.pipeline.route import Order
 from speceyes.protocols import Tool
@@ -44,6 +45,8 @@ class ScheduleConfig:
     end_drafts_early: bool = True
     speculate: Speculate = "always"
 
+    _repr_html_ = settings_html
+
     def __post_init__(self) -> None:
         _at_least_one(batch_size=self.batch_size)
         if self.order not in get_args(Order):
@@ -64,6 +67,8 @@ class InputConfig:
     limits: ImageLimits = DEFAULT_LIMITS
     allow_urls: bool = False
 
+    _repr_html_ = settings_html
+
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
@@ -83,6 +88,8 @@ class AgentConfig:
     max_tokens: int | None = None
     max_batch: int = 16
     profile: Profile | str | PathLike[str] | None = None
+
+    _repr_html_ = settings_html
 
     def __post_init__(self) -> None:
         numbers = {"max_steps": self.max_steps, "max_tokens": self.max_tokens}
@@ -107,6 +114,8 @@ class JudgeConfig:
     threshold: float = 0.5
     max_pixels: int | None = None
 
+    _repr_html_ = settings_html
+
     def __post_init__(self) -> None:
         if self.model not in ("large", "small", None):
             raise ConfigError(f'judge={self.model!r}; it must be "large", "small" or None')
@@ -129,6 +138,8 @@ class DraftConfig:
     tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] | None = None
     max_pixels: int | None = None
 
+    _repr_html_ = settings_html
+
 
 @dataclass(frozen=True, slots=True)
 class LoadConfig:
@@ -149,6 +160,8 @@ class LoadConfig:
     min_pixels: int | None = None
     max_pixels: int | None = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    _repr_html_ = settings_html
 
 
 def _at_least_one(**numbers: int) -> None:

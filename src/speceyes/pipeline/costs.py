@@ -16,10 +16,11 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, final, get_args
+from typing import Any, Literal, TypeAlias, final, get_args
 
 import numpy as np
 
+from speceyes import notebook
 from speceyes.errors import ConfigError
 from speceyes.types import Result
 
@@ -93,6 +94,17 @@ class Report:
     results: tuple[Result, ...]
     seconds: float
     efficiency: Efficiency
+
+    def plot(self) -> Any:
+        """A matplotlib figure of routes, scores against the threshold, and latencies.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        return notebook.plot(self.results)
+
+    def _repr_html_(self) -> str:
+        return notebook.report_html(self.results, self.seconds, self.efficiency)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final, overload
 
 import numpy as np
@@ -260,7 +261,7 @@ class SpecPipeline:
             limits, allow_urls = self.inputs.limits, self.inputs.allow_urls
             query = to_query(queries, number=0, limits=limits, allow_urls=allow_urls)
             [(_, result)] = self._run([query])
-            return result
+            return replace(result, images=query.images)
         # Text, bytes and arrays can be iterated, but never over queries.
         alone = isinstance(queries, str | bytes | bytearray | memoryview | np.ndarray)
         if alone or not isinstance(queries, Iterable):
