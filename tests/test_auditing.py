@@ -14,7 +14,7 @@ from PIL import Image
 
 from flat_options import grouped
 from speceyes.answerer import SpeculativeAnswerer
-from speceyes.calibration import GateMonitor, WatchedGate
+from speceyes.calibration import Arming, Audit, GateMonitor, WatchedGate
 from speceyes.errors import ConfigError
 from speceyes.evaluation.grading import same_answer
 from speceyes.fallback import AgenticFallback
@@ -50,17 +50,31 @@ def queries(n: int, unsure_every: int = 4) -> list[Query]:
 
 
 class Ledger:
-    """A monitor that audits everything and writes down what it is told."""
+    """A monitor that audits everything, never trips, and writes down what counts, in its order."""
 
     def __init__(self) -> None:
-        self.told: list[bool] = []
+        self.arming = Arming(1, 0.5, "selective", 0.05)
+        self.standing = self.arming, False
         self.tripped = False
+        self.drawn = 0
+        self.outcomes: dict[int, bool | None] = {}
 
-    def observe(self, score: float | None, accepted: bool) -> bool:
-        return accepted
+    @property
+    def told(self) -> list[bool]:
+        ordered = (self.outcomes[number] for number in sorted(self.outcomes))
+        return [outcome for outcome in ordered if outcome is not None]
 
-    def audit(self, disagreed: bool) -> None:
-        self.told.append(disagreed)
+    def observe(
+        self, score: float | None, accepted: bool, *, arming: int | None = None
+    ) -> Audit | None:
+        self.drawn += accepted
+        return Audit(self.drawn, 1) if accepted else None
+
+    def audit(self, disagreed: bool, audit: Audit) -> None:
+        self.outcomes[audit.number] = disagreed
+
+    def leave_out(self, audit: Audit) -> None:
+        self.outcomes[audit.number] = None
 
 
 @pytest.mark.parametrize("schedule", ["batched", "overlapped"])

@@ -47,16 +47,18 @@ def straight(fallback: float) -> Result:
 
 def test_shares_and_costs_by_outcome() -> None:
     results = [accepted()] * 6 + [rejected(2.0)] * 2 + [sent(3.0)] * 2
-    found = efficiency(results, seconds=20.0)
+    found = efficiency(results)
     assert (found.queries, found.beta, found.alpha) == (10, 0.8, 0.75)
     assert found.c_judge == pytest.approx(0.1) and found.c_draft == pytest.approx(0.2)
     assert (found.l_tools, found.l_rejected, found.l_accepted) == (3.0, 2.0, None)
-    assert found.l_agent == 2.5 and found.assumed
+    assert found.l_agent is None and found.assumed, "nobody knows what accepted ones would cost"
     # c_J + beta c_S + what fell back: 0.1 + 0.8 * 0.2 + (2 * 2 + 2 * 3) / 10
     assert found.speculated == pytest.approx(1.26)
-    assert found.gain == pytest.approx(2.5 / 1.26)
-    assert found.interval is None, "too few for an interval"
-    assert found.measured == pytest.approx(2.5 / (20 / 10))
+    # A fallback may be spared the judge's reading, no more.
+    assert found.gain is None and found.at_most == pytest.approx(2.6 / 1.26)
+    assert found.interval is None and found.measured is None
+    wall = efficiency(results, seconds=20.0)
+    assert wall.outside == pytest.approx((20 - 12.6) / 10) and wall.speculated == pytest.approx(2.0)
     assert found.paper == pytest.approx(1 / (1 - 0.6))
 
 
@@ -216,3 +218,69 @@ def test_always_means_always_and_a_loss_is_told_once(caplog: pytest.LogCaptureFi
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ConfigError, match="speculate='never'"):
         pipe(0.0, 0.0, margin=9.0, speculate="never")
+
+
+# --- the agent alone ------------------------------------------------------------------------
+
+
+def test_a_loss_is_never_told_as_a_gain_where_the_agent_is_not_known_alone() -> None:
+    """Accepted queries are quick for the agent too: fallbacks alone say 1.58, and it is 0.75."""
+    random = np.random.default_rng(5)
+    model, probed = CostModel(), CostModel()
+    for _ in range(200):
+        slow, quick = (float(s * random.lognormal(-0.02, 0.2)) for s in (1.0, 0.12))
+        for one in (model, probed):
+            one.note(accepted(0.3, 0.1))
+            one.note(rejected(slow, 0.3, 0.1))
+        probed.note(straight(slow))
+        probed.note(straight(quick))
+    found = model.efficiency()
+    assert found.gain is None and found.interval is None and found.l_agent is None
+    assert found.at_most is not None and found.at_most > 1
+    known = probed.efficiency()
+    assert known.gain == pytest.approx(0.56 / 0.9, rel=0.1)
+    assert known.interval is not None and known.interval[1] < 1
+
+
+def test_a_bound_ends_speculation_but_never_takes_it_up() -> None:
+    model = CostModel()
+    for _ in range(2 * ENOUGH):
+        model.note(rejected(1.0, judge=0.9, draft=0.9))
+        model.note(accepted(judge=0.9, draft=0.9))
+    model.plan(4)
+    assert not model.speculating
+    for _ in range(2 * ENOUGH):
+        model.note(rejected(1.0, judge=0.01, draft=0.01))
+        model.note(accepted(judge=0.01, draft=0.01))
+    for _ in range(20):
+        model.plan(4)
+    assert not model.speculating
+
+
+def test_a_share_is_sent_to_the_agent_alone_to_learn_what_it_costs() -> None:
+    model = FakeModel("<answer>red</answer>")
+    made = SpecPipeline(
+        answerer=SpeculativeAnswerer(FakeModel("red", margin=12.0)),
+        gate=SeparabilityGate(0.9),
+        fallback=AgenticFallback(model, tools=["zoom"]),
+        schedule=ScheduleConfig(batch_size=8, probe=0.3),
+    )
+    report = made.run(queries(240))
+    direct = [r for r in report.results if r.draft is None]
+    assert 40 <= len(direct) <= 110 and {r.route for r in direct} == {"agent"}
+    assert report.efficiency.gain is not None and not report.efficiency.assumed
+    with pytest.raises(ConfigError, match="probe"):
+        ScheduleConfig(probe=1.0)
+
+
+def test_the_forecast_is_made_of_its_parts() -> None:
+    from speceyes.bench.expected import CostParts
+
+    results = [accepted()] * 6 + [rejected(2.0)] * 2 + [sent(3.0)] * 2
+    parts = CostParts.of(results, wall=15.0)
+    # c_J + beta c_S + (1 - beta alpha) L + o
+    assert parts.outside == pytest.approx(0.24)
+    assert parts.expected == pytest.approx(0.1 + 0.8 * 0.2 + 0.4 * 2.5 + 0.24)
+    both = CostParts.pooled([parts, CostParts.of([accepted()] * 10, wall=3.0)])
+    assert both.expected == pytest.approx(18.0 / 20)
+    assert CostParts.of(results, wall=1.0).outside == 0  # phases beside each other

@@ -493,6 +493,19 @@ def test_the_threshold_is_chosen_on_the_calibration_split_alone(run: Run) -> Non
     assert lost <= LOSS * len(learnt)
 
 
+def test_each_judge_has_a_threshold_of_its_own(run: Run) -> None:
+    learnt, found = recorded(run, CALIBRATION), chosen_thresholds(run)
+    for judge in set(learnt.through) - {"large"}:
+        own = found[f"min/{judge}"]
+        assert own == choose(learnt, "min", 64, judge=judge)
+        taken = learnt.accepted("min", 64, own, judge)
+        lost = learnt.agent_right[taken].sum() - learnt.right[taken].sum()
+        assert lost <= LOSS * len(learnt)
+    assert "min/none" in found
+    assert arms.threshold_name("min", "none", found) == "min/none"
+    assert arms.threshold_name("min", "large", found) == "min"
+
+
 def test_drafts_with_depth_and_cascades_have_thresholds_of_their_own(tmp_path: Path) -> None:
     names = (arms.DEEP, "deep", "cascade")
     run = run_in(tmp_path / "run", n=120, batch_size=16, sweep_batch=(), names=names)
@@ -699,7 +712,7 @@ def test_progress_tells_accuracy_gain_and_time_left() -> None:
 # The statistics.
 
 
-def test_delongs_interval_covers_the_true_area() -> None:
+def test_the_interval_of_an_area_covers_the_true_one() -> None:
     random_numbers = np.random.default_rng(6)
     hits = 0
     truth = 0.7602499389  # P(N(1, 1) > N(0, 1)) = Phi(1 / sqrt(2))

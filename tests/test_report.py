@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -432,6 +433,31 @@ def test_widths_of_the_funnel_are_in_proportion() -> None:
     assert widths["45 accepted"] / unit == pytest.approx(45, abs=0.1)
     assert widths["15 rejected"] / unit == pytest.approx(15, abs=0.1)
     assert widths["55 by the agent"] / unit == pytest.approx(55, abs=0.1)
+
+
+def test_the_funnel_over_itself_stands_beside_the_gains(tmp_path: Path) -> None:
+    items = cards(48)
+    summary = demo_of(items, out=tmp_path, again=True)(items, total=48)
+    assert set(summary["arms"]) == {"agent", "agent_batched", "draft", "funnel"}
+    value, low, high = summary["same_arm"]
+    assert value > 0 and low is not None and high is not None
+    assert "the funnel over itself, which is 1" in table(summary)
+    rows = (tmp_path / "results.jsonl").read_text("utf-8").splitlines()
+    assert len(rows) == 4 * 48  # only the time of the second turn is kept
+
+
+def test_a_gain_lies_in_its_own_interval_whatever_the_clock_beside_it_says() -> None:
+    walls = {"agent": 12.0, "agent_batched": 6.0, "draft": 1.0, "funnel": 6.0}
+    random = np.random.default_rng(0)
+    rounds = [
+        {arm: wall / 8 * float(random.lognormal(0, 0.1)) for arm, wall in walls.items()}
+        for _ in range(8)
+    ]
+    rounds[0]["agent"] *= 2  # the rounds took longer than the clock of the arms says
+    found = summarise(by_hand(), walls, rounds)
+    spent = sum(one["agent"] for one in rounds) / sum(one["funnel"] for one in rounds)
+    assert found["measured_gain"] == pytest.approx(spent)
+    assert found["measured_gain_low"] < spent < found["measured_gain_high"]
 
 
 # --- trouble ---------------------------------------------------------------------------------

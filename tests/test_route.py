@@ -264,21 +264,6 @@ def test_no_schedule_or_order_changes_a_decision(
     assert [decided(result) for result in results] == one_at_a_time(plan, judges)
 
 
-class AuditsAll:
-    """A monitor that audits whatever is accepted, and counts."""
-
-    tripped = False
-
-    def __init__(self) -> None:
-        self.audits = 0
-
-    def observe(self, score: float | None, accepted: bool) -> bool:
-        return accepted
-
-    def audit(self, disagreed: bool) -> None:
-        self.audits += 1
-
-
 @given(
     plan=st.lists(truths, min_size=1, max_size=20),
     judges=st.booleans(),
@@ -291,8 +276,8 @@ class AuditsAll:
 def test_no_interleaving_of_lanes_and_submissions_changes_a_decision(
     plan: list[Truth], judges: bool, order: Order, batch: int, audited: bool, seed: int
 ) -> None:
-    monitor = AuditsAll()
-    auditor = Auditor(monitor, lambda *_: True) if audited else None  # type: ignore[arg-type]
+    monitor = GateMonitor(0.5, share=1.0)  # audits whatever is accepted
+    auditor = Auditor(monitor, lambda *_: True) if audited else None
     parts = Phases(plan).parts(judges, ScheduleConfig(batch, order), auditor)
     scheduler = Scheduler(parts, costs=CostModel())
     left = [RequestState(Query("?", (DOT,), id=str(i)), "ab"[i % 2]) for i in range(len(plan))]

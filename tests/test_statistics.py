@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speceyes.bench.promises import measures
 from speceyes.errors import InputError
+from speceyes.evaluation.intervals import auroc_interval
 from speceyes.evaluation.statistics import (
     auroc,
+    cluster_interval,
     mcnemar_exact,
     paired_bootstrap_ratio,
     percentile,
@@ -148,3 +153,62 @@ def test_mcnemar_stands_large_counts_and_refuses_negative_ones() -> None:
     assert 0.0 < mcnemar_exact(4000, 4200) < 0.05
     with pytest.raises(InputError):
         mcnemar_exact(-1, 2)
+
+
+@pytest.mark.parametrize("experiment", [measures.same_arms, measures.forecast])
+def test_what_was_promised_of_measures_is_kept(experiment: Any) -> None:
+    found = experiment()
+    assert found.kept, found
+
+
+# --- shares in clusters, and areas near 1 -----------------------------------------------------
+
+
+def covered(share: float, each: int, images: int, alike: float, runs: int = 300) -> float:
+    """How often the cluster interval holds the truth; rows of an image are alike that often."""
+    random = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(images), each).tolist()
+    hits = 0
+    for _ in range(runs):
+        whole = np.repeat(random.random(images) < share, each)
+        own = random.random(images * each) < share
+        right = np.where(random.random(images * each) < alike, whole, own)
+        low, high = cluster_interval(right, clusters)
+        hits += low <= share <= high
+    return hits / runs
+
+
+@pytest.mark.parametrize(
+    ("share", "each", "images", "alike"),
+    [(0.8, 6, 60, 1.0), (0.8, 6, 60, 0.5), (0.95, 4, 100, 1.0), (0.5, 3, 30, 0.0)],
+)
+def test_the_interval_of_clustered_rows_covers(
+    share: float, each: int, images: int, alike: float
+) -> None:
+    assert covered(share, each, images, alike) >= 0.92
+    if alike == 1.0:  # what Wilson's does on rows that repeat
+        random, n = np.random.default_rng(0), images * each
+        hits = [int(each * random.binomial(images, share)) for _ in range(300)]
+        inside = [low <= share <= high for low, high in (wilson_interval(k, n) for k in hits)]
+        assert np.mean(inside) < 0.8
+
+
+def test_clusters_of_one_are_wilsons_and_all_alike_counts_clusters() -> None:
+    assert cluster_interval([True] * 9 + [False], range(10)) == wilson_interval(9, 10)
+    low, high = cluster_interval([True] * 60, [i // 6 for i in range(60)])
+    assert high == 1.0 and low < wilson_interval(10, 10)[0] < wilson_interval(60, 60)[0]
+    assert cluster_interval([True] * 5, ["one"] * 5) == (0.0, 1.0)
+    with pytest.raises(InputError, match="clusters"):
+        cluster_interval([True], [])
+
+
+@pytest.mark.parametrize(("apart", "n"), [(2.0, 60), (3.0, 40), (4.0, 30), (5.0, 30)])
+def test_the_interval_of_an_area_near_1_covers(apart: float, n: int) -> None:
+    random, truth = np.random.default_rng(1), NormalDist().cdf(apart / math.sqrt(2))
+    right = [True] * n + [False] * n
+    hits = 0
+    for _ in range(250):
+        scores = np.concatenate([random.normal(apart, 1, n), random.normal(0, 1, n)])
+        _, low, high = auroc_interval(scores, right)
+        hits += low <= truth <= high
+    assert hits / 250 >= 0.92

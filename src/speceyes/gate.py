@@ -154,6 +154,7 @@ class SeparabilityGate:
         revision: str | None = None,
         prompt_hash: str | None = None,
         top_k: int | None = None,
+        judge: str | None = None,
     ) -> None:
         """Refuses drafts that the calibration doesn't hold for; without one, any drafts will do.
 
@@ -162,6 +163,7 @@ class SeparabilityGate:
             revision: Its revision.
             prompt_hash: Of its prompts (`SpeculativeAnswerer.prompt_hash`).
             top_k: How many log-probabilities its drafts carry.
+            judge: What decides which queries reach the gate (`ToolJudge.identity`).
 
         Raises:
             CalibrationError: The calibration was made with something else.
@@ -171,7 +173,11 @@ class SeparabilityGate:
         """
         if self.calibration is not None:
             self.calibration.check(
-                model=model, revision=revision, prompt_hash=prompt_hash, top_k=top_k
+                model=model,
+                revision=revision,
+                prompt_hash=prompt_hash,
+                top_k=top_k,
+                judge=judge,
             )
 
     def score(self, x: npt.ArrayLike, *, logprobs: bool | None = None) -> float:

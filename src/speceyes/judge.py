@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from speceyes import prompts
 from speceyes.dialects.plain import ask_plainly
@@ -61,6 +61,20 @@ def tool_probability(first_token: Mapping[str, float], *, min_mass: float = 1e-3
     if min(mass.values()) < 0 or not (math.isfinite(total) and total > 0 and total >= min_mass):
         return None
     return yes / total
+
+
+NO_JUDGE: Final = "none"
+"""Identity of a pipeline's judge where it has none."""
+
+
+def judge_identity(model: str, threshold: float = 0.5) -> str:
+    """Identity of a judge: its model's name and its threshold.
+
+    Example:
+        >>> judge_identity("large")
+        'large at 0.5'
+    """
+    return f"{model} at {threshold:g}"
 
 
 @final
@@ -152,6 +166,11 @@ class ToolJudge:
         for (at, _), completion in zip(asked, said, strict=True):
             judgements[at] = self._read(completion)
         return [judgements[at] for at in range(len(queries))]
+
+    @property
+    def identity(self) -> str:
+        """Model and threshold, which decide on what reaches the gate; a calibration keeps it."""
+        return judge_identity(self.model.name, self.threshold)
 
     def conversation(self, query: Query) -> Conversation:
         """Conversation that the model is asked about a query."""

@@ -107,6 +107,16 @@ class SupportsSession(Protocol):
 
 
 @runtime_checkable
+class HasIdentity(Protocol):
+    """A judge that tells what a calibration must keep of it."""
+
+    @property
+    def identity(self) -> str:
+        """Model and threshold."""
+        ...
+
+
+@runtime_checkable
 class HasTopK(Protocol):
     """An answerer that keeps, or a gate that scores by, K log-probabilities a token."""
 
@@ -322,8 +332,9 @@ class SupportsCheck(Protocol):
         revision: str | None = None,
         prompt_hash: str | None = None,
         top_k: int | None = None,
+        judge: str | None = None,
     ) -> None:
-        """Raises `CalibrationError` for drafts of another model, revision, prompt or K."""
+        """Raises `CalibrationError` for drafts of another model, revision, prompt, K or judge."""
         ...
 
 

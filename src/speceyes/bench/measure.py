@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from speceyes.bench.arms import AGENT, REFERENCE, Arm
+from speceyes.bench.expected import CostParts
 from speceyes.bench.memory import Peak
 from speceyes.errors import ConfigError
 from speceyes.evaluation.failures import FailureCount, Failures, merged
 from speceyes.evaluation.turn import Turn, forget, order_of
-from speceyes.types import Query
+from speceyes.types import Query, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,7 @@ class Measured:
         peak: Most bytes in use (see `bench_memory.Peak`); None where the system doesn't tell.
         grew: Of these, bytes that were not in use before.
         cpu_s: Seconds of the CPU, of all threads together: hardly disturbed by other processes.
-        phases_s: Seconds of all phases by the results' own timings, which the cost model of
-            `speceyes.pipeline.costs` predicts from.
+        parts: Seconds by phase, by the results' own timings, which `predicted` is made of.
         failures: Failed queries, and failed judgements and drafts among the others.
     """
 
@@ -52,7 +52,7 @@ class Measured:
     peak: int | None = None
     grew: int | None = None
     cpu_s: float | None = None
-    phases_s: float | None = None
+    parts: CostParts | None = None
     failures: tuple[Failures, ...] = ()
 
 
@@ -100,14 +100,11 @@ def once(way: Arm, queries: Iterable[Query]) -> Measured:
         turn = Turn(way.models)
         results = []
         failed = FailureCount(way.name)
-        phases_s = 0.0
+        timed = []
         for one, _ in turn.run(way.run, queries):
             results.append((one.query_id, one.answer, one.route))
             failed.add(one)
-            spent = one.timings
-            phases_s += sum(
-                s or 0.0 for s in (spent.judge, spent.draft, spent.gate, spent.fallback)
-            )
+            timed.append(Result(one.query_id, None, one.route, timings=one.timings))
         seconds, cpu, _ = turn.took
         counted = turn.spent
     forget(way.models)  # what one arm keeps must not take the memory of another
@@ -128,7 +125,7 @@ def once(way: Arm, queries: Iterable[Query]) -> Measured:
         peak=peak.most,
         grew=grew_by,
         cpu_s=cpu,
-        phases_s=phases_s,
+        parts=CostParts.of(timed, seconds),
         failures=tuple(failed.found),
     )
 
@@ -177,9 +174,9 @@ def summarise(found: Mapping[str, Sequence[Measured]], queries: int) -> dict[str
     `gain` and `against_agent` are [median, low, high] of the ratios within a repeat, of
     the reference schedule's seconds and the batched agent's to the arm's. `same` is the share
     of queries with the reference schedule's answer (for agents, of those that it sent there).
-    `predicted` is the gain over the batched agent that the costs of the first repeat predict: the
-    agent's seconds over judge, draft, gate and agent's, as `CostModel` has them; it is to be held
-    against the gain of the repeats after it (`later`), which it knows nothing of.
+    `predicted` is the gain over the batched agent by the cost model: the agent's seconds a query
+    over E[L] (`CostParts.expected`), both from the first half of the repeats; it is to be held
+    against the median gain of the others (`later`), which it knows nothing of.
     """
 
     def ratios(base: str, name: str) -> list[float] | None:
@@ -190,14 +187,23 @@ def summarise(found: Mapping[str, Sequence[Measured]], queries: int) -> dict[str
         return [statistics.median(all_of), low, high]
 
     def predicted(name: str) -> float | None:
-        agent = found[AGENT][0].phases_s if AGENT in found else None
-        mine = found[name][0].phases_s
-        return agent / mine if agent and mine else None
+        if AGENT not in found:
+            return None
+        half = (len(found[name]) + 1) // 2
+        mine, agent = (
+            [run.parts for run in found[one][:half] if run.parts is not None]
+            for one in (name, AGENT)
+        )
+        if len(mine) < half or len(agent) < half:
+            return None
+        spent = CostParts.pooled(mine).expected
+        return CostParts.pooled(agent).expected / spent if spent > 0 else None
 
     def later(name: str) -> float | None:
         if AGENT not in found or len(found[name]) < 2:
             return None
-        pairs = zip(found[AGENT][1:], found[name][1:], strict=True)
+        half = (len(found[name]) + 1) // 2
+        pairs = zip(found[AGENT][half:], found[name][half:], strict=True)
         return statistics.median(a.seconds / b.seconds for a, b in pairs)
 
     table: dict[str, Any] = {}

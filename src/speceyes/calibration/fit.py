@@ -11,8 +11,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from speceyes.calibration import recompute
 from speceyes.calibration import risk as choose
-from speceyes.calibration.binomial import TESTS, Test, p_value
+from speceyes.calibration.binomial import TESTS, Test
+from speceyes.calibration.images import Keys, clusters_of, one_each
 from speceyes.calibration.provenance import Scoring, one_of
 from speceyes.calibration.record import RISKS, Calibration, CurvePoint, Labels, Method, Risk
 from speceyes.calibration.risk import Floats, Ladder, ladder, loosest
@@ -43,6 +45,8 @@ def calibrate(
     start: int | None = None,
     thresholds: Sequence[float] | None = None,
     group: str = "",
+    image_key: Keys | None = None,
+    judge: str | None = None,
     seed: int = 0,
     created: str | None = None,
 ) -> Calibration:
@@ -68,7 +72,12 @@ def calibrate(
         thresholds: Thresholds from 0 to 1, fixed before the drafts were seen; one of these is
             chosen then, and "selective" tests them all from the strictest on.
         group: The category that the queries are from.
-        seed: Draws lots among tied drafts at the start.
+        image_key: Each row's image, or a key of it (`speceyes.images.content_key`); one row of each
+            image is drawn by lot, and the others are left out. None takes every row for one of
+            an image of its own: give the keys where images come again.
+        judge: What decided on `let_through` (`ToolJudge.identity`), to be checked later; None where
+            it isn't known.
+        seed: Draws lots among tied drafts at the start, and among the rows of an image.
         created: ISO 8601; None is now.
 
     Raises:
@@ -97,6 +106,11 @@ def calibrate(
     if start is not None and (thresholds is not None or start < 1):
         raise ConfigError(f"start={start!r}; it must be at least 1, and goes without thresholds")
     raw, loss = _arrays(scores, bad, let_through)
+    rows = None
+    if image_key is not None:
+        rows = raw.size
+        drawn = one_each(clusters_of(image_key, rows), seed)
+        raw, loss = raw[drawn], loss[drawn]
     rungs = _rungs(raw, loss, scoring, thresholds)
     if risk == "selective" and thresholds is None and start is None:
         assert delta is not None
@@ -126,6 +140,8 @@ def calibrate(
         curve=_curve(rungs, passed, risk, target, method, given=thresholds is not None),
         score_counts=count_scores(raw),
         created=created or datetime.now(UTC).isoformat(timespec="seconds"),
+        rows=rows,
+        judge=judge,
     )
 
 
@@ -265,10 +281,6 @@ def _curve(
         threshold = loosest(rungs, rung, given=given)
         if threshold is None:
             continue
-        if method == "crc":
-            evidence = (bad + 1) / (rungs.total + 1)
-        else:
-            drafts = rungs.total if risk == "overall" else accepted
-            evidence = p_value(bad, drafts, target, method)
+        evidence = recompute.evidence(method, risk, accepted, bad, rungs.total, target)
         points.append(CurvePoint(threshold, accepted, bad, evidence))
     return tuple(points)

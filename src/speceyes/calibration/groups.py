@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
 from speceyes.calibration.fit import calibrate
+from speceyes.calibration.images import Keys
 from speceyes.calibration.provenance import Scoring
 from speceyes.calibration.record import Calibration
 from speceyes.errors import ConfigError, InputError
@@ -22,12 +25,14 @@ def calibrate_groups(
     let_through: npt.ArrayLike | None = None,
     delta: float | None = 0.1,
     together: bool = False,
+    image_key: Keys | None = None,
     **options: object,
-) -> dict[str, Calibration]:
+) -> Groups:
     """A calibration for each category, from that category's queries alone.
 
     The guarantee of each holds within its category. A category with too few labels has no
-    threshold, and says how many more it needs.
+    threshold, and says how many more it needs; one that had no labels at all has none either, so
+    that its queries go to the agent.
 
     Args:
         scores: See `calibrate`.
@@ -38,6 +43,7 @@ def calibrate_groups(
         delta: One minus the confidence of each.
         together: Whether that confidence is to hold for all categories at once: each gets
             delta / (number of categories). Not for delta=None.
+        image_key: See `calibrate`; one row of an image counts within each category.
         **options: Further arguments of `calibrate`.
 
     Raises:
@@ -63,7 +69,9 @@ def calibrate_groups(
     if together and delta is None:
         raise ConfigError("together=True divides delta, and delta=None has none: leave one out")
     share = delta / len(distinct) if together and delta is not None and distinct else delta
-    return {
+    if image_key is not None and len(image_key) != len(names):
+        raise InputError(f"{len(image_key)} image keys for {len(names)} rows; one each is needed")
+    found = {
         name: calibrate(
             raw[names == name],
             loss[names == name],
@@ -71,7 +79,40 @@ def calibrate_groups(
             let_through=through[names == name],
             delta=share,
             group=name,
+            image_key=None
+            if image_key is None
+            else [image_key[at] for at in np.flatnonzero(names == name).tolist()],
             **options,  # type: ignore[arg-type]
         )
         for name in distinct
     }
+    return Groups(found)
+
+
+@final
+class Groups(dict[str, Calibration]):
+    """Calibrations by category; one that had no labels has a calibration without a threshold.
+
+    Example:
+        >>> found = calibrate_groups([9.0] * 60, [0] * 60, Scoring("small", "ab12"), ["a"] * 60)
+        >>> found["a"].certified, found["never seen"].certified, sorted(found)
+        (True, False, ['a'])
+    """
+
+    def __missing__(self, name: str) -> Calibration:
+        known = next(iter(self.values()), None)
+        if known is None:
+            raise KeyError(name)
+        return dataclasses.replace(
+            known,
+            threshold=None,
+            n=0,
+            accepted=0,
+            bad=0,
+            start=None,
+            labels_needed=None,
+            group=name,
+            curve=(),
+            score_counts=(),
+            rows=None,
+        )

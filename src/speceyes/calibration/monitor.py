@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -10,37 +12,44 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from speceyes.calibration.evidence import RiskEvidence, bounds
+from speceyes.calibration.arming import Arming, Audit, share_of_delta
+from speceyes.calibration.evidence import bounds
+from speceyes.calibration.ordered import OrderedEvidence
 from speceyes.calibration.provenance import one_of, write_whole
-from speceyes.calibration.record import RISKS, Calibration, Risk
+from speceyes.calibration.record import MEANINGS, RISKS, Calibration, Labels, Risk
 from speceyes.calibration.shift import ShiftMartingale
-from speceyes.checks import checked_share
+from speceyes.checks import checked_number, checked_share
 from speceyes.errors import CalibrationError
 
+_log = logging.getLogger(__name__)
+
 _FORMAT: Final = "speceyes-monitor"
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 @final
 class GateMonitor:
     """Says when a promised risk is passed, and when scores have shifted.
 
-    A pure object: it starts nothing, and isn't for several threads at once (hold a lock).
-    For each query call `observe`; where it returns True, run the agent on the query as well and
-    report to `audit` whether the draft was bad, in the order in which the audits were drawn.
+    It starts nothing. For each query call `observe`; where that returns an `Audit`, run the agent
+    on the query as well and report to `audit` whether the draft was bad. Outcomes may come back in
+    any order; they count in the order in which the audits were drawn. Threads may share it.
 
     While the risk of each draft, given those before it, is at most the target, `tripped` becomes
-    True with probability delta at most, however long it runs; likewise `shifted` while the
-    scores come from where the calibration's did.
+    True with probability delta at most, however long it runs and however often it is armed anew;
+    likewise `shifted` while the scores come from where the calibration's did.
 
     Args:
         target: The promised risk.
         risk: "selective" or "overall", as in `Calibration`.
-        delta: How likely a false alarm of each kind may be, ever.
+        delta: How likely a false alarm of each kind may be, ever, over all armings; see
+            `share_of_delta`.
         share: The share of accepted drafts to audit, above 0 and at most 1.
         score_counts: Of the calibration (`Calibration.score_counts`); the shift alarm begins with
             them.
-        seed: Draws the audits.
+        seed: Draws the audits. None draws them from the system's entropy, so that nobody can tell
+            beforehand which query is audited; a number is for tests.
+        calibration: What made the promise; see `from_calibration`.
 
     Raises:
         ConfigError: An argument out of range.
@@ -61,87 +70,143 @@ class GateMonitor:
         delta: float = 0.05,
         share: float = 0.05,
         score_counts: Iterable[tuple[int, int]] = (),
-        seed: int = 0,
+        seed: int | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         one_of("risk", risk, RISKS)
-        self.target = checked_share("target", target)
         self.delta = checked_share("delta", delta)
         self.share = 1.0 if share == 1 else checked_share("share", share)
-        self.risk = risk
+        self._lock = threading.RLock()
+        self._seed = seed
         self._random = np.random.default_rng(seed)
-        self._evidence = self._fresh()
-        self._shift = ShiftMartingale(score_counts, seed=seed + 1)
-        self._peak = self._shift_peak = 1.0
-        self.audits = 0
-        self.disagreements = 0
+        self._drawn = 0
+        self._shift_peak: float = 1.0
+        self._open: dict[int, Audit] = {}
+        """Audits of all armings without an outcome, in the order of drawing."""
+        self._arm(
+            Arming(
+                1,
+                checked_share("target", target),
+                risk,
+                share_of_delta(self.delta, 1),
+                calibration,
+            ),
+            score_counts,
+        )
 
     @classmethod
     def from_calibration(
         cls,
         calibration: Calibration,
         *,
-        tolerance: float = 0.0,
+        tolerance: float | None = None,
         delta: float = 0.05,
         share: float = 0.05,
-        seed: int = 0,
+        seed: int | None = None,
+        audits: Labels = "differs_from_agent",
     ) -> GateMonitor:
         """A monitor of what a calibration promised.
 
         Args:
-            calibration: Audits must mean what its labels mean.
-            tolerance: How much more than the calibration's target is still put up with. For one
-                that holds in expectation it should not be 0: about half of those have a risk
-                slightly above the target.
+            calibration: The promise.
+            tolerance: How much more than the calibration's target is still put up with. None is 0,
+                and half the target for a promise in expectation: about half of those have a risk
+                slightly above their target, which the monitor would find out.
             delta: See `GateMonitor`.
             share: See `GateMonitor`.
             seed: See `GateMonitor`.
+            audits: What an audit's outcome of True means. Where the calibration's labels mean
+                something else, the log says so, since the alarm is then about another risk than
+                the promise.
 
         Raises:
-            CalibrationError: It certified no threshold, so that there is nothing to watch.
+            CalibrationError: It certified no threshold, so that there is nothing to watch, or it
+                holds in expectation and the tolerance is 0.
         """
-        if not calibration.certified:
-            raise CalibrationError(f"nothing to watch: {calibration.statement}")
         return cls(
-            calibration.target + tolerance,
+            _watched_target(calibration, tolerance, audits),
             risk=calibration.risk,
             delta=delta,
             share=share,
             score_counts=calibration.score_counts,
             seed=seed,
+            calibration=calibration,
         )
 
-    def observe(self, score: float | None, accepted: bool = True) -> bool:
+    @property
+    def arming(self) -> Arming:
+        """The promise under watch."""
+        return self._arming
+
+    @property
+    def target(self) -> float:
+        """The promised risk."""
+        return self._arming.target
+
+    @property
+    def risk(self) -> Risk:
+        """Kind of risk: "selective" or "overall"."""
+        return self._arming.risk
+
+    @property
+    def standing(self) -> tuple[Arming, bool]:
+        """The promise under watch and whether it was refuted, of one and the same moment."""
+        with self._lock:
+            return self._arming, self.tripped
+
+    def observe(
+        self, score: float | None, accepted: bool = True, *, arming: int | None = None
+    ) -> Audit | None:
         """Takes in a query, and says whether to audit it.
 
         Args:
             score: The draft's raw score (`Verdict.separability`); None where it has none, or the
                 judge sent the query to the agent.
             accepted: Whether the gate accepted the draft.
+            arming: Number of the arming that the gate decided under; a query of an earlier one is
+                passed over. None for the present one.
 
         Returns:
-            True for a random share of the accepted drafts.
+            An audit for a random share of the accepted drafts.
         """
-        self._shift.observe(score)
-        self._shift_peak = max(self._shift_peak, self._shift.evidence)
-        chosen = accepted and float(self._random.random()) < self.share
-        if self.risk == "overall" and not chosen:
-            self._add(False)
-        return chosen
+        with self._lock:
+            if arming is not None and arming != self._arming.number:
+                return None
+            self._shift.observe(score)
+            self._shift_peak = max(self._shift_peak, self._shift.evidence)
+            if accepted and float(self._random.random()) < self.share:
+                self._drawn += 1
+                drawn = Audit(self._drawn, self._arming.number)
+                self._open[drawn.number] = drawn
+                self._ordered.draw(drawn.number)
+                return drawn
+            if self.risk == "overall":
+                self._ordered.add(False)
+            return None
 
-    def audit(self, disagreed: bool) -> None:
-        """Takes in an audit's outcome.
+    def audit(self, disagreed: bool, audit: Audit | None = None) -> None:
+        """Takes in an audit's outcome. One that was drawn before the monitor was armed anew is
+        dropped: it says nothing about the new promise.
 
         Args:
             disagreed: Whether the draft was bad, in the sense of the calibration's labels.
+            audit: What `observe` returned; None for the oldest one that has no outcome yet, for
+                whoever reports in the order of drawing.
         """
-        self.audits += 1
-        self.disagreements += bool(disagreed)
-        self._add(disagreed)
+        with self._lock:
+            if self._settled(audit, bool(disagreed)):
+                self.audits += 1
+                self.disagreements += bool(disagreed)
+
+    def leave_out(self, audit: Audit) -> None:
+        """An audit won't be run, for a reason that has nothing to do with its outcome."""
+        with self._lock:
+            self._settled(audit, None)
 
     @property
     def tripped(self) -> bool:
         """True once the promise was refuted, until `rearm`."""
-        return self._peak >= 1 / self.delta
+        return self._ordered.peak >= 1 / self._arming.delta
 
     @property
     def shifted(self) -> bool:
@@ -149,12 +214,14 @@ class GateMonitor:
 
         It is a reason to look, not to stop: another mix of queries may be as safe.
         """
-        return self._shift_peak >= 1 / self.delta
+        return self._shift_peak >= 1 / self._arming.delta
 
     @property
     def evidence(self) -> float:
-        """Evidence against the promise now (dimensionless, 1 at first); it trips at 1 / delta."""
-        return self._evidence.value
+        """Evidence against the promise now (dimensionless, 1 at first); it trips at
+        1 / arming.delta.
+        """
+        return self._ordered.evidence.value
 
     @property
     def shift_evidence(self) -> float:
@@ -163,48 +230,82 @@ class GateMonitor:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Bounds on the mean risk since it was armed, valid at all times with 1 - delta."""
-        low, high = bounds(self._evidence.bad, self._evidence.seen, self.delta)
+        """Bounds on the mean risk since it was armed, valid at all times with 1 - arming.delta."""
+        with self._lock:
+            seen = self._ordered.evidence
+            low, high = bounds(seen.bad, seen.seen, self._arming.delta)
         if self.risk == "overall":  # what is counted there is accepted, drawn and bad
             return low / self.share, min(1.0, high / self.share)
         return low, high
 
-    def rearm(self, calibration: Calibration, *, tolerance: float = 0.0) -> None:
-        """Begins anew on a new calibration; false alarms have probability delta each time.
+    def rearm(
+        self,
+        calibration: Calibration,
+        *,
+        tolerance: float | None = None,
+        audits: Labels = "differs_from_agent",
+    ) -> None:
+        """Begins anew on a new calibration, in one moment: a `WatchedGate` takes the new threshold
+        with it, and outcomes of audits that were drawn before no longer count.
+
+        Args:
+            calibration: The new promise.
+            tolerance: See `from_calibration`.
+            audits: See `from_calibration`.
 
         Raises:
-            CalibrationError: It certified no threshold; the gate stays tripped.
+            CalibrationError: It certified no threshold, or is for drafts of another model or
+                prompt than the one before; everything stays as it was.
         """
-        fresh = self.from_calibration(calibration, tolerance=tolerance, share=self.share)
-        self.target, self.risk = fresh.target, fresh.risk
-        self._evidence, self._peak = self._fresh(), 1.0
-        lots = int(self._random.integers(1 << 32))
-        self._shift = ShiftMartingale(calibration.score_counts, seed=lots)
-        self._shift_peak = 1.0
-        self.audits = self.disagreements = 0
+        target = _watched_target(calibration, tolerance, audits)
+        with self._lock:
+            before = self._arming.calibration
+            if before is not None:
+                made = before.scoring
+                calibration.check(
+                    model=made.model, revision=made.revision, prompt_hash=made.prompt_hash
+                )
+            number = self._arming.number + 1
+            self._arm(
+                Arming(
+                    number,
+                    checked_share("target", target),
+                    calibration.risk,
+                    share_of_delta(self.delta, number),
+                    calibration,
+                ),
+                calibration.score_counts,
+            )
 
     def to_json(self) -> str:
         """The whole state; a monitor restored from it goes on as this one would have."""
-        state = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "target": self.target,
-            "risk": self.risk,
-            "delta": self.delta,
-            "share": self.share,
-            "audits": self.audits,
-            "disagreements": self.disagreements,
-            "peak": self._peak,
-            "shift_peak": self._shift_peak,
-            "evidence": self._evidence.state(),
-            "shift": self._shift.state(),
-            "random": self._random.bit_generator.state,
-        }
+        with self._lock:
+            armed = self._arming
+            made = armed.calibration
+            state = {
+                "format": _FORMAT,
+                "version": _VERSION,
+                "target": armed.target,
+                "risk": armed.risk,
+                "delta": self.delta,
+                "share": self.share,
+                "arming": armed.number,
+                "calibration": None if made is None else json.loads(made.to_json()),
+                "audits": self.audits,
+                "disagreements": self.disagreements,
+                "drawn": self._drawn,
+                "shift_peak": self._shift_peak,
+                "evidence": self._ordered.state(),
+                "shift": self._shift.state(),
+                # Without a seed nothing is written: one file that is loaded twice would draw the
+                # same audits twice.
+                "random": None if self._seed is None else self._random.bit_generator.state,
+            }
         return json.dumps(state, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> GateMonitor:
-        """The monitor that `to_json` wrote.
+        """The monitor that `to_json` wrote. Audits that were under way are left out.
 
         Raises:
             CalibrationError: It is no such JSON, or of another version.
@@ -212,16 +313,29 @@ class GateMonitor:
         try:
             state: dict[str, Any] = json.loads(text)
             if state["format"] != _FORMAT or state["version"] != _VERSION:
-                raise CalibrationError("not the state of a monitor of this version")
+                raise CalibrationError(
+                    f"not the state of a monitor of version {_VERSION}: make one with "
+                    "GateMonitor.from_calibration"
+                )
+            made, lots = state["calibration"], state["random"]
             monitor = cls(
-                state["target"], risk=state["risk"], delta=state["delta"], share=state["share"]
+                state["target"],
+                risk=state["risk"],
+                delta=state["delta"],
+                share=state["share"],
+                seed=None if lots is None else 0,
+                calibration=None if made is None else Calibration.from_json(json.dumps(made)),
             )
+            armed, number = monitor._arming, int(state["arming"])
+            part = share_of_delta(monitor.delta, number)
+            monitor._arming = Arming(number, armed.target, armed.risk, part, armed.calibration)
             monitor.audits = int(state["audits"])
             monitor.disagreements = int(state["disagreements"])
-            monitor._peak, monitor._shift_peak = float(state["peak"]), float(state["shift_peak"])
-            monitor._evidence = RiskEvidence.restored(state["evidence"])
+            monitor._drawn, monitor._shift_peak = int(state["drawn"]), float(state["shift_peak"])
+            monitor._ordered = OrderedEvidence.restored(state["evidence"])
             monitor._shift = ShiftMartingale.restored(state["shift"])
-            monitor._random.bit_generator.state = state["random"]
+            if lots is not None:
+                monitor._random.bit_generator.state = lots
         except (KeyError, TypeError, ValueError) as exc:
             if isinstance(exc, CalibrationError):
                 raise
@@ -246,10 +360,62 @@ class GateMonitor:
         except (OSError, ValueError) as exc:
             raise CalibrationError(f"{path}: {exc}") from exc
 
-    def _fresh(self) -> RiskEvidence:
+    def _arm(self, arming: Arming, score_counts: Iterable[tuple[int, int]]) -> None:
+        lots = None if self._seed is None else int(self._random.integers(1 << 32))
+        self._shift: ShiftMartingale = ShiftMartingale(score_counts, seed=lots)
+        self._shift_peak = 1.0
         # Overall: each query is accepted, drawn and bad with probability share x risk.
-        return RiskEvidence(self.target * (self.share if self.risk == "overall" else 1.0))
+        self._ordered: OrderedEvidence = OrderedEvidence(
+            arming.target * (self.share if arming.risk == "overall" else 1.0)
+        )
+        self.audits: int = 0
+        self.disagreements: int = 0
+        self._arming: Arming = arming
 
-    def _add(self, bad: bool) -> None:
-        self._evidence.add(bad)
-        self._peak = max(self._peak, self._evidence.value)
+    def _settled(self, audit: Audit | None, bad: bool | None) -> bool:
+        """Notes an outcome; False where it says nothing about the present promise."""
+        if audit is None:
+            audit = next(iter(self._open.values()), None)
+            if audit is None and bad is not None:  # drawn by whoever reports it
+                self._ordered.add(bad)
+                return True
+        if audit is None or self._open.pop(audit.number, None) is None:
+            return False
+        if audit.arming != self._arming.number:
+            return False
+        self._ordered.settle(audit.number, bad)
+        return True
+
+
+def _watched_target(calibration: Calibration, tolerance: float | None, audits: Labels) -> float:
+    """The risk that audits are held against."""
+    one_of("audits", audits, tuple(MEANINGS))
+    if not calibration.certified:
+        raise CalibrationError(f"nothing to watch: {calibration.statement}")
+    if calibration.labels != audits:
+        _log.warning(
+            "the calibration promises how many drafts %s, and audits tell how many %s: the alarm "
+            "is about another risk than the promise. Calibrate with labels=%r, or pass audits=%r "
+            "where an outcome of True means just that",
+            MEANINGS[calibration.labels],
+            MEANINGS[audits],
+            audits,
+            calibration.labels,
+        )
+    if calibration.delta is None:
+        if tolerance is None:
+            tolerance = calibration.target / 2
+            _log.warning(
+                "the calibration holds in expectation, so that its risk may be slightly above "
+                "%g; audits are held against %g. Pass tolerance to choose how much more is put "
+                "up with",
+                calibration.target,
+                calibration.target + tolerance,
+            )
+        elif not tolerance > 0:
+            raise CalibrationError(
+                f"tolerance={tolerance} for a promise in expectation: about half of these have a "
+                "risk slightly above their target, and the monitor would find that out. Pass a "
+                "tolerance above 0, such as half the target"
+            )
+    return calibration.target + checked_number("tolerance", tolerance or 0.0, 0.0, 1.0)

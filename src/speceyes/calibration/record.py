@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, final, get_args
 
 from speceyes.calibration.provenance import Scoring, is_number, one_of, write_whole
+from speceyes.calibration.recompute import contradiction
 from speceyes.errors import CalibrationError
 from speceyes.notebook import calibration_html
 from speceyes.scoring.scales import to_raw, to_unit
 
 Risk: TypeAlias = Literal["overall", "selective"]
 Labels: TypeAlias = Literal["wrong", "worse_than_agent", "differs_from_agent"]
-Method: TypeAlias = Literal["crc", "binomial", "hoeffding-bentkus"]
+Method: TypeAlias = Literal["crc", "binomial", "hoeffding-bentkus", "betting"]
 
 RISKS: Final[tuple[Risk, ...]] = get_args(Risk)
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
@@ -68,7 +69,7 @@ class Calibration:
         target: The risk that is stayed under.
         delta: The guarantee fails for at most this share of calibrations; None where it holds in
             expectation over calibrations instead.
-        method: "crc", "binomial" or "hoeffding-bentkus".
+        method: "crc", "binomial" or "hoeffding-bentkus"; "betting" of `SequentialCalibration`.
         labels: What makes a draft bad: "wrong" (by a gold answer), "worse_than_agent" (wrong
             where the agent is right) or "differs_from_agent" (no human looked).
         n: Labelled queries, those included that never get to the gate.
@@ -82,6 +83,10 @@ class Calibration:
         score_counts: (bin, count) of the raw scores, for the alarm on their shift
             (`speceyes.calibration.shift`).
         created: When, in ISO 8601.
+        rows: Labelled rows that the n were drawn from, one of each image; None where every row
+            counts.
+        judge: What decided which queries reach the gate (`ToolJudge.identity`); None where it isn't
+            known, and then it isn't checked.
 
     Raises:
         CalibrationError: Fields that contradict each other or are out of range.
@@ -103,6 +108,8 @@ class Calibration:
     curve: tuple[CurvePoint, ...] = ()
     score_counts: tuple[tuple[int, int], ...] = ()
     created: str = ""
+    rows: int | None = None
+    judge: str | None = None
 
     _repr_html_ = calibration_html
 
@@ -127,11 +134,14 @@ class Calibration:
             optional = count is None and name in ("start", "labels_needed")
             if not optional and (isinstance(count, bool) or not isinstance(count, int)):
                 raise CalibrationError(f"{name}={count!r}; it must be a whole number")
-        if not 0 <= self.bad <= self.accepted <= self.n or self.n < 1:
+        least = 0 if self.threshold is None else 1
+        if not 0 <= self.bad <= self.accepted <= self.n or self.n < least:
             raise CalibrationError(
                 f"bad={self.bad}, accepted={self.accepted}, n={self.n}; "
-                "0 <= bad <= accepted <= n and n >= 1 are needed"
+                f"0 <= bad <= accepted <= n and n >= {least} are needed"
             )
+        if self.rows is not None and (not isinstance(self.rows, int) or self.rows < self.n):
+            raise CalibrationError(f"rows={self.rows!r}; it must be a whole number from n={self.n}")
         if self.threshold is None:
             if self.accepted:
                 raise CalibrationError(
@@ -175,10 +185,14 @@ class Calibration:
         where = f" in category {self.group!r}" if self.group else ""
         if self.threshold is None:
             more = (
-                f"about {self.labels_needed} more labels would do if all shares stay as they are"
+                f"about {self.labels_needed} more labels would do if all shares stay as they are, "
+                "by a calibration on new labels alone or by SequentialCalibration: to calibrate "
+                "again on more of these is a second try, with a delta of its own"
                 if self.labels_needed is not None
                 else "nor would it be with more labels, if all shares stay as they are"
             )
+            if not self.n:
+                more = "its queries go to the agent"
             return (
                 f"No threshold{where} can be certified for a target of {share} from {self.n} "
                 f"labelled queries; {more}."
@@ -193,7 +207,9 @@ class Calibration:
             promise = f"at most {share} of the accepted drafts {meaning}"
         else:
             promise = f"at most {share} of all queries get drafts that are accepted and {meaning}"
-        return f"{sure}, {promise}; for queries{where} drawn as the {self.n} labelled ones were."
+        drawn = "" if self.rows is None else ", one of each image"
+        drawn = f"drawn as the {self.n} labelled ones were{drawn}"
+        return f"{sure}, {promise}; for queries{where} {drawn}."
 
     def check(
         self,
@@ -202,6 +218,7 @@ class Calibration:
         revision: str | None = None,
         prompt_hash: str | None = None,
         top_k: int | None = None,
+        judge: str | None = None,
     ) -> None:
         """Holds what drafts are made with against what the calibration was made with.
 
@@ -210,6 +227,7 @@ class Calibration:
             revision: Its revision.
             prompt_hash: Of the prompts.
             top_k: How many log-probabilities drafts carry; the gate cuts off more than K.
+            judge: What decides which queries reach the gate.
 
         Raises:
             CalibrationError: Something is not the same. The message names all of it.
@@ -221,6 +239,7 @@ class Calibration:
                 ("the small model", model, made.model),
                 ("its revision", revision, made.revision),
                 ("the hash of its prompts", prompt_hash, made.prompt_hash),
+                ("the judge", judge, self.judge),
             )
             if got is not None and want is not None and got != want
         ]
@@ -272,6 +291,8 @@ class Calibration:
                 f"threshold={made.threshold} is {made.raw_threshold} on the raw scale, but "
                 f"raw_threshold={raw} is written: one of the two was edited; calibrate anew"
             )
+        if wrong := contradiction(made):
+            raise CalibrationError(f"it contradicts itself: {wrong}; calibrate anew")
         return made
 
     def _agrees(self, raw: Any) -> bool:

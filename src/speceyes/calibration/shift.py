@@ -61,7 +61,7 @@ class ShiftMartingale:
 
     Args:
         reference: (bin, count) of the scores that were there before: `Calibration.score_counts`.
-        seed: Of the lots among ties.
+        seed: Of the lots among ties; None takes the entropy of the system.
 
     Example:
         >>> alarm = ShiftMartingale(count_scores(np.random.default_rng(0).gamma(4, 2, 500)))
@@ -71,7 +71,9 @@ class ShiftMartingale:
         True
     """
 
-    def __init__(self, reference: Iterable[tuple[int, int]] = (), *, seed: int = 0) -> None:
+    def __init__(
+        self, reference: Iterable[tuple[int, int]] = (), *, seed: int | None = None
+    ) -> None:
         self._counts = np.zeros(BINS, dtype=np.int64)
         for number, count in reference:
             if not (0 <= number < BINS and count >= 0):

@@ -14,6 +14,8 @@ from speceyes.errors import ConfigError, InputError
 RISKS: Final = ("overall", "selective")
 LABELS: Final = ("wrong", "worse_than_agent", "differs_from_agent")
 AGGREGATES: Final = ("min", "mean", "bottom20", "log")
+LEDGER: Final = "calibrations.jsonl"
+"""File in a run's folder that every calibration is noted in."""
 
 ABOUT = """\
 Finds the loosest threshold whose risk stays under a target, from the drafts that speceyes eval
@@ -22,7 +24,9 @@ run. Runs no model. That no threshold can be certified is a legal answer: the fi
 the same, and a gate made from it accepts nothing.
 
 Choose everything here without looking at the results, and calibrate once: the promise holds for
-one threshold found by one procedure, not for the best of several.
+one threshold found by one procedure, not for the best of several. Every calibration of a run is
+noted in its calibrations.jsonl, and what the best of them can promise is said. Of rows that share
+an image one counts, drawn by lot.
 
   speceyes calibrate run --risk selective --target 0.05 --delta 0.1 --out gate.json"""
 
@@ -82,8 +86,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code is 0 also where no threshold can be certified."""
+    from speceyes.calibration import Ledger, labels_hash
     from speceyes.evaluation.arms import BASELINE, DRAFT
-    from speceyes.evaluation.calibrate_run import fit, held_out, scoring_of
+    from speceyes.evaluation.calibrate_run import (
+        bad_drafts,
+        fit,
+        held_out,
+        identity_of,
+        scoring_of,
+    )
     from speceyes.evaluation.failures import check_share, counted
     from speceyes.evaluation.runs import CALIBRATION, TEST, read
     from speceyes.evaluation.sweep import recorded
@@ -111,6 +122,7 @@ def run(options: argparse.Namespace) -> int:
         judge=options.judge,
         labels=options.labels,
         by_kind=options.by_kind,
+        identity=identity_of(found, options.judge),
         risk=options.risk,
         target=options.target,
         delta=options.delta or None,
@@ -127,6 +139,16 @@ def run(options: argparse.Namespace) -> int:
         if held is not None:
             print("  " + held_out(calibration, held, options.judge))
         print(f"  {path}")
+    ledger = Ledger(options.folder / LEDGER)
+    used = labels_hash(list(learnt.ids), bad_drafts(learnt, options.labels))
+    spent = [ledger.note(calibration, used) for calibration in made.values()][-1]
+    if (tries := len(ledger.entries(used))) > len(made):
+        print(
+            f"{tries} calibrations were made on these labels ({ledger.path}). Each holds with its "
+            f"own confidence; whoever keeps the best of them has {100 * (1 - spent):g}%"
+        )
+    if learnt.image_keys is None:
+        print("the run doesn't tell which rows share an image: every row counted as one of its own")
     return 0
 
 

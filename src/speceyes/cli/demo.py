@@ -103,6 +103,7 @@ def run(options: argparse.Namespace) -> int:
             fallback=alone,
             schedule=ScheduleConfig(batch_size=1),
         ),
+        again=True,
         agent=alone,
         agent_batched=agent,
         answerer=answerer,

@@ -18,6 +18,7 @@ from speceyes.errors import ConfigError
 if TYPE_CHECKING:
     from speceyes.gate import SeparabilityGate
     from speceyes.pipeline import SpecPipeline
+    from speceyes.pipeline.audit import Auditor
     from speceyes.protocols import VisionLanguageModel
 
 MODEL_HELP = "a Hugging Face name, a directory, or an engine's address"
@@ -133,12 +134,15 @@ class Chosen:
     gate: SeparabilityGate
 
 
-def pipeline(options: argparse.Namespace, *, allow_urls: bool = False) -> SpecPipeline:
+def pipeline(
+    options: argparse.Namespace, *, allow_urls: bool = False, auditor: Auditor | None = None
+) -> SpecPipeline:
     """The pipeline that the options of `add_models` describe.
 
     Args:
         options: The command line's.
         allow_urls: Images may be http(s) addresses.
+        auditor: Has accepted drafts audited.
 
     Raises:
         ConfigError: They don't go together, or a model can't be loaded or reached.
@@ -160,6 +164,7 @@ def pipeline(options: argparse.Namespace, *, allow_urls: bool = False) -> SpecPi
         ),
         schedule=ScheduleConfig(batch_size=options.batch_size, speculate=options.speculate),
         inputs=InputConfig(allow_urls=allow_urls),
+        auditor=None if chosen.small is None else auditor,
     )
 
 

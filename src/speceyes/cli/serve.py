@@ -15,6 +15,7 @@ from speceyes.errors import ConfigError
 if TYPE_CHECKING:
     from speceyes.evaluation.failures import Failures
     from speceyes.pipeline import SpecPipeline
+    from speceyes.pipeline.audit import Auditor
 
 ABOUT = """\
 Serves a funnel under OpenAI's /v1/chat/completions, so that the official clients work against it.
@@ -81,6 +82,23 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="a line of JSON for each request, without prompts and images; - for standard error",
     )
+    watch = one.add_argument_group("the watch over a calibrated gate")
+    watch.add_argument(
+        "--no-monitor",
+        action="store_true",
+        help="don't audit; by default the agent is asked in the background for a share of the "
+        "accepted drafts of a gate from --calibration, which is shut once the promise is refuted",
+    )
+    watch.add_argument(
+        "--audit-share", type=float, default=0.05, metavar="S", help="default: %(default)s"
+    )
+    watch.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="R",
+        help="how much more risk than promised is put up with; default: 0, and half the target "
+        "of a promise in expectation",
+    )
     most = one.add_argument_group("limits")
     for name, value, what in LIMITS:
         most.add_argument(
@@ -143,7 +161,8 @@ def run(options: argparse.Namespace) -> int:
         from speceyes.server.app import application
     except ImportError as exc:
         raise ConfigError(f"{exc.name} is not installed: pip install 'speceyes[serve]'") from exc
-    pipe = models.pipeline(options)
+    auditor = None if options.calibration is None else auditor_of(options, options.calibration)
+    pipe = models.pipeline(options, auditor=auditor)
     if not options.no_check and say_failures(asked_once(pipe)):
         return 1
     app = application(
@@ -162,12 +181,44 @@ def run(options: argparse.Namespace) -> int:
         from speceyes.gate import SeparabilityGate
 
         made, file = options.calibration, options.keys
+        watched = app.state.service.pipe.auditor is not None
         return Renewal(
             None if made is None else SeparabilityGate.from_calibration(made),
             None if file is None else Keys.load(file),
+            None if made is None or watched else auditor_of(options, made),
         )
 
     return run_app(app, options.name, options.host, options.port, read_again=read_again)
+
+
+def auditor_of(options: argparse.Namespace, calibration: Path) -> Auditor | None:
+    """Auditor of what a calibration promised; None where it isn't wanted or nothing was promised.
+
+    Args:
+        options: The command line's.
+        calibration: The calibration's file.
+    """
+    from speceyes.calibration import Calibration, GateMonitor
+    from speceyes.evaluation.grading import same_answer
+    from speceyes.pipeline.audit import Auditor
+
+    made = Calibration.load(calibration)
+    if options.no_monitor or not made.certified:
+        return None
+    monitor = GateMonitor.from_calibration(
+        made, tolerance=options.tolerance, share=options.audit_share
+    )
+    sys.stderr.write(
+        f"speceyes: the agent audits {100 * monitor.share:g}% of accepted drafts; the gate is shut "
+        f"once more than {100 * monitor.target:g}% ({monitor.risk}) is shown to differ from it\n"
+    )
+    if made.labels != "differs_from_agent":
+        sys.stderr.write(
+            f"speceyes: warning: the calibration's labels are {made.labels!r}, and audits tell "
+            "where drafts differ from the agent, which may be more. Calibrate with --labels "
+            "differs_from_agent, pass --tolerance, or --no-monitor\n"
+        )
+    return Auditor(monitor, lambda query, draft, agent: same_answer(draft, agent, query.choices))
 
 
 def asked_once(pipe: SpecPipeline) -> list[Failures]:

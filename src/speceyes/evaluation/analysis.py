@@ -25,7 +25,7 @@ from speceyes.evaluation.intervals import (
 )
 from speceyes.evaluation.rounds import quantile, ratio
 from speceyes.evaluation.runs import CALIBRATION, TEST, Record, Run
-from speceyes.evaluation.statistics import mcnemar_exact, wilson_interval
+from speceyes.evaluation.statistics import cluster_interval, mcnemar_exact, wilson_interval
 from speceyes.evaluation.sweep import Recorded, chosen_thresholds, costs, recorded, sweeps
 from speceyes.scoring.scores import AGGREGATES
 
@@ -193,7 +193,9 @@ def _column(record: Record) -> str:
 
 def _accuracy(rows: Sequence[Record]) -> dict[str, Any]:
     right = sum(r.correct for r in rows)
-    low, high = wilson_interval(right, len(rows))
+    # Questions about one image are right or wrong together.
+    images = [r.image_key or number for number, r in enumerate(rows)]
+    low, high = cluster_interval([r.correct for r in rows], images) if rows else (0.0, 1.0)
     share = right / len(rows) if rows else 0.0
     return {"n": len(rows), "correct": right, "accuracy": share, "low": low, "high": high}
 
@@ -251,7 +253,8 @@ def _regated(
     """Count of recorded drafts that take the arm's route when they are gated again."""
     arm = known.arm(rows[0].arm)
     assert arm.aggregate is not None
-    again = found.accepted(arm.aggregate, top_k, thresholds[arm.aggregate], arm.judge)
+    name = known.threshold_name(arm.aggregate, arm.judge, thresholds)
+    again = found.accepted(arm.aggregate, top_k, thresholds[name], arm.judge)
     by_id = dict(zip(found.ids, again.tolist(), strict=True))
     same = sum(
         by_id[r.result.query_id] == (r.result.route == "draft")

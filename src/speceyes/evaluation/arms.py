@@ -67,8 +67,9 @@ class EvalContext:
     Args:
         large: The agent's model, which also judges.
         small: The model that drafts.
-        thresholds: The gate's threshold, 0 to 1, for each aggregate, and for "deep",
-            "cascade-1" and "cascade-2", the gates of drafts made after a look.
+        thresholds: The gate's threshold, 0 to 1, for each aggregate behind the large judge, as
+            "min/small" and "min/none" behind another or none, which lets other drafts through,
+            and for "deep", "cascade-1" and "cascade-2", the gates of drafts made after a look.
         top_k: K of the gate.
         record_k: Log-probabilities a token that the draft arm records; at least `top_k`.
         batch_size: Queries drafted together, and trajectories alive at once.
@@ -236,10 +237,23 @@ class EvalContext:
         return SpecPipeline(
             judge=self.judge(judge),
             answerer=self.answerer(self.top_k),
-            gate=self.gate(aggregate),
+            gate=self.gate(aggregate, threshold_name(aggregate, judge, self.thresholds)),
             fallback=self.agent(),
             schedule=ScheduleConfig(batch_size=self.batch_size),
         )
+
+
+def threshold_name(aggregate: str, judge: str, thresholds: Mapping[str, float]) -> str:
+    """Name of the threshold of an arm's gate.
+
+    Example:
+        >>> threshold_name("min", "small", {"min": 0.9, "min/small": 0.95})
+        'min/small'
+        >>> threshold_name("min", "large", {"min": 0.9})
+        'min'
+    """
+    own = f"{aggregate}/{judge}"
+    return own if own in thresholds else aggregate
 
 
 Build: TypeAlias = Callable[[EvalContext], Stream]

@@ -8,7 +8,8 @@ import numpy as np
 
 from speceyes.calibration import Calibration, Scoring, calibrate, calibrate_groups
 from speceyes.errors import ConfigError
-from speceyes.evaluation.statistics import wilson_interval
+from speceyes.evaluation.statistics import cluster_interval
+from speceyes.judge import NO_JUDGE, judge_identity
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -45,6 +46,7 @@ def fit(
     judge: str = "large",
     labels: Any = "wrong",
     by_kind: bool = False,
+    identity: str | None = None,
     **options: Any,
 ) -> dict[str, Calibration]:
     """The calibration, or one for each kind; "" is all kinds together.
@@ -55,6 +57,7 @@ def fit(
         judge: What it keeps from the drafts never gets to the gate.
         labels: See `Calibration`.
         by_kind: One for each kind.
+        identity: Of the judge; see `identity_of`.
         **options: See `calibrate`.
     """
     if judge not in found.through:
@@ -63,13 +66,23 @@ def fit(
         )
     raw = found.scores(scoring.aggregate, scoring.top_k)
     bad = bad_drafts(found, labels)
-    through = found.through[judge]
+    options |= {
+        "let_through": found.through[judge],
+        "labels": labels,
+        "image_key": found.image_keys,
+        "judge": identity,
+    }
     if not by_kind:
-        one = calibrate(raw, bad, scoring, let_through=through, labels=labels, **options)
-        return {"": one}
-    return calibrate_groups(
-        raw, bad, scoring, found.kinds, let_through=through, labels=labels, **options
-    )
+        return {"": calibrate(raw, bad, scoring, **options)}
+    return calibrate_groups(raw, bad, scoring, found.kinds, **options)
+
+
+def identity_of(found: Run, judge: str) -> str:
+    """Identity of a run's judge, as `ToolJudge.identity` gives it."""
+    if judge == "none":
+        return NO_JUDGE
+    models = found.fixed["models"]
+    return judge_identity(models.get(judge, models["small"])["name"])
 
 
 def held_out(made: Calibration, found: Recorded, judge: str = "large") -> str:
@@ -78,7 +91,7 @@ def held_out(made: Calibration, found: Recorded, judge: str = "large") -> str:
     base = accepted if made.risk == "selective" else n
     if not base:
         return f"on the {n} test queries: none accepted"
-    low, high = wilson_interval(bad, base)
+    low, high = _interval(made, found, judge)
     return (
         f"promised at most {100 * made.target:g}%, measured {100 * bad / base:.2f}% "
         f"({100 * low:.2f}% to {100 * high:.2f}%) on the {n} test queries: {bad} bad of "
@@ -86,12 +99,25 @@ def held_out(made: Calibration, found: Recorded, judge: str = "large") -> str:
     )
 
 
-def measured(made: Calibration, found: Recorded, judge: str = "large") -> tuple[int, int, int]:
-    """(accepted, bad among them, queries) of a calibration's threshold on recorded drafts."""
+def _interval(made: Calibration, found: Recorded, judge: str) -> tuple[float, float]:
+    mine, accepted, bad = _masks(made, found, judge)
+    base = accepted if made.risk == "selective" else mine
+    keys = found.image_keys or tuple((str(i),) for i in range(len(found)))
+    return cluster_interval(bad[base], [keys[i] for i in np.flatnonzero(base).tolist()])
+
+
+def _masks(
+    made: Calibration, found: Recorded, judge: str
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     mine = np.array([made.group in ("", kind) for kind in found.kinds], dtype=bool)
     if made.threshold is None:
-        return 0, 0, int(mine.sum())
+        return mine, np.zeros_like(mine), np.zeros_like(mine)
     scoring = made.scoring
     accepted = mine & found.accepted(scoring.aggregate, scoring.top_k, made.threshold, judge)
-    bad = accepted & bad_drafts(found, made.labels)
+    return mine, accepted, accepted & bad_drafts(found, made.labels)
+
+
+def measured(made: Calibration, found: Recorded, judge: str = "large") -> tuple[int, int, int]:
+    """(accepted, bad among them, queries) of a calibration's threshold on recorded drafts."""
+    mine, accepted, bad = _masks(made, found, judge)
     return int(accepted.sum()), int(bad.sum()), int(mine.sum())

@@ -25,7 +25,7 @@ from speceyes.evaluation.progress import Bars
 from speceyes.evaluation.report import Page
 from speceyes.evaluation.rounds import round_size
 from speceyes.evaluation.row import Item, Row
-from speceyes.evaluation.summary import NAMES, ONE, summarise
+from speceyes.evaluation.summary import AGAIN, NAMES, ONE, summarise
 from speceyes.evaluation.turn import Stream, Turn, order_of
 from speceyes.pipeline.parts import models_of
 from speceyes.types import Result
@@ -57,6 +57,8 @@ class Demo:
         batch_size: Queries a batch of the draft arm.
         out: Folder for the files; made where it isn't there.
         one_by_one: The funnel with batches of one, to hold against the agent one by one.
+        again: Whether the funnel takes a second turn in each round, of which only the time counts:
+            the speed of an arm over itself shows what the intervals of the others are worth.
         notes: Further entries for summary.json, such as the models' names.
         progress: Where to show progress bars; None shows none.
     """
@@ -72,6 +74,7 @@ class Demo:
         batch_size: int,
         out: Path,
         one_by_one: SpecPipeline | None = None,
+        again: bool = False,
         notes: Mapping[str, Any] | None = None,
         progress: TextIO | None = None,
     ) -> None:
@@ -79,6 +82,7 @@ class Demo:
         self._gate = gate
         self._notes = {**(notes or {}), "batch_size": batch_size}
         self._progress = progress
+        self._again = (AGAIN,) if again else ()
         self._batch = self._round = batch_size
         parts = (agent, agent_batched, answerer, pipeline.judge, pipeline.fallback)
         self._models = models_of(parts)
@@ -166,7 +170,13 @@ class Demo:
         """Every arm on one round's items, in the round's order."""
         spent: dict[str, float] = {}
         done: list[Row] = []
-        for arm in order_of(tuple(self.arms), before):
+        for arm in order_of((*self.arms, *self._again), before):
+            if arm == AGAIN:
+                turn = Turn(self._models)
+                for _ in turn.run(self.arms["funnel"], [item.query for item in batch]):
+                    pass
+                spent[arm], *_ = turn.took
+                continue
             spent[arm], rows = self._run_arm(arm, batch, file, bars)
             done += rows
         return spent, done

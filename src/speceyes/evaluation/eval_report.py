@@ -419,7 +419,10 @@ def to_csv(made: Sequence[Made]) -> str:
         for column, cells in found["columns"].items():
             for name, cell in cells.items():
                 gain = found["time"]["columns"][column][name] or ("", "", "")
-                aggregate = known.arm(name).aggregate
+                arm = known.arm(name)
+                aggregate = arm.aggregate
+                if aggregate is not None:
+                    used = known.threshold_name(aggregate, arm.judge, found["thresholds"])
                 writer.writerow(
                     [
                         run.folder.name,
@@ -432,7 +435,7 @@ def to_csv(made: Sequence[Made]) -> str:
                         cell["low"],
                         cell["high"],
                         *gain,
-                        "" if aggregate is None else found["thresholds"][aggregate],
+                        "" if aggregate is None else found["thresholds"][used],
                     ]
                 )
     return out.getvalue()

@@ -26,6 +26,7 @@ from speceyes.evaluation.rounds import round_size
 from speceyes.evaluation.row import Item, PublishedItem
 from speceyes.evaluation.runs import CALIBRATION, Block, Record, Writer
 from speceyes.evaluation.turn import Stream, Turn, forget, order_of
+from speceyes.images import content_key
 from speceyes.looked import zoomed
 from speceyes.pipeline.parts import models_of
 from speceyes.retry_per_row import describe, retry_per_row
@@ -77,6 +78,7 @@ class _Asked:
     choices: tuple[str, ...] = ()
     text: str = ""
     error: str = ""
+    image_key: str = ""
 
 
 def run_phase(writer: Writer, phase: Phase, progress: Progress) -> None:
@@ -149,7 +151,9 @@ def _ask(phase: Phase) -> Callable[[int], _Asked]:
             benchmark = item.benchmark
             if item.parity_prompt is not None:
                 sent = Query(item.parity_prompt, query.images, id=query.id)
-        return _Asked(sent, query.id, item.answer, item.kind, benchmark, query.choices, sent.text)
+        known = (query.id, item.answer, item.kind, benchmark, query.choices, sent.text)
+        key = ",".join(content_key(image) for image in query.images)
+        return _Asked(sent, *known, image_key=key)
 
     return asked
 
@@ -234,6 +238,7 @@ class _Turns:
                     seconds,
                     result if known.arm(arm).drafts else _slim(result),
                     judged.get(one.id, {}),
+                    one.image_key,
                 )
             )
         block = Block(self._phase.name, number, arm, wall, len(asked), spent, cpu, others)

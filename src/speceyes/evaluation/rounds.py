@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from speceyes.errors import InputError
+from speceyes.evaluation.statistics import student_t
 
 FEWEST: Final = 5
 """Rounds below which no interval is given: it would be a guess."""
-WANTED: Final = 10
-"""Rounds that a run is cut into, at least."""
+WANTED: Final = 15
+"""Rounds that a run is cut into, at least: fewer leave intervals of speed too short."""
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Interval: TypeAlias = tuple[float, float | None, float | None]
@@ -27,35 +28,15 @@ Interval: TypeAlias = tuple[float, float | None, float | None]
 
 
 def round_size(n: int, batch_size: int) -> int:
-    """Queries a round: whole batches, four at most, where that leaves ten rounds, and fewer than
-    a batch where it must.
+    """Queries a round: whole batches, four at most, where that leaves fifteen rounds, and fewer
+    than a batch where it must.
 
     Example:
         >>> round_size(1000, 16), round_size(200, 16), round_size(42, 16), round_size(6, 16)
-        (64, 16, 4, 1)
+        (64, 13, 2, 1)
     """
     whole = n // (WANTED * batch_size)
     return batch_size * min(4, whole) if whole else max(1, n // WANTED)
-
-
-def student_t(confidence: float, freedom: int) -> float:
-    """The two-sided quantile of Student's t, by the expansion of Cornish and Fisher; right to a
-    hundredth from four degrees of freedom on (Abramowitz and Stegun, 26.7.5).
-
-    Example:
-        >>> round(student_t(0.95, 9), 2), round(student_t(0.95, 4), 2)
-        (2.26, 2.78)
-    """
-    from statistics import NormalDist
-
-    z, v = NormalDist().inv_cdf(0.5 + confidence / 2), freedom
-    return (
-        z
-        + (z**3 + z) / (4 * v)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * v**4)
-    )
 
 
 def ratio(top: Sequence[float] | Floats, bottom: Sequence[float] | Floats) -> Interval:

@@ -25,6 +25,7 @@ RECORDS: Final = "records.jsonl"
 PICTURES: Final = "pictures.jsonl"
 MANIFEST: Final = "manifest.json"
 LOCK: Final = "lock"
+_LATE: Final = ("result", "image_key")
 
 CALIBRATION: Final = "calibration"
 """The phase that thresholds are chosen on: the agent and the drafts, no gate."""
@@ -50,6 +51,7 @@ class Record:
         seconds: From when the arm took the query to when it handed out the answer.
         result: What the arm said and how it got there.
         judged: What each judge said off the clock, True for tools needed; the draft arm's only.
+        image_key: Key of the query's first image by its pixels; empty where it isn't known.
     """
 
     phase: str
@@ -64,6 +66,7 @@ class Record:
     seconds: float
     result: Result
     judged: Mapping[str, bool] = field(default_factory=dict)
+    image_key: str = ""
 
     def to_json(self) -> str:
         """One line of JSON, with the result under "result" as `Result.to_json` writes it."""
@@ -80,7 +83,9 @@ class Record:
             InputError: It is no such record.
         """
         try:
-            fields = {name: data[name] for name in cls.__dataclass_fields__ if name != "result"}
+            names = [name for name in cls.__dataclass_fields__ if name not in _LATE]
+            fields = {name: data[name] for name in names}
+            fields["image_key"] = data.get("image_key", "")  # runs of before have none
             fields["choices"] = tuple(fields["choices"])
             return cls(**fields, result=Result.from_json(json.dumps(data["result"])))
         except (KeyError, TypeError) as exc:

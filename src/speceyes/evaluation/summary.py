@@ -24,6 +24,8 @@ ARMS = ("agent", "agent_batched", "draft", "funnel")
 """The agent one query at a time, the agent in batches, the small model alone, the funnel."""
 ONE: Final = "funnel_one"
 """The funnel one query at a time, which may be run beside them."""
+AGAIN: Final = "funnel_again"
+"""The funnel's second turn in a round, which only the time is kept of."""
 NAMES: Final = {
     "funnel": "funnel, batched",
     "agent_batched": "agent, batched",
@@ -103,17 +105,21 @@ def _gains(
         return float(one / spent)
 
     one_measured = one * arms[ONE]["queries_per_s"] if alone else None
-    _, low, high = _over_rounds("agent", rounds)
-    over_batched = (batched / whole, *_over_rounds("agent_batched", rounds)[1:])
+    # Value and interval are of one quantity: the seconds of the rounds, where there are rounds.
+    measured, low, high = _over_rounds("agent", rounds)
+    over_batched = _over_rounds("agent_batched", rounds)
+    if not rounds:
+        measured, over_batched = one / whole, (batched / whole, None, None)
     return {
         "beta": beta,
         "alpha": alpha,
         "predicted_gain": gain(one, one),
-        "measured_gain": one / whole,
+        "measured_gain": measured,
         "measured_gain_low": low,
         "measured_gain_high": high,
         "gain_over_batched": over_batched,
         "rounds": len(rounds),
+        "same_arm": _over_rounds(AGAIN, rounds) if rounds and AGAIN in rounds[0] else None,
         "cost_model": {
             "c_judge_s": c_judge,
             "c_draft_s": c_draft,
@@ -142,14 +148,14 @@ def _gains(
                 "fallback": "batched, as the funnel runs it",
                 "l_agent_s": batched,
                 "predicted": gain(one, batched),
-                "measured": one / whole,
+                "measured": measured,
             },
             {
                 "against": "agent_batched",
                 "fallback": "batched, as the funnel runs it",
                 "l_agent_s": batched,
                 "predicted": gain(batched, batched),
-                "measured": batched / whole,
+                "measured": over_batched[0],
             },
         ],
     }
@@ -235,7 +241,9 @@ def summarise(
     Returns:
         `arms.<name>` with accuracy and its 95% Wilson interval, latency and throughput;
         `routes`, `counts`, `beta` (share the judge lets through), `alpha` (share of those that
-        the gate accepts), the gains, `kinds`, `draft_auroc`, and `agent_against_funnel` with
+        the gate accepts), the gains, `same_arm` (the funnel's speed over itself, which is 1, with
+        its interval; None where it had no second turn), `kinds`, `draft_auroc`, and
+        `agent_against_funnel` with
         the exact McNemar p-value. Intervals of speed are those of `rounds.ratio`.
 
     Raises:
@@ -318,4 +326,8 @@ def table(summary: Mapping[str, Any]) -> str:
         + (f"{'-':>8}" if row["measured"] is None else f"{row['measured']:>7.2f}x")
         for row in reversed(summary["gains"])
     ]
+    if (same := summary.get("same_arm")) is not None:
+        value, low, high = same
+        reach = "" if low is None else f" ({low:.2f} to {high:.2f})"
+        lines.append(f"{'the funnel over itself, which is 1':<67}{'':>9} {value:>7.2f}x{reach}")
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from speceyes.errors import InputError
 from speceyes.evaluation.arms import BASELINE, DEEP, DRAFT
 from speceyes.evaluation.grading import same_answer
 from speceyes.evaluation.runs import CALIBRATION, Block, Record, Run
-from speceyes.evaluation.statistics import wilson_interval
+from speceyes.evaluation.statistics import cluster_interval
 from speceyes.gates.joint_thresholds import Chosen, RecordedDrafts, choose_thresholds
 from speceyes.scoring.scales import to_raw, to_unit
 from speceyes.scoring.scores import AGGREGATES, Aggregate, raw_scores
@@ -46,6 +46,7 @@ class Recorded:
         differs: bool[n], the draft says something else than the agent.
         through: bool[n] by judge: it wants no tools. "none" is always there.
         agent_s: float64[n], seconds of the agent, which sum to its wall clock.
+        image_keys: Keys of each query's images; None where the run didn't note them.
     """
 
     ids: tuple[str, ...]
@@ -56,6 +57,7 @@ class Recorded:
     differs: Bools
     through: Mapping[str, Bools]
     agent_s: Floats
+    image_keys: tuple[tuple[str, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -124,6 +126,9 @@ def recorded(run: Run, phase: str, drafter: str = DRAFT) -> Recorded:
             },
         },
         np.array([spent[r.result.query_id] for r in drafts]),
+        tuple(tuple(r.image_key.split(",")) for r in drafts)
+        if all(r.image_key for r in drafts)
+        else None,
     )
 
 
@@ -164,16 +169,29 @@ def _noted(record: Record) -> float:
     return sum(part or 0.0 for part in (t.judge, t.draft, t.gate, t.fallback))
 
 
-def choose(found: Recorded, aggregate: Aggregate, top_k: int, loss: float = LOSS) -> float:
+def choose(
+    found: Recorded,
+    aggregate: Aggregate,
+    top_k: int,
+    loss: float = LOSS,
+    judge: str = "large",
+) -> float:
     """The loosest threshold that keeps the agent's accuracy but for `loss`; 1 where none does.
 
+    Args:
+        found: Recorded drafts.
+        aggregate: Of the gate.
+        top_k: Of the gate.
+        loss: Accuracy that may be lost, as a share of all queries.
+        judge: What it sends to the agent never gets to the gate.
+
     Raises:
-        InputError: The large model's judgements were not recorded.
+        InputError: That judge's judgements were not recorded.
     """
-    if "large" not in found.through:
-        raise InputError("the judge of the large model was not recorded: nothing to choose by")
+    if judge not in found.through:
+        raise InputError(f"the judge {judge!r} was not recorded: nothing to choose by")
     raw = found.scores(aggregate, top_k)
-    use = found.through["large"] & ~np.isnan(raw)
+    use = found.through[judge] & ~np.isnan(raw)
     unit = np.array([to_unit(s, log=aggregate == "log") for s in raw[use].tolist()])
     lost = found.agent_right[use].astype(float) - found.right[use]
     levels, where = np.unique(unit, return_inverse=True)
@@ -195,6 +213,7 @@ def choose(found: Recorded, aggregate: Aggregate, top_k: int, loss: float = LOSS
 def chosen_thresholds(run: Run) -> dict[str, float]:
     """Each aggregate's threshold: the one given, or the one chosen on the calibration split.
 
+    Behind the large judge; "min/small" and "min/none" are those behind the small one and none.
     Where drafts after a look were recorded there, also that of their gate, "deep", and those of
     a cascade, "cascade-1" and "cascade-2"; a drafter that is better left out has none.
     """
@@ -203,6 +222,12 @@ def chosen_thresholds(run: Run) -> dict[str, float]:
     if given is None:
         found = recorded(run, CALIBRATION)
         chosen = {aggregate: choose(found, aggregate, top_k) for aggregate in AGGREGATES}
+        # Another judge lets other drafts through, and the large one's threshold isn't theirs.
+        chosen |= {
+            f"min/{judge}": choose(found, "min", top_k, judge=judge)
+            for judge in found.through
+            if judge != "large"
+        }
     if any((b.phase, b.arm) == (CALIBRATION, DEEP) for b in run.blocks):
         deep = recorded(run, CALIBRATION, DEEP)
         chosen["deep"] = choose(deep, "min", top_k) if given is None else float(given)
@@ -236,7 +261,7 @@ def cascade_of(drafters: Sequence[Recorded], draft_s: tuple[float, ...], top_k: 
         draft_s: Seconds a draft of each.
         top_k: Of the gates.
     """
-    through = drafters[0].through["large"]
+    through, keys = drafters[0].through["large"], drafters[0].image_keys
     harm = [one.agent_right & ~one.right for one in drafters]
     return choose_thresholds(
         RecordedDrafts(
@@ -244,6 +269,7 @@ def cascade_of(drafters: Sequence[Recorded], draft_s: tuple[float, ...], top_k: 
             np.stack([one[through] for one in harm], axis=1),
             draft_s,
             float(drafters[0].agent_s[through].mean()),
+            None if keys is None else [keys[at] for at in np.flatnonzero(through).tolist()],
         ),
         target=CASCADE_TARGET,
         size=32,
@@ -277,8 +303,9 @@ def outcome(
         those that fall back.
     """
     taken = found.accepted(aggregate, top_k, threshold, judge)
-    right = int(np.where(taken, found.right, found.agent_right).sum())
-    low, high = wilson_interval(right, len(found))
+    graded = np.where(taken, found.right, found.agent_right)
+    right, keys = int(graded.sum()), found.image_keys
+    low, high = cluster_interval(graded, range(len(found)) if keys is None else keys)
     drafted = found.through[judge]
     spent = (
         (judge_s * len(found) if judge != "none" else 0.0)
@@ -326,5 +353,7 @@ def sweeps(
             for t in sorted({*GRID, *((thresholds[a],) if a in thresholds else ())})
         ],
         "top_k": [at("min", k, used) for k in ks],
-        "judge": [at("min", top_k, used, judge) for judge in found.through],
+        "judge": [
+            at("min", top_k, thresholds.get(f"min/{judge}", used), judge) for judge in found.through
+        ],
     }

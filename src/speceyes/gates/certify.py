@@ -16,6 +16,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from speceyes.calibration.images import Keys, clusters_of, one_each
 from speceyes.calibration.risk import default_start, ladder, selective
 from speceyes.checks import checked_share
 from speceyes.errors import ConfigError, InputError
@@ -66,6 +67,7 @@ def certify(
     target: float = 0.05,
     delta: float = 0.1,
     let_through: Sequence[bool] | npt.NDArray[np.bool_] | None = None,
+    image_key: Keys | None = None,
     seed: int = 0,
 ) -> Certificate:
     """The loosest threshold whose share of bad drafts among the accepted is under the target.
@@ -80,7 +82,9 @@ def certify(
         target: The risk to stay under, strictly between 0 and 1.
         delta: One minus the confidence, strictly between 0 and 1.
         let_through: False where the judge sends the query to the agent; None lets all through.
-        seed: Draws lots among tied drafts at the start.
+        image_key: Each draft's image or a key of it; one draft of each image is drawn by lot, and
+            the others are left out. None takes each for one of an image of its own.
+        seed: Draws lots among tied drafts at the start, and among the drafts of an image.
 
     Raises:
         ConfigError: A target or delta out of range, or a gate that doesn't tell its least
@@ -113,6 +117,9 @@ def certify(
     verdicts = [gate(draft).separability for draft in drafts]
     raw = np.array([math.nan if score is None else score for score in verdicts])
     raw[~through] = np.nan
+    if image_key is not None:
+        drawn = one_each(clusters_of(image_key, raw.size), seed)
+        raw, loss = raw[drawn], loss[drawn]
     rungs = ladder(raw, loss)
     start = default_start(raw.size, target, delta)
     random = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speceyes.calibration.binomial import p_value
+from speceyes.calibration.images import Keys, clusters_of, one_each
 from speceyes.checks import checked_number, checked_share, checked_whole
 from speceyes.errors import ConfigError, InputError
 
@@ -39,6 +40,8 @@ class RecordedDrafts:
         bad: bool[n, m], whether each draft is bad.
         costs: What a draft by each costs, in any unit, such as seconds.
         agent: What the agent costs a query, in the same unit.
+        image_key: Each query's image or a key of it; None takes each for one of an image of its
+            own. See `calibrate`.
 
     Raises:
         InputError: Shapes that don't match, costs that are negative, or infinite scores.
@@ -48,6 +51,7 @@ class RecordedDrafts:
     bad: npt.NDArray[np.bool_]
     costs: tuple[float, ...]
     agent: float
+    image_key: Keys | None = None
 
     def __post_init__(self) -> None:
         scores = np.array(self.scores, dtype=np.float64)  # None becomes NaN
@@ -68,7 +72,8 @@ class RecordedDrafts:
 
     def part(self, rows: npt.NDArray[np.int_]) -> RecordedDrafts:
         """The same of some of the queries."""
-        return RecordedDrafts(self.scores[rows], self.bad[rows], self.costs, self.agent)
+        keys = None if self.image_key is None else [self.image_key[at] for at in rows.tolist()]
+        return RecordedDrafts(self.scores[rows], self.bad[rows], self.costs, self.agent, keys)
 
 
 @final
@@ -205,11 +210,12 @@ def choose_thresholds(
 ) -> Chosen:
     """The thresholds of all drafters with the least cost that can be certified.
 
-    On the first part of the queries every setting of the grid is run. Of those the front is kept
-    on which less evidence is always paid for with less cost. On the held-out part these
-    settings are tested in that order, each by the exact binomial test of its risk, up to the
-    first failure. The order is fixed before the held-out labels are seen, so that the last one to
-    pass has a risk under the target with confidence 1 - delta.
+    No image is in both parts of the queries. On the first every setting of the grid is run. Of
+    those the front is kept on which less evidence is always paid for with less cost. On the
+    held-out part, where one row of each image counts, these settings are tested in that order, each
+    by the exact binomial test of its risk, up to the first failure. The order is fixed before the
+    held-out labels are seen, so that the last one to pass has a risk under the target with
+    confidence 1 - delta.
 
     Args:
         drafts: Drafts of all drafters on the same queries, drawn as those to come will be.
@@ -235,11 +241,19 @@ def choose_thresholds(
     share = checked_number("held_out", held_out, 0, 1)
     checked_whole("size", size, 1)
     n = len(drafts.scores)
-    order = np.random.default_rng(seed).permutation(n)
-    kept = round(n * share)
-    if not 0 < kept < n:
-        raise InputError(f"held_out={held_out} of {n} queries leaves one part empty")
-    seen, held = drafts.part(order[kept:]), drafts.part(order[:kept])
+    keys = drafts.image_key
+    images = np.arange(n) if keys is None else clusters_of(keys, n)
+    count = int(images.max()) + 1
+    order = np.random.default_rng(seed).permutation(count)
+    kept = round(count * share)
+    if not 0 < kept < count:
+        raise InputError(f"held_out={held_out} of {count} queries or images leaves one part empty")
+    certifies = np.isin(images, order[:kept])
+    seen = drafts.part(np.flatnonzero(~certifies))
+    # Of each image one row certifies: rows of an image are no independent evidence.
+    rows = np.flatnonzero(certifies)
+    held = drafts.part(rows[one_each(images[rows], seed)])
+    kept = len(held.scores)
     tested = 0
     best = outcome(held, (None,) * len(drafts.costs))
     certified = False

@@ -34,6 +34,8 @@ class ScheduleConfig:
         speculate: "always"; or "auto": where costs that are measured as it runs say that the
             agent alone is faster, it works alone, and now and then a query is sent the other way
             to see whether that still holds. A query's route then depends on its neighbours' costs.
+        probe: Share of queries, drawn by lot, that go straight to the agent under "always", so that
+            what it costs alone is known, and with it the gain; 0 leaves both unknown.
 
     Raises:
         ConfigError: A value is none of these.
@@ -44,11 +46,14 @@ class ScheduleConfig:
     overlap: bool | None = None
     end_drafts_early: bool = True
     speculate: Speculate = "always"
+    probe: float = 0.0
 
     _repr_html_ = settings_html
 
     def __post_init__(self) -> None:
         _at_least_one(batch_size=self.batch_size)
+        if not 0 <= self.probe < 1:
+            raise ConfigError(f"probe={self.probe!r}; it must be a share from 0 to below 1")
         if self.order not in get_args(Order):
             raise ConfigError(f"order={self.order!r}; it must be one of {get_args(Order)}")
         if self.speculate not in SPECULATE:

@@ -5,6 +5,10 @@ L_agent for all queries, and its throughput bound 1 / (1 - beta alpha) leaves c_
 both are measured, and the agent's cost is kept apart by what became of a query, since those that
 need tools or whose draft is rejected are the slow ones. Seconds are a query's equal share of the
 batches it was part of, so that they add up to the time that models worked.
+
+What the agent alone would cost on accepted drafts' queries shows on queries that go straight to
+it: accepted ones are usually quick, so that fallbacks alone make speculation look better than it
+is. `ScheduleConfig.probe` sends a share there; without, the gain isn't known but for a bound.
 """
 
 from __future__ import annotations
@@ -54,12 +58,18 @@ class Efficiency:
         l_rejected: The agent, on queries whose draft was rejected.
         l_accepted: The agent, on queries whose draft is accepted: worked out from queries that
             were sent straight to the agent, else None.
-        l_agent: The agent, on all queries.
-        assumed: Accepted queries were taken to cost the agent what the others cost it, since no
-            query was sent straight to it.
-        speculated: A query under speculation, all phases.
+        l_agent: The agent alone, on all queries; None where too few queries were sent straight to
+            it and drafts were accepted, since nobody knows then what it costs on those, or there
+            is a judge, whose reading of the prompt a fallback may find paid for.
+        assumed: l_agent isn't known; `at_most` takes accepted queries to cost the agent no more
+            than the others, and a fallback to be spared no more than a judgement.
+        speculated: A query under speculation, all phases, and the time outside all of them where
+            the wall time is known.
         gain: l_agent / speculated, the predicted gain in throughput.
         interval: Its 95 % interval (delta method on the logarithm).
+        at_most: What the gain is at most, where l_agent isn't known, in the sense of `assumed`.
+        outside: Seconds a query outside all phases, where the wall time is known and phases didn't
+            run beside each other.
         measured: l_agent / (wall seconds / queries), where the wall time is known.
         paper: 1 / (1 - beta alpha), the paper's bound.
     """
@@ -79,6 +89,8 @@ class Efficiency:
     interval: tuple[float, float] | None
     measured: float | None = None
     paper: float | None = None
+    at_most: float | None = None
+    outside: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +131,11 @@ class _Cost:
     """True where its draft counts: the judge, if there is one, let it through."""
 
     @property
+    def alone(self) -> float | None:
+        """The most that the agent alone would have cost; None where it wasn't asked."""
+        return None if self.fallback is None else self.fallback + (self.judge or 0.0)
+
+    @property
     def all(self) -> float:
         return (self.judge or 0.0) + (self.draft or 0.0) + (self.fallback or 0.0)
 
@@ -136,8 +153,12 @@ class CostModel:
         ...     spent = Timings(draft=0.1, fallback=1.0)
         ...     model.note(Result("", "red", "agent", verdict=no, timings=spent))
         >>> found = model.efficiency()
-        >>> found.alpha, round(found.speculated, 3), round(found.gain, 3), found.assumed
-        (0.5, 0.6, 1.667, True)
+        >>> found.alpha, round(found.speculated, 3), found.gain, round(found.at_most, 3)
+        (0.5, 0.6, None, 1.667)
+        >>> for i in range(40):
+        ...     model.note(Result("", "red", "agent", timings=Timings(fallback=0.75)))
+        >>> round(model.efficiency().gain, 3)
+        1.25
     """
 
     def __init__(self) -> None:
@@ -176,42 +197,51 @@ class CostModel:
         below 1, and taken up again where the whole interval is above. A look at speculation
         takes a whole batch, since a judgement alone costs more than one among many.
         """
-        found = self.efficiency()
+        found, at_most = self._found()
         with self._lock:
-            if found.interval is not None:
-                low, high = found.interval
+            interval = found.interval or at_most
+            if interval is not None:
+                # Without probes the bound may only end speculation: it says what is gained at most.
+                low, high = interval
                 if self._speculating and high < 1:
-                    self._switch(found)
+                    self._switch(found, interval)
                     self._spent.clear()  # the next looks decide
-                elif not self._speculating and low > 1:
-                    self._switch(found)
+                elif not self._speculating and found.interval is not None and low > 1:
+                    self._switch(found, interval)
                     self._straight.clear()
             if self._speculating:
                 return [self._random.random() >= PROBE for _ in range(n)]
             return [self._random.random() < LOOK] * n
 
-    def _switch(self, found: Efficiency) -> None:
+    def probe(self, n: int, share: float) -> list[bool]:
+        """Plan for the next n queries under "always": False for those that are sent straight to the
+        agent, to learn what it costs alone.
+        """
+        with self._lock:
+            return [self._random.random() >= share for _ in range(n)]
+
+    def _switch(self, found: Efficiency, interval: tuple[float, float]) -> None:
         self._speculating = not self._speculating
-        assert found.interval is not None
         _log.info(
             "speculation is %s: predicted gain %.2fx (%.2f to %.2f)",
             "taken up again" if self._speculating else "given up",
-            found.gain,
-            *found.interval,
+            found.at_most if found.gain is None else found.gain,
+            *interval,
         )
 
     def warn(self) -> None:
         """Says once in the log that speculation is a loss, where it surely is."""
         if self._said:
             return
-        found = self.efficiency()
-        if found.interval is not None and found.interval[1] < 1:
+        found, at_most = self._found()
+        interval = found.interval or at_most
+        if interval is not None and interval[1] < 1:
             self._said = True
             _log.warning(
                 "speculation costs more than it saves: predicted gain %.2fx (%.2f to %.2f). The "
                 "agent alone is faster here; speculate='auto' switches by itself",
-                found.gain,
-                *found.interval,
+                found.at_most if found.gain is None else found.gain,
+                *interval,
             )
 
     def efficiency(self, seconds: float | None = None, queries: int | None = None) -> Efficiency:
@@ -221,6 +251,12 @@ class CostModel:
             seconds: Wall time that the queries took, for `measured`.
             queries: How many took that time; None for those looked at.
         """
+        return self._found(seconds, queries)[0]
+
+    def _found(
+        self, seconds: float | None = None, queries: int | None = None
+    ) -> tuple[Efficiency, tuple[float, float] | None]:
+        """The efficiency, and the interval of `at_most`."""
         with self._lock:
             spent, straight = list(self._spent), list(self._straight)
         judged = [one.judge for one in spent if one.judge is not None]
@@ -230,24 +266,36 @@ class CostModel:
         rejected = [one.fallback for one in spent if one.fallback is not None and one.drafted]
         beta = sum(one.drafted for one in spent) / len(spent) if judged else None
         alpha = sum(one.accepted for one in drafted) / len(drafted) if drafted else None
-        agent = straight if len(straight) >= ENOUGH else [*tools, *rejected]
-        assumed = agent is not straight
-        l_accepted = None
         accepted = sum(one.accepted for one in spent)
-        if not assumed and accepted:
+        probed = len(straight) >= ENOUGH
+        assumed = not probed and (accepted > 0 or bool(judged))
+        # A fallback finds its prompt read where the judge has read it, so that alone the agent
+        # costs up to a judgement more.
+        agent = straight if probed else [one.alone for one in spent if one.alone is not None]
+        l_accepted = None
+        if probed and accepted:
             # What all cost, less what the others cost, is what the accepted ones would have.
             rest = [*tools, *rejected]
             share = accepted / len(spent)
             others = float(np.mean(rest)) if rest else 0.0
             l_accepted = max(0.0, (float(np.mean(straight)) - (1 - share) * others) / share)
         costs = [one.all for one in spent]
-        gain, interval = _ratio(agent, costs)
-        l_agent = _mean(agent)
         n = queries if queries is not None else len(spent) + len(straight)
+        # What runs beside something else is counted twice by the phases, and nothing is outside.
+        outside = None
+        if seconds is not None and n and (worked := sum(costs) + sum(straight)) <= seconds:
+            outside = (seconds - worked) / n
+        costs = [one + (outside or 0.0) for one in costs]
+        alone = [one + (outside or 0.0) for one in agent] if probed else agent
+        gain, interval = _ratio(alone, costs)
+        at_most, reach = (gain, interval) if assumed else (None, None)
+        l_agent = None if assumed else _mean(alone)
+        if assumed:
+            gain = interval = None
         measured = l_agent / (seconds / n) if l_agent and seconds and n else None
         settled = beta if beta is not None else 1.0
         bound = None if alpha is None or settled * alpha >= 1 else 1 / (1 - settled * alpha)
-        return Efficiency(
+        found = Efficiency(
             queries=len(spent) + len(straight),
             beta=beta,
             alpha=alpha,
@@ -263,7 +311,10 @@ class CostModel:
             interval=interval,
             measured=measured,
             paper=bound,
+            at_most=at_most,
+            outside=outside,
         )
+        return found, reach
 
 
 def efficiency(results: Iterable[Result], seconds: float | None = None) -> Efficiency:

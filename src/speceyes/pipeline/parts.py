@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from speceyes.calibration.watched import WatchedGate
 from speceyes.errors import ConfigError
+from speceyes.judge import NO_JUDGE
 from speceyes.pipeline.audit import Auditor
 from speceyes.pipeline.config import ScheduleConfig
 from speceyes.pipeline.route import Policy
@@ -16,6 +17,7 @@ from speceyes.protocols import (
     Answerer,
     DescribesDrafts,
     Gate,
+    HasIdentity,
     HasModel,
     HasRevision,
     HasTopK,
@@ -37,7 +39,7 @@ class Parts:
     Args:
         judge: Phase I; None drafts every query.
         answerer: Phase II; None, together with the gate, for the agent alone.
-        gate: Phase III.
+        gate: Phase III; with an auditor a `WatchedGate`, which its monitor shuts.
         fallback: Phase IV; None leaves a query that isn't answered by draft without an answer.
         auditor: Has accepted drafts audited.
         schedule: Batch size, order and the rest.
@@ -49,6 +51,12 @@ class Parts:
     fallback: AgenticFallback | None = None
     auditor: Auditor | None = None
     schedule: ScheduleConfig = ScheduleConfig()
+
+    def __post_init__(self) -> None:
+        # One object owns gate and monitor, so that both change in the same moment.
+        if self.auditor is None or self.gate is None or isinstance(self.gate, WatchedGate):
+            return
+        object.__setattr__(self, "gate", WatchedGate(self.gate, self.auditor.monitor))
 
     @cached_property
     def policy(self) -> Policy:
@@ -106,9 +114,25 @@ class Parts:
             )
         if self.auditor is not None and (self.gate is None or self.fallback is None):
             raise ConfigError("an auditor needs drafts to audit, and a fallback to do it")
+        if (
+            self.auditor is not None
+            and isinstance(self.gate, WatchedGate)
+            and self.gate.monitor is not self.auditor.monitor
+        ):
+            raise ConfigError(
+                "the gate is watched by another monitor than the auditor's: give both the same one"
+            )
+        self.check_gate(self.gate.gate if isinstance(self.gate, WatchedGate) else self.gate)
+
+    def check_gate(self, gate: object) -> None:
+        """Refuses a gate that doesn't fit the drafts.
+
+        Raises:
+            ConfigError: K of drafts and gate don't fit.
+            CalibrationError: The gate is calibrated for other drafts.
+        """
         answerer: object = self.answerer
         kept = answerer.top_k if isinstance(answerer, HasTopK) else None
-        gate: object = self.gate.gate if isinstance(self.gate, WatchedGate) else self.gate
         needed = gate.needed_top_k if isinstance(gate, NeedsTopK) else None
         if kept is not None and needed is not None and kept < needed:
             raise ConfigError(
@@ -118,21 +142,18 @@ class Parts:
         if answerer is not None and isinstance(gate, SupportsCheck):
             # A calibrated gate refuses drafts of another model, prompt or K.
             model = answerer.model if isinstance(answerer, HasModel) else None
+            judge: object = self.judge
             gate.check(
                 model=None if model is None else model.name,
                 revision=model.revision if isinstance(model, HasRevision) else None,
                 prompt_hash=answerer.prompt_hash if isinstance(answerer, DescribesDrafts) else None,
                 top_k=kept,
+                judge=NO_JUDGE
+                if judge is None
+                else judge.identity
+                if isinstance(judge, HasIdentity)
+                else None,
             )
-
-    @property
-    def audited_gate(self) -> Gate | None:
-        """The gate, shut by the auditor's monitor once that has tripped."""
-        if self.auditor is None or self.gate is None:
-            return self.gate
-        if isinstance(self.gate, WatchedGate) and self.gate.monitor is self.auditor.monitor:
-            return self.gate
-        return WatchedGate(self.gate, self.auditor.monitor)
 
 
 def models_of(parts: Sequence[object]) -> tuple[VisionLanguageModel, ...]:

@@ -187,6 +187,8 @@ class AgentSlots:
             return failed
         ended = []
         for key, trajectory, seconds in finished:
+            if key not in self.live:  # it was dropped
+                continue
             request = self.live.pop(key)
             if not request.facts.answered:
                 request.spent(fallback=seconds)
@@ -195,6 +197,11 @@ class AgentSlots:
             request.learn(trajectory=trajectory)
             ended.append(request)
         return ended
+
+    def drop(self, unwanted: Callable[[RequestState], bool]) -> None:
+        """Forgets requests. What the agent does for them goes on in its place until it ends."""
+        for key in [key for key, request in self.live.items() if unwanted(request)]:
+            del self.live[key]
 
     def close(self) -> None:
         """Gives up what is under way."""
@@ -213,6 +220,8 @@ class AgentSlots:
         return self._run
 
     def _turn_ended(self, key: int, step: Step, tool_seconds: float) -> None:
-        request = self.live[key]
+        request = self.live.get(key)
+        if request is None:
+            return
         if request.trace is not None and not request.facts.answered:
             request.trace.turn(step, tool_seconds)

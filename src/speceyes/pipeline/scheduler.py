@@ -16,7 +16,7 @@ from speceyes.pipeline.costs import CostModel
 from speceyes.pipeline.events import ObserverDispatcher
 from speceyes.pipeline.health import Health
 from speceyes.pipeline.parts import Parts
-from speceyes.pipeline.phases import AgentSlots, SpeculativeStage
+from speceyes.pipeline.phases import AgentSlots, SpeculativeStage, verdict_of
 from speceyes.pipeline.request import CANCELLED, FairQueue, RequestState
 from speceyes.pipeline.route import Phase, accepted, next_phase
 from speceyes.protocols import Gate
@@ -59,7 +59,7 @@ class Scheduler:
         self._parts, self._policy, self._costs = parts, parts.policy, costs
         self._health = Health() if health is None else health
         self._batch_size = parts.schedule.batch_size
-        gate = parts.audited_gate if loosest_gate is None else loosest_gate
+        gate = parts.gate if loosest_gate is None else loosest_gate
         self._stage = SpeculativeStage(parts, gate)
         self._agent = AgentSlots(parts, observed=dispatcher is not None)
         self._arrived: FairQueue[RequestState] = FairQueue()
@@ -174,6 +174,7 @@ class Scheduler:
         if lane == "speculative":
             return []
         self._batches_since_turn = 0
+        self._drop_late_audits()
         ended = self._fill_agent()
         return [*ended, *self._settle_all(self._agent.step())]
 
@@ -209,6 +210,9 @@ class Scheduler:
 
     def _speculate(self, batch: Sequence[RequestState]) -> list[RequestState]:
         """Judge, draft and gate, in the order that `route` says, until the batch has left them."""
+        auditor = self._parts.auditor
+        # Drafts that were accepted before the monitor was armed anew are not what it watches.
+        arming = None if auditor is None else auditor.monitor.arming.number
         wanted = []
         for request in batch:
             if request.wanted:
@@ -223,7 +227,7 @@ class Scheduler:
             while due := self._due(wanted):
                 phase, requests = due
                 self._stage.phases[phase](requests)
-            self._draw_audits(wanted)
+            self._draw_audits(wanted, arming)
         except Exception as exc:  # noqa: BLE001 - these fail, and the next are served
             _log.error("a batch of %d failed: %s", len(batch), type(exc).__name__)
             for request in wanted:
@@ -236,9 +240,15 @@ class Scheduler:
             return
         if self._parts.schedule.speculate == "always":
             self._costs.warn()
-            return
+            if not self._parts.schedule.probe:
+                return
         open_ = [request for request in requests if not request.facts.direct]
-        for request, speculated in zip(open_, self._costs.plan(len(open_)), strict=True):
+        plan = (
+            self._costs.plan(len(open_))
+            if self._parts.schedule.speculate == "auto"
+            else self._costs.probe(len(open_), self._parts.schedule.probe)
+        )
+        for request, speculated in zip(open_, plan, strict=True):
             request.learn(direct=not speculated)
 
     def _due(self, requests: Sequence[RequestState]) -> tuple[Phase, list[RequestState]] | None:
@@ -255,7 +265,7 @@ class Scheduler:
     def _phases_of(self, requests: Sequence[RequestState]) -> list[Phase]:
         return [next_phase(request.facts, self._policy) for request in requests]
 
-    def _draw_audits(self, requests: Sequence[RequestState]) -> None:
+    def _draw_audits(self, requests: Sequence[RequestState], arming: int | None) -> None:
         auditor = self._parts.auditor
         if auditor is None:
             return
@@ -263,8 +273,26 @@ class Scheduler:
             if not request.facts.direct:
                 verdict = request.facts.verdict
                 score = None if verdict is None else verdict.separability
-                request.audit = auditor.observe(score, accepted(request.facts))
+                promised = accepted(request.facts) and self._promised(request)
+                request.audit = auditor.observe(score, promised, arming=arming)
                 request.learn(audited=request.audit is not None)
+
+    def _promised(self, request: RequestState) -> bool:
+        """True where the calibrated gate accepts too: a request's own may be a looser one."""
+        gate, draft = self._parts.gate, request.facts.draft
+        if request.gate is None or gate is None or draft is None:
+            return True
+        return verdict_of(gate, draft).accepted
+
+    def _drop_late_audits(self) -> None:
+        """Frees what is kept for audits that took too long."""
+        auditor = self._parts.auditor
+        if auditor is None:
+            return
+        auditor.expire()
+        self._agent.drop(
+            lambda r: r.facts.answered and r.audit is not None and not auditor.runs(r.audit)
+        )
 
     def _fill_agent(self) -> list[RequestState]:
         """Gives free places to those who wait; returns those that have their result instead."""
@@ -274,6 +302,8 @@ class Scheduler:
                 taken = self._agent.waiting.take(1)
             if not taken:
                 break
+            if taken[0].facts.answered and not self._audit_begins(taken[0]):
+                continue
             self._agent.join(taken[0])
             if taken[0].facts.failure is not None:
                 failed += taken
@@ -312,10 +342,14 @@ class Scheduler:
         if auditor is None or request.audit is None:
             return
         if facts.trajectory is None or facts.draft is None:
-            auditor.give_up(request.audit)
+            auditor.fail(request.audit, facts.failure or "the agent's run failed")
         else:
             said = facts.draft.text.strip()
             auditor.report(request.audit, request.query, said, facts.trajectory)
+
+    def _audit_begins(self, request: RequestState) -> bool:
+        auditor = self._parts.auditor
+        return auditor is not None and request.audit is not None and auditor.begin(request.audit)
 
     def _give_up_audit(self, request: RequestState) -> None:
         if request.audit is not None and request.facts.answered and self._parts.auditor is not None:

@@ -53,6 +53,7 @@ from speceyes.types import Query, Result
 if TYPE_CHECKING:
     from os import PathLike
 
+    from speceyes.calibration import Calibration
     from speceyes.fallback import AgenticFallback
     from speceyes.gate import SeparabilityGate
     from speceyes.texts import Texts
@@ -139,7 +140,7 @@ class SpecPipeline:
     @property
     def gate(self) -> Gate | None:
         """Phase III; shut once the auditor's monitor has tripped."""
-        return self.parts.audited_gate
+        return self.parts.gate
 
     @property
     def fallback(self) -> AgenticFallback | None:
@@ -366,6 +367,26 @@ class SpecPipeline:
             loop.cancel(request)
             raise
 
+    def rearm(self, calibration: Calibration, *, tolerance: float | None = None) -> None:
+        """Goes on with a new calibration: gate and monitor change in the same moment, also for
+        what is under way.
+
+        Args:
+            calibration: For drafts that are made as this pipeline's are.
+            tolerance: See `GateMonitor.from_calibration`.
+
+        Raises:
+            ConfigError: There is no auditor.
+            CalibrationError: The calibration is for other drafts, or certified no threshold;
+                everything stays as it was.
+        """
+        from speceyes.gate import SeparabilityGate
+
+        if self.auditor is None:
+            raise ConfigError("there is no monitor to arm anew: give the pipeline an auditor")
+        self.parts.check_gate(SeparabilityGate.from_calibration(calibration))
+        self.auditor.monitor.rearm(calibration, tolerance=tolerance)
+
     def close(self, timeout_s: float | None = None) -> bool:
         """Ends what `ask` began, once all that was asked is answered. Other calls still work.
 
@@ -438,7 +459,10 @@ class SpecPipeline:
                 else:
                     ended = scheduler.step("both" if pool is None else "agent")
                 for request in ended:
-                    yield request.position, request.deliver()
+                    result, since = request.deliver(), time.monotonic()
+                    yield request.position, result
+                    if self.auditor is not None:  # whoever takes the results may take their time
+                        self.auditor.extend(time.monotonic() - since)
         finally:
             if pool is not None:
                 pool.shutdown(wait=True)

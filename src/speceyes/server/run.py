@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from speceyes.errors import ConfigError
+from speceyes.pipeline.audit import Auditor
 from speceyes.protocols import Gate
 from speceyes.server.keys import Keys
 
@@ -27,10 +28,12 @@ class Renewal:
     Args:
         gate: The gate.
         keys: The clients that are let in.
+        auditor: Audits drafts, where none did before.
     """
 
     gate: Gate | None = None
     keys: Keys | None = None
+    auditor: Auditor | None = None
 
 
 def run_app(
@@ -76,7 +79,7 @@ def run_app(
         assert read_again is not None
         try:
             found = await asyncio.to_thread(read_again)
-            await app.state.service.renew(gate=found.gate, keys=found.keys)
+            await app.state.service.renew(gate=found.gate, keys=found.keys, auditor=found.auditor)
         except ConfigError as exc:
             sys.stderr.write(f"speceyes: not reloaded, the server goes on as it was: {exc}\n")
         else:
@@ -102,15 +105,18 @@ def run_app(
 
 
 def log_warnings() -> None:
-    """The server's own warnings go to standard error; other libraries stay silent."""
+    """Warnings of the server and of the watch over its gate go to standard error; other libraries
+    stay silent.
+    """
     logging.disable(logging.NOTSET)
     logging.getLogger().setLevel(logging.ERROR)
     own = logging.StreamHandler()
     own.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logger = logging.getLogger("speceyes.server")
-    logger.addHandler(own)
-    logger.setLevel(logging.WARNING)
-    logger.propagate = False
+    for name in ("speceyes.server", "speceyes.pipeline.audit", "speceyes.calibration"):
+        logger = logging.getLogger(name)
+        logger.addHandler(own)
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
 
 
 def is_loopback(host: str) -> bool:

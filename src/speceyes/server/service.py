@@ -17,7 +17,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from speceyes.errors import ConfigError
+from speceyes.gate import SeparabilityGate
 from speceyes.pipeline import SpecPipeline
+from speceyes.pipeline.audit import Auditor
 from speceyes.protocols import Gate
 from speceyes.server import chat_response
 from speceyes.server.allowance import Allowance, Budgets
@@ -132,18 +134,36 @@ class Service:
         self.limits = limits
         await asyncio.to_thread(old.close)
 
-    async def renew(self, *, gate: Gate | None = None, keys: Keys | None = None) -> None:
+    async def renew(
+        self,
+        *,
+        gate: Gate | None = None,
+        keys: Keys | None = None,
+        auditor: Auditor | None = None,
+    ) -> None:
         """Goes on with another gate over the same models, or with other keys; no request is lost.
 
         Args:
-            gate: The new one; None leaves it as it is.
+            gate: The new one; None leaves it as it is. Where drafts are audited it must be
+                calibrated: the monitor is armed anew in the same moment.
             keys: The clients that are let in from now on; None leaves them as they are.
+            auditor: Audits drafts from now on, where none did before.
 
         Raises:
             ConfigError: They can't be served so; everything stays as it was.
         """
         pipe = self.pipe
         if gate is not None:
+            if pipe.auditor is not None:
+                made = gate.calibration if isinstance(gate, SeparabilityGate) else None
+                if made is None:
+                    raise ConfigError(
+                        "drafts are audited here, and the new gate has no calibration whose "
+                        "promise could be watched: pass SeparabilityGate.from_calibration(...)"
+                    )
+                # The monitor goes on: with its count of armings, and with what is under way.
+                await asyncio.to_thread(pipe.rearm, made)
+                gate, auditor = pipe.gate, pipe.auditor
             await self.exchange(
                 SpecPipeline(
                     judge=pipe.judge,
@@ -152,6 +172,7 @@ class Service:
                     fallback=pipe.fallback,
                     schedule=pipe.schedule,
                     inputs=pipe.inputs,
+                    auditor=auditor,
                     observers=pipe.observers,
                 )
             )

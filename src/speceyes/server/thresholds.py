@@ -26,7 +26,7 @@ def with_threshold(
         0.99
     """
     if isinstance(gate, WatchedGate):
-        return WatchedGate(with_threshold(gate.gate, threshold), gate.monitor)
+        return gate.changed(lambda made: with_threshold(made, threshold))
     if not isinstance(gate, SeparabilityGate):
         raise ConfigError("this server's gate has no threshold that a request may set")
     return dataclasses.replace(gate, threshold=threshold, calibration=None)

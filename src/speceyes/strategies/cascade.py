@@ -111,8 +111,8 @@ class Cascade:
             raise ConfigError("there are no drafters: pass at least one (answerer, gate) pair")
         for i, step in enumerate(steps):
             try:
-                # What fits together is known there: both K, and a calibration's model and prompt.
-                SpecPipeline(answerer=step.answerer, gate=step.gate)
+                # There is known what fits together: K, and a calibration's model, prompt and judge.
+                SpecPipeline(judge=judge, answerer=step.answerer, gate=step.gate)
             except ConfigError as exc:
                 raise type(exc)(f"drafter {i + 1} of {len(steps)}: {exc}") from exc
         self.drafters = steps

@@ -21,6 +21,7 @@ from speceyes.evaluation.benchmarks.sample import (
 )
 from speceyes.evaluation.grading import options
 from speceyes.images import ImageLimits, fingerprint, load_image
+from speceyes.images.similarity import look
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +161,13 @@ def gather(
         good.append((place, row))
     if limit is not None:
         good.sort(key=lambda pair: rank("limit", seed, benchmark, pair[1].id))
-    keys: dict[str, str | ImageError] = {}
+    keys: dict[str, tuple[str, bytes] | ImageError] = {}
     kept: list[tuple[int, Entry]] = []
     for place, row in good:
         if limit is not None and len(kept) >= limit:
             break
         try:
-            image_key, *_ = [_checked(source, limits, keys) for source in row.sources]
+            checked = [_checked(source, limits, keys) for source in row.sources]
         except ImageError as exc:
             bad.append(BadRow(row.name, str(exc)))
             continue
@@ -179,29 +180,34 @@ def gather(
             choices,
             row.answer,
             row.kind,
-            image_key,
+            checked[0][0],
             benchmark,
             row.sources,
             prompt,
+            tuple(key for key, _ in checked),
+            tuple(seen for _, seen in checked),
         )
         kept.append((place, entry))
     kept.sort(key=lambda pair: pair[0])
     return Loaded(Samples([entry for _, entry in kept], limits), tuple(bad))
 
 
-def _checked(source: Source, limits: ImageLimits, keys: dict[str, str | ImageError]) -> str:
-    """The image's fingerprint; a picture that comes again isn't decoded again.
+def _checked(
+    source: Source, limits: ImageLimits, keys: dict[str, tuple[str, bytes] | ImageError]
+) -> tuple[str, bytes | None]:
+    """The image's fingerprint and look; a picture that comes again isn't decoded again.
 
     Raises:
         ImageError: It can't be used.
     """
     if not isinstance(source, Path | bytes | Cell | ParquetCell):
-        return source.key
+        return source.key, None
     data = read_bytes(source, limits)
     digest = hashlib.sha256(data).hexdigest()
     if digest not in keys:
         try:
-            keys[digest] = fingerprint(load_image(data, limits=limits))
+            image = load_image(data, limits=limits)
+            keys[digest] = fingerprint(image), look(image)
         except ImageError as exc:
             keys[digest] = exc
     known = keys[digest]

@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias, final, overload
 
 from speceyes.errors import ImageError, InputError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits, load_image
+from speceyes.images.similarity import alike, clusters
 from speceyes.images.sources import check_bytes, read_file
 from speceyes.types import Image, Query
 
@@ -169,6 +170,10 @@ class Entry:
     benchmark: str
     sources: tuple[Source, ...]
     parity_prompt: str | None = None
+    image_keys: tuple[str, ...] = ()
+    """Fingerprints of all images; the first one's alone where it is empty."""
+    looks: tuple[bytes | None, ...] = ()
+    """What each image looks like (`speceyes.images.similarity.look`); None where it is drawn."""
 
 
 @final
@@ -286,7 +291,8 @@ def rank(*parts: object) -> str:
 
 
 def split(samples: Samples, calibration_share: float, seed: int = 0) -> tuple[Samples, Samples]:
-    """The samples in two parts, (calibration, test), with no image on both sides.
+    """The samples in two parts, (calibration, test), with no image on both sides, nor one that
+    looks the same: saved again, smaller, or cut by few pixels. All images of a query count.
 
     Images are taken in an order drawn from the seed until the calibration part has its share of
     samples; the first image that would pass it by more than it lacks stays out. Both parts keep
@@ -302,9 +308,11 @@ def split(samples: Samples, calibration_share: float, seed: int = 0) -> tuple[Sa
     """
     if not 0 <= calibration_share <= 1:
         raise InputError(f"calibration_share={calibration_share}; it must be between 0 and 1")
-    by_image: dict[str, list[int]] = defaultdict(list)
-    for index, entry in enumerate(samples.entries):
-        by_image[entry.image_key].append(index)
+    entries = samples.entries
+    by_cluster: dict[int, list[int]] = defaultdict(list)
+    for index, number in enumerate(_clusters(entries)):
+        by_cluster[number].append(index)
+    by_image = {min(entries[at].image_key for at in group): group for group in by_cluster.values()}
     wanted = calibration_share * len(samples)
     taken: set[int] = set()
     for key in sorted(by_image, key=lambda key: rank("split", seed, key)):
@@ -315,6 +323,20 @@ def split(samples: Samples, calibration_share: float, seed: int = 0) -> tuple[Sa
             break
     rest = [index for index in range(len(samples)) if index not in taken]
     return samples.chosen(sorted(taken)), samples.chosen(rest)
+
+
+def _clusters(entries: Sequence[Entry]) -> list[int]:
+    """Number of the cluster of each sample: those that share an image, or have alike ones."""
+    keys = [entry.image_keys or (entry.image_key,) for entry in entries]
+    first: dict[bytes, int] = {}
+    pairs: list[tuple[int, int]] = []
+    for at, entry in enumerate(entries):
+        for seen in entry.looks:
+            if seen is not None and first.setdefault(seen, at) != at:
+                pairs.append((first[seen], at))
+    places = list(first.values())
+    pairs += [(places[a], places[b]) for a, b in alike(list(first))]
+    return clusters(keys, pairs)
 
 
 def text_of(data: bytes) -> str:
