@@ -288,7 +288,7 @@ def test_selective_error_rate_summed_over_every_sample(n, target, delta, start) 
     assert 0.3 * delta < worst <= delta + 1e-9
 
 
-SPLITS = 2000
+SPLITS = 1000
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -262,7 +262,7 @@ def test_links_on_the_page_lead_somewhere(page: Path) -> None:
 def test_readme_has_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "pip install . && speceyes demo" in text
-    assert 'pip install -e ".[test]" && pytest -n 2 --cov' in text
+    assert 'pip install -e ".[test]" && pytest -n 2 --dist worksteal' in text
 
 
 def test_changelog_has_an_unreleased_section() -> None:

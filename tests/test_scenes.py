@@ -11,13 +11,26 @@ from speceyes.errors import InputError
 from speceyes.tiny import scenes
 from speceyes.tiny.scenes import KINDS, Question, Scene, Shape
 
+Drawn = dict[scenes.Split, list[tuple[Scene, Question, int]]]
 
-def test_no_scene_is_in_two_splits() -> None:
+
+@pytest.fixture(scope="module")
+def drawn() -> Drawn:
+    """The first scenes of each split."""
+    counts: dict[scenes.Split, int] = {"train": 30, "calibration": 30, "heldout": 100}
+    return {split: [scenes.draw(split, i) for i in range(n)] for split, n in counts.items()}
+
+
+@pytest.fixture(scope="module")
+def many() -> list[Scene]:
+    """Scenes of no split."""
+    rng = np.random.default_rng(9)
+    return [scenes.draw_scene(rng) for _ in range(400)]
+
+
+def test_no_scene_is_in_two_splits(drawn: Drawn) -> None:
     """The split is a function of the scene, so a leak is impossible; and none is seen."""
-    ids = {
-        split: {scenes.draw(split, i)[0].id for i in range(150)}
-        for split in ("train", "calibration", "heldout")
-    }
+    ids = {split: {scene.id for scene, _, _ in found} for split, found in drawn.items()}
     for split, members in ids.items():
         assert {scenes.split_of(m) for m in members} == {split}
     for a, b in itertools.combinations(ids.values(), 2):
@@ -43,8 +56,8 @@ def test_an_item_is_the_same_each_time() -> None:
     assert one.query.images[0].tobytes() == again.query.images[0].tobytes()
 
 
-def test_scenes_are_large() -> None:
-    sides = [scenes.draw("heldout", i)[2] for i in range(300)]
+def test_scenes_are_large(drawn: Drawn) -> None:
+    sides = [side for _, _, side in drawn["heldout"]]
     assert min(sides) >= 1024
     assert 4096 in sides
 
@@ -97,27 +110,24 @@ def _answer_by_looking(scene: Scene, question: Question) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_answers_are_true(kind: str) -> None:
+def test_answers_are_true(kind: str, many: list[Scene]) -> None:
     """Every kind of question, answered a second time from its words and the objects."""
     rng = np.random.default_rng(8)
-    checked = 0
-    while checked < 60:
-        scene = scenes.draw_scene(rng)
-        question = scenes.ask(scene, kind, rng)
-        if question is not None:
-            assert _answer_by_looking(scene, question) == question.answer, question.text
-            checked += 1
+    asked = [(scene, scenes.ask(scene, kind, rng)) for scene in many]
+    checked = [(scene, question) for scene, question in asked if question is not None]
+    assert len(checked) >= 60
+    for scene, question in checked:
+        assert _answer_by_looking(scene, question) == question.answer, question.text
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_answer_can_be_guessed(kind: str) -> None:
+def test_no_answer_can_be_guessed(kind: str, many: list[Scene]) -> None:
     """No answer of a kind comes much more often than its rivals."""
     rng = np.random.default_rng(9)
     answers: list[str] = []
     while len(answers) < 400:
-        question = scenes.ask(scenes.draw_scene(rng), kind, rng)
-        if question is not None:
-            answers.append(question.answer)
+        asked = (scenes.ask(scene, kind, rng) for scene in many)
+        answers += [question.answer for question in asked if question is not None]
     most = max(answers.count(a) for a in set(answers)) / len(answers)
     assert most <= 0.62
 

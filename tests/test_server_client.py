@@ -105,6 +105,8 @@ def test_the_official_client_works_unchanged(client: openai.OpenAI) -> None:
         assert said.usage is not None and said.usage.prompt_tokens > 0
         how = said.model_extra["speceyes"] if said.model_extra else {}
         routes.add(how["route"])
+        if number > 1:
+            continue
         forced = client.chat.completions.create(
             model="speceyes", messages=messages, extra_body={"speceyes": {"route": "agent"}}
         )

@@ -1,11 +1,15 @@
 """A scripted evaluation: cards written as a benchmark, models that know them, a whole run.
 
-As a program, `python eval_models.py FOLDER DELAY` runs or resumes one, for tests that kill it.
+As a program, `python eval_models.py FOLDER DELAY` runs or resumes one for each line that it is
+sent, for tests that kill it: each time in a process of its own, forked, since reading the modules
+takes longer than the run. It tells the process's number, then the status with which it ended.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -125,4 +129,15 @@ def run_in(
 
 
 if __name__ == "__main__":
-    run_in(Path(sys.argv[1]), delay_s=float(sys.argv[2]))
+    with tempfile.TemporaryDirectory() as elsewhere:  # reads the modules that are read late
+        run_in(Path(elsewhere) / "run")
+    for _ in sys.stdin:
+        child = os.fork()
+        if not child:
+            run_in(Path(sys.argv[1]), delay_s=float(sys.argv[2]))
+            os._exit(0)
+        sys.stdout.write(f"{child}\n")
+        sys.stdout.flush()
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()

@@ -76,15 +76,15 @@ def bootstrapped(
     )
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
+def table(rows: Sequence[Row], *, resamples: int = RESAMPLES) -> Iterator[str]:
     """Markdown lines: each gate overall, and its difference from the first."""
     yield "| gate | AUROC | less the default's | AURC | a draft | a verdict |"
     yield "|---|---|---|---|---|---|"
     for one in rows:
-        found = bootstrapped(one)
+        found = bootstrapped(one, resamples=resamples)
         if found is None:
             raise InputError("all drafts are right, or all wrong: there is nothing to tell apart")
-        gained = None if one is rows[0] else bootstrapped(one, rows[0])
+        gained = None if one is rows[0] else bootstrapped(one, rows[0], resamples=resamples)
         apart = "" if gained is None else _shown(gained[0], sign=True)
         yield (
             f"| {one.name} | {_shown(found[0])} | {apart} | {_shown(found[1])} "
@@ -92,7 +92,9 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def by_kind(rows: Sequence[Row], *, least: int = 5) -> Iterator[str]:
+def by_kind(
+    rows: Sequence[Row], *, least: int = 5, resamples: int = RESAMPLES // 2
+) -> Iterator[str]:
     """Markdown lines: AUROC by kind of question, where there are `least` right and wrong each."""
     kinds = np.array(rows[0].kinds)
     shown = [
@@ -117,7 +119,7 @@ def by_kind(rows: Sequence[Row], *, least: int = 5) -> Iterator[str]:
         for kind in shown:
             at = kinds == kind
             part = Row(one.name, one.scores[at], one.right[at], (), 0.0, 0.0)
-            found = bootstrapped(part, resamples=RESAMPLES // 2)
+            found = bootstrapped(part, resamples=resamples)
             cells.append("" if found is None else _shown(found[0], digits=2))
         yield f"| {one.name} | " + " | ".join(cells) + " |"
 
@@ -140,11 +142,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--scale", type=float, default=0.03, help="of the second look's sides; %(default)s"
     )
+    parser.add_argument(
+        "--resamples", type=int, default=RESAMPLES, help="draws an interval; %(default)s"
+    )
     parser.add_argument("--small", type=Path, default=tiny.SMALL, help="the drafter's folder")
     parser.add_argument("--large", type=Path, default=tiny.LARGE, help="the judge's folder")
     args = parser.parse_args(argv)
-    if min(args.n, args.batch, args.calibration or 1) < 1:
-        parser.error("--n, --calibration and --batch must be at least 1")
+    if min(args.n, args.batch, args.calibration or 1, args.resamples) < 1:
+        parser.error("--n, --calibration, --batch and --resamples must be at least 1")
     rows, options, notes = measure(
         lambda: HFModel.from_pretrained(args.small),
         HFModel.from_pretrained(args.large),
@@ -154,9 +159,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         scale=args.scale,
     )
     for title, lines in (
-        (f"Open questions, {args.n} held out", table(rows)),
-        ("AUROC by kind of question (right drafts of all)", by_kind(rows)),
-        (f"Questions with options, {args.n} held out", table(options)),
+        (f"Open questions, {args.n} held out", table(rows, resamples=args.resamples)),
+        (
+            "AUROC by kind of question (right drafts of all)",
+            by_kind(rows, resamples=max(1, args.resamples // 2)),
+        ),
+        (
+            f"Questions with options, {args.n} held out",
+            table(options, resamples=args.resamples),
+        ),
     ):
         sys.stdout.write(f"\n{title}\n\n" + "\n".join(lines) + "\n")
     sys.stdout.write("\n" + "\n".join(f"{name}: {note}" for name, note in notes.items()) + "\n")
