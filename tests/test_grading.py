@@ -118,7 +118,7 @@ TABLE = _rows()
 
 
 def test_the_table_is_long_and_has_no_row_twice() -> None:
-    assert len(TABLE) >= 1500
+    assert len(TABLE) >= 2500
     assert len({row[1:] for row in TABLE}) == len(TABLE)
     assert min(sum(row[0] for row in TABLE), sum(not row[0] for row in TABLE)) >= 600
 
@@ -260,18 +260,85 @@ SENTENCES = (
     ("The animal is {a}.", "The animal isn't {a}."),
     ("Absolutely.", "Absolutely not."),
     ("Yes it is, the {n} is in the corner.", "No it isn't, the {n} is in the corner."),
+    ("There appears to be {a}.", "There does not appear to be {a}."),
+    ("It looks like there is {a}.", "It looks like there isn't {a}."),
+    ("{a} can be seen here.", "{a} can't be seen here."),
+    ("True.", "Not true."),
+    ("That's right.", "That's not right."),
+    ("It is true that there is {a}.", "It is not true that there is {a}."),
+    ("No doubt, yes.", "No doubt, no."),
+    ("Of course.", "Of course not."),
+    ("No. Wait, yes.", "Yes. Wait, no."),
+    ("Yes\nConfidence: 80%", "No\nConfidence: 80%"),
+    ("Y", "N"),
+    ("是的,图中有。", "不,图中没有。"),
+    ("Hay un perro.", "No hay ningún perro."),
+    ("Il y a un chien.", "Il n'y a pas de chien."),
+    ("Es gibt einen Hund.", "Es gibt keinen Hund."),
+    ("C'è un cane.", "Non c'è un cane."),
+    ("犬がいます。", "犬がいません。"),
 )
+REFUSALS = (
+    "No image was provided.", "I cannot see the image", "There is no image attached.",
+    "I don't see an image in your message.", "The image failed to load.", "No picture, sorry.",
+    "I'm unable to view images.", "Please upload the image.", "The image is not visible to me.",
+    "I need to see the image.", "No answer.", "As an AI, I can't view pictures.",
+    "You have not provided an image.", "It looks like no image was uploaded.",
+)  # fmt: skip
 
 
-@given(st.sampled_from(SENTENCES), SUBJECTS, st.sampled_from(["", "<think>hm</think>", "So, "]))
-def test_negating_a_sentence_flips_its_grade(
-    pair: tuple[str, str], subject: str, before: str
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_an_answer_that_has_seen_nothing_is_right_of_nothing(refusal: str) -> None:
+    for gold, choices in (
+        ("no", ()), ("yes", ()), ("No", ("Yes", "No")), ("0", ()), ("red", ("red", "blue")),
+    ):  # fmt: skip
+        assert not is_correct(refusal, gold, choices)
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "said"),
+    [
+        ("It is blue.", "Is it red?", "no"),
+        ("It is red.", "Is it red?", "yes"),
+        ("It's not red.", "Is it red?", "no"),
+        ("The car is blue", "Is the car red?", "no"),
+        ("The cup is on the left.", "Is the cup on the right of the plate?", "no"),
+        ("There are 3 dogs.", "Are there 4 dogs?", "no"),
+        ("There is a brown dog on the grass.", "Is there a dog?", "yes"),
+        ("Yes, it is blue.", "Is it red?", "yes"),
+        ("No, it is blue.", "Is it red?", "no"),
+        ("There is a cat.", "Is there a lamp?", None),
+        ("It is not blue.", "Is it red?", None),
+        ("It is blue or red.", "Is it red?", None),
+    ],
+)
+def test_a_statement_is_held_against_the_question(
+    answer: str, question: str, said: str | None
 ) -> None:
-    noun = subject.split(" ", 1)[1]
-    said, denied = (before + text.format(a=subject, n=noun) for text in pair)
-    for choices in ((), ("Yes", "No"), ("No", "Yes")):
-        assert is_correct(said, "yes", choices) and is_correct(denied, "no", choices)
-        assert not is_correct(said, "no", choices) and not is_correct(denied, "yes", choices)
+    for gold in ("yes", "no"):
+        assert is_correct(answer, gold, question=question) is (gold == said)
+
+
+@pytest.mark.parametrize(
+    ("gold", "same"),
+    [
+        ("3 cm", ["30 mm", "0.03 m", "3 centimetres"]),
+        ("1.5 km", ["1500 m", "1 km 500 m", "150000 cm"]),
+        ("2 kg", ["2000 g", "2 kilos", "2 kg", "0.002 t"]),
+        ("90 min", ["1.5 h", "1 hour 30 minutes", "5400 s", "1 hour and 30 minutes"]),
+        ("500 ml", ["0.5 l", "50 cl", "500 cm^3"]),
+        ("36 km/h", ["10 m/s"]),
+        ("$0.50", ["50 cents", "0.5 dollars"]),
+        ("0.25", ["25%", "1/4", "one quarter"]),
+        ("1 ft", ["12 in", "12 inches", "30.48 cm"]),
+    ],
+)
+def test_a_quantity_is_the_same_in_any_unit_of_its_kind(gold: str, same: list[str]) -> None:
+    for answer in same:
+        assert is_correct(answer, gold)
+        assert not is_correct(f"about {answer}", gold)
+        assert not is_correct(f"1{answer}", gold)
+        assert not is_correct(answer, gold.rstrip("abcdefghijklmnopqrstuvwxyz/%") + " px")
 
 
 HEDGES = (
@@ -340,7 +407,7 @@ def test_normalise_shows_its_rules() -> None:
 )
 def test_long_answers_are_graded_in_reasonable_time(piece: str) -> None:
     """Rules that look back for each character would take minutes over these."""
-    text = "x" + piece * (60_000 // len(piece)) + "y"
+    text = "x" + piece * (60_000 // len(piece)) + "z"
     assert not is_correct(text, "red")
     assert not is_correct(text, "red", ("red", "blue"))
     assert not is_correct(text, "yes")

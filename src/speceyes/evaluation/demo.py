@@ -204,7 +204,7 @@ class Demo:
         if arm == "draft" and result.draft is not None:
             result = replace(result, verdict=self._gate(result.draft))
         result = replace(result, timings=replace(result.timings, latency=seconds))
-        correct = is_correct(result.answer, item.answer, query.choices)
+        correct = is_correct(result.answer, item.answer, query.choices, question=query.text)
         return Row(arm, item.kind, query.text, item.answer, correct, seconds, result)
 
 

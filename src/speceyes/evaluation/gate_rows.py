@@ -101,7 +101,7 @@ def record(
             seconds[i] += time.process_time() - began
             drafts[i] += said
             right[i] += [
-                is_correct(one.text, item.answer, item.query.choices)
+                is_correct(one.text, item.answer, item.query.choices, question=item.query.text)
                 for one, item in zip(said, items, strict=True)
             ]
     return [

@@ -219,7 +219,7 @@ class _Turns:
         for one in asked:
             why = one.error or "the arm gave no result"
             result, seconds = results.get(one.id, (Result(one.id, None, "error", error=why), 0.0))
-            correct = is_correct(result.answer, one.gold, one.choices)
+            correct = is_correct(result.answer, one.gold, one.choices, question=one.text)
             if self._phase.pictures and arm == BASELINE and one.query is not None:
                 pictures.append(_pictures(one.id, one.query.images, result))
             if arm == DRAFT and self._gate is not None and result.draft is not None:

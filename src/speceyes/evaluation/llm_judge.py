@@ -231,7 +231,7 @@ class LLMJudge:
     def _opinion(
         self, case: Case, key: str | None, known: dict[str, str], errors: dict[str, str]
     ) -> Opinion:
-        rules = is_correct(case.answer, case.gold, case.choices)
+        rules = is_correct(case.answer, case.gold, case.choices, question=case.question)
         if key is None:
             return Opinion(rules, False)
         said = known.get(key)

@@ -13,11 +13,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
-from speceyes.evaluation.grading import options, polarity, quantity
-from speceyes.evaluation.grading.cleaning import Claim, claims, plain, strip_wrapping
+from speceyes.evaluation.grading import corrections, options, polarity, quantity
+from speceyes.evaluation.grading.cleaning import (
+    Claim,
+    claims,
+    plain,
+    strip_wrapping,
+    without_lead,
+)
 from speceyes.evaluation.grading.cleaning import unwrap as unwrap
-from speceyes.evaluation.grading.languages import BOUND_AFTER, CONTRAST, CORRECTION, HEDGE
+from speceyes.evaluation.grading.languages import (
+    BOUND_AFTER,
+    BOUND_BEFORE,
+    CONTRAST,
+    CORRECTION,
+    DENIAL,
+    HEDGE,
+)
+from speceyes.evaluation.grading.moments import moment
+from speceyes.evaluation.grading.moments import same as same_moment
 from speceyes.evaluation.grading.normal_form import normalise as normalise
 from speceyes.evaluation.grading.normal_form import simplest
 
@@ -25,10 +41,21 @@ __all__ = ["is_correct", "normalise", "same_answer", "unwrap"]
 
 _ASIDE = re.compile(r"([^()\n]{1,60})\(([^()]+)\)[.\s]*$")
 _FORMULA = re.compile(r"[\d^=<>]")
+_SINGLE = re.compile(r"(?<=\b[a-z]) (?=[a-z]\b)")
+_CODE = re.compile(r"(?=[a-z]*\d)(?=\d*[a-z])[a-z\d]{2,12}")
+_TOTAL = re.compile(
+    r"[.,;:]?\s(?:so|thus|hence|therefore|that makes|which makes|making|which gives|giving|"
+    r"for a total of|in total|altogether|total:)[,:]?\s+((?:there (?:are|is) |it(?:'s| is) |"
+    r"that(?:'s| is) |"
+    r"(?:the |a )?total (?:is|of) )?[^.,;:\n]{1,60})[.!]?$",
+    re.I,
+)
 _ALPHABET = tuple("" for _ in range(26))
 
 
-def is_correct(answer: str | None, gold: str, choices: Sequence[str] = ()) -> bool:
+def is_correct(
+    answer: str | None, gold: str, choices: Sequence[str] = (), *, question: str = ""
+) -> bool:
     """True if a short answer is right.
 
     Args:
@@ -36,6 +63,8 @@ def is_correct(answer: str | None, gold: str, choices: Sequence[str] = ()) -> bo
         gold: The right answer: text, a number with or without a unit, yes or no, an option's
             letter or its text.
         choices: The options, without letters, in the order in which they were shown.
+        question: What was asked. With it "It is blue" is no to "Is it red?"; without it a sentence
+            says yes to whatever was asked.
 
     Example:
         >>> is_correct("The collar is RED.", "red")
@@ -54,7 +83,7 @@ def is_correct(answer: str | None, gold: str, choices: Sequence[str] = ()) -> bo
         return True
     text = strip_wrapping(answer)
     found = claims(text)
-    verdicts = [_right(claim, gold) for claim in found]
+    verdicts = [_right(claim, gold, question) for claim in found]
     if not verdicts[-1]:
         return False
     # An earlier conclusion that differs has to be taken back before the last one.
@@ -92,24 +121,62 @@ def same_answer(one: str | None, other: str | None, choices: Sequence[str] = ())
     return not choices and (is_correct(one, second) or is_correct(other, first))
 
 
-def _right(claim: Claim, gold: str) -> bool:
+def _right(claim: Claim, gold: str, question: str) -> bool:
     """True if a claim says the right answer, by what kind of thing that is."""
     if plain(claim.text) == plain(gold):
         return not (claim.before and HEDGE.search(claim.before))
     if claim.before and (HEDGE.search(claim.before) or options.turned_round(claim.same)):
         return False
+    last = corrections.last_word(claim.text)
     bare = plain(gold).casefold()
-    if bare in ("yes", "no", "true", "false"):
-        return polarity.answered(claim.text) is (bare in ("yes", "true"))
-    wanted = quantity.of_gold(gold)
+    if bare in _TRUTHS:
+        said = None if last is None else polarity.own_word(last)
+        said = polarity.answered(claim.text, question) if said is None else said
+        return said is _TRUTHS[bare]
+    if _says(claim.text, gold):
+        return True
+    return last is not None and not HEDGE.search(claim.text) and _says(last, gold)
+
+
+_TRUTHS: Final = {"yes": True, "true": True, "no": False, "false": False}
+
+
+def _says(text: str, gold: str) -> bool:
+    """True if a text says what isn't yes or no."""
+    when = moment(gold)
+    if when is not None:
+        told = moment(without_lead(text), dotted=True) or moment(text, dotted=True)
+        if told is not None:
+            return same_moment(when, told)
+        if quantity.only(text) is not None:
+            return False
+    wanted = None if when is not None else quantity.of_gold(gold)
+    if wanted is None and plain(gold).casefold() == "none" and quantity.only(text) is not None:
+        wanted = quantity.of_gold("0")
     if wanted is not None:
-        return _counts(claim.text, wanted)
+        return _counts(text, wanted)
     lettered = options.LETTER.fullmatch(gold.strip())
     if lettered:
-        return (
-            options.resolve(options.opening(claim.text), _ALPHABET) == ord(lettered[1].upper()) - 65
-        )
-    return options.resolve(options.opening(claim.text), _Only(gold)) == 0
+        return options.resolve(options.opening(text), _ALPHABET) == ord(lettered[1].upper()) - 65
+    said = options.opening(text)
+    if options.resolve(said, _Only(gold)) == 0:
+        return True
+    if text.rstrip(" \"')").endswith("?"):
+        return False
+    return _listed(said) == _listed(gold) or _squeezed(said) == _squeezed(gold)
+
+
+def _listed(text: str) -> list[str]:
+    """The parts of a list in their plainest form: "red, blue" is "red and blue"."""
+    parts = re.split(r"\s*,\s*(?:and\s+)?|\s+(?:and|&)\s+", text.strip(" ."))
+    return [simplest(part) for part in parts if part.strip()] if len(parts) > 1 else [text]
+
+
+def _squeezed(text: str) -> str:
+    """A text without apostrophes; a code, or a word of some length, without spaces either."""
+    bare = _SINGLE.sub("", simplest(text).replace("'", ""))
+    joined = re.sub(r"[\s-]", "", bare)
+    return joined if _CODE.fullmatch(joined) or len(joined) > 3 else bare
 
 
 def _same_type(claim: Claim, gold: str) -> bool:
@@ -117,7 +184,7 @@ def _same_type(claim: Claim, gold: str) -> bool:
     text = options.opening(claim.text)
     if quantity.of_gold(gold) is not None:
         return quantity.only(options.first_sentence(text)[0]) is not None
-    if plain(gold).casefold() in ("yes", "no", "true", "false"):
+    if plain(gold).casefold() in _TRUTHS:
         return polarity.answered(text) is not None
     said = simplest(options.first_sentence(text)[0])
     if options.LETTER.fullmatch(gold.strip()):
@@ -137,6 +204,20 @@ def _counts(text: str, wanted: quantity.Quantity) -> bool:
     whole = quantity.only(text)
     if whole is not None:
         return wanted.same(whole)
+    made = _TOTAL.search(text)
+    if made and not (DENIAL.search(text) or CORRECTION.search(text)):
+        bounded = any(
+            BOUND_BEFORE.search(text[:start]) for _, start, _ in quantity.quantities(text) or ()
+        )
+        summed = None if bounded else quantity.only(made[1])
+        return summed is not None and wanted.same(summed)
+    parts = text.split(":")
+    if len(parts) == 2:
+        for total, addends in (parts, parts[::-1]):
+            some = quantity.quantities(quantity.prepared(addends)) or ()
+            named = quantity.only(total)
+            if named is not None and len(some) > 1 and wanted.same(named):
+                return sum(one.value for one, _, _ in some) == wanted.value
     aside = _ASIDE.match(text)
     head, rest = (aside[1], aside[2]) if aside else options.first_sentence(text)
     first = quantity.only(head)
@@ -148,7 +229,8 @@ def _counts(text: str, wanted: quantity.Quantity) -> bool:
     if not found:
         return found is not None
     values = [one.value for one, _, _ in found]
-    return wanted.value in values or sum(values) == wanted.value
+    same = wanted.value in values or any(wanted.same(one) for one, _, _ in found)
+    return same or sum(values) == wanted.value
 
 
 class _Only(tuple[str, ...]):

@@ -46,6 +46,7 @@ _END = re.compile(
     r"end_of_utterance|endoftext)>|\[/?(?:INST|EOS|BOS|PAD)\]|<0x0A>",
     re.I,
 )
+_DOUBLE = re.compile(r"\[\[\s*([A-Za-z])\s*\]\]|(?<!\S)<([A-Z])>(?!\S)")
 _HTML = re.compile(r"</?(?:b|i|p|u|em|br|hr|strong|code|span|div|sup|mark)\s*/?>", re.I)
 _STRUCK = re.compile(r"~~[^~\n]{1,200}~~|<(?:s|del|strike)>[^<]{1,200}</(?:s|del|strike)>")
 _FENCE = re.compile(r"```\w*\s*\n?(.*?)\n?```", re.S)
@@ -72,8 +73,14 @@ _LATEX_SIGNS = {
 _LATEX_SIGN = re.compile(r"\\[a-z]+(?![a-z])|\\[%$#&_{}]|\\[,;:! ()\[\]]")
 _MATH = re.compile(r"\$\$?(?! )([^$\n]{1,200}?)(?<! )\$\$?(?!\d)")
 _DOLLARS = re.compile(r"\$\s?(\d[\d,]*(?:\.\d+)?)")
+_CONFIDENCE = re.compile(
+    r"(?:^|(?<=[\n.;,!?)\s]))\s*[(\[]?\bconfiden(?:ce|t)(?: (?:level|score))?\s*(?:[:=]|is)?\s*"
+    r"(?:very )?(?:high|medium|low|\d[\d./]{0,6}\s?%?)[)\]]?\.?(?=\s*(?:\n|$))",
+    re.I,
+)
 _EMPHASIS = re.compile(
-    r"\*+|`+|(?<!\w)_+(?=\S)|(?<=\S)_+(?!\w)|^#+\s+|^[-•]\s+(?=[A-Za-z(])|^>+\s+(?=[^\W\d])|[\"“”«»„‟「」『』]",
+    r"\*+|`+|(?<!\w)_+(?=\S)|(?<=\S)_+(?!\w)|^#+\s+|^[-•]\s+(?=[A-Za-z(])|^>+\s+(?=[^\W\d])|"
+    r"[\"“”«»„‟「」『』]",
     re.M,
 )
 
@@ -181,6 +188,7 @@ def strip_wrapping(text: str) -> str:
 
 
 def _undressed(text: str) -> str:
+    text = _DOUBLE.sub(lambda one: f"({one[1] or one[2]})", text)
     text = _LATEX_TEXT.sub(r"\1", _LATEX_TEXT.sub(r"\1", text))
     text = _LATEX_INDEX.sub(r"\1", text)
     text = _LATEX_FRACTION.sub(r"\1/\2", text)
@@ -192,7 +200,8 @@ def _undressed(text: str) -> str:
     text = html.unescape(_HTML.sub(" ", text))
     text = text.replace("^°", "°").replace("^{°}", "°")
     text = _DOLLARS.sub(r"\1 dollars", text)
-    return _EMPHASIS.sub(" ", text).strip()
+    text = _EMPHASIS.sub(" ", text).strip()
+    return _CONFIDENCE.sub(" ", text).strip() or text
 
 
 def _sign(found: re.Match[str]) -> str:

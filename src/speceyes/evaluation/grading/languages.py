@@ -15,7 +15,45 @@ def _words(*groups: str) -> str:
     return "|".join(group.strip().replace("\n", "") for group in groups)
 
 
+_PICTURE = (
+    r"(?:images?|pictures?|photos?|photographs?|screenshots?|attachments?|files?|"
+    r"image data|visual (?:content|input|information|data))"
+)
+_GIVEN = (
+    r"(?:provided|attached|included|given|uploaded|supplied|available|shared|sent|accessible|"
+    r"loaded|visible to me|shown to me|here|to (?:look at|analy[sz]e|view|see)|"
+    r"(?:in|with) (?:your|this|the) (?:message|prompt|question|request|conversation|chat))"
+)
+_NO_PICTURE = _words(
+    rf"(?:there(?:'s| is| are| was) )?(?:no|not any|not an?) (?:actual |accompanying )?{_PICTURE}"
+    rf" (?:(?:was|is|were|are|has been|have been|seems to be|appears to be) )?{_GIVEN}|"
+    rf"there(?:'s| is| was) no image(?=\s*[.!,;]|\s*$)|^no image(?=\s*[.!,;]|\s*$)|"
+    rf"(?:don't|do not|didn't|did not|can't|cannot|can not|unable to|not able to) (?:actually |"
+    rf"currently |directly )?(?:see|view|find|access|open|receive|have|detect|load|process)"
+    rf" (?:access to )?(?:an|any|the|your|this|that)? ?(?:actual |attached )?{_PICTURE}"
+    rf"(?=\s*[.!,;]|\s*$|\s+{_GIVEN}| you\b| that you| in your| so | and | but )|"
+    rf"{_PICTURE} (?:you (?:mentioned|sent|provided|referr?ed to) )?(?:(?:is|was|are|were|has|"
+    rf"have)(?:n't| not)"
+    rf"(?: been)?|(?:seems|appears) (?:to be |not )?(?:missing|blank|broken|corrupted))"
+    rf"(?: {_GIVEN}| visible| present| clear enough|(?=\s*[.!]|\s*$))|"
+    rf"{_PICTURE} (?:is|seems to be|appears to be) (?:missing|blank|broken|corrupted|unavailable|"
+    rf"unreadable|too (?:blurry|dark|small))(?=\s*[.,!]|\s*$)|"
+    rf"{_PICTURE} (?:failed|didn't|did not|doesn't|does not|won't|will not|couldn't|could not)"
+    rf" (?:to )?(?:be )?(?:load|open|display|upload|come through|render)(?:ed|ing)?|"
+    rf"(?:doesn't|does not|don't|do not) (?:seem|appear) to be (?:an?|"
+    rf"any) {_PICTURE}(?=\s*[.!,;]|\s*$|\s+{_GIVEN})|"
+    rf"(?:message|prompt|question|request|you) (?:does not|doesn't|did not|didn't|haven't|have not)"
+    rf" (?:include|contain|provide|attach|upload|share|send|sent|come with)(?:e?d)? (?:an?|any|"
+    rf"the) {_PICTURE}|"
+    rf"{_PICTURE} (?:isn't|is not|aren't|are not) (?:loading|displaying|showing up|opening|"
+    rf"coming through)|"
+    rf"need (?:to see|to view|access to) (?:the|an|your) {_PICTURE}|"
+    rf"(?:please|could you|can you|need you to) (?:re-?)?(?:provide|upload|attach|share|send|"
+    rf"supply) "
+    rf"(?:it|me|us|an?|the|your)|without (?:seeing |access to )?(?:an|the|any) {_PICTURE}"
+)
 _EPISTEMIC = _words(
+    _NO_PICTURE,
     # English
     r"maybe|perhaps|possibly|possible|probabl[ey]|presumably|conceivably|arguably|plausibl[ey]|"
     r"potentially|supposedly|(?:un|most )?likely|might|may (?:also |well |not )?(?:be|have|show)|"
@@ -40,8 +78,11 @@ _EPISTEMIC = _words(
     r"(?:leaning|lean) (?:towards?|to)|tentatively|if i(?:'m| am) not mistaken|toss-?up|"
     r"\d+ ?(?:%|percent) (?:sure|certain|confident|chance|probability|likely)|"
     r"not necessarily|possibilit(?:y|ies)|otherwise|questionable|debatable|no way to (?:tell|know)|"
-    r"(?:can't|cannot|can not|unable to) (?:see|view|access|open) (?:the|any|this|your)? ?"
-    r"(?:image|picture|photo)s?|"
+    r"(?:as an ai|language model|text-based)|not able to (?:see|view) (?:images|pictures|photos)|"
+    r"(?:can't|cannot|can not|unable to) (?:see|view|access|open|process|analy[sz]e)"
+    r"(?: (?:or|and) \w+)? (?:images|pictures|photos)|not applicable|"
+    r"(?:won't|will not|decline to) (?:answer|respond|say)|if (?:the|it|this|that|there|they|an?) "
+    r"[^.\n]{1,80} then|"
     r"(?:isn't|aren't|wasn't) (?:(?:so|very|entirely|quite|really|completely|totally) )?"
     r"(?:clear|sure|certain|possible|known|obvious)|"
     r"enough (?:information|detail)|no way (?:to|of)|"
@@ -138,9 +179,11 @@ DENIAL: Final = re.compile(rf"(?<!\w)(?:{_DENIAL})(?!\w)|{_DENIAL_JOINED}", re.I
 
 _TAKEN_BACK = (
     r"(?:^|[\s.!?,;—–-])(?:wait|hold on|scratch that|on second thoughts?|correction|my mistake|"
-    r"my bad|oops|sorry|i mean|let me (?:re-?\w+|correct|look again|check again)|"
+    r"my bad|oops|sorry|i meant?|on (?:closer|second|further) (?:inspection|look)|"
+    r"let me (?:re-?\w+|correct|look again|check again)|"
     r"i (?:was|am) wrong|i made a mistake)(?=[\s,.!:;—–-]|$)"
     r"|(?:^|[.!?\n,;—–-]\s*)(?:but )?(?:actually|hmm+|rather|or rather)\b(?=[\s,])"
+    r"|\sbut (?:actually|in fact)\b"
 )
 TAKEN_BACK: Final = re.compile(_TAKEN_BACK, re.I)
 """The speaker takes back what came before."""
@@ -163,7 +206,8 @@ AFFIRMATIONS: Final = frozenset(
     "예 네 是 是的 对 對 对的 有 有的 正确".split()
 )
 NEGATIONS: Final = frozenset(
-    "no nope nah nay incorrect false negative untrue nein non não нет nee hayır いいえ いや "
+    "no nope nah nay never wrong incorrect false negative untrue nein non não нет nee hayır "
+    "いいえ いや "
     "아니요 아니오 아뇨 否 不 不是 没有 沒有 不对 不對 没 不是的 错误".split()
 )
 ADVERBS: Final = frozenset("certainly definitely absolutely indeed".split())
@@ -259,6 +303,7 @@ LEAD: Final = re.compile(
     r"é|is|zijn)(?!\w)\s*(?:clearly |definitely |just |simply |only )?"
     r"|(?:it's|they're|that's|c'est|it’s)(?!\w)\s*(?:clearly |definitely |just |simply |only )?"
     r"|(?:is|are|est|ist|es|è|é)\s*:\s*"
+    r"|(?:an? |the )?(?:close-?up )?(?:image|picture|photo|photograph) of (?=\S)"
     r"|(?:选项|選項|选|選|应该是|應該是|应选|应为|是|它是|这是|為|为)\s*"
     r"|(?:la|die|el|l'|het|de|le|il|a)\s*(?=[(\[]?[A-Z][)\]]?[\s.]*$)"
     r")",
@@ -266,7 +311,7 @@ LEAD: Final = re.compile(
 )
 """Words before the answer itself; taken off one after the other."""
 TRAIL: Final = re.compile(
-    r"(?:\s*(?:です|である|だ|になります|となります|입니다|이다|이에요|예요|이에요|이야)\s*[。.!]*"
+    r"(?:\s*(?:だと思います|だと思う|と思います|です|である|だ|になります|となります|입니다|이다|이에요|예요|이에요|이야)\s*[。.!]*"
     r"|\s*(?:选项|選項|项|項|啊|吧)?[。.!]+"
     r"|(?<=[A-Za-z])(?:选项|選項|项|項)"
     r"|,?\s*(?:i think|i believe|of course|for sure|definitely|clearly|obviously|it is|indeed)"

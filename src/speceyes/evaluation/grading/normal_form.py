@@ -30,6 +30,7 @@ _SPELLING: Final = {
     "coloured": "colored",
     "centre": "center",
     "&": "and",
+    "can't": "cannot",
 }
 _ARTICLE: Final = re.compile(
     rf"(?<![\w'])(?:{'|'.join(ARTICLES)})\s+(?=[\w\"'“‘*_])(?!(?:hundred|thousand|million|dozen)\b)"

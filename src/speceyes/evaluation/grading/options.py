@@ -15,6 +15,7 @@ from speceyes.evaluation.grading.cleaning import (
     strip_wrapping,
     without_lead,
 )
+from speceyes.evaluation.grading.corrections import last_word, ruled_out
 from speceyes.evaluation.grading.languages import (
     ALTERNATIVE,
     BUT,
@@ -28,6 +29,8 @@ from speceyes.evaluation.grading.languages import (
     PLACE,
     REFUSED,
 )
+from speceyes.evaluation.grading.moments import moment
+from speceyes.evaluation.grading.moments import same as same_moment
 from speceyes.evaluation.grading.normal_form import simplest
 
 _LEVELS: Final[tuple[Callable[[str], str], ...]] = (
@@ -81,7 +84,7 @@ _DENIED = re.compile(
 _COPULA = re.compile(
     r"\b(?:is|are|was|were|looks(?: like)?|appears(?: to be)?|seems(?: to be)?|be|it's|they're|"
     r"that's|there's|has|have|points?(?: to)?|faces?|indicates?|equals?|shows?|displays?|"
-    r"depicts?|says|reads|contains?|see|"
+    r"depicts?|he's|she's|says|reads|contains?|see|"
     r"ist|sind|zeigt|gibt|est|sont|y a|es|son|está|están|hay|è|sono|é|são|zijn|"
     r"это)(?!\w)[\s:]*|c'est\s+|(?:是|は|が|은|는|이|가)\s*"
 )
@@ -99,17 +102,28 @@ _SENTENCE = re.compile(
 )
 _ONE = re.compile(
     r"^(?:the )?ones?\s+(?=(?:on|in|at|to|with)\b)|\s+ones?$|\s+of (?:them|these|those|"
-    r"the (?:two|above))$|\s+to me$|\s+(?:in )?colou?r(?:ed)?$",
+    r"the (?:two|above))$|\s+to me$|\s+(?:in )?colou?r(?:ed)?$|[- ](?:hand[- ])?(?:side|corner|"
+    r"area|part|portion|section)$",
     re.I,
 )
 _AND_CLAUSE = re.compile(r"\b(?:and|but|while|whereas|or)\b|[,;]")
 _BRACKET = re.compile(r"[(\[{][A-Za-z][)\]}]\W?")
+_PLACES = ("first", "second", "third", "fourth", "fifth", "sixth")
+_ORDINALS = (*_PLACES, "1st", "2nd", "3rd", "4th", "5th", "6th")
+_PLACED = re.compile(rf"\b(?:{'|'.join(_ORDINALS)}|last|[1-6])\b", re.I)
+_ORDINAL = re.compile(
+    rf"(?:(?:it is|it's|i choose|the answer is) )?(?:the )?(?:({'|'.join(_ORDINALS)}|last) "
+    r"(?:option|choice|answer)|(?:option|choice|answer) (?:number |no\. |#)?([1-6]))"
+    r"(?: is (?:the )?(?:correct|right)(?: one| answer)?)?[.!]*",
+    re.I,
+)
 LETTER: Final = re.compile(r"[(\[]?([A-Za-z])[)\].:]{0,2}")
 """A right answer that is an option's letter."""
 _OWN = re.compile(r"^\s*(?:[(\[]([A-Z])[)\]]|([A-Z])[.):])\s*(?=\S)")
 _IS_COLOUR = re.compile(
     r"^(.+?)\s+(?:is|are|would be|must be) (?:the |its |their )(?:correct |right |best |main )?"
-    r"(?:answer|option|choice|colou?r|one|shape|material|number|object|animal|name|word)\b[^.]*$",
+    r"(?:answer|option|choice|colou?r|one|shape|material|number|object|animal|name|word)\b[^.]*$"
+    r"|^(.+?)\s+(?:is|are) (?:written|printed|painted|displayed)\b(?: (?:on|in|at) .{1,40})?$",
     re.I,
 )
 
@@ -228,6 +242,9 @@ def named(answer: str, choices: Sequence[str]) -> int | None:
     whole = equal(text, choices)
     if whole is not None:
         return whole
+    placed = _placed(text, choices)
+    if placed is not None:
+        return placed
     found = claims(text)
     last = _claimed(found[-1], choices)
     if last is None and len(found) > 1:
@@ -242,12 +259,56 @@ def named(answer: str, choices: Sequence[str]) -> int | None:
     return last
 
 
+def _placed(text: str, choices: Sequence[str]) -> int | None:
+    """The option that is named by its place: "the second option", "option 2"."""
+    found = _ORDINAL.fullmatch(text.strip())
+    if found is None or any(_PLACED.search(choice) for choice in choices):
+        return None
+    if found[2]:
+        place = int(found[2]) - 1
+    elif found[1].casefold() == "last":
+        place = len(choices) - 1
+    else:
+        place = _ORDINALS.index(found[1].casefold()) % len(_PLACES)
+    return place if place < len(choices) else None
+
+
 def _claimed(claim: Claim, choices: Sequence[str]) -> int | None:
     text = opening(claim.text)
     if HEDGE.search(_masked(claim.before, choices)) or turned_round(claim.same):
         return None
     found = resolve(text, choices)
-    return _by_polarity(claim.text, choices) if found is None else found
+    found = _by_polarity(claim.text, choices) if found is None else found
+    return _after_all(text, choices) if found is None else found
+
+
+def _after_all(text: str, choices: Sequence[str]) -> int | None:
+    """The option that stands at the end of an answer that takes something back, or rules others
+    out, before it.
+    """
+    if HEDGE.search(_masked(text, choices)) or text.rstrip(" \"')").endswith("?"):
+        return None
+    last = last_word(text)
+    listed = {found[1]: found[2] for found in _VERDICTS.finditer(text)}
+    right = [mark for mark, verdict in listed.items() if _AGREES.fullmatch(verdict)]
+    if len(listed) > 1 and len(right) == 1 and ord(right[0]) - 65 < len(choices):
+        return ord(right[0]) - 65
+    kept, out = ([last], []) if last is not None else ruled_out(text) or ([], [])
+    found = {resolve(opening(clause), choices) for clause in kept}
+    if any(resolve(opening(clause), choices) is not None for clause in out):
+        return None  # it is an option that sounds like a denial
+    return found.pop() if len(found) == 1 else None
+
+
+_CROSSED = re.compile(r"\W*(?:no|false|incorrect|wrong)\s*(?:[.,;)\n]|$)|\W*[✗✘]", re.I)
+"""After a letter: that it isn't the one."""
+_AGREES = re.compile("yes|true|correct|right|[✓✔]", re.I)
+_VERDICTS = re.compile(
+    r"(?<!\w)[(\[]?([A-Z])[)\].]?\s*[:(–—-]\s*((?i:yes|true|correct|right|no|false|incorrect|"
+    r"wrong)|"
+    r"[✓✔✗✘])(?!\w)"
+)
+"""One verdict for each letter: "A: no. B: yes"."""
 
 
 def turned_round(text: str) -> bool:
@@ -294,8 +355,21 @@ def resolve(text: str, choices: Sequence[str]) -> int | None:
 
 def _typed(text: str, choices: Sequence[str]) -> int | None:
     """By yes and no, or by number, where the options are such."""
+    last = _LAST.match(text.strip(" .!"))
+    if last:
+        place = ord(last[2] or last[3]) - 65
+        return place if _typed(last[1], choices) == place < len(choices) else None
     found = _by_polarity(text, choices)
+    found = _by_moment(text, choices) if found is None else found
     return _by_value(quantity.only(text), choices) if found is None else found
+
+
+def _by_moment(text: str, choices: Sequence[str]) -> int | None:
+    """The one option that is the time or date of a text, where all are such."""
+    said = moment(text, dotted=True)
+    when = [moment(choice) for choice in choices]
+    same = [i for i, one in enumerate(when) if one and said and same_moment(one, said)]
+    return same[0] if len(same) == 1 and all(when) else None
 
 
 def _by_polarity(text: str, choices: Sequence[str]) -> int | None:
@@ -303,7 +377,10 @@ def _by_polarity(text: str, choices: Sequence[str]) -> int | None:
     said = [polarity.says(choice) for choice in choices]
     if said.count(True) != 1 or said.count(False) != 1:
         return None
-    if not _YES.match(choices[said.index(True)]) or letter(text.strip()) is not None:
+    marked = letter(text.strip())
+    if marked is not None and ord(marked[0]) - 65 < len(choices):
+        return None
+    if not _YES.match(choices[said.index(True)]):
         return None
     answer = polarity.answered(text)
     return None if answer is None else said.index(answer)
@@ -369,6 +446,8 @@ def _lettered(mark: str, rest: str, choices: Sequence[str]) -> int | None:
     same = equal(rest, choices)
     if same is not None:
         return place if same == place else None
+    if _CROSSED.match(rest) and polarity.own_word(choices[place]) is not False:
+        return None
     named_too = _worded(first_sentence(opening(rest))[0], choices)
     counted = _by_value(quantity.only(first_sentence(rest)[0]), choices)
     if any(other not in (None, place) for other in (named_too, counted)):
@@ -386,6 +465,8 @@ def _stands(place: int, rest: str, choices: Sequence[str]) -> bool:
         return False
     if rest.rstrip(" \"')").endswith("?") or ALTERNATIVE.match(rest):
         return False
+    if _another_thing(rest, place, choices):
+        return False
     spoken = _DENIED.sub(" ", CONTRAST.sub(" ", rest))
     mark = chr(65 + place)
     for pattern in (_OTHERS, _LISTED, _AND_OTHER):
@@ -394,6 +475,25 @@ def _stands(place: int, rest: str, choices: Sequence[str]) -> bool:
             if other != mark and ord(other) - 65 < len(choices):
                 return False
     return not _contradicted(place, spoken, choices)
+
+
+_REMARK = re.compile(
+    r"confiden|certain|sure|done|end|thank|correct|right|explanation|reason|note|final|answer|"
+    r"clear|hope|as |see|yes|in |on |at |of |from |with ",
+    re.I,
+)
+_WORDS_ONLY = re.compile(r"[^\W\d_]+(?:[ -][^\W\d_]+){0,2}")
+
+
+def _another_thing(rest: str, place: int, choices: Sequence[str]) -> bool:
+    """True if what follows an answer is just another thing, in a few words: "dog", then "cat"."""
+    bare = rest.strip(" \t\n.,:;!*)")
+    if equal(bare, choices) not in (None, place):
+        return True
+    if len(choices) > 1 or not _WORDS_ONLY.fullmatch(bare) or _COPULA.search(f"{bare} "):
+        return False
+    shared = set(simplest(bare).split()) & set(simplest(choices[place]).split())
+    return not shared and not _REMARK.search(bare)
 
 
 def _contradicted(place: int, rest: str, choices: Sequence[str]) -> bool:
@@ -446,7 +546,7 @@ def _worded(text: str, choices: Sequence[str]) -> int | None:
                 return found
     colour = _IS_COLOUR.match(text)
     if colour:
-        found = equal(colour[1], choices)
+        found = equal(colour[1] or colour[2], choices)
         if found is not None:
             return found
     correct = re.search(r"\s(?:is|ist|est|es|è|é)\s|が|是", text)
@@ -456,7 +556,24 @@ def _worded(text: str, choices: Sequence[str]) -> int | None:
             found = equal(without_lead(head), choices)
             if found is not None:
                 return found
-    return _by_forms(text, choices)
+    found = _by_forms(text, choices)
+    return _by_colour(text, choices) if found is None else found
+
+
+_COLOURS: Final = frozenset("red blue green yellow purple pink brown black white gray".split())
+_COLOURED = re.compile(r"(?:(?:a|an|the|it(?:'s| is) an?) )([a-z]+) ([a-z]+)", re.I)
+
+
+def _by_colour(text: str, choices: Sequence[str]) -> int | None:
+    """The one colour of a thing, where the options are colours: "a blue car"."""
+    found = _COLOURED.fullmatch(canonical(text).strip(" ."))
+    plainly = [simplest(choice) for choice in choices]
+    if found is None or not _COLOURS.issuperset(plainly):
+        return None
+    colour, thing = simplest(found[1]), simplest(found[2])
+    if colour not in plainly or thing in _COLOURS or thing in ("one", "ish", "and", "or"):
+        return None
+    return plainly.index(colour)
 
 
 def _by_forms(text: str, choices: Sequence[str]) -> int | None:
@@ -522,7 +639,7 @@ def _forms(text: str) -> set[str]:
     text = without_lead(PLACE.sub("", text.strip(" .,:;!")))
     whole = simplest(_ONE.sub("", text) or text)
     subject = _COPULA.search(whole)
-    forms = {whole, _POSITION.sub("", whole)}
+    forms = {whole, _POSITION.sub("", whole), _POSITION.sub("", _DOING.sub("", whole))}
     if subject is not None and not DENIAL.search(whole[: subject.start()]):
         for after in _predicates(whole)[-1:]:
             forms |= {after, _POSITION.sub("", after), _without_article(after)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from speceyes.evaluation.grading import statements
 from speceyes.evaluation.grading.languages import (
     ADVERBS,
     AFFIRMATIONS,
@@ -21,9 +22,27 @@ from speceyes.evaluation.grading.languages import (
 
 _IDIOMS: Final = re.compile(
     r"\b(?:no doubt(?: about it)?|without (?:a |any )?doubt|undoubtedly|not only|no problem|"
-    r"no wonder|no longer than|i have no doubts?(?: that)?|no question)\b",
+    r"no wonder|no longer than|of course(?! not)|sure thing|sure(?=[.!]*$)|by all means|"
+    r"that's right(?=[.!]*$)|exactly(?=[.!]*$)|right(?=[.!]*$)|i have no doubts?(?: that)?|"
+    r"no question(?: about it| about that)?)\b",
     re.I,
 )
+_ELLIPSIS: Final = re.compile(
+    r"(?:yes|yeah|yep),? (?:it|there|they|he|she|this|that)"
+    r"(?: (?:is|are|was|were|does|do|has|have) not|"
+    r" ?(?:isn't|aren't|wasn't|weren't|doesn't|don't|hasn't|haven't)|'s not|'re not)"
+    r"|(?:no|nope|nah),? (?:it|there|they|he|she|this|that)"
+    r" (?:is|are|was|were|does|do|has|have)",
+    re.I,
+)
+"""A word and a short sentence that say opposite things."""
+_OR: Final = re.compile(r"\bor\b", re.I)
+_UNLIKE: Final = re.compile(r"(?<=\w),\s*(?:and |but )?not\s+[^.,;!?\n]+", re.I)
+"""What a statement is held against: "on the mat, not under it"."""
+_NOT_WORD = re.compile(
+    r"(?<!\w)(?:not|\w+n't)\s+(?:a\s+)?[\"']?(?:yes|no)[\"']?\s*(?:[.,;!]|$)", re.I
+)
+"""The word that is denied."""
 _WORDS = "|".join(
     sorted((re.escape(w) for w in (AFFIRMATIONS | NEGATIONS) if w.isascii()), key=len, reverse=True)
 )
@@ -32,7 +51,7 @@ _BARELY = re.compile(r"\b(?:hardly|barely|scarcely)\b", re.I)
 _NOT = re.compile(
     r"(?<!\w)(?:no|not|\w+n't|cannot|none|never|neither|nor|nobody|nothing|nowhere|absent|missing|"
     r"lacks?|lacking|without any|free of|devoid of|fails? to|false|untrue|incorrect|"
-    r"kein\w*|nicht|nie|niemals|"
+    r"(?<=that is )wrong|(?<=that's )wrong|(?<=this is )wrong|kein\w*|nicht|nie|niemals|"
     r"ne|n'(?=\w)|pas|aucune?|jamais|"
     r"ningun[oa]?|ningún|nunca|"
     r"non|nessun[oa]?|"
@@ -46,19 +65,23 @@ _VERB = re.compile(
     r"(?<!\w)(?:is|are|was|were|am|isn't|aren't|wasn't|weren't|\w+'s|\w+'re|there's|do|does|did|"
     r"don't|doesn't|didn't|can|can't|cannot|could|couldn't|see|sees|saw|shows?|contains?|has|have|"
     r"hasn't|haven't|had|includes?|features?|depicts?|displays?|appears?|seems?|exists?|holds?|"
-    r"looks?|find|found|observe|spot|detect|notice|lacks?|wears?|stands?|sits?|lies|must|will|won't|"
+    r"hangs?|rides?|carr(?:y|ies)|eats?|runs?|walks?|plays?|flies|drives?|touch(?:es)?|faces?|"
+    r"covers?|leans?|rests?|surrounds?|belongs?|match(?:es)?|goes|works?|remains?|"
+    r"looks?|find|found|observe|spot|detect|notice|lacks?|wears?|stands?|sits?|lies|must|will|"
+    r"won't|"
     r"ist|sind|gibt|sehe|zeigt|hat|enthält|befindet|"
     r"est|sont|y a|voit|montre|contient|"
-    r"hay|está|están|veo|muestra|contiene|tiene|"
+    r"es|son|hay|está|están|veo|muestra|contiene|tiene|"
     r"è|sono|c'è|vedo|mostra|"
     r"há|é|são|estão|vejo|existe|tem|"
     r"zijn|heeft|zie|toont|"
-    r"есть|вижу|видно|находится|имеется)(?!\w)"
+    r"есть|нет|вижу|видно|находится|имеется)(?!\w)"
     r"|有|是|在|いる|います|ある|あります|です|ません|ない|있|없|이다|입니다",
     re.I,
 )
 _CLAUSE = re.compile(
-    r"[.!?;:。！？；\n]+|,\s*(?=(?:but|however|though|although|while|and|so|yet|aber|mais|pero|ma|mas)\b)"
+    r"[.!?;:。！？；\n]+|,\s*(?=(?:but|however|though|although|while|and|so|yet|aber|mais|pero|ma|"
+    r"mas)\b)"
     r"|\b(?:but|however|although|though|whereas|because|since|aber|mais|pero|weil|porque)\b|，|但",
     re.I,
 )
@@ -66,10 +89,26 @@ _STATEMENTS: Final = 3
 """Clauses of a sentence that are read; what follows explains."""
 
 
-def answered(text: str) -> bool | None:
-    """True if a claim says yes, with or without what may follow the word, such as "desu"."""
+def answered(text: str, question: str = "") -> bool | None:
+    """True if a claim says yes, with or without what may follow the word, such as "desu".
+
+    Args:
+        text: The claim.
+        question: What was asked, which a sentence without yes or no is held against.
+
+    Example:
+        >>> answered("It is blue", "Is it red?"), answered("It is red", "Is it red?")
+        (False, True)
+    """
+    if _ELLIPSIS.fullmatch(text.strip(" .!")):
+        return None
     said = says(TRAIL.sub("", text))
-    return says(text) if said is None else said
+    said = says(text) if said is None else said
+    if said is None or not question or _own_words(text):
+        return said
+    if _OR.search(text) and not _OR.search(question):
+        return None
+    return said if statements.repeats(text, question) else statements.other(text, question, said)
 
 
 def says(text: str) -> bool | None:
@@ -84,13 +123,21 @@ def says(text: str) -> bool | None:
     text = " ".join(text.split()) if "\n" not in text else text
     if HEDGE.search(text) or _BARELY.search(text) or text.rstrip(" \"')").endswith(("?", "？")):
         return None
-    text = _IDIOMS.sub(" ", text).strip()
+    text, sure = _IDIOMS.subn(" ", text)
+    text = text.strip()
+    if text.strip(" .!()").casefold() in ("y", "n"):
+        return text.strip(" .!()").casefold() == "y"
+    if not text.strip(" .,!"):
+        return True if sure else None
+    if _NOT_WORD.search(text):
+        return None
     back = TAKEN_BACK.search(text)
-    if back and back.start():
+    if back and back.start() and text[back.end() :].strip(" .,!"):
         return None
     words = _own_words(text)
     if words:
         return words[0] if len(set(words)) == 1 else None
+    text = _UNLIKE.sub("", text)
     said = [
         not _NOT.search(clause) for clause in _CLAUSE.split(text) if clause and _VERB.search(clause)
     ]
@@ -98,6 +145,17 @@ def says(text: str) -> bool | None:
         return _elliptic(text)
     said = said[:_STATEMENTS]
     return said[0] if len(set(said)) == 1 else None
+
+
+def own_word(text: str) -> bool | None:
+    """Yes or no where a text says it in a word of its own; None where it doesn't.
+
+    Example:
+        >>> own_word("no."), own_word("there is one")
+        (False, None)
+    """
+    words = set(_own_words(text)) if not HEDGE.search(text) else set()
+    return words.pop() if len(words) == 1 else None
 
 
 def _own_words(text: str) -> list[bool]:
@@ -139,8 +197,11 @@ _FILLERS: Final = frozenset(
     "so well oh ah ok okay thus hence therefore then um uh the answer is and hmm sure of course "
     "i think believe say would guess".split()
 )
-_DETERMINERS: Final = frozenset(("no", "non", "não", "negative", "false", "incorrect"))
-_AFTER_NO: Final = frozenset("there it i they he she we this that the its because as sir".split())
+_DETERMINERS: Final = frozenset(("no", "non", "não", "negative", "false", "incorrect", "wrong"))
+_AFTER_NO: Final = frozenset(
+    "no nope there it i they he she we this that the its because as sir es hay está están se "
+    "son veo tiene".split()
+)
 _AFTER_NOT: Final = frozenset("at really in that so as any visible present there exactly".split())
 _PLAIN_YES: Final = frozenset("yes yeah yep yup ja oui sí sì sim да evet".split())
 _LINKS: Final = frozenset("be is a an say answer wait actually or and definitely clearly".split())

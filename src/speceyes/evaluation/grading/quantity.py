@@ -17,80 +17,21 @@ from speceyes.evaluation.grading.languages import (
     RELATION,
 )
 from speceyes.evaluation.grading.normal_form import number_words
+from speceyes.evaluation.grading.units import PHRASES, UNIT, in_base
 
-_ALIASES: Final = {
-    "cm": "cm centimeter centimeters centimetre centimetres",
-    "mm": "mm millimeter millimeters millimetre millimetres",
-    "m": "m meter meters metre metres",
-    "km": "km kilometer kilometers kilometre kilometres",
-    "in": "in inch inches ″",
-    "ft": "ft foot feet ′",
-    "yd": "yd yard yards",
-    "mi": "mi mile miles",
-    "mph": "mph",
-    "km/h": "km/h kmh kph",
-    "m/s": "m/s",
-    "m^2": "m^2 sqm",
-    "cm^2": "cm^2",
-    "km^2": "km^2",
-    "m^3": "m^3",
-    "g": "g gram grams gramme grammes",
-    "kg": "kg kgs kilogram kilograms kilo kilos",
-    "mg": "mg milligram milligrams",
-    "lb": "lb lbs pound pounds",
-    "oz": "oz ounce ounces",
-    "l": "l liter liters litre litres",
-    "ml": "ml milliliter milliliters millilitre millilitres",
-    "s": "s sec secs second seconds",
-    "ms": "ms millisecond milliseconds",
-    "min": "min mins minute minutes",
-    "h": "h hr hrs hour hours",
-    "d": "day days",
-    "yr": "yr yrs year years",
-    "%": "% percent pct",
-    "°": "° deg degree degrees",
-    "°c": "°c celsius",
-    "°f": "°f fahrenheit",
-    "$": "$ usd dollar dollars",
-    "€": "€ eur euro euros",
-    "£": "£ gbp",
-    "¥": "¥ yen yuan rmb cny",
-    "px": "px pixel pixels",
-    "kb": "kb",
-    "mb": "mb",
-    "gb": "gb",
-    "w": "w watt watts",
-    "kw": "kw kilowatt kilowatts",
-    "v": "v volt volts",
-    "hz": "hz hertz",
-    "khz": "khz",
-    "mhz": "mhz",
-    "ghz": "ghz",
-    "kcal": "kcal",
-    "x": "",
-}
-_UNIT: Final = {word: unit for unit, words in _ALIASES.items() for word in words.split()}
-_PHRASES: Final = {
-    "degrees celsius": "°c",
-    "degree celsius": "°c",
-    "degrees fahrenheit": "°f",
-    "° c": "°c",
-    "° f": "°f",
-    "per cent": "%",
-    "square meters": "m^2",
-    "square metres": "m^2",
-    "square centimeters": "cm^2",
-    "cubic meters": "m^3",
-    "kilometers per hour": "km/h",
-    "kilometres per hour": "km/h",
-    "miles per hour": "mph",
-    "meters per second": "m/s",
-    "us dollars": "$",
-    "u.s. dollars": "$",
-}
 _SCALES: Final = {"k": 1000, "K": 1000}
-_CJK: Final = {c: i for i, c in enumerate("零一二三四五六七八九十")} | {"〇": 0, "两": 2, "兩": 2}
+_CJK: Final = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2}
+_NUMERAL = "[零〇一二两兩三四五六七八九十百]{1,5}"
+_MEASURE = (
+    "個|个|只|隻|匹|つ|人|辆|輛|台|本|张|張|条|條|名|枚|頭|头|棵|把|位|朵|座|架|艘|杯|块|塊|根|"
+    "扇|盏|件|双|雙|对|羽|軒|冊|명|마리|개"
+)
 _CJK_NUMBER = re.compile(
+    f"^({_NUMERAL})(?:{_MEASURE})?[\u4e00-\u9fff\u3040-\u30ff]{{0,4}}$"
+    f"|^[^0-9。]{{0,12}}(?:有|是|共|は|が)({_NUMERAL})(?:{_MEASURE})"
+    "[\u4e00-\u9fff\u3040-\u30ff]{0,6}$"
+)
+_NUMBER = re.compile(
     "^([零〇一二两兩三四五六七八九十])(?:個|个|只|隻|匹|つ|人|辆|台|本|张|条|名|枚|頭|头|棵|把)?"
     "[\u4e00-\u9fff\u3040-\u30ff]{0,4}$"
 )
@@ -116,6 +57,7 @@ _TOTAL = re.compile(
     re.I,
 )
 _SUM = re.compile(r"^[\d\s.,+\-*/×÷()]+(?:[a-z]{0,12}\s?[+×]?[\d\s]*)=\s*(?=[-+]?[\d.])", re.I)
+_ORDER = re.compile(r"^(?:no\.|nr\.|n°|number|#)\s*(?=\d)", re.I)
 _NAMED = re.compile(r"^[a-z]\w{0,11}\s*=\s*(?=[-+]?[\d.$€£])", re.I)
 
 
@@ -137,20 +79,34 @@ class Quantity:
     def same(self, other: Quantity) -> bool:
         """True if another quantity, a model's, is this one.
 
-        A unit of measure must be there; a noun that is counted may be left out. Where this one
-        has no unit, the other's doesn't count.
+        A unit of measure must be there, and counts for what it is in another of its kind; a noun
+        that is counted may be left out. Where this one has no unit, the other's doesn't count.
+
+        Example:
+            >>> of_gold("3 cm").same(only("30 mm")), of_gold("0.5").same(only("50%"))
+            (True, True)
         """
-        if not math.isclose(self.value, other.value, rel_tol=1e-9):
+        if self.measured and other.measured and self.unit != other.unit:
+            mine, its = in_base(self.value, self.unit), in_base(other.value, other.unit)
+            if mine is not None and its is not None:
+                return mine[0] == its[0] and _close(mine[1], its[1])
+        if not self.unit and other.unit == "%" and _close(self.value, other.value / 100):
+            return True
+        if not _close(self.value, other.value):
             return False
         if not self.unit:
             return True
         if not other.unit:
             return not self.measured
         if self.measured or other.measured:
-            return self.unit == other.unit
+            return self.unit == other.unit or (self.unit[0] == other.unit == "°")
         return _noun(self.unit) == _noun(other.unit) or _noun(other.unit).startswith(
             _noun(self.unit) + " "
         )
+
+
+def _close(one: Fraction, other: Fraction) -> bool:
+    return math.isclose(one, other, rel_tol=1e-9)
 
 
 def _noun(words: str) -> str:
@@ -160,13 +116,20 @@ def _noun(words: str) -> str:
     )
 
 
-def _prepared(text: str) -> str:
-    """Number words as digits; the rest of the text as it was."""
+def prepared(text: str) -> str:
+    """Number words as digits, halves included; the rest of the text as it was."""
+    return _HALVES.sub(r"\1.5", _digits(text))
+
+
+def _digits(text: str) -> str:
     words = re.sub(
         r"(?<=[a-z])-(?=(?:one|two|three|four|five|six|seven|eight|nine)\b)", " ", text, flags=re.I
     )
     if not re.search(r"[A-Za-z]{3}", words):
         return words
+    part = _PARTS.get(" ".join(words.replace("-", " ").casefold().strip(" .!").split()))
+    if part:
+        return part
     words = _NEGATIVE.sub("-", words)
     pieces = re.findall(r"\s+|[A-Za-z]+|\d+(?:\.\d+)?(?=\s+[A-Za-z])|[^A-Za-z\s]", words)
     tokens = [p for p in pieces if not p.isspace()]
@@ -186,6 +149,12 @@ def _prepared(text: str) -> str:
     return "".join(out + _counted(run))
 
 
+_HALVES = re.compile(r"(?<![\w.,/])(\d+)\s+and\s+a\s+half(?!\w)", re.I)
+_PARTS: Final = {
+    "half": "1/2", "a half": "1/2", "one half": "1/2", "a third": "1/3", "one third": "1/3",
+    "two thirds": "2/3", "one quarter": "1/4", "one fourth": "1/4", "three quarters": "3/4",
+    "three fourths": "3/4", "one fifth": "1/5", "one tenth": "1/10",
+}  # fmt: skip
 _NEGATIVE = re.compile(
     r"\b(?:minus|negative)\s+(?=\d|(?:zero|one|two|three|four|five|six|seven|eight|nine|ten)\b)",
     re.I,
@@ -298,8 +267,8 @@ def _unit_after(text: str, at: int) -> tuple[str | None, bool, int, int]:
         rest = text[glued.end() :]
         degree = re.match(r"\s?([CF])\b", rest) if word == "°" else None
         if degree:
-            return _UNIT[f"°{degree[1].casefold()}"], True, glued.end() + degree.end(), 1
-        unit = _UNIT.get(word.casefold())
+            return UNIT[f"°{degree[1].casefold()}"], True, glued.end() + degree.end(), 1
+        unit = UNIT.get(word.casefold())
         return (unit, True, glued.end(), 1) if unit else (None, False, at, 1)
     if re.match(r"-[A-Za-z]", text[at:]):
         return None, False, at, 1
@@ -309,15 +278,61 @@ def _unit_after(text: str, at: int) -> tuple[str | None, bool, int, int]:
     two = f"{after[1]} {after[2] or ''}".strip().casefold()
     three = f"{two} {after[3] or ''}".strip()
     for phrase, end in ((three, after.end()), (two, after.end(2) if after[2] else after.end(1))):
-        if phrase in _PHRASES:
-            return _PHRASES[phrase], True, end, 1
+        if phrase in PHRASES:
+            return PHRASES[phrase], True, end, 1
     word = after[1].casefold().rstrip(".")
-    if word in _UNIT and not (word in ("in", "a", "s", "d", "x") and after[2]):
-        return _UNIT[word], True, after.end(1), 1
+    if word in UNIT and not (word in ("in", "a", "s", "d", "x") and after[2]):
+        return UNIT[word], True, after.end(1), 1
     return "", False, at, 1
 
 
+def _cjk_value(numeral: str) -> int | None:
+    """A Chinese or Japanese numeral below a thousand; None where it is none.
+
+    Example:
+        >>> _cjk_value("三"), _cjk_value("二十一"), _cjk_value("一百零五"), _cjk_value("一二")
+        (3, 21, 105, None)
+    """
+    total, digit = 0, None
+    for sign in numeral:
+        power = {"十": 10, "百": 100}.get(sign)
+        if power is None:
+            if digit:
+                return None
+            digit = _CJK[sign]
+        elif total % (power * 10) or (digit == 0 and not total):
+            return None
+        else:
+            total, digit = total + (digit or 1) * power, None
+    return total + (digit or 0)
+
+
 _COUNTED = re.compile(r"(?:[^\W\d]+(?:[ -][^\W\d]+){0,3})?")
+
+
+_JOINT = re.compile(r"\s*(?:,|,?\s*and)?\s*")
+
+
+def _joined(text: str, found: list[tuple[Quantity, int, int]]) -> list[tuple[Quantity, int, int]]:
+    """The quantities, with "1 h 30 min" as the one that it is."""
+    made = found[:1]
+    for quantity, start, end in found[1:]:
+        last, begin, stop = made[-1]
+        one, more = in_base(last.value, last.unit), in_base(quantity.value, quantity.unit)
+        unit = in_base(Fraction(1), last.unit)
+        if (
+            one is not None
+            and more is not None
+            and unit is not None
+            and _JOINT.fullmatch(text[stop:start])
+            and one[0] == more[0]
+            and 0 < more[1] < unit[1]
+        ):
+            whole = last.value + more[1] / unit[1]
+            made[-1] = Quantity(whole, last.unit, True), begin, end
+        else:
+            made.append((quantity, start, end))
+    return made
 
 
 def of_gold(text: str) -> Quantity | None:
@@ -327,15 +342,16 @@ def of_gold(text: str) -> Quantity | None:
         >>> of_gold("3 cm").unit, of_gold("three").value, of_gold("3 or 4")
         ('cm', Fraction(3, 1), None)
     """
-    prepared = _prepared(plain(text))
-    if RELATION.search(prepared):
+    ready = prepared(plain(text))
+    if RELATION.search(ready):
         return None
-    found = quantities(prepared)
+    found = quantities(ready)
+    found = found and _joined(ready, found)
     if found is None or len(found) != 1:
         return None
     quantity, start, end = found[0]
-    rest = prepared[end:].strip(" .")
-    if prepared[:start].strip(" (") or not _COUNTED.fullmatch(rest):
+    rest = ready[end:].strip(" .")
+    if ready[:start].strip(" (") or not _COUNTED.fullmatch(rest):
         return None
     if rest and (quantity.measured or BOUND_AFTER.match(rest) or DENIAL.search(rest)):
         return None
@@ -355,28 +371,31 @@ def only(text: str) -> Quantity | None:
     text = canonical(text).strip()
     numeral = _CJK_NUMBER.match(_EXACT.sub("", text).rstrip("。. "))
     if numeral:
-        return Quantity(Fraction(_CJK[numeral[1]]))
-    text = _NAMED.sub("", _SUM.sub("", text))
-    prepared = _prepared(text)
-    prepared = _TOTAL.sub("", _EXACT.sub("", prepared).rstrip(" .!。"))
-    if RELATION.search(prepared) or HEDGE.search(prepared) or DENIAL.search(prepared):
+        value = _cjk_value(numeral[1] or numeral[2])
+        return None if value is None else Quantity(Fraction(value))
+    text = _NAMED.sub("", _SUM.sub("", _ORDER.sub("", text)))
+    ready = prepared(text)
+    ready = _TOTAL.sub("", _EXACT.sub("", ready).rstrip(" .!。"))
+    if RELATION.search(ready) or HEDGE.search(ready) or DENIAL.search(ready):
         return None
-    found = quantities(prepared)
+    found = quantities(ready)
     if not found:
         return None
+    found = _joined(ready, found)
     for _, start, end in found:
-        if BOUND_BEFORE.search(prepared[:start]) or BOUND_AFTER.match(prepared[end:]):
+        if BOUND_BEFORE.search(ready[:start]) or BOUND_AFTER.match(ready[end:]):
             return None
-    values = {one.value for one, _, _ in found}
-    if len(values) != 1:
-        return None
     named = [one for one, _, _ in found if one.unit]
+    if len({one.value for one, _, _ in found}) != 1:
+        # The same in two units is one quantity: "3 cm (30 mm)".
+        same = len(named) == len(found) and all(named[0].same(one) for one in named)
+        return named[0] if same else None
     if len({one.unit for one in named}) > 1:
         return None
     if named:
         return named[0]
     quantity, _, end = found[0]
-    noun = re.match(r"\s*((?:[^\W\d]+[ -]?){1,4})", prepared[end:])
+    noun = re.match(r"\s*((?:[^\W\d]+[ -]?){1,4})", ready[end:])
     return Quantity(quantity.value, noun[1].strip().casefold() if noun else "")
 
 
@@ -396,11 +415,13 @@ def none_there(text: str) -> bool:
 _NONE: Final = tuple(
     re.compile(pattern)
     for pattern in (
-        r"none(?: (?:at all|of them))?|nothing|nil|null|no [a-z]+s",
+        r"none(?: (?:at all|of them))?|nothing|nil|null|no (?:[a-z]+s|people|men|women|children|"
+        r"sheep|fish)",
         r"(?:there (?:are|is)|there're|(?:i|we) (?:can )?see|(?:the \w+|it) "
         r"(?:shows|contains|has|displays)) "
         r"(?:none|no [a-z ]{2,40}|nothing|not a single [a-z ]+)",
-        r"there aren't any(?: [a-z ]{2,40})?",
+        r"there (?:aren't|are not|isn't) any(?: [a-z ]{2,40})?",
+        r"(?:i|we) (?:don't|do not|can't|cannot) see any(?: [a-z ]{2,40})?",
         r"no [a-z ]{2,40} are (?:visible|present|shown)[a-z ]*",
     )
 )
