@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import threading
@@ -118,9 +119,9 @@ def test_a_loss_is_left_and_taken_up_again_when_it_has_become_a_gain() -> None:
     model = CostModel()
     for _ in range(2 * ENOUGH):
         model.note(rejected(1.0, judge=0.5, draft=0.5))
-    assert model.speculating
+    before = model.speculating
     model.plan(16)
-    assert not model.speculating
+    assert (before, model.speculating) == (True, False)
     batches = [model.plan(16) for _ in range(200)]
     assert all(len(set(batch)) == 1 for batch in batches), "looks take whole batches"
     assert 2 <= sum(batch[0] for batch in batches) <= 30
@@ -284,3 +285,16 @@ def test_the_forecast_is_made_of_its_parts() -> None:
     both = CostParts.pooled([parts, CostParts.of([accepted()] * 10, wall=3.0)])
     assert both.expected == pytest.approx(18.0 / 20)
     assert CostParts.of(results, wall=1.0).outside == 0  # phases beside each other
+
+
+def test_efficiency_is_shown_in_one_line() -> None:
+    found = efficiency([accepted()] * 6 + [rejected(2.0)] * 2 + [sent(3.0)] * 2, seconds=20.0)
+    assert repr(found) == (
+        "Efficiency(10 queries, beta=0.8, alpha=0.75, predicted at most 1.30x, speculated=2 s)"
+    )
+    known = dataclasses.replace(found, gain=1.5, interval=(1.25, 1.75), l_agent=3.0, measured=1.4)
+    assert repr(known) == (
+        "Efficiency(10 queries, beta=0.8, alpha=0.75, predicted=1.50x (1.25 to 1.75), "
+        "measured=1.40x, agent=3 s, speculated=2 s)"
+    )
+    assert repr(efficiency([])) == "Efficiency(0 queries)"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from speceyes import SpecPipeline
+from speceyes import SpecPipeline, tiny
 from speceyes.errors import ConfigError
 from speceyes.models import ScriptedModel
 from speceyes.pipeline.health import Health
@@ -131,6 +131,16 @@ def test_a_pipeline_whose_draft_model_is_broken_is_found_by_its_results() -> Non
     assert {one.answer for one in results} == {"red"}
     [warning] = told(Health(), *results)
     assert "drafts failed" in warning and "out of blocks" in warning
+
+
+@pytest.mark.parametrize("bundled", [True, False])
+def test_a_pipeline_of_the_bundled_models_says_what_they_know(
+    bundled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = tiny.SMALL if bundled else ScriptedModel("red")
+    SpecPipeline.from_pretrained(ScriptedModel("red"), small, judge=None)
+    told = [one for one in caplog.messages if "know only their own synthetic scenes" in one]
+    assert len(told) == bundled
 
 
 @pytest.mark.parametrize("wrong", [{"failures": 0}, {"rejections": 0}, {"failures": 1.5}])

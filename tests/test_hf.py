@@ -545,6 +545,17 @@ def test_out_of_memory_on_one_row_says_so(fresh: HFModel, refuse: Any) -> None:
     done = fresh.generate([short, long, short], Sampling(max_tokens=2))
     assert [c.error is None for c in done] == [True, False, True]
     assert "out of memory on cpu" in str(done[1].error)
+    assert done[1].fault == "length", "asking again is of no use"
+
+
+def test_a_row_that_fits_once_what_was_kept_is_forgotten_is_answered(
+    fresh: HFModel, refuse: Any
+) -> None:
+    good = fresh.generate(MIXED[:1], GREEDY)
+    full = iter([True])
+    refuse(lambda ids: next(full, False), torch.OutOfMemoryError("CUDA out of memory"), fresh)
+    done = fresh.generate(MIXED[:1], GREEDY)
+    assert done[0].error is None and done[0].token_ids == good[0].token_ids
 
 
 def test_ctrl_c_is_not_swallowed(fresh: HFModel, refuse: Any) -> None:

@@ -337,3 +337,31 @@ def test_a_field_from_elsewhere_is_refused() -> None:
 def test_half_a_surrogate_pair_is_bad_input(more: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="half a surrogate pair"):
         Query(images=(Image.new("RGB", (8, 8)),), **more)
+
+
+def test_a_result_fits_a_screen_however_much_is_in_it() -> None:
+    rows = np.zeros((300, 64), dtype=np.float32)
+    draft = Completion("blue " * 400, tuple(range(300)), rows)
+    seen = Observation((PICTURE, "cropped " * 100))
+    step = Step("thinking " * 500, (ToolCall("zoom", {"bbox": [0, 0, 1, 1]}),), (seen,), tokens=9)
+    result = Result(
+        "7", "blue " * 400, "agent", Judgement(False, 0.031), draft,
+        Verdict(False, 0.91, 12.0, 0.98, tuple([0.5] * 300)),
+        Trajectory((step,) * 20, "blue " * 400, "answered"),
+        Timings(latency=0.25), error="it broke " * 100, question="What colour is it? " * 50,
+    )  # fmt: skip
+    lines = repr(result).splitlines()
+    assert len(lines) <= 12 and max(map(len, lines)) <= 200
+    shown = repr(result)
+    for part in ("'7'", "agent", "0.031", "300 tokens", "0.91", "0.98", "depth=20", "What colour"):
+        assert part in shown
+    assert "Image" not in shown and "array" not in shown
+    assert repr(Result("1", "red", "draft")) == "Result('1', 'red', 'draft')"
+
+
+def test_the_line_has_the_question_and_older_lines_are_read_without() -> None:
+    line = Result("1", "red", "draft", question="Is it “red”?\u2028").to_json()
+    assert Result.from_json(line).question == "Is it “red”?\u2028"
+    older = json.loads(line)
+    del older["question"]
+    assert Result.from_json(json.dumps(older)).question == ""

@@ -249,7 +249,7 @@ def _no_logprobs() -> npt.NDArray[np.float32]:
     return np.zeros((0, 0), dtype=np.float32)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Completion:
     """A model's answer, with its tokens and their log-probabilities.
 
@@ -297,6 +297,15 @@ class Completion:
             )
         rows.setflags(write=False)
         object.__setattr__(self, "top_logprobs", rows)
+
+    def __repr__(self) -> str:
+        """One line: the log-probabilities by their shape, without the tokens."""
+        rows, k = self.top_logprobs.shape
+        parts = [f"{_brief(self.text, 60)!r}", f"{len(self.token_ids)} tokens"]
+        parts += [f"top_logprobs=float32[{rows}, {k}]"] if k else []
+        parts += [f"finish={self.finish!r}"]
+        parts += [f"error={_brief(self.error, 80)!r}"] if self.error else []
+        return f"Completion({', '.join(parts)})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Completion):
@@ -445,7 +454,7 @@ class Step:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Trajectory:
     """Phase IV: the agent's whole way to its answer; it can be replayed step by step.
 
@@ -464,6 +473,13 @@ class Trajectory:
     stop: Literal["answered", "max_steps", "calls", "repeated", "error"]
     error: str | None = None
     fault: Fault | None = None
+
+    def __repr__(self) -> str:
+        """One line: how it ended, and how long it is."""
+        said = f"{len(self.steps)} steps, depth={self.depth}, tokens={self.tokens}"
+        error = f", error={_brief(self.error, 80)!r}" if self.error else ""
+        answer = None if self.answer is None else _brief(self.answer, 60)
+        return f"Trajectory({answer!r}, {said}, stop={self.stop!r}{error})"
 
     @property
     def depth(self) -> int:
@@ -500,7 +516,7 @@ class Timings:
     latency: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """Result of a query. None means that the phase did not run.
 
@@ -516,6 +532,7 @@ class Result:
         error: What went wrong; None where nothing did.
         images: The query's images as they were given, where a single query was asked, for
             `show`. They are neither compared nor written down.
+        question: The question, for whoever reads results later; equality doesn't look at it.
     """
 
     query_id: str
@@ -528,6 +545,7 @@ class Result:
     timings: Timings = Timings()
     error: str | None = None
     images: tuple[Image, ...] = field(default=(), compare=False, repr=False)
+    question: str = field(default="", compare=False)
 
     def show(self, images: Sequence[Image] = ()) -> None:
         """Shows the result in a notebook, scene and crops included; prints a line elsewhere.
@@ -543,6 +561,31 @@ class Result:
         from speceyes.notebook import result_html
 
         return result_html(self, self.images)
+
+    def __repr__(self) -> str:
+        """A few lines: what each phase found, without tokens, log-probabilities and images."""
+        answer = None if self.answer is None else _brief(self.answer, 80)
+        lines = [f"Result({self.query_id!r}, {answer!r}, {self.route!r}"]
+        if self.question:
+            lines.append(f"question={_brief(self.question, 80)!r}")
+        if self.judgement is not None:
+            needs, p = self.judgement.needs_tools, self.judgement.p_tools
+            shown = "" if p is None else f", p_tools={p:.3g}"
+            lines.append(f"judgement=needs_tools={needs}{shown}")
+        if self.draft is not None:
+            lines.append(f"draft={self.draft!r}")
+        if self.verdict is not None:
+            score = "none" if self.verdict.score is None else f"{self.verdict.score:.4g}"
+            said = "accepted" if self.verdict.accepted else "rejected"
+            why = f" ({_brief(self.verdict.reason, 60)})" if self.verdict.reason else ""
+            lines.append(f"verdict={said}, score {score} at {self.verdict.threshold:.4g}{why}")
+        if self.trajectory is not None:
+            lines.append(f"trajectory={self.trajectory!r}")
+        if self.timings.latency is not None:
+            lines.append(f"latency={self.timings.latency:.3g} s")
+        if self.error is not None:
+            lines.append(f"error={_brief(self.error, 160)!r}")
+        return ",\n       ".join(lines) + ")"
 
     def to_json(self) -> str:
         """One line of JSON. Images are reduced to an `ImageRef`; NaN and infinities to strings."""
@@ -566,6 +609,11 @@ class Result:
             return _result(data)
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
             raise InputError(f"not a Result written by to_json: {exc} in {line[:120]!r}") from exc
+
+
+def _brief(text: str, most: int) -> str:
+    """A text cut for display."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _number(value: float) -> float | str:

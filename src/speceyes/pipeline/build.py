@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speceyes.errors import ConfigError
@@ -11,6 +13,9 @@ from speceyes.pipeline.config import AgentConfig, DraftConfig, JudgeConfig, Load
 from speceyes.pipeline.parts import Parts
 from speceyes.protocols import Dialect, Judge, Tool, VisionLanguageModel
 from speceyes.types import Query
+
+_log = logging.getLogger(__name__)
+_BUNDLED = Path(__file__).resolve().parents[1] / "tiny" / "weights"
 
 if TYPE_CHECKING:
     from speceyes.gate import SeparabilityGate
@@ -59,6 +64,12 @@ def parts_of(
         strong = _model(large, load)
     same = (strong is not None and large is small) or (isinstance(large, str) and large == small)
     quick = strong if same else None if small is None else _model(small, load)
+    if _bundled(large) or _bundled(small):
+        _log.warning(
+            "the bundled models know only their own synthetic scenes (speceyes.tiny.scenes): of "
+            "any other picture their answers mean nothing. Name other models for pictures of "
+            "your own"
+        )
     spoken = dialect
     if strong is not None:
         names = (tool.name for tool in known)
@@ -107,6 +118,11 @@ def parts_of(
     elif callable(large):
         fallback = AgenticFallback.from_callable(large)
     return Parts(judged, answerer, None if quick is None else gate, fallback)
+
+
+def _bundled(model: object) -> bool:
+    """True for the folder of a model that comes with the library."""
+    return isinstance(model, str | PathLike) and Path(model).parent == _BUNDLED
 
 
 def _model(

@@ -44,7 +44,7 @@ LOOK = 1 / 16
 _Z = 1.959963984540054  # 95 %, both sides
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Efficiency:
     """Costs in seconds a query, shares, and the gain that they predict. None: not measured.
 
@@ -92,8 +92,23 @@ class Efficiency:
     at_most: float | None = None
     outside: float | None = None
 
+    def __repr__(self) -> str:
+        """One line: shares, gains and seconds a query, of those that are known."""
+        shares = [("beta", self.beta), ("alpha", self.alpha)]
+        parts = [f"{name}={share:.3g}" for name, share in shares if share is not None]
+        if self.gain is not None:
+            over = "" if self.interval is None else " ({:.2f} to {:.2f})".format(*self.interval)
+            parts.append(f"predicted={self.gain:.2f}x{over}")
+        elif self.at_most is not None:
+            parts.append(f"predicted at most {self.at_most:.2f}x")
+        if self.measured is not None:
+            parts.append(f"measured={self.measured:.2f}x")
+        spent = [("agent", self.l_agent), ("speculated", self.speculated)]
+        parts += [f"{name}={cost:.3g} s" for name, cost in spent if cost is not None]
+        return f"Efficiency({', '.join([f'{self.queries} queries', *parts])})"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
     """Results of a run, with its time and costs.
 
@@ -117,6 +132,10 @@ class Report:
 
     def _repr_html_(self) -> str:
         return notebook.report_html(self.results, self.seconds, self.efficiency)
+
+    def __repr__(self) -> str:
+        """One line, without the results."""
+        return f"Report({len(self.results)} results, {self.seconds:.3g} s, {self.efficiency!r})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,18 @@ def given_id(item: Any) -> str:
     return "" if given is None else str(given)
 
 
+def given_question(item: Any) -> str:
+    """The question of a query that can't be read, as it can be written down; empty where it has
+    none.
+    """
+    given = item.question if isinstance(item, Query) else ""
+    if isinstance(item, Mapping):
+        given = item.get("question", "")
+    elif is_query_tuple(item):
+        given = item[1]
+    return given.encode(errors="replace").decode() if isinstance(given, str) else ""
+
+
 def to_query(
     item: Any, *, number: int, limits: ImageLimits = DEFAULT_LIMITS, allow_urls: bool = False
 ) -> Query:
@@ -113,7 +125,14 @@ def query_or_failure(
     except Exception as exc:  # noqa: BLE001 - a query's failure is its own
         reason = str(exc) if isinstance(exc, InputError) else describe(exc)
         spent = Timings(latency=time.perf_counter() - since)
-        return Result(given_id(item) or str(number), None, "error", timings=spent, error=reason)
+        return Result(
+            given_id(item) or str(number),
+            None,
+            "error",
+            timings=spent,
+            error=reason,
+            question=given_question(item),
+        )
 
 
 @final

@@ -97,6 +97,7 @@ class RequestState:
             trajectory=self.facts.trajectory,
             timings=self.timings,
             error=ended.error,
+            question=self.query.question,
         )
         self.learn(answered=True)
         return self.result

@@ -59,7 +59,8 @@ def run_batches(
                 states[at] = begin(query)
             except Exception as exc:  # noqa: BLE001 - a query's failure is its own
                 reason = str(exc) if isinstance(exc, InputError) else describe(exc)
-                failed[at] = Result(inputs.given_id(item) or str(at), None, "error", error=reason)
+                name, asked = inputs.given_id(item) or str(at), inputs.given_question(item)
+                failed[at] = Result(name, None, "error", error=reason, question=asked)
         if states:
             work(list(states.values()))
         seconds = time.perf_counter() - start

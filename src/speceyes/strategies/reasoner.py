@@ -42,6 +42,7 @@ class _Asked:
             trajectory=trajectory,
             timings=spent,
             error=error,
+            question=self.query.question,
         )
 
 

@@ -358,4 +358,5 @@ class _Asked:
             trajectory=trajectory,
             timings=spent,
             error=None if given else f"the large model failed: {trajectory.error}",
+            question=self.query.question,
         )

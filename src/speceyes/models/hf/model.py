@@ -630,8 +630,22 @@ class HFModel:
                 "length",
             )
 
-    def _run(self, rows: Sequence[_Row], sampling: Sampling, done: dict[int, Completion]) -> None:
-        """Completes the rows; halves a batch that fails until the guilty row is alone."""
+    def _run(
+        self,
+        rows: Sequence[_Row],
+        sampling: Sampling,
+        done: dict[int, Completion],
+        *,
+        emptied: bool = False,
+    ) -> None:
+        """Completes the rows; halves a batch that fails until the guilty row is alone.
+
+        Args:
+            rows: The rows.
+            sampling: How they are decoded.
+            done: Takes their completions.
+            emptied: All that is kept was forgotten for them just now.
+        """
         size = len(rows)
         if not rows:
             return
@@ -658,6 +672,11 @@ class HFModel:
             self._run(rows[size // 2 :], sampling, done)
             return
         [row] = rows
+        if full and not emptied:
+            self._run(rows, sampling, done, emptied=True)
+            return
+        if full:
+            fault = "length"  # with nothing else kept it doesn't fit, however often it is asked
         done[row.index] = Completion.failed(failure, fault)
         if row.encoded is not None and not full and fault is None:
             self._rescue(row, sampling, done, failure if defect else "")
