@@ -93,6 +93,8 @@ def places(tree: ast.Module) -> Iterator[ast.AST]:
         for name in ("annotation", "returns"):
             if (found := getattr(node, name, None)) is not None:
                 skipped |= {id(one) for one in ast.walk(found)}
+        for decorator in getattr(node, "decorator_list", ()):  # frozen and slots show in no result
+            skipped |= {id(one) for one in ast.walk(decorator)}
         if isinstance(node, ast.Raise | ast.JoinedStr | ast.Assert):
             skipped |= {id(one) for one in ast.walk(node)}
     for node in ast.walk(tree):
