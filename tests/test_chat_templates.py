@@ -68,7 +68,7 @@ FAMILIES: Mapping[str, FamilyTemplate] = {
     ),
     "InternVL3.5": FamilyTemplate("OpenGVLab-InternVL3_5-1B", "<image>", None, QWEN),
     "Gemma 4": FamilyTemplate(
-        "google-gemma-4-31B-it", "<|image|>", "hermes", ("<|turn>user", "<|turn>model")
+        "google-gemma-4-31B-it", "<|image|>", "gemma", ("<|turn>user", "<|turn>model")
     ),
     "SmolVLM": FamilyTemplate(
         "HuggingFaceTB-SmolVLM-256M-Instruct", "<image>", None, ("User:", "Assistant:")
@@ -211,7 +211,13 @@ def test_auto_knows_a_template_and_takes_no_other_for_hermes(family: str) -> Non
 
 def test_no_template_with_calls_of_another_form_becomes_hermes() -> None:
     """All templates of the package, by what stands in them."""
-    tokens = ("<function=", "<arg_key>", "<|tool_call_begin|>", "<|tool_calls_section_begin|>")
+    tokens = (
+        "<|tool_call>call:",
+        "<function=",
+        "<arg_key>",
+        "<|tool_call_begin|>",
+        "<|tool_calls_section_begin|>",
+    )
     seen = 0
     for path in FOLDER.glob("*.jinja"):
         template = path.read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from speceyes.answerer import SpeculativeAnswerer
 from speceyes.dialects import NAMES, dialect, profile_of
 from speceyes.dialects.profile import fitted
 from speceyes.errors import ConfigError
 from speceyes.fallback import AgenticFallback
+from speceyes.texts import Texts
 from speceyes.tools.draw import ObjectMapper
 from speceyes.tools.zoom import Zoom
 from speceyes.types import Conversation, Observation, Query, Sampling
@@ -213,6 +216,52 @@ def test_profiles_and_texts_come_from_files_by_name(tmp_path: Path) -> None:
         dialect("minio3", profile=toml)
     with pytest.raises(ConfigError, match="texts file"):
         dialect("minio3", texts=tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('user = "{qestion}?"', "user has no {question}"),
+        ('user = "{question} {instructon}"', "write {instruction}"),
+        ('judge = "{quesiton} yes or no?"', "write {question}"),
+        ('judge = "{result}"', "{result} in judge is not filled in there; these are: question"),
+        ('draft = "{tools}"', "not filled in there"),
+        ('again = "{question}"', "not filled in there; these are: instruction"),
+        ('error = "it failed"', "error has no {error}"),
+        ('observation = "{resutl}"', "write {result}"),
+        ("", "is empty; it may have: system"),
+        ('sytem = "a"', "has sytem; it may have: system"),
+        ("system = 3", "system is a int"),
+        ("system = ", "texts file"),
+    ],
+)
+def test_texts_that_would_lose_something_are_refused(text: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "texts.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        Texts.load(file)
+    assert told in str(caught.value)
+
+
+def test_braces_of_all_kinds_reach_the_model_as_they_stand(tmp_path: Path) -> None:
+    """Authors' prompts are full of JSON, of {placeholders} of their own and of stray braces."""
+    odd = 'Say {"name": {}, "a": {x}} {answer} {0} {{question}} {question!r} }{ %s {Question}'
+    file = tmp_path / "texts.json"
+    file.write_text(json.dumps({"system": odd, "judge": f"{odd} {{question}}"}))
+    query = replace(QUERY, question="Is {width} {result} here?")
+    for name in ("speceyes", "qwen3vl", "thyme"):
+        speaks = dialect(name, texts=file)
+        head = speaks.open(query, ()).messages[0].text
+        assert head == odd.replace("{question}", query.text)
+        assert speaks.ask_judge(query, ()).messages[-1].text.endswith(query.text)
+
+
+def test_texts_are_part_of_what_a_calibration_is_made_for() -> None:
+    model = FakeModel("red")
+    ours = SpeculativeAnswerer(model)
+    theirs = SpeculativeAnswerer(model, texts=Texts(draft="{question}\nAnswer:"))
+    assert ours.prompt_hash != theirs.prompt_hash
+    assert theirs.prompt_hash == SpeculativeAnswerer(model, texts=theirs.texts).prompt_hash
 
 
 @pytest.mark.parametrize("name", PAGES)

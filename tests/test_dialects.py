@@ -145,6 +145,25 @@ pair_calls = st.builds(
         max_size=3,
     ),
 )
+
+
+def in_order(values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Objects with their keys in order of the alphabet, as Gemma's template writes them."""
+    found = st.dictionaries(plain_names, values, max_size=3)
+    return found.map(lambda one: dict(sorted(one.items())))
+
+
+marked_texts = st.text(max_size=9).filter(lambda text: "<" not in text)
+plain_values = st.recursive(
+    marked_texts
+    | st.none()
+    | st.booleans()
+    | st.integers(-MAX_INTEGER, MAX_INTEGER)
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=3) | in_order(inner),
+    max_leaves=3,
+)
+key_calls = st.builds(ToolCall, plain_names, in_order(plain_values))
 items = arguments.map(lambda more: {k: v for k, v in more.items() if k not in ("index", "bbox_2d")})
 drawings = st.builds(
     lambda index, drawn: ToolCall("object_mapper", {"index": index, "objects": drawn}),
@@ -165,6 +184,7 @@ drawings = st.builds(
 )
 WRITTEN = {
     "glm": pair_calls,
+    "gemma": key_calls,
     "kimi": id_calls,
     "xml": pair_calls,
     "pyvision": code_calls,
@@ -512,7 +532,7 @@ def test_tools_are_told_in_one_place(name: str) -> None:
     conversation = speaks.open(QUERY, TOOLS)
     listed = [tool["function"]["name"] for tool in conversation.tools]
     said = conversation.messages[0].text
-    if speaks.name in ("hermes", "qwen3vl", "xml", "glm", "kimi", "sensenova"):
+    if speaks.name in ("hermes", "qwen3vl", "xml", "glm", "kimi", "sensenova", "gemma"):
         assert listed == [tool.name for tool in TOOLS]
         parameters = dict(Zoom().parameters)
         if speaks.name in ("qwen3vl", "sensenova"):

@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from speceyes.errors import ConfigError
 from speceyes.models import HFModel
 from speceyes.types import Conversation, Message, Sampling
+from support.odd_models import save_blip_2
 from support.random_models import FAMILIES, build, save, tokenizer
 
 GREEDY = Sampling(max_tokens=6, top_k=8)
@@ -147,3 +148,7 @@ def test_what_cannot_be_run_is_refused_at_load(
     found = refused(checkpoint)
     assert "can't run" in found and "index 7" in found and "docs/backbones.md" in found
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_captioner_is_refused_at_load(tmp_path: Path) -> None:
+    assert "has no chat template" in refused(save_blip_2(tmp_path))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 _KNOWN = re.compile(
-    r"<(?=[|\uff5c][A-Za-z/][^<>\n]{0,60}[|\uff5c]?>)"  # also with wide bars, or one bar
+    r"<(?=[|\uff5c][A-Za-z/\x22][^<>\n]{0,60}[|\uff5c]?>)"  # also with wide bars, or one bar
     r"|<(?=/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|start_of_image|end_of_image"
     r"|image_soft_token|image|video|audio|IMG_CONTEXT|img|turn|end_of_utterance"
     r"|fake_token_around_image|global-img|sop|eop)[|]?>)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import os
@@ -16,6 +17,31 @@ from typing import Any, TypeVar, final
 from speceyes.errors import ConfigError
 
 _PLACE = re.compile(r"\{([a-z_]+)\}")
+
+_SEEN = ("images", "width", "height")
+_ASKED = ("question", "instruction", "tools", "boxes", "paths", "sources", "indices", *_SEEN)
+_SHOWN = (
+    "result",
+    "text",
+    "shown",
+    "error",
+    "number",
+    "index",
+    "action",
+    "again",
+    "width",
+    "height",
+)
+_PLACES: Mapping[str, Sequence[str]] = {
+    "observation": _SHOWN,
+    "again": ("instruction",),
+    "last_turn": ("instruction",),
+    "error": ("error",),
+    "draft_system": ("question", *_SEEN),
+    "draft": ("question", *_SEEN),
+    "draft_choice": ("question", *_SEEN),
+}
+"""Placeholders of a text; `_ASKED` where it isn't named."""
 
 Part = TypeVar("Part")
 
@@ -73,6 +99,10 @@ class Texts:
         for name, text in self.items():
             if text is not None and not isinstance(text, str):
                 raise ConfigError(f"{name} is a {type(text).__name__}; it must be text")
+        for name, needed in (("user", "question"), ("error", "error")):
+            text = getattr(self, name)
+            if text is not None and f"{{{needed}}}" not in text:
+                raise ConfigError(f"{name} has no {{{needed}}}: the model would never be told it")
 
     def items(self) -> Iterable[tuple[str, str | None]]:
         """(name, text) of each."""
@@ -92,9 +122,29 @@ class Texts:
         """Texts from a TOML or JSON file with the names above, any of them.
 
         Raises:
-            ConfigError: The file can't be read, or has another name in it.
+            ConfigError: The file can't be read, is empty, or has another name in it; or a text has
+                a placeholder that is misspelt, or that isn't filled in there.
         """
-        return cls(**read_settings(file, [one.name for one in dataclasses.fields(cls)], "texts"))
+        found = cls(**read_settings(file, [one.name for one in dataclasses.fields(cls)], "texts"))
+        for name, text in found.items():
+            for place in _PLACE.findall(text or ""):
+                if doubt := _misplaced(name, place):
+                    raise ConfigError(
+                        f"texts file {os.fspath(file)}: {{{place}}} in {name} {doubt}. Where it is "
+                        "meant as it stands, pass Texts(...) in Python"
+                    )
+        return found
+
+
+def _misplaced(name: str, place: str) -> str:
+    """Why a word in braces can't be meant as it stands; "" where it can."""
+    known = _PLACES.get(name, _ASKED)
+    if place in known:
+        return ""
+    if place in (*_ASKED, *_SHOWN):
+        return f"is not filled in there; these are: {', '.join(known)}"
+    near = difflib.get_close_matches(place, known, 1, 0.8)
+    return f"is not a placeholder: write {{{near[0]}}}" if near else ""
 
 
 def fill(template: str, values: Mapping[str, str | Sequence[Part]]) -> list[str | Part]:
@@ -155,6 +205,8 @@ def read_settings(file: str | os.PathLike[str], known: Sequence[str], what: str)
         raise ConfigError(f"{what} file {path}: {exc}") from exc
     if not isinstance(data, dict):
         raise ConfigError(f"{what} file {path} holds a {type(data).__name__}; a table is needed")
+    if not data:
+        raise ConfigError(f"{what} file {path} is empty; it may have: {', '.join(known)}")
     if other := [name for name in data if name not in known]:
         raise ConfigError(
             f"{what} file {path} has {', '.join(other)}; it may have: {', '.join(known)}"

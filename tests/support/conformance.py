@@ -112,6 +112,21 @@ FORMATS: Mapping[str, Format] = {
         steps=11,
         tokens=20_480,
     ),
+    "gemma": Format(
+        "the chat template of Gemma 4",
+        "<|channel>thought\nCloser.\n<channel|><|tool_call>call:image_zoom_in_tool"
+        "{bbox_2d:[100,250,150,312.5]}<tool_call|>",
+        ZOOM,
+        {"bbox_2d": BOX},
+        "[50x50]",
+        "Error: no",
+        "<|channel>thought\nso\n<channel|>red",
+        steps=12,
+        tokens=16_384,
+        sampling=(1.0, 0.95, 64, 0.0),
+        unverified="coordinates, turns, tokens, and where pictures of results stand: its template "
+        "writes results as texts alone",
+    ),
     "glm": Format(
         "zai-org/GLM-V, README; the chat template of GLM-4.6V",
         "<tool_call>image_zoom_in_tool\n<arg_key>bbox_2d</arg_key>\n"

@@ -16,6 +16,7 @@ from speceyes.dialects.adaptvision import AdaptVisionDialect
 from speceyes.dialects.chainoffocus import ChainOfFocusDialect
 from speceyes.dialects.deepeyes import DeepEyesDialect, SpecEyesDialect
 from speceyes.dialects.deepeyesv2 import DeepEyesV2Dialect
+from speceyes.dialects.gemma import GemmaDialect
 from speceyes.dialects.glm import GlmDialect
 from speceyes.dialects.hermes import HermesDialect
 from speceyes.dialects.kimi import KimiDialect
@@ -106,6 +107,7 @@ SPEAKERS: Mapping[str, Speaker] = {
     "vthinker": Speaker(exact(VThinkerDialect()), None),
     "deepeyes": Speaker(exact(DeepEyesDialect()), _scaled(None)),
     "deepeyesv2": Speaker(exact(DeepEyesV2Dialect()), _scaled(None)),
+    "gemma": Speaker(exact(GemmaDialect()), _scaled(1000)),
     "glm": Speaker(exact(GlmDialect()), _scaled(1000)),
     "hermes": Speaker(HermesDialect(), _scaled(1000)),
     "hermes, 0 to 1": Speaker(exact(HermesDialect(), scale=1), _scaled(1)),
@@ -506,9 +508,47 @@ KIMIS: list[Row] = [
      Refused("is not the id of a call")),
     ("broken JSON", KIMI.replace("]}", "]"), Refused("not valid JSON")),
     ("a section and nothing", "<|tool_calls_section_begin|>", Refused("has no <|tool_call")),
-    ("Hermes' call", tagged(CALL), Refused("written as <tool_call>")),
+    ("a call that an engine took apart", tagged(CALL), calls(("zoom", BOX))),
+    ("XML", "<function=zoom></function>", Refused("written as <function=")),
     ("100 kB of garbage in a call", f"<|tool_call_begin|>a:0<|tool_call_argument_begin|>{GARBAGE}",
      Refused("at most")),
+    ("empty", "", Refused("neither")),
+]  # fmt: skip
+
+GEMMA_CALL = "call:zoom{bbox_2d:" + str(BOX["bbox_2d"]) + "}"
+GEMMA = f"<|tool_call>{GEMMA_CALL}<tool_call|>"
+CUP = '<|"|>a {red}, "big" cup: 2<|"|>'
+
+GEMMAS: list[Row] = [
+    ("plain", GEMMA, calls(("zoom", BOX))),
+    ("after reasoning", f"<|channel>thought\nfar<channel|>{GEMMA}", calls(("zoom", BOX))),
+    ("two", GEMMA * 2, calls(("zoom", BOX), ("zoom", BOX))),
+    ("two in one", f"<|tool_call>{GEMMA_CALL}{GEMMA_CALL}<tool_call|>",
+     calls(("zoom", BOX), ("zoom", BOX))),
+    ("unclosed", GEMMA.removesuffix("<tool_call|>"), calls(("zoom", BOX))),
+    ("its tokens dropped", GEMMA_CALL, calls(("zoom", BOX))),
+    ("tokens dropped, words before", f"Closer.\n{GEMMA_CALL}", calls(("zoom", BOX))),
+    ("a bare text", "call:zoom{label:a cup, red,n:2}",
+     calls(("zoom", {"label": "a cup, red", "n": 2}))),
+    ("a quoted text", f"<|tool_call>call:zoom{{label:{CUP},n:1.5}}<tool_call|>",
+     calls(("zoom", {"label": 'a {red}, "big" cup: 2', "n": 1.5}))),
+    ("JSON's quotes", '<|tool_call>call:zoom{"label":"a cup"}<tool_call|>',
+     calls(("zoom", {"label": "a cup"}))),
+    ("an object", "<|tool_call>call:zoom{a:{b:[true,null,None]}}<tool_call|>",
+     calls(("zoom", {"a": {"b": [True, None, None]}}))),
+    ("no arguments", "<|tool_call>call:look{}<tool_call|>", calls(("look", {}))),
+    ("a call that an engine took apart", tagged(CALL), calls(("zoom", BOX))),
+    ("answer", "<answer>red</answer>", Answer("red")),
+    ("plain answer", "<|channel>thought\nso<channel|>It is red.", Answer("It is red.", plain=True)),
+    ("an answer about a call", "I would write call:zoom{a:1}.",
+     Answer("I would write call:zoom{a:1}.", plain=True)),
+    ("no name", "<|tool_call>{a:1}<tool_call|>", Refused("not valid JSON")),
+    ("a text without an end", '<|tool_call>call:zoom{a:<|"|>b}<tool_call|>', Refused("no closing")),
+    ("a list without an end", "<|tool_call>call:zoom{a:[1}<tool_call|>", Refused("expected at")),
+    ("nested deeply", "<|tool_call>call:zoom{a:" + "[" * 3000 + "<tool_call|>",
+     Refused("too deeply")),
+    ("XML", "<function=zoom></function>", Refused("written as <function=")),
+    ("100 kB of garbage in a call", f"<|tool_call>call:a{{{GARBAGE}", Refused("at most")),
     ("empty", "", Refused("neither")),
 ]  # fmt: skip
 
@@ -570,6 +610,7 @@ CORPUS: Mapping[str, list[Row]] = {
     "visionthink": ONE_LOOK,
     "vthinker": VTHINKER,
     "deepeyesv2": DEEPEYESV2,
+    "gemma": GEMMAS,
     "glm": GLM,
     "kimi": KIMIS,
     "xml": XML,

@@ -29,6 +29,7 @@ _CLASSES: Mapping[str, str] = {
     "chainoffocus": "ChainOfFocusDialect",
     "deepeyes": "DeepEyesDialect",
     "deepeyesv2": "DeepEyesV2Dialect",
+    "gemma": "GemmaDialect",
     "glm": "GlmDialect",
     "hermes": "HermesDialect",
     "kimi": "KimiDialect",
@@ -82,6 +83,7 @@ _FAMILIES = tuple(
     for pattern, name in (
         (r"qwen[-_. ]?3[-_. ]?vl", "qwen3vl"),
         (r"qwen[-_. ]?2[-_. ]?5[-_. ]?vl", "deepeyes"),
+        (r"gemma[-_. ]?4", "gemma"),
         (r"hermes", "hermes"),
     )
 )
@@ -90,13 +92,16 @@ _FAMILIES = tuple(
 
 _TEMPLATES = (
     (re.compile(r"<\|tool_calls?_(?:section_)?begin\|>"), "kimi"),
+    (re.compile(r"<\|tool_call>call:"), "gemma"),
     (re.compile(r"<arg_key>"), "glm"),
     (re.compile(r"<function="), "xml"),
 )
 """How chat templates write calls that aren't JSON."""
 
 _TAKES_TOOLS = re.compile(r"\btools\b")
-_FOREIGN = re.compile(r"<function=|<arg_key>|tool_calls?_(?:section_)?begin|<invoke name=")
+_FOREIGN = re.compile(
+    r"<function=|<arg_key>|tool_calls?_(?:section_)?begin|<invoke name=|<\|tool_call>"
+)
 """Calls that are no JSON in `<tool_call>`."""
 
 

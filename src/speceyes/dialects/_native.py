@@ -13,7 +13,13 @@ from typing import Any, ClassVar
 
 from speceyes import prompts
 from speceyes.dialects._family import Family
-from speceyes.dialects._json_call import bare_call, between, parse_calls, render_json
+from speceyes.dialects._json_call import (
+    MAX_CALL_CHARS,
+    bare_call,
+    between,
+    parse_calls,
+    render_json,
+)
 from speceyes.dialects._talk import schema_of
 from speceyes.dialects._turn import answer_in, refuse_foreign, spoken, thought_in
 from speceyes.errors import ParseError
@@ -50,6 +56,21 @@ class NativeFamily(Family):
 
     def _listed(self, tools: Sequence[Tool]) -> tuple[str, tuple[Mapping[str, Any], ...]]:
         return "", tuple(schema_of(tool) for tool in tools)
+
+
+IN_TURNS = Texts(observation="{result}{again}").over(NativeFamily.own)
+"""Texts of families whose template puts results between tags of its own."""
+
+
+def json_calls(body: str) -> list[ToolCall] | None:
+    """Calls written as JSON where a family writes them otherwise; None where they aren't JSON.
+
+    Raises:
+        ParseError: The text is too long, or broken JSON.
+    """
+    if len(body) > MAX_CALL_CHARS:
+        raise ParseError(f"a call of {len(body)} characters; at most {MAX_CALL_CHARS} are read")
+    return parse_calls(body) if body.strip()[:1] in ("{", "[") else None
 
 
 def parse_native(

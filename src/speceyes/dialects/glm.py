@@ -13,10 +13,10 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from speceyes.dialects._json_call import MAX_CALL_CHARS, clean, parse_calls
-from speceyes.dialects._native import CALL, NativeFamily, parse_native
+from speceyes.dialects._json_call import clean
+from speceyes.dialects._native import CALL, IN_TURNS, NativeFamily, json_calls, parse_native
 from speceyes.dialects.profile import Profile
-from speceyes.dialects.xml import arguments_of, raw_of
+from speceyes.dialects.xml import raw_of, value_of
 from speceyes.errors import InputError, ParseError
 from speceyes.texts import Texts
 from speceyes.types import ToolCall, Turn
@@ -51,7 +51,7 @@ class GlmDialect(NativeFamily):
         {'bbox_2d': [0, 0, 9, 9]}
     """
 
-    own: ClassVar[Texts] = Texts(observation="{result}{again}").over(NativeFamily.own)
+    own: ClassVar[Texts] = IN_TURNS
 
     profile: Profile = PROFILE
     name: str = "glm"
@@ -89,14 +89,12 @@ class GlmDialect(NativeFamily):
 
 
 def _calls(body: str) -> list[ToolCall]:
-    if len(body) > MAX_CALL_CHARS:
-        raise ParseError(f"a call of {len(body)} characters; at most {MAX_CALL_CHARS} are read")
-    if body.strip()[:1] in ("{", "["):
-        return parse_calls(body)
+    if (written := json_calls(body)) is not None:
+        return written
     name = body.partition("<arg_key>")[0].strip()
     if not _NAME.fullmatch(name):
         raise ParseError("the call has no tool's name before its <arg_key>")
     pairs = {found[1].strip(): found[2].removesuffix("\n") for found in _PAIR.finditer(body)}
     if len(pairs) != body.count("<arg_key>"):
         raise ParseError("an <arg_key> has no <arg_value> of its own")
-    return [ToolCall(name, clean(arguments_of(pairs)), body)]
+    return [ToolCall(name, clean({key: value_of(raw) for key, raw in pairs.items()}), body)]

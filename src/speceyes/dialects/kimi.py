@@ -10,11 +10,11 @@ not verified.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
-from speceyes.dialects._json_call import call_of, read_json, written
-from speceyes.dialects._native import NativeFamily
+from speceyes.dialects._json_call import between, call_of, parse_calls, read_json, written
+from speceyes.dialects._native import CALL, IN_TURNS, NativeFamily
 from speceyes.dialects._turn import answer_in, refuse_foreign, spoken, thought_in
 from speceyes.dialects.profile import Profile
 from speceyes.errors import InputError, ParseError
@@ -53,7 +53,7 @@ class KimiDialect(NativeFamily):
         'functions.zoom:0'
     """
 
-    own: ClassVar[Texts] = Texts(observation="{result}{again}").over(NativeFamily.own)
+    own: ClassVar[Texts] = IN_TURNS
 
     profile: Profile = PROFILE
     name: str = "kimi"
@@ -94,7 +94,7 @@ class KimiDialect(NativeFamily):
             turn = self.parse(text)
         except ParseError:
             return Message("assistant", (self._kept(text),))
-        content = spoken(text).partition(_SECTION[0])[0].partition(_BEGIN)[0]
+        content = spoken(text).partition(_SECTION[0])[0].partition(_BEGIN)[0].partition(CALL[0])[0]
         if bare := _BARE.search(content):
             content = content[: bare.start()]
         kept = turn.thought if self.profile.keep_reasoning else ""
@@ -102,6 +102,11 @@ class KimiDialect(NativeFamily):
 
 
 def _calls(said: str) -> tuple[ToolCall, ...]:
+    if _BEGIN not in said and CALL[0] in said:  # an engine took the calls apart
+        read = [call for body in between(said, *CALL) for call in parse_calls(body)]
+        return tuple(
+            replace(call, id=f"functions.{call.name}:{at}") for at, call in enumerate(read)
+        )
     if _BEGIN in said:
         bodies = [part.partition(_END)[0] for part in said.split(_BEGIN)[1:]]
         return tuple(_call(*body.partition(_ARGUMENTS)[::2]) for body in bodies)

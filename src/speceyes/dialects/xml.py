@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from speceyes.dialects._json_call import MAX_CALL_CHARS, clean, parse_calls
-from speceyes.dialects._native import CALL, NativeFamily, parse_native
+from speceyes.dialects._json_call import clean
+from speceyes.dialects._native import CALL, IN_TURNS, NativeFamily, json_calls, parse_native
 from speceyes.dialects.profile import Profile
 from speceyes.errors import InputError, ParseError
 from speceyes.texts import Texts
@@ -52,7 +52,7 @@ class XmlDialect(NativeFamily):
         {'bbox_2d': [0, 0, 500, 500]}
     """
 
-    own: ClassVar[Texts] = Texts(observation="{result}{again}").over(NativeFamily.own)
+    own: ClassVar[Texts] = IN_TURNS
 
     profile: Profile = PROFILE
     name: str = "xml"
@@ -83,12 +83,10 @@ def parse_xml(body: str) -> list[ToolCall]:
     Raises:
         ParseError: There is none.
     """
-    if len(body) > MAX_CALL_CHARS:
-        raise ParseError(f"a call of {len(body)} characters; at most {MAX_CALL_CHARS} are read")
+    if (written := json_calls(body)) is not None:
+        return written
     starts = list(_FUNCTION.finditer(body))
     if not starts:
-        if body.strip()[:1] in ("{", "["):
-            return parse_calls(body)
         raise ParseError("the call has no <function=name>")
     ends = [start.start() for start in starts[1:]] + [len(body)]
     return [
@@ -152,8 +150,3 @@ def _named(name: str) -> str:
     if not _NAME.fullmatch(name) or name != name.strip() or len(name) > 200:
         raise InputError(f"{name[:40]!r} can't be a name in a tag")
     return name
-
-
-def arguments_of(pairs: Mapping[str, str]) -> dict[str, Any]:
-    """Raw texts by name as JSON values."""
-    return {key: value_of(raw) for key, raw in pairs.items()}
