@@ -143,6 +143,23 @@ def test_tools_that_the_template_leaves_out_are_an_error(parts: tuple[Any, Any])
     assert "zoom_in" in _written(told, USER, tools=(tool,))
 
 
+def test_an_argument_that_the_template_does_not_read_is_told_once(
+    parts: tuple[Any, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    net, processor = parts
+    processor.chat_template = "{{ mood }}" + CHAT
+    model = HFModel(net, processor, template_kwargs={"mood": "calm", "moood": "sad"})
+    transformers_log = logging.getLogger("transformers")
+    transformers_log.addHandler(caplog.handler)
+    try:
+        assert [_written(model, USER) for _ in range(2)] == ["calm<user><image>What is it?"] * 2
+        assert all(one.error is None for one in model.generate([Conversation((USER,))] * 2, SHORT))
+    finally:
+        transformers_log.removeHandler(caplog.handler)
+    told = [one.getMessage() for one in caplog.records]
+    assert told == ["the chat template reads no moood of template_kwargs"]
+
+
 def test_a_placeholder_in_a_text_ends_its_own_row_only(parts: tuple[Any, Any]) -> None:
     model = _model(parts, CHAT)
     fine = Conversation((USER,))

@@ -27,6 +27,12 @@ EXTRAS = {
 }
 """Distributions by the extra that brings them."""
 
+DRIVERS = {
+    "qwen_vl_adapter": "which reads only what is new of a prompt",
+    "generate": "which reads each prompt anew: answers are the same, and slower",
+}
+"""What each way to drive a model means for the user."""
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to an argparse sub-parser set."""
@@ -99,8 +105,11 @@ def _ocr() -> str:
 
 def _models(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Driver of each model, by its name; "error" where it can't be loaded."""
+    from transformers.utils.logging import disable_progress_bar
+
     from speceyes.models.hf import HFModel
 
+    disable_progress_bar()  # of weights, between the lines of a report
     named = {role: getattr(options, role) for role in ("large", "small")}
     asked = [(name, role) for role, name in named.items() if name is not None]
     bundled = [(tiny.LARGE, "large"), (tiny.SMALL, "small"), (tiny.SMALL_ZOOM, "small")]
@@ -111,7 +120,8 @@ def _models(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
             about = {"class": type(model).__name__}
             if isinstance(model, HFModel):
                 driver = model.driver
-                about["driver"] = ": ".join(filter(None, (driver.name, driver.reason)))
+                why = f": {driver.reason}" if driver.reason else ""
+                about["driver"] = f"{driver.name}, {DRIVERS[driver.name]}{why}"
                 about |= {"device": str(model.device), "dtype": str(model.dtype)}
         except Exception as exc:  # noqa: BLE001 - the others are told all the same
             about = {"error": f"{type(exc).__name__}: {exc}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import re
@@ -15,6 +16,7 @@ from speceyes.control_tokens import control_tokens_of, neutral
 from speceyes.errors import ConfigError, ModelError, PromptError
 from speceyes.models._rgb import checked
 from speceyes.models.hf.pixels import Pixels
+from speceyes.say_once import warn_once
 from speceyes.types import Conversation, Image, Message
 
 logger = logging.getLogger(__name__)
@@ -138,7 +140,22 @@ class Prompter:
         if getattr(self.processor, "chat_template", None) is None:
             start = self.processor.tokenizer.bos_token or ""
             options |= {"chat_template": self._template(), "bos_token": start}
-        text: str = self.processor.apply_chat_template(list(rows), tokenize=False, **options)
+        apply = self.processor.apply_chat_template
+        # What neither reads would be taken for the processor's own, with a warning at each call.
+        taken = inspect.signature(apply).parameters
+        template = str(self._template())
+        read = {
+            name: value
+            for name, value in options.items()
+            if name in taken or re.search(rf"\b{re.escape(name)}\b", template)
+        }
+        if unread := sorted(self.template_kwargs.keys() - read.keys()):
+            warn_once(
+                logger,
+                self.processor,
+                f"the chat template reads no {', '.join(unread)} of template_kwargs",
+            )
+        text: str = apply(list(rows), tokenize=False, **read)
         return text
 
     def _written(self, conversation: Conversation) -> str:

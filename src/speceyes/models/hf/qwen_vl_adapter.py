@@ -173,7 +173,7 @@ class QwenVLAdapter:
         Returns:
             float32[B, keep, V] logits.
         """
-        logits = self._forward(
+        logits: torch.Tensor = self._forward(
             self.model,
             to_device(torch.from_numpy(ids), self.device),
             to_device(torch.from_numpy(mask), self.device),
