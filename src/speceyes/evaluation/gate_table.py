@@ -1,7 +1,7 @@
 """Comparison of gates: `python -m speceyes.evaluation.gate_table --n 1000`.
 
 How drafts are recorded and scored is in `gate_rows`; here are their intervals, and the tables of
-docs/gates.md.
+docs/gate.md.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _shown(found: Interval, *, digits: int = 3, sign: bool = False) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the tables of docs/gates.md."""
+    """Prints the tables of docs/gate.md."""
     parser = argparse.ArgumentParser(
         prog="python -m speceyes.evaluation.gate_table",
         description="Compares gates on recorded drafts of the bundled small model.",

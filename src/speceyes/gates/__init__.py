@@ -1,7 +1,7 @@
 """Other gates than the default one, and what they are compared and combined with.
 
 Each is called on a draft and gives a verdict, so that `SpecPipeline(gate=...)` takes any.
-docs/gates.md has their formulas, a table of what they are worth, and when to use which.
+docs/gate.md has their formulas, a table of what they are worth, and when to use which.
 """
 
 from speceyes.gates.certify import Certificate, certify

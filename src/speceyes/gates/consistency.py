@@ -98,7 +98,7 @@ class ConsistentAnswerer(AnswererWrapper):
     first one's text and rows and has an `error` that quotes both, which every gate rejects. A
     look that fails or is cut makes the draft fail or be cut.
 
-    The same text at two views doesn't make an answer right; see docs/gates.md for what it bought.
+    The same text at two views doesn't make an answer right; see docs/gate.md for what it bought.
 
     Args:
         answerer: Queries to completions, called twice a batch.

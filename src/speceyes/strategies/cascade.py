@@ -1,6 +1,6 @@
 """Any number of drafters of growing size before the agent, each with its own gate.
 
-Experimental: on the bundled models no second drafter pays for itself (docs/gates.md).
+Experimental: on the bundled models no second drafter pays for itself (docs/strategies.md).
 
 A query goes up one step where the gate of the one below doesn't accept. To `SpecPipeline` the
 whole stair is one answerer and one gate, so that batches, failures, the judge, the agent and
