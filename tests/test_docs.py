@@ -128,7 +128,11 @@ def test_what_is_not_run_says_why_and_imports_what_there_is() -> None:
         assert re.search(r"\b(needs|starts|downloads|takes?) \w+", block["why"]), block["why"]
         for node in ast.walk(ast.parse(block["code"])):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("speceyes"):
-                module = importlib.import_module(node.module or "")
+                try:
+                    module = importlib.import_module(node.module or "")
+                except ConfigError as exc:  # an integration whose framework isn't installed
+                    assert "is not installed" in str(exc), exc
+                    continue
                 for name in node.names:
                     assert hasattr(module, name.name), f"{node.module} has no {name.name}"
     for page in PAGES:
