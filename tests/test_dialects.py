@@ -955,3 +955,15 @@ def test_an_image_that_is_named_without_a_box_is_counted_from_zero_too() -> None
             locate(call, images, seen, Profile(), key="target_image", first=1)
     plain = ToolCall("flip", {"axis": "x"})
     assert locate(plain, images, seen, Profile(), key="target_image", first=1) == plain
+
+
+@pytest.mark.parametrize("name", ["hermes", "kimi", "gemma", "glm", "xml", "deepeyes"])
+def test_nothing_is_nothing_however_it_is_written(name: str) -> None:
+    for empty in ("null", '""', '"null"', '" "', "{}", '"{}"'):
+        said = f'<tool_call>{{"name": "look", "arguments": {empty}}}</tool_call>'
+        [call] = SPEAKERS[name].dialect.parse(said).calls
+        assert (call.name, dict(call.arguments)) == ("look", {}), empty
+    for first in (None, "", "0", 0, 0.0):
+        at = ToolCall(ZOOM, {"bbox_2d": [10, 10, 90, 90], "img_idx": first})
+        located = SPEAKERS[name].dialect.locate(at, [PHOTO, PHOTO], [(200, 100)] * 2)
+        assert located.arguments.get("img_idx", 0) == 0

@@ -146,7 +146,7 @@ def call_of(data: Any, raw: str) -> ToolCall:
     name, arguments = data.get("name"), data.get("arguments")
     if not isinstance(name, str) or not name:
         raise ParseError('the call has no "name"; write the tool\'s name there')
-    if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
+    if arguments is None or (isinstance(arguments, str) and arguments.strip() in ("", "null")):
         arguments = {}
     if isinstance(arguments, str):
         try:

@@ -25,7 +25,7 @@ def image_index(arguments: Mapping[str, Any], key: str, images: int, *, first: i
 
     Args:
         arguments: The call's arguments.
-        key: Where the number stands, perhaps as text; absent or null means the first image.
+        key: Where the number stands, perhaps as text; absent, null or blank means the first image.
         images: How many there are.
         first: What the dialect calls the first one.
 
@@ -33,7 +33,7 @@ def image_index(arguments: Mapping[str, Any], key: str, images: int, *, first: i
         ParseError: It isn't an image so far.
     """
     given = arguments.get(key)
-    index = first if given is None else given
+    index = first if given is None or given == "" else given
     if isinstance(index, str) and index.strip().isascii() and index.strip().isdigit():
         index = int(index.strip()[:9])
     if isinstance(index, float) and index.is_integer():
