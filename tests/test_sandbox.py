@@ -194,6 +194,119 @@ def test_whatever_comes_back_is_an_outcome(before: bytes, tail: bytes) -> None:
     assert _outcome(before, b"", boundary, None, Limits()).ended
 
 
+def _tail(head: str, blobs: bytes = b"") -> bytes:
+    return len(head).to_bytes(4, "big") + head.encode() + blobs
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        '[{"path": "a.png", "new": true, "size": Infinity}]',
+        '[{"path": "a.png", "new": true, "size": -Infinity}]',
+        '[{"path": "a.png", "new": true, "size": NaN}]',
+        '[{"path": "a.png", "new": true, "size": 1e308}]',
+        '[{"path": "a.png", "new": true, "size": 1.5}]',
+        '[{"path": "a.png", "new": true, "size": "7"}]',
+        '[{"path": "a.png", "new": true, "size": true}]',
+        '[{"path": "a.png", "new": true, "size": 99999999999999999999}]',
+        '[{"path": ["a.png"], "new": true, "size": -1}]',
+        '[{"path": null, "new": true, "size": -1}]',
+        '[{"path": "' + "/" * 60_000 + '", "new": true, "size": -1}]',
+        '[{"new": true, "size": -1}]',
+        '{"path": "a.png"}',
+        '"image"',
+        "[7]",
+        "null",
+        "[" * 5_000,
+    ],
+)
+def test_a_forged_list_of_images_is_the_programs_error(images: str) -> None:
+    head = f'{{"error": null, "images": {images}}}'
+    seen = _outcome(b"said\n--\n" + _tail(head), b"", b"\n--\n", None, Limits())
+    assert (seen.stdout, seen.error) == ("said", "the program spoilt its own result")
+    assert seen.images == ()
+
+
+@pytest.mark.parametrize("head", ['{"error": 3, "images": []}', '{"error": ["a"], "images": []}'])
+def test_a_forged_error_is_the_programs_error(head: str) -> None:
+    seen = _outcome(b"\n--\n" + _tail(head), b"", b"\n--\n", None, Limits())
+    assert seen.error == "the program spoilt its own result"
+
+
+def test_halves_of_characters_are_replaced_in_what_comes_back() -> None:
+    head = r'{"error": "E: \ud800!", "images": [{"path": "\udcff.png", "new": true, "size": -1}]}'
+    outcome = _outcome(b"\xff\n--\n" + _tail(head), b"\xed\xa0\x80", b"\n--\n", None, Limits())
+    tool = PythonTool(executor=_Canned(outcome))
+    seen = tool([], {"code": "1"})
+    assert seen.error == "E: ?!"
+    "".join(part for part in seen.content if isinstance(part, str)).encode()
+
+
+class _Canned:
+    """Executor of a program whose outcome is known."""
+
+    name = "canned"
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+
+    def __call__(self, program: Program) -> Outcome:
+        return self._outcome
+
+
+@pytest.mark.parametrize(
+    ("path", "printed"),
+    [
+        ("/" * 1_000, "/" * 262_144),
+        ("/" * 60_000, "/" * 262_144),
+        ("a" * 1_000 + "b", "a" * 262_144),
+        ("a" * 500, "b" + "a" * 262_143),
+        (" =" * 500, " =" * 131_072),
+        ("((((" * 250 + "x", "(" * 262_144),
+        ("\t" * 1_000 + "'", "\t" * 262_144),
+    ],
+)
+def test_paths_are_found_in_output_without_a_pattern(path: str, printed: str) -> None:
+    """With a regular expression the first took minutes, in which nothing else ran."""
+    made = tuple(Produced(path + str(n), False, None) for n in range(8))
+    seen = PythonTool(executor=_Canned(Outcome(printed, images=made)))([], {"code": "1"})
+    assert len(seen.content) == 1
+
+
+@pytest.mark.parametrize(
+    ("printed", "found"),
+    [
+        ("crop.png", True),
+        ("saved to:crop.png", True),
+        ("see ['crop.png']", True),
+        ("/mnt/data/crop.png", True),
+        ("path=crop.png", True),
+        ("`crop.png`", True),
+        ("a\ncrop.png\n", True),
+        ("acrop.png", False),
+        ("crop.pn", False),
+        ("_crop.png", False),
+    ],
+)
+def test_a_path_is_named_where_it_stands_by_itself(printed: str, found: bool) -> None:
+    made = (Produced("crop.png", False, None),)
+    seen = PythonTool(executor=_Canned(Outcome(printed, images=made)))([], {"code": "1"})
+    assert ("crop.png is not shown" in str(seen.content[0])) is found
+
+
+def test_all_that_is_told_is_held_to_max_chars() -> None:
+    made = tuple(Produced("x" * 900 + str(n), True, b"no image") for n in range(8))
+    outcome = Outcome("o" * 9_000, "e" * 9_000, "E" * 9_000, images=made)
+    seen = PythonTool(executor=_Canned(outcome), max_chars=1_000)([], {"code": "1"})
+    told = "".join(part for part in seen.content if isinstance(part, str))
+    assert (
+        len(told) < 1_200
+        and "o\n... " in told
+        and "Convert it" in told
+        and len(seen.error or "") < 1_100
+    )
+
+
 # --- state ----------------------------------------------------------------------------------
 
 

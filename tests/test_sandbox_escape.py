@@ -9,6 +9,7 @@ from PIL import Image as PILImage
 
 from speceyes.tools.python import Limits, PythonTool
 from support.sandbox_attempts import ATTEMPTS, CALL, FLOODS
+from support.sandbox_attributes import ATTRIBUTES
 from support.sandbox_host import Host, any_executor, executor, host, numbers_are_ours
 
 __all__ = ["host"]  # a fixture is found by its name
@@ -51,7 +52,7 @@ def test_all_attempts_in_one_program(kind: str, host: Host) -> None:
     """Every isolation there is; and no attempt opens the way for the next."""
     programs = {
         name: host.code(code)
-        for name, code in ATTEMPTS.items()
+        for name, code in (ATTEMPTS | ATTRIBUTES).items()
         # The last would find the others' words in the program itself.
         if name not in ("thread bomb", "fork bomb", "frames of the caller")
         and (numbers_are_ours() or not code.startswith(CALL))

@@ -71,6 +71,7 @@ class Host:
     folder: Path
     names: dict[str, Any]
     token: str
+    attributes: tuple[object, ...]
     sessions: list[int] = field(default_factory=list)
     servers: list[socket.socket] = field(default_factory=list)
 
@@ -81,6 +82,7 @@ class Host:
         """Nothing of it was touched, and nothing that was started is left."""
         secret = Path(self.names["SECRET"])
         assert secret.read_text() == self.token
+        assert _attributes(secret) == self.attributes
         assert [path.name for path in self.folder.iterdir()] == [secret.name]
         assert os.environ["SPECEYES_SECRET"] == self.token
         for server in self.servers:
@@ -90,6 +92,15 @@ class Host:
         assert self.sessions, "no process was started"
         assert [p for p in _processes() if p[1] in self.sessions] == []
         self.sessions.clear()
+
+
+def _attributes(path: Path) -> tuple[object, ...]:
+    """What an attack may change of a file and its folder but the content."""
+    about = [place.stat() for place in (path, path.parent)]
+    found = tuple(
+        (one.st_mode, one.st_uid, one.st_gid, one.st_nlink, one.st_ctime_ns) for one in about
+    )
+    return found + (tuple(os.listxattr(path)) if hasattr(os, "listxattr") else ())
 
 
 def _processes() -> Iterator[tuple[int, int]]:
@@ -145,7 +156,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
             "OUTSIDE": os.getpid(),
             "MODEL": str(weights if weights.exists() else secret),
         }
-        yield Host(folder, names, token, sessions, [server, local, abstract])
+        attributes = _attributes(secret)
+        yield Host(folder, names, token, attributes, sessions, [server, local, abstract])
 
 
 def numbers_are_ours() -> bool:

@@ -81,15 +81,15 @@ def _installed(wanted: tuple[str, ...]) -> str:
 
 
 def _sandbox() -> str:
-    """The sandbox that code of models would run in, or why there is none."""
+    """The sandbox that code of models would run in, with why none before it; or why none is."""
     from speceyes.errors import ConfigError
-    from speceyes.tools.python import PythonTool
+    from speceyes.tools.python import PACKAGES, find_sandbox
 
     try:
-        executor = PythonTool().executor
+        found = find_sandbox("auto", PACKAGES)
     except ConfigError as exc:
         return f"none: {exc}"
-    return "none" if executor is None else executor.name
+    return found.executor.name + (f" (not {found.reasons})" if found.reasons else "")
 
 
 def _ocr() -> str:

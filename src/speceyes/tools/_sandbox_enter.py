@@ -6,6 +6,7 @@ Needs the standard library only. Run in a fresh interpreter, which is the sandbo
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from pathlib import Path
@@ -18,7 +19,6 @@ _USER, _MOUNTS, _PIDS, _NETWORK, _IPC, _NAMES, _CGROUPS = (
     0x10000000, 0x00020000, 0x20000000, 0x40000000, 0x08000000, 0x04000000, 0x02000000,
 )  # fmt: skip
 _NOSUID, _NODEV, _BIND, _REC, _PRIVATE = 2, 4, 4096, 16384, 1 << 18
-NOBODY = 65534
 
 
 def main() -> None:
@@ -28,6 +28,8 @@ def main() -> None:
         if job["mounts"] is not None:
             _enter(job, blobs)
         else:
+            if job.get("host"):
+                kernel.die_with_parent(job["host"])
             worker.put_inputs(job, blobs)
         worker.work(job)
     except BaseException as exc:  # noqa: BLE001 - read by the process outside
@@ -38,18 +40,26 @@ def main() -> None:
 def _enter(job: dict[str, Any], blobs: list[bytes]) -> None:
     """Returns in the one process that is left, inside; the others wait for it."""
     user = _user_namespace()
+    kernel.die_with_parent(job["host"])
     os.umask(0o022)
-    _build(job, blobs)
+    folders = _build(job, blobs)
+    alive = os.pipe()
     inside = os.fork()
     if inside:
+        os.close(alive[0])
         _wait_for(inside)
-    kernel.die_with_parent()
+    os.close(alive[1])
+    kernel.die_with_parent(None)
+    if select.select([alive[0]], [], [], 0)[0]:
+        os._exit(125)  # the one that waits for this one is gone, before it could be told so
+    os.close(alive[0])
     # This one is the first process of its namespace: when it ends, all others there do.
     program = os.fork()
     if program:
         _wait_for(program)
     if user is not None:
-        os.chown(job["cwd"], user, user)
+        for folder in folders:
+            os.chown(folder, user, user)
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
@@ -75,12 +85,12 @@ def _user_namespace() -> int | None:
     flags = _USER | _MOUNTS | _PIDS | _NETWORK | _IPC | _NAMES | _CGROUPS
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0 and _mapped_by_root(flags):
-        return NOBODY
+        return worker.NOBODY
     if uid != 0 or not _is_unshared():
         kernel.unshare(flags)
     Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{NOBODY} {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"{NOBODY} {gid} 1")
+    Path("/proc/self/uid_map").write_text(f"{worker.NOBODY} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{worker.NOBODY} {gid} 1")
     return None
 
 
@@ -100,9 +110,11 @@ def _mapped_by_root(flags: int) -> bool:
     if not outside:
         code = 1
         try:
+            os.close(ready[1])
             os.read(ready[0], 1)
             for kind in ("uid_map", "gid_map"):
-                Path(f"/proc/{here}/{kind}").write_text(f"0 0 1\n{NOBODY} {NOBODY} 1\n")
+                two = f"0 0 1\n{worker.NOBODY} {worker.NOBODY} 1\n"
+                Path(f"/proc/{here}/{kind}").write_text(two)
             code = 0
         except OSError:
             pass  # a container whose root is not quite root
@@ -115,13 +127,24 @@ def _mapped_by_root(flags: int) -> bool:
     return status == 0
 
 
-def _build(job: dict[str, Any], blobs: list[bytes]) -> None:
-    """A new root with the mounts that the job names, and no way back to the old one."""
+def _build(job: dict[str, Any], blobs: list[bytes]) -> list[str]:
+    """A new root with the mounts that the job names, and no way back to the old one.
+
+    Returns:
+        The folders that are the program's own.
+    """
     kernel.mount("none", "/", flags=_REC | _PRIVATE)
     kernel.mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, "size=1m,mode=755")
     Path("/tmp/.outside").mkdir()
     kernel.pivot_root("/tmp", "/tmp/.outside")
     os.chdir("/")
+    cwd = job["cwd"]
+    _room(cwd, job["limits"]["disk_bytes"], 700)
+    shared = [(f"{cwd}/{name}", target) for name, target in job["shared"]]
+    for source, target in shared:
+        Path(source).mkdir()
+        Path(target).mkdir()
+        kernel.mount(source, target, flags=_BIND)
     for source, target in job["mounts"]:
         _bind(f"/.outside{source}", target)
     for target in job["masks"]:
@@ -131,20 +154,22 @@ def _build(job: dict[str, Any], blobs: list[bytes]) -> None:
     for path, leads_to in job["links"]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).symlink_to(leads_to)
-    inputs, cwd = job["inputs_dir"], job["cwd"]
-    for folder, size, mode in (
-        (inputs, sum(map(len, blobs)) + 8192 * (len(blobs) + 2), 755),
-        (cwd, job["limits"]["disk_bytes"], 700),
-    ):
-        Path(folder).mkdir()
-        options = f"size={size},mode={mode},nr_inodes=4096"
-        kernel.mount("tmpfs", folder, "tmpfs", _NOSUID | _NODEV, options)
+    inputs = job["inputs_dir"]
+    _room(inputs, sum(map(len, blobs)) + 8192 * (len(blobs) + 2), 755)
     worker.put_inputs(job, blobs)
     kernel.protect_mount(inputs)
     kernel.detach("/.outside")
     Path("/.outside").rmdir()
     kernel.protect_root()
     sys.path_importer_cache.clear()
+    return [cwd, *(source for source, _ in shared)]
+
+
+def _room(folder: str, size: int, mode: int) -> None:
+    """A new folder that holds so many bytes."""
+    Path(folder).mkdir()
+    options = f"size={size},mode={mode},nr_inodes=4096"
+    kernel.mount("tmpfs", folder, "tmpfs", _NOSUID | _NODEV, options)
 
 
 def _bind(source: str, target: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import sysconfig
 import tempfile
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from speceyes.errors import ConfigError
-from speceyes.tools._sandbox_layout import CWD, IMPORTS, INPUTS, PACKAGES, layout
+from speceyes.tools._sandbox_folder import hold, remove_tree
+from speceyes.tools._sandbox_layout import PACKAGES, layout
 from speceyes.tools._sandbox_run import inside, run
 from speceyes.tools._sandbox_values import Outcome, Program
 
 _FLAGS = ("-I", "-S", "-B", "-u")
-_OWN_ROOT: Mapping[str, Any] = {"cwd": CWD, "inputs_dir": INPUTS, "count_threads": True}
 
 
 def _interpreter() -> str:
@@ -35,11 +34,14 @@ def _confined(packages: tuple[str, ...]) -> dict[str, Any]:
     there = layout(packages)
     roots = {target for _, target in there.mounts}
     return {
-        **_OWN_ROOT,
+        "cwd": there.cwd,
+        "inputs_dir": there.inputs,
+        "writable": [target for _, target in there.shared],
+        "count_threads": True,
         "confine": "all",
         "path": there.imports,
-        "readable": [*roots, INPUTS],
-        "listable": [IMPORTS],
+        "readable": [*roots, there.inputs],
+        "listable": [there.packages],
         "mounts": None,
     }
 
@@ -67,6 +69,8 @@ class NamespaceExecutor:
             "mounts": there.mounts,
             "masks": there.masks,
             "links": there.links,
+            "shared": there.shared,
+            "host": os.getpid(),
         }
         return run(_python(), program, setup, self.name)
 
@@ -93,6 +97,9 @@ class BubblewrapExecutor:
         there = layout(self.packages)
         command = [self.command, "--unshare-all", "--unshare-user", "--die-with-parent"]
         command += ["--uid", "65534", "--gid", "65534", "--hostname", "sandbox", "--clearenv"]
+        disk = program.limits.disk_bytes // (1 + len(there.shared))
+        for _, target in there.shared:
+            command += ["--size", str(disk), "--tmpfs", target]
         for source, target in there.mounts:
             way = "--dev-bind" if target.startswith("/dev/") else "--ro-bind"
             command += [way, source, target]
@@ -102,9 +109,11 @@ class BubblewrapExecutor:
         for path, leads_to in there.links:
             command += ["--symlink", leads_to, path]
         room = sum(map(len, program.files.values())) + 8192 * (len(program.files) + 2)
-        command += ["--size", str(room), "--tmpfs", INPUTS]
-        command += ["--size", str(program.limits.disk_bytes), "--tmpfs", CWD]
-        command += ["--remount-ro", "/", "--chdir", CWD, "--"]
+        command += ["--size", str(room), "--tmpfs", there.inputs]
+        command += ["--size", str(disk), "--tmpfs", there.cwd]
+        for name, target in there.shared:
+            command += ["--symlink", target, f"{there.cwd}/{name}"]
+        command += ["--remount-ro", "/", "--chdir", there.cwd, "--"]
         return run([*command, *_python()], program, _confined(self.packages), self.name)
 
 
@@ -165,6 +174,7 @@ class PlainExecutor:
 def _in_folder(program: Program, setup: Mapping[str, Any], name: str) -> Outcome:
     """Runs it in a temporary folder of this machine, which is taken away afterwards."""
     folder = tempfile.mkdtemp(prefix="speceyes-")
+    held = hold(folder)
     try:
         cwd, inputs = f"{folder}/cwd", f"{folder}/inputs"
         Path(cwd).mkdir(mode=0o700)
@@ -175,17 +185,15 @@ def _in_folder(program: Program, setup: Mapping[str, Any], name: str) -> Outcome
             "inputs_dir": inputs,
             "readable": readable,
             "mounts": None,
+            "writable": [],
             "count_threads": False,
+            "host": os.getpid(),
         }
+        if os.geteuid() == 0:
+            Path(folder).chmod(0o711)  # the program becomes nobody, and must come to its folder
         return run(_python(), program, setup, name)
     finally:
-        # A program may have taken its own folders' rights away; links are not followed.
-        for root, folders, _ in os.walk(folder):
-            for inner in folders:
-                path = Path(root, inner)
-                if not path.is_symlink():
-                    path.chmod(0o700)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder, held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +252,7 @@ class CommandExecutor:
             "path": self.path,
             "readable": [*self.path, "/lib", "/lib64", "/usr/lib", "/dev/null", self.inputs],
             "listable": [],
+            "writable": [],
             "mounts": None,
         }
         command: Sequence[str] = [*self.command, *_FLAGS, "-c", inside()]

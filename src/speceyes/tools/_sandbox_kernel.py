@@ -1,4 +1,4 @@
-"""Calls of the Linux kernel for a sandbox: seccomp, Landlock, namespaces, by ctypes.
+"""Calls of the Linux kernel for a sandbox: capabilities, Landlock, namespaces, by ctypes.
 
 Needs the standard library only, for it runs where the package can't be imported.
 """
@@ -12,49 +12,13 @@ import platform
 import struct
 from collections.abc import Iterable
 
+from speceyes.tools import _sandbox_calls as calls
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
-# Every system call that a program which works on images may make, with its numbers on x86-64 and
-# on AArch64 (-1: not there). All others are refused with EPERM: among them are those that make
-# processes, open sockets, signal, trace, mount, load into the kernel or reach its key rings.
-_CALLS = """
-read 0 63|write 1 64|close 3 57|fstat 5 80|lseek 8 62|mmap 9 222|mprotect 10 226|munmap 11 215
-brk 12 214|rt_sigaction 13 134|rt_sigprocmask 14 135|rt_sigreturn 15 139|pread64 17 67
-pwrite64 18 68|readv 19 65|writev 20 66|preadv 295 69|pwritev 296 70|madvise 28 233|mremap 25 216
-mincore 27 232|dup 32 23|dup3 292 24|pipe2 293 59|nanosleep 35 101|clock_nanosleep 230 115
-clock_gettime 228 113|clock_getres 229 114|gettimeofday 96 169|getpid 39 172|getppid 110 173
-gettid 186 178|getuid 102 174|geteuid 107 175|getgid 104 176|getegid 108 177|getgroups 115 158
-getresuid 118 148|getresgid 120 150|uname 63 160|fcntl 72 25|flock 73 32|fsync 74 82
-fdatasync 75 83|truncate 76 45|ftruncate 77 46|getdents64 217 61|getcwd 79 17|chdir 80 49
-fchdir 81 50|fchmod 91 52|fchmodat 268 53|mkdirat 258 34|unlinkat 263 35|renameat 264 38
-renameat2 316 276|symlinkat 266 36|readlinkat 267 78|openat 257 56|faccessat 269 48
-faccessat2 439 439|newfstatat 262 79|statx 332 291|statfs 137 43|fstatfs 138 44|utimensat 280 88
-umask 95 166|getrlimit 97 163|getrusage 98 165|sysinfo 99 179|times 100 153|sched_yield 24 124
-sched_getaffinity 204 123|getcpu 309 168|set_robust_list 273 99|get_robust_list 274 100
-rseq 334 293|futex 202 98|futex_waitv 449 449|set_tid_address 218 96|exit 60 93|exit_group 231 94
-sigaltstack 131 132|rt_sigpending 127 136|rt_sigtimedwait 128 137|restart_syscall 219 128
-getrandom 318 278|membarrier 324 283|ppoll 271 73|pselect6 270 72|sendfile 40 71
-copy_file_range 326 285|getpriority 140 141|sched_getparam 143 121|sched_getscheduler 145 120
-sched_get_priority_max 146 125|sched_get_priority_min 147 126|msync 26 227|fadvise64 221 223
-getitimer 36 102|setitimer 38 103|open 2 -1|stat 4 -1|lstat 6 -1|access 21 -1|dup2 33 -1
-pipe 22 -1|select 23 -1|poll 7 -1|mkdir 83 -1|rmdir 84 -1|rename 82 -1|unlink 87 -1
-readlink 89 -1|symlink 88 -1|chmod 90 -1|getpgrp 111 -1|time 201 -1|arch_prctl 158 -1|creat 85 -1
-"""
-_MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-# Calls that depend on an argument: (x86-64, AArch64), which argument, how it is held, value.
-_ASKED = (
-    ((56, 220), 0, "has", 0x10000),  # clone, of threads only: CLONE_THREAD
-    ((16, 29), 1, "is", 0x5401),  # ioctl TCGETS, for isatty
-    ((16, 29), 1, "is", 0x5451),  # ioctl FIOCLEX
-    ((157, 167), 0, "is", 15),  # prctl PR_SET_NAME, which names a thread
-    ((302, 261), 0, "is", 0),  # prlimit64 of oneself: a hard limit can't be raised
-)
-_CLONE3 = (435, 435)
-_CAPSET, _UNSHARE, _PIVOT_ROOT = (126, 91), (272, 97), (155, 41)
+_MACHINES = calls.MACHINES
+_CAPGET, _CAPSET, _UNSHARE, _PIVOT_ROOT = (125, 90), (126, 91), (272, 97), (155, 41)
 _MOUNT_SETATTR, _SECCOMP, _LANDLOCK = 442, (317, 277), (444, 445, 446)
-
-_LOAD, _EQUAL, _HAS, _RETURN = 0x20, 0x15, 0x45, 0x06
-_ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 
 _READ = 1 << 2 | 1 << 3
 _OF_FILES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15
@@ -85,41 +49,6 @@ def _call(what: str, number: int, *arguments: int | bytes | ctypes.Array[ctypes.
     return _done(int(_libc.syscall(ctypes.c_long(number), *given)), what)
 
 
-def seccomp_filter(machine: str) -> bytes:
-    """The filter as a BPF program: allowed calls pass, all others fail with EPERM.
-
-    Args:
-        machine: "x86_64" or "aarch64", as `platform.machine()` says.
-    """
-    column, arch = _MACHINES[machine]
-
-    def line(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
-        return struct.pack("HBBI", code, yes, no, value)
-
-    program = [
-        line(_LOAD, 4),  # the calling convention: another one has other numbers
-        line(_EQUAL, arch, 1, 0),
-        line(_RETURN, _KILL),
-        line(_LOAD, 0),  # the number of the call
-    ]
-    for entry in _CALLS.replace("\n", "|").strip("|").split("|"):
-        number = int(entry.split()[1 + column])
-        if number >= 0:
-            program += [line(_EQUAL, number, 0, 1), line(_RETURN, _ALLOW)]
-    for numbers, argument, held, value in _ASKED:
-        program += [
-            line(_EQUAL, numbers[column], 0, 4),
-            line(_LOAD, 16 + 8 * argument),  # its lower half: both machines are little-endian
-            line(_EQUAL if held == "is" else _HAS, value, 0, 1),
-            line(_RETURN, _ALLOW),
-            line(_LOAD, 0),
-        ]
-    # The C library makes threads by clone3, and by clone where that is not there.
-    program += [line(_EQUAL, _CLONE3[column], 0, 1), line(_RETURN, _ERRNO | errno.ENOSYS)]
-    program.append(line(_RETURN, _ERRNO | errno.EPERM))
-    return b"".join(program)
-
-
 def confine_calls() -> None:
     """Puts the filter on this process and all of its threads, for good.
 
@@ -127,7 +56,7 @@ def confine_calls() -> None:
         KernelError: The kernel can't, or there is no table for this machine.
     """
     _machine()
-    program = seccomp_filter(platform.machine())
+    program = calls.seccomp_filter(platform.machine())
     kept = ctypes.create_string_buffer(program, len(program))
     fprog = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(kept))
     _call("seccomp", _SECCOMP[_machine()], 1, 1, ctypes.create_string_buffer(fprog))
@@ -143,18 +72,52 @@ def undumpable() -> None:
     _done(_libc.prctl(4, 0, 0, 0, 0), "PR_SET_DUMPABLE")
 
 
-def die_with_parent() -> None:
-    """This process is killed when the one that started it ends."""
+def die_with_parent(parent: int | None) -> None:
+    """This process is killed when the one that started it ends; becoming another user undoes it.
+
+    Args:
+        parent: The one that started it, which may have ended already; None where it can't be
+            seen from here.
+
+    Raises:
+        KernelError: The parent has ended.
+    """
     _done(_libc.prctl(1, 9, 0, 0, 0), "PR_SET_PDEATHSIG")
+    if parent is not None and os.getppid() != parent:
+        raise KernelError(errno.ESRCH, "the process that asked for this has ended")
 
 
-def drop_capabilities() -> None:
-    """Takes every capability from this process, and from what it may ever become."""
+def drop_capabilities(kept: int = 0) -> None:
+    """Takes every capability from this process.
+
+    Args:
+        kept: Bits of those that it keeps for itself, where it has them.
+    """
+    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    given = struct.pack("6I", low, low, 0, high, high, 0)
+    _call("capset", _CAPSET[_machine()], header, given)
+
+
+def bound_capabilities() -> None:
+    """Takes every capability from what this process may ever become."""
     for capability in range(64):
         if _libc.prctl(24, capability, 0, 0, 0) < 0:
             break  # past the last one, or the right to drop them is gone already
-    header = struct.pack("Ii", 0x20080522, 0)
-    _call("capset", _CAPSET[_machine()], ctypes.create_string_buffer(header), bytes(24))
+
+
+def permitted_capabilities() -> int:
+    """Bits of the capabilities that this process may use."""
+    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
+    held = ctypes.create_string_buffer(24)
+    _call("capget", _CAPGET[_machine()], header, held)
+    _, low, _, _, high, _ = struct.unpack("6I", held.raw)
+    return int(low | high << 32)
+
+
+def keep_capabilities() -> None:
+    """What root may do is still permitted, though not in effect, when it becomes another user."""
+    _done(_libc.prctl(8, 1, 0, 0, 0), "PR_SET_KEEPCAPS")
 
 
 def landlock_version() -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import itertools
 import logging
+import os
 import re
 import site
 import sys
@@ -18,7 +20,6 @@ _log = logging.getLogger(__name__)
 PACKAGES = ("numpy", "pillow", "opencv-python", "opencv-python-headless", "matplotlib", "scipy")
 """Distributions that programs may import, with what they need, where they are installed."""
 
-CWD, INPUTS, IMPORTS = "/sandbox", "/inputs", "/packages"
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/fonts")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -32,6 +33,11 @@ class Layout:
         mounts: (here, there) of files and folders that can be read.
         masks: Folders among them that are covered by empty ones.
         links: (path, where it leads) of symbolic links.
+        shared: (name, path) of folders in the working directory that are found at these paths
+            too, where a link would be in the way of what is mounted below.
+        cwd: The working directory, there.
+        inputs: The folder of the inputs, there.
+        packages: The folder of the packages, there.
         imports: Where modules are found, there.
         paths: Where modules are found where there is no root of its own.
         readable: What must be read then, instead of mounts.
@@ -41,6 +47,10 @@ class Layout:
     mounts: tuple[tuple[str, str], ...]
     masks: tuple[str, ...]
     links: tuple[tuple[str, str], ...]
+    shared: tuple[tuple[str, str], ...]
+    cwd: str
+    inputs: str
+    packages: str
     imports: tuple[str, ...]
     paths: tuple[str, ...]
     readable: tuple[str, ...]
@@ -66,23 +76,54 @@ def layout(packages: tuple[str, ...]) -> Layout:
         else:
             folders.append(path)
     runtime = [*folders, "/etc/ld.so.cache"]
-    library = Path(sysconfig.get_config_var("LIBDIR") or "")
-    runtime += [str(path) for path in sorted(library.glob("libpython*.so*"))]
+    # An interpreter that was moved since it was built has its library beside it.
+    for library in dict.fromkeys([sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib"]):
+        if library and os.access(library, os.R_OK | os.X_OK):
+            runtime += [str(path) for path in sorted(Path(library).glob("libpython*.so*"))]
     runtime += [str(Path(sys._base_executable).resolve())]  # type: ignore[attr-defined]
     dynload = f"{standard}/lib-dynload"
     inside = [str(p) for p in sorted(Path(standard).iterdir()) if str(p) not in masks]
+    mounted: list[str] = []
+    for path in [*runtime, standard, *_DEVICES]:
+        # What lies in a folder that is mounted is there, and nothing can be made in its place.
+        there = os.access(path, os.F_OK)  # a path that may not be looked at is none
+        if there and not any(_lies_in(path, top, links) for top in mounted):
+            mounted.append(path)
+    cwd, inputs, imports = (_free(name, mounted) for name in ("/sandbox", "/inputs", "/packages"))
+    shared, own = [], []
+    for name in ("tmp", "mnt"):
+        taken = any(_lies_in(path, f"/{name}", links) for path in mounted)
+        (shared if taken else own).append((f".{name}", f"/{name}"))
     return Layout(
         mounts=(
-            *((path, path) for path in [*runtime, standard, *_DEVICES] if Path(path).exists()),
-            *((str(path), f"{IMPORTS}/{path.name}") for path in found),
+            *((path, path) for path in mounted),
+            *((str(path), f"{imports}/{path.name}") for path in found),
         ),
         masks=masks,
-        links=(*links, ("/tmp", f"{CWD}/.tmp"), ("/mnt", f"{CWD}/.mnt")),
-        imports=(standard, dynload, IMPORTS),
+        links=(*links, *((path, f"{cwd}/{name}") for name, path in own)),
+        shared=tuple(shared),
+        cwd=cwd,
+        inputs=inputs,
+        packages=imports,
+        imports=(standard, dynload, imports),
         paths=(standard, dynload, *dict.fromkeys(str(path.parent) for path in found)),
         readable=(*folders, *runtime, *inside, *_DEVICES, *(str(path) for path in found)),
         listable=(standard, *dict.fromkeys(str(path.parent) for path in found)),
     )
+
+
+def _lies_in(path: str, folder: str, links: Sequence[tuple[str, str]]) -> bool:
+    """True where a path is a folder or below it, by the links that will be there."""
+    for link, leads_to in links:
+        if path == link or path.startswith(f"{link}/"):
+            path = os.path.normpath(f"{Path(link).parent / leads_to}{path.removeprefix(link)}")
+    return path == folder or path.startswith(f"{folder}/")
+
+
+def _free(name: str, mounted: Sequence[str]) -> str:
+    """A folder of that name in the root, or with a number, that nothing is mounted in."""
+    names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+    return next(one for one in names if not any(_lies_in(path, one, ()) for path in mounted))
 
 
 def _top_levels(packages: Sequence[str]) -> list[Path]:

@@ -22,8 +22,9 @@ from speceyes.tools._sandbox_values import Limits, Outcome, Produced, Program
 
 _log = logging.getLogger(__name__)
 
-_INSIDE = ("_sandbox_kernel", "_sandbox_worker", "_sandbox_enter")
+_INSIDE = ("_sandbox_calls", "_sandbox_kernel", "_sandbox_worker", "_sandbox_enter")
 _SETUP_FAILED = 125
+_LONGEST_PATH = 1024
 _LATE = "it took longer than {:g} s"
 
 
@@ -216,7 +217,7 @@ def _outcome(out: bytes, err: bytes, boundary: bytes, why: str | None, limits: L
         return Outcome(stdout, stderr, f"the program was ended: {why}", ended=True)
     try:
         error, images = _read_tail(out[at + len(boundary) :], limits)
-    except (ValueError, TypeError, KeyError, struct.error, RecursionError):
+    except (ValueError, TypeError, LookupError, OverflowError, struct.error, RecursionError):
         return Outcome(stdout, stderr, "the program spoilt its own result", ended=True)
     return Outcome(stdout, stderr, error, images)
 
@@ -227,14 +228,27 @@ def _read_tail(tail: bytes, limits: Limits) -> tuple[str | None, tuple[Produced,
         raise ValueError(length)
     head = json.loads(tail[4 : 4 + length])
     error, at, images = head["error"], 4 + length, []
-    if error is not None and not isinstance(error, str):
-        raise TypeError(error)
+    if error is not None:
+        error = _text(error, limits.output_bytes)
     for entry in head["images"][: limits.images]:
-        size, data = int(entry["size"]), None
+        size, data = entry["size"], None
+        if type(size) is not int or size > limits.image_bytes:
+            raise ValueError(size)
         if size >= 0:
             data = tail[at : at + size]
             at += size
             if len(data) != size:
                 raise ValueError(size)
-        images.append(Produced(str(entry["path"]), bool(entry["new"]), data))
+        images.append(Produced(_text(entry["path"], _LONGEST_PATH), entry["new"] is True, data))
     return error, tuple(images)
+
+
+def _text(said: object, most: int) -> str:
+    """A text that can be encoded again: a program may name files by halves of characters.
+
+    Raises:
+        ValueError: It is none, or too long.
+    """
+    if not isinstance(said, str) or len(said) > most:
+        raise ValueError(said)
+    return said.encode(errors="replace").decode()

@@ -28,6 +28,8 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _PROGRAM = "<program>"
 _SAVED = "/mnt/data/temp_processed_images"
 """Where Thyme saves images, and has no doubt that there is such a folder."""
+NOBODY = 65534
+_DAC_READ_SEARCH = 1 << 2
 
 
 def read_job() -> tuple[dict[str, Any], list[bytes]]:
@@ -43,6 +45,7 @@ def read_job() -> tuple[dict[str, Any], list[bytes]]:
 def put_inputs(job: dict[str, Any], blobs: list[bytes]) -> None:
     """Writes the input files, read-only."""
     folder = job["inputs_dir"]
+    os.umask(0o022)
     os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib costs time at every start
     for (name, _), blob in zip(job["inputs"], blobs, strict=True):
         opened = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
@@ -53,6 +56,7 @@ def put_inputs(job: dict[str, Any], blobs: list[bytes]) -> None:
 def work(job: dict[str, Any]) -> None:
     """Runs the job's programs in this process, and ends it."""
     cwd, limits = job["cwd"], job["limits"]
+    kept = _leave_root(job) if job["confine"] else 0
     os.chdir(cwd)
     for name, _ in job["inputs"]:
         os.symlink(f"{job['inputs_dir']}/{name}", name)  # noqa: PTH211
@@ -78,9 +82,12 @@ def work(job: dict[str, Any]) -> None:
     sys.argv[:] = [_PROGRAM]
     if job["confine"]:
         kernel.no_new_rights()
-        kernel.drop_capabilities()
+        kernel.bound_capabilities()
+        kernel.drop_capabilities(kept)
         kernel.undumpable()
-        version = kernel.confine_files(job["readable"], job["listable"], [cwd])
+        if job.get("host") and job["mounts"] is None:
+            kernel.die_with_parent(job["host"])  # undone by what was given up since
+        version = kernel.confine_files(job["readable"], job["listable"], [cwd, *job["writable"]])
         if job["confine"] == "landlock" and not version:
             raise kernel.KernelError(38, "this kernel has no Landlock (Linux 5.13 has)")
         kernel.confine_calls()
@@ -94,6 +101,47 @@ def work(job: dict[str, Any]) -> None:
     while out:
         out = out[os.write(1, out) :]
     os._exit(0)
+
+
+def _leave_root(job: dict[str, Any]) -> int:
+    """Root's program runs as nobody, where this process may become somebody else.
+
+    It stays root, without capabilities, where nobody can't read the interpreter's files, such as
+    those in root's home, and can't be given the one right that is needed for it.
+
+    Returns:
+        The capabilities that it has to keep: to read files of others. Landlock still says which.
+    """
+    if os.geteuid() != 0:
+        return 0
+    cwd = job["cwd"]
+    needed = [path for path in (*job["readable"], *job["path"]) if os.path.exists(path)]  # noqa: PTH110
+    needed.append(os.path.dirname(cwd))  # noqa: PTH120
+    try:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, 0)
+        os.setresuid(NOBODY, NOBODY, 0)
+    except OSError:  # a root who may not become anybody else
+        return 0
+    hidden = not all(map(_may_read, needed))
+    os.setresuid(0, 0, 0)
+    os.setresgid(0, 0, 0)
+    if hidden and not kernel.permitted_capabilities() & _DAC_READ_SEARCH:
+        return 0
+    os.chown(cwd, NOBODY, NOBODY)
+    kernel.bound_capabilities()
+    kernel.keep_capabilities()
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    kept = _DAC_READ_SEARCH if hidden else 0
+    kernel.drop_capabilities(kept)
+    return kept
+
+
+def _may_read(path: str) -> bool:
+    """True where this user may read a file, or come to what is in a folder."""
+    wanted = os.X_OK if os.path.isdir(path) else os.R_OK  # noqa: PTH112
+    return os.access(path, wanted, effective_ids=True)
 
 
 def _limit(which: int, soft: int, hard: int) -> None:
@@ -192,6 +240,8 @@ def _preset(job: dict[str, Any], names: dict[str, Any], text: str, shown: list[b
     names that Thyme has without importing them.
     """
     names.update(os=os, re=re)
+    if job["confine"] and "shutil" in text:
+        _copy_content_alone()
     if job["variables"]:
         names["image_path"] = job["variables"][0][1]
     for name, module in (("np", "numpy"), ("cv2", "cv2")):
@@ -225,6 +275,13 @@ def _preset(job: dict[str, Any], names: dict[str, Any], text: str, shown: list[b
         _show_figures(plt, shown)
 
 
+def _copy_content_alone() -> None:
+    """Copies of files are made without the originals' modes and times, which can't be set."""
+    import shutil
+
+    shutil.copymode = shutil.copystat = lambda *_, **__: None
+
+
 def _clamp_crops(pillow: ModuleType) -> None:
     """Boxes that leave an image are moved into it, where PIL would fill up with black."""
     whole = pillow.Image.crop
@@ -254,14 +311,17 @@ def _show_figures(plt: ModuleType, shown: list[bytes]) -> None:
 def _files(job: dict[str, Any]) -> dict[str, int]:
     """The images in the working directory, to when they were written (ns)."""
     given, found = {name for name, _ in job["inputs"]}, {}
-    for folder, _, names in os.walk("."):
-        for name in names:
-            path = f"{folder}/{name}"[2:]
-            if name.lower().endswith(_SUFFIXES) and path not in given:
-                try:
-                    found[path] = os.stat(path).st_mtime_ns  # noqa: PTH116
-                except OSError:
-                    continue
+    tops = [".", ".tmp"] if os.path.islink(".tmp") else ["."]  # noqa: PTH114
+    for top in tops:
+        for folder, folders, names in os.walk(top):
+            folders[:] = [one for one in folders if not os.path.ismount(f"{folder}/{one}")]
+            for name in names:
+                path = f"{folder}/{name}".removeprefix("./")
+                if name.lower().endswith(_SUFFIXES) and path not in given:
+                    try:
+                        found[path] = os.stat(path).st_mtime_ns  # noqa: PTH116
+                    except OSError:
+                        continue
     return found
 
 
@@ -275,7 +335,7 @@ def _tail(job: dict[str, Any], shown: list[bytes], error: str | None) -> bytes:
     for path, when in files[-job["limits"]["images"] :]:
         try:
             with open(path, "rb") as file:  # noqa: PTH123
-                listed.append((path, before.get(path) != when, file.read(room + 1)))
+                listed.append((path[:1000], before.get(path) != when, file.read(room + 1)))
         except OSError:
             continue
     for path, new, blob in listed:

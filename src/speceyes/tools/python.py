@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,14 +17,16 @@ from speceyes.tools._sandbox_executors import (
     PlainExecutor,
 )
 from speceyes.tools._sandbox_layout import PACKAGES
-from speceyes.tools._sandbox_probe import holes, prove, sandbox
+from speceyes.tools._sandbox_probe import Found, find_sandbox, holes, prove, sandbox
 from speceyes.tools._sandbox_values import Executor, Limits, Outcome, Produced, Program
 from speceyes.types import Image, Observation, ToolCall
 
 __all__ = [
+    "PACKAGES",
     "BubblewrapExecutor",
     "CommandExecutor",
     "Executor",
+    "Found",
     "LandlockExecutor",
     "Limits",
     "NamespaceExecutor",
@@ -34,6 +35,7 @@ __all__ = [
     "Produced",
     "Program",
     "PythonTool",
+    "find_sandbox",
     "holes",
     "prove",
 ]
@@ -44,7 +46,7 @@ _PARAMETERS: Mapping[str, Any] = {
     "required": ["code"],
 }
 _ENDED = "the program was ended"
-_BEFORE_A_PATH = r"(?:^|[\s/\"'`=:(,\[])"
+_BEFORE_A_PATH = " \t\n\r\f\v/\"'`=:(,["
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +175,13 @@ class PythonTool:
             try:
                 shown.append(self._loaded(made))
             except ImageError as exc:
-                notes.append(f"{made.path or 'an image'} is not shown: {exc}")
-        printed = [_cut(outcome.stdout.strip("\n"), self.max_chars)]
-        if outcome.stderr.strip():
-            printed.append(f"stderr: {_cut(outcome.stderr.strip(), self.max_chars // 4)}")
-        text = "\n".join(part for part in (*printed, *notes) if part)
+                notes.append(f"{_cut(made.path, 200) or 'an image'} is not shown: {exc}")
+        beside = [f"stderr: {outcome.stderr.strip()}"] if outcome.stderr.strip() else []
+        beside += ["\n".join(notes)] if notes else []
+        beside = [_cut(part, self.max_chars // 4) for part in beside]
+        room = self.max_chars - sum(map(len, beside))
+        printed = _cut(outcome.stdout.strip("\n"), max(1, room))
+        text = "\n".join(part for part in (printed, *beside) if part)
         if not text and not shown and outcome.error is None:
             text = "(the program printed nothing and showed no image)"
         content = ((text,) if text else ()) + tuple(shown)
@@ -197,12 +201,24 @@ def _chosen(outcome: Outcome) -> Iterator[Produced]:
     named = []
     for made in saved:
         path = made.path.removeprefix(".tmp/").removeprefix(".mnt/")
-        if found := re.search(_BEFORE_A_PATH + re.escape(path), outcome.stdout):
-            named.append((found.start(), made))
+        if (found := _named_at(path, outcome.stdout)) is not None:
+            named.append((found, made))
     yield from shown
     yield from (made for _, made in sorted(named, key=lambda pair: pair[0]))
     if not shown and not named:
         yield from (made for made in saved if made.new)
+
+
+def _named_at(path: str, printed: str) -> int | None:
+    """Place where a path stands by itself in what was printed.
+
+    It is looked for as plain text: both are the program's, and a pattern could be made to take
+    minutes on them.
+    """
+    if not path:
+        return None
+    found = [at for one in _BEFORE_A_PATH if (at := printed.find(one + path)) >= 0]
+    return 0 if printed.startswith(path) else min(found, default=None)
 
 
 def _png(image: Image) -> bytes:
