@@ -294,7 +294,7 @@ class Unprintable(Exception):
         (ToolError(), "plain failed"),
         (ZeroDivisionError("by zero"), "plain failed: ZeroDivisionError: by zero"),
         (SystemExit(3), "plain failed: SystemExit: 3"),
-        (MemoryError(), "plain failed: MemoryError: "),
+        (MemoryError(), "plain failed: MemoryError"),
         (Unprintable(), "plain failed: Unprintable"),
         (ValueError("x" * 10_000), "plain failed: ValueError: " + "x" * 471 + "..."),
     ],
@@ -306,10 +306,9 @@ def test_what_a_tool_raises_is_an_observation(
     assert seen.error == told
 
 
-@pytest.mark.parametrize("timeout_s", [None, 30.0])
-def test_an_interrupt_passes(timeout_s: float | None) -> None:
+def test_an_interrupt_passes() -> None:
     with pytest.raises(KeyboardInterrupt):
-        Tools([failing(KeyboardInterrupt())], timeout_s=timeout_s).run(call("plain"), [GREY])
+        Tools([failing(KeyboardInterrupt())], timeout_s=None).run(call("plain"), [GREY])
 
 
 @pytest.mark.parametrize("returned", [None, "text", {"a": 1}, GREY])

@@ -108,6 +108,7 @@ def _models(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     from transformers.utils.logging import disable_progress_bar
 
     from speceyes.models.hf import HFModel
+    from speceyes.retry_per_row import describe
 
     disable_progress_bar()  # of weights, between the lines of a report
     named = {role: getattr(options, role) for role in ("large", "small")}
@@ -124,7 +125,7 @@ def _models(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
                 about["driver"] = f"{driver.name}, {DRIVERS[driver.name]}{why}"
                 about |= {"device": str(model.device), "dtype": str(model.dtype)}
         except Exception as exc:  # noqa: BLE001 - the others are told all the same
-            about = {"error": f"{type(exc).__name__}: {exc}"}
+            about = {"error": describe(exc)}
         found[name] = about
     return found
 

@@ -144,7 +144,7 @@ def run(options: argparse.Namespace) -> int:
     from speceyes.evaluation.eval_report import brief
     from speceyes.evaluation.evaluate import Plan, evaluate, failures, parts
     from speceyes.evaluation.failures import check_share
-    from speceyes.evaluation.runs import TEST
+    from speceyes.evaluation.runs import TEST, check_folder
 
     if _reasoners(options):
         options.without_tools = True
@@ -180,6 +180,7 @@ def run(options: argparse.Namespace) -> int:
                 f"--without-tools can't run {', '.join(tooled)}: name arms that work in words "
                 "alone, such as transfer"
             )
+    check_folder(options.out)
     context, about = _context(options)
     if any(entry.parity_prompt is not None for entry in loaded.samples.entries):
         context = replace(context, bare=True)

@@ -9,9 +9,11 @@ that batches, and with them answers, are those of an unbroken run.
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +90,7 @@ class Record:
             fields["image_key"] = data.get("image_key", "")  # runs of before have none
             fields["choices"] = tuple(fields["choices"])
             return cls(**fields, result=Result.from_json(json.dumps(data["result"])))
-        except (KeyError, TypeError) as exc:
+        except (KeyError, TypeError, ValueError) as exc:
             raise InputError(f"not a record of a run: {exc!r} in {str(data)[:120]}") from exc
 
 
@@ -206,9 +208,15 @@ class Run:
         path = self.folder / PICTURES
         if path.exists():
             with path.open(encoding="utf-8") as file:
-                for line in file:
-                    if line.endswith("\n"):
+                for number, line in enumerate(file, 1):
+                    if not line.endswith("\n"):
+                        break  # torn, or being written
+                    try:
                         yield json.loads(line)
+                    except (ValueError, RecursionError) as exc:
+                        raise InputError(
+                            f"{path} was damaged: line {number} can't be read ({line[:60]!r})"
+                        ) from exc
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -231,45 +239,129 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     parquet.write_table(arrow.Table.from_pylist(list(rows)), path)
 
 
-def _scan(path: Path) -> tuple[list[Block], list[dict[str, Any]], int, int]:
-    """Whole blocks, the parsed records in them, and how many bytes of both files they take."""
-    blocks: list[Block] = []
-    whole: list[dict[str, Any]] = []
-    pending: list[dict[str, Any]] = []
-    end = at = pictures = 0
+@dataclass(slots=True)
+class _Scanned:
+    """What a records file holds: whole blocks, the parsed records in them, how many bytes of both
+    files they take, and the checksum of all of it.
+    """
+
+    blocks: list[Block] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    end: int = 0
+    pictures: int = 0
+    checksum: str = ""
+
+
+def _scan(path: Path) -> _Scanned:
+    """The whole blocks of a run.
+
+    Raises:
+        InputError: What is before the last whole block was damaged or changed.
+    """
+    found = _Scanned()
     if not path.exists():
-        return blocks, whole, end, pictures
+        return found
+    pending: list[bytes] = []
+    at = 0
+    damage: str | None = None
     with path.open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, 1):
             at += len(line)
-            try:
-                data = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                data = None
-            if not isinstance(data, dict):
-                break  # torn: what follows it can't belong to a whole block
-            if "done" in data:
-                block = Block(**data["done"])
-                if len(pending) != block.n:
-                    break
-                blocks.append(block)
-                whole += pending
-                pending, end, pictures = [], at, int(data["pictures"])
+            data = _parsed(line)
+            if data is None:
+                # Torn, if nothing whole follows: a kill leaves such a line at the end.
+                damage = damage or f"line {number} can't be read: {line[:60]!r}"
+            elif "done" not in data:
+                pending.append(line)
+            elif damage is not None or (damage := _add(found, pending, data, number)):
+                raise InputError(
+                    f"{path} was damaged or changed after it was written: {damage}. Take it from a "
+                    "copy, or cut the file off there and run speceyes eval again to go on"
+                )
             else:
-                pending.append(data)
-    return blocks, whole, end, pictures
+                pending, found.end = [], at
+    return found
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        data = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _add(found: _Scanned, lines: list[bytes], end: Mapping[str, Any], number: int) -> str | None:
+    """Adds a block to what was found. Returns what is wrong with it, if anything is."""
+    try:
+        block, pictures = Block(**end["done"]), end["pictures"]
+        numbers = (block.round, block.n, pictures, block.wall)
+        if not all(isinstance(one, int | float) for one in numbers):
+            raise TypeError(numbers)
+    except (KeyError, TypeError) as exc:
+        return f"line {number} is no end of a block ({exc})"
+    name = f"{block.phase}, round {block.round}, arm {block.arm}"
+    if len(lines) != block.n:
+        return (
+            f"the block that ends in line {number} ({name}) has {len(lines)} of {block.n} records"
+        )
+    said = end.get("sha256")  # not in runs of before it was noted
+    checksum = _checksum(found.checksum, lines, end)
+    if said != checksum and (said is not None or found.checksum):
+        return f"{name} doesn't have its checksum"
+    found.checksum = checksum if said is not None else ""
+    found.blocks.append(block)
+    found.records += [json.loads(line) for line in lines]
+    found.pictures = int(pictures)
+    return None
+
+
+def _checksum(before: str, lines: Sequence[bytes], end: Mapping[str, Any]) -> str:
+    """Checksum of a block and of all before it, in hexadecimal."""
+    said = {key: value for key, value in end.items() if key != "sha256"}
+    parts = [before.encode(), *lines, json.dumps(said, sort_keys=True).encode()]
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()
+
+
+def check_folder(folder: Path) -> None:
+    """Makes sure, before anything is loaded, that a run can be written there.
+
+    Raises:
+        ConfigError: Another process writes it, or it can't be written.
+    """
+    os.close(_claimed(Path(folder).resolve()))
+
+
+def _claimed(folder: Path) -> int:
+    """The lock of a folder that can be written to; made where it isn't there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        for name in (RECORDS, PICTURES):
+            if (folder / name).exists():
+                (folder / name).open("ab").close()
+        lock = _locked(folder / LOCK)
+    except OSError as exc:
+        raise ConfigError(
+            f"{folder} can't be written ({exc.strerror or exc}): choose another folder"
+        ) from exc
+    if (folder / RECORDS).exists() and not (folder / MANIFEST).exists():
+        os.close(lock)
+        raise ConfigError(f"{folder} has {RECORDS} without {MANIFEST}: choose another folder")
+    return lock
 
 
 def read(folder: Path) -> Run:
     """The whole blocks of a run, whether it has ended, was killed, or is under way.
 
     Raises:
-        InputError: There is no run in the folder, or a record that can't be read.
+        InputError: There is no run in the folder, or it was damaged or changed since.
     """
     about = manifest.read(folder / MANIFEST)
-    blocks, lines, _, _ = _scan(folder / RECORDS)
-    records = tuple(Record.from_dict(line) for line in lines)
-    return Run(folder.resolve(), about, tuple(blocks), records)
+    found = _scan(folder / RECORDS)
+    records = tuple(Record.from_dict(line) for line in found.records)
+    return Run(folder.resolve(), about, tuple(found.blocks), records)
 
 
 @final
@@ -287,20 +379,17 @@ class Writer:
 
     def __init__(self, folder: Path, fixed: Mapping[str, Any]) -> None:
         self.folder = Path(folder).resolve()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.folder / LOCK)
+        self._lock = _claimed(self.folder)
         try:
-            strange = (self.folder / RECORDS).exists() and not (self.folder / MANIFEST).exists()
-            if strange:
-                raise ConfigError(
-                    f"{self.folder} has {RECORDS} without {MANIFEST}: choose another folder"
-                )
+            found = _scan(self.folder / RECORDS)
             self.manifest, self.resumed = manifest.begin(self.folder / MANIFEST, fixed)
-            blocks, lines, end, pictures = _scan(self.folder / RECORDS)
-            self.blocks = {block.key: block for block in blocks}
-            self.records = [Record.from_dict(line) for line in lines]
-            self._records = _cut(self.folder / RECORDS, end)
-            self._pictures = _cut(self.folder / PICTURES, pictures)
+            self.blocks = {block.key: block for block in found.blocks}
+            self.records = [Record.from_dict(line) for line in found.records]
+            self._checksum = found.checksum
+            # A run that was begun before checksums were noted goes on without.
+            self._checked = bool(found.checksum) or not found.blocks
+            self._records = _cut(self.folder / RECORDS, found.end)
+            self._pictures = _cut(self.folder / PICTURES, found.pictures)
         except BaseException:
             os.close(self._lock)
             raise
@@ -321,11 +410,15 @@ class Writer:
             self._pictures.write(json.dumps(picture, separators=(",", ":")).encode() + b"\n")
         if pictures:
             _settle(self._pictures)
-        for record in records:
-            self._records.write(record.to_json().encode() + b"\n")
+        lines = [record.to_json().encode() + b"\n" for record in records]
+        for written in lines:
+            self._records.write(written)
             self._records.flush()
         done = {name: getattr(block, name) for name in block.__dataclass_fields__}
-        line = {"done": done, "pictures": self._pictures.tell()}
+        line = json.loads(json.dumps({"done": done, "pictures": self._pictures.tell()}))
+        if self._checked:
+            self._checksum = _checksum(self._checksum, lines, line)
+            line["sha256"] = self._checksum
         self._records.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
         _settle(self._records)
         self.blocks[block.key] = block

@@ -7,6 +7,7 @@ Files are read only out of a folder that the operator names, and addresses are n
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +24,16 @@ from speceyes.types import Image, Query, Result
 if TYPE_CHECKING:
     from mcp.server import MCPServer
 
+_log = logging.getLogger(__name__)
+
 TOOL: Final = "ask_about_image"
 
 _ABOUT = """\
 Answers a question about one or several images. A small model drafts the answer; where it is not \
 sure enough, an agent looks closer by itself. Each image is a data URL \
 (data:image/png;base64,...) or the base64 of a PNG, JPEG, WEBP, GIF, BMP or TIFF file."""
+
+_FAILED: Final = "the question could not be answered; the server's log says why"
 
 _FILES = " Files are named relative to the server's image folder."
 
@@ -127,10 +132,15 @@ def mcp_server(
             result = await pipe.ask(Query(question, loaded, tuple(choices)))
         except InputError as exc:
             raise ToolError(str(exc)) from exc
+        except Exception as exc:
+            _log.exception("a question could not be answered")
+            raise ToolError(_FAILED) from exc
         finally:
             waiting -= 1
         if result.answer is None:
-            raise ToolError(result.error or "there is no answer")
+            # The reason is the operator's: it may name models, engines and files of this machine.
+            _log.error("a question has no answer: %s", result.error)
+            raise ToolError(_FAILED)
         return reply_of(result)
 
     async def ask(question: str, images: list[str], choices: list[str] | None = None) -> Reply:

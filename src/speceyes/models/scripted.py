@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speceyes.errors import ConfigError, InputError
+from speceyes.retry_per_row import describe
 from speceyes.scoring.scores import separability
 from speceyes.types import Completion, Conversation, Image, Sampling
 
@@ -144,7 +145,7 @@ class ScriptedModel:
             margin = self._margin(conversation) if callable(self._margin) else self._margin
             return _complete(said, conversation, sampling, margin)
         except Exception as exc:  # noqa: BLE001 - the script's failure is the row's
-            return Completion.failed(f"{type(exc).__name__}: {exc}")
+            return Completion.failed(describe(exc))
 
 
 def _resolve(script: Script, conversation: Conversation, sampling: Sampling) -> str | Completion:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import final
@@ -72,6 +73,7 @@ class EngineLoop:
             on_batch=on_batch,
         )
         self._closing = threading.Event()
+        self._process: int | None = None
         lanes: tuple[Lane, ...] = ("speculative", "agent") if parts.overlaps else ("both",)
         self._threads = [
             threading.Thread(target=self._run, args=(lane,), name=f"speceyes-{lane}", daemon=True)
@@ -100,6 +102,7 @@ class EngineLoop:
 
     def start(self) -> None:
         """Starts its threads."""
+        self._process = os.getpid()
         for thread in self._threads:
             thread.start()
 
@@ -109,6 +112,12 @@ class EngineLoop:
         Raises:
             ConfigError: The loop is closed, or was not started.
         """
+        if self._process not in (None, os.getpid()):
+            raise ConfigError(
+                "this process was forked from the one that the pipeline answers in, and threads "
+                "and locks don't survive that: build the pipeline in the child, start workers by "
+                "'spawn', or ask before none has been asked in the parent"
+            )
         if not self.alive:
             raise ConfigError("the pipeline is closed, or was not started")
         if self._dispatcher is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
+import dataclasses
 import inspect
 import logging
 import math
@@ -14,6 +14,7 @@ from typing import Any, final
 
 from speceyes.errors import ConfigError, ToolError
 from speceyes.protocols import Tool
+from speceyes.retry_per_row import describe
 from speceyes.tools._cache import ObservationCache, key_of
 from speceyes.tools._schema import check, check_schema
 from speceyes.tools._waiting import STOP, Stop, finish
@@ -85,6 +86,7 @@ class Tools:
             their own work. An async call is cancelled when its time is over. Python can't end a
             thread: a plain call that takes too long is left behind and its result dropped, and
             a tool that has `MAX_OVERDUE` such calls still running is refused until one ends.
+        max_chars: Most characters of text that one call adds to a conversation.
         cache_bytes: How much to keep of what stateless tools gave back; 0 keeps nothing. The
             same arguments on the same pixels are then answered without a call. Errors aren't
             kept.
@@ -103,17 +105,20 @@ class Tools:
         (40, 40)
     """
 
-    __slots__ = ("_by_name", "_cache", "_overdue", "_timeout_s")
+    __slots__ = ("_by_name", "_cache", "_max_chars", "_overdue", "_timeout_s")
 
     def __init__(
         self,
         tools: str | Iterable[Tool | type | Callable[..., Any] | str] = (),
         *,
         timeout_s: float | None = 30.0,
+        max_chars: int = 50_000,
         cache_bytes: int = 1 << 26,
     ) -> None:
         if timeout_s is not None and not 0 < timeout_s < math.inf:
             raise ConfigError(f"timeout_s={timeout_s}; a positive number of seconds, or None")
+        if max_chars < 1:
+            raise ConfigError(f"max_chars={max_chars}; it must be at least 1")
         if cache_bytes < 0:
             raise ConfigError(f"cache_bytes={cache_bytes}; 0 (keep nothing) or more")
         if not isinstance(tools, Iterable):
@@ -128,6 +133,7 @@ class Tools:
         self._cache = ObservationCache(cache_bytes) if cache_bytes else None
         self._overdue = _Overdue()
         self._timeout_s = timeout_s
+        self._max_chars = max_chars
 
     def __iter__(self) -> Iterator[Tool]:
         return iter(self._by_name.values())
@@ -151,7 +157,8 @@ class Tools:
         """Observation of a call; whatever goes wrong is in the observation's `error`.
 
         The name is looked up, the arguments are held against the tool's schema, and the tool is
-        run. No exception leaves but an interrupt from the keyboard.
+        run. No exception leaves but an interrupt from the keyboard. Text over `max_chars` is shown
+        by its two ends, and halves of characters are replaced.
 
         Args:
             call: The call, boxes in pixels of the image that they refer to.
@@ -166,21 +173,22 @@ class Tools:
             images = tuple(images)
             key = None if self._cache is None else key_of(found, images, arguments)
             if self._cache is None or key is None:
-                return self._run(found, images, arguments)
+                return _held(self._run(found, images, arguments), self._max_chars)
             seen = self._cache.get(key)
             if seen is None:
-                seen = self._run(found, images, arguments)
+                seen = _held(self._run(found, images, arguments), self._max_chars)
                 self._cache.put(key, seen)
             return seen
         except ToolError as exc:
-            return Observation(error=_cut(str(exc)) or f"{found.name} failed")
-        except (
-            Exception,
-            SystemExit,
-            asyncio.CancelledError,
-        ) as exc:  # a tool's failure is the model's to answer to
-            logger.warning("%s failed", found.name, exc_info=True)
-            return Observation(error=_cut(f"{found.name} failed: {_described(exc)}"))
+            told = describe(exc).removeprefix(type(exc).__name__).removeprefix(": ")
+            return Observation(error=_whole(_cut(told)) or f"{found.name} failed")
+        except BaseException as exc:  # a tool's failure is the model's to answer to
+            # Only the main thread is interrupted from the keyboard.
+            main = threading.current_thread() is threading.main_thread()
+            if isinstance(exc, KeyboardInterrupt) and main:
+                raise
+            logger.warning("%s failed: %s", found.name, describe(exc), exc_info=True)
+            return Observation(error=_whole(_cut(f"{found.name} failed: {describe(exc)}")))
 
     def _run(
         self, found: Tool, images: Sequence[Image], arguments: Mapping[str, Any]
@@ -214,7 +222,10 @@ class Tools:
         thread.start()
         thread.join(timeout_s)
         if raised:
-            raise raised.pop()
+            failure = raised.pop()
+            if isinstance(failure, KeyboardInterrupt):  # the tool's own: this thread got none
+                raise ToolError(f"{found.name} failed: {describe(failure)}")
+            raise failure
         if returned:
             return returned[0]
         self._overdue.add(found.name, thread)
@@ -277,11 +288,34 @@ def _made(item: object) -> Tool:
     return item
 
 
-def _described(exc: BaseException) -> str:
-    try:
-        return f"{type(exc).__name__}: {exc}"
-    except Exception:  # noqa: BLE001 - an exception's own __str__ can fail
-        return type(exc).__name__
+def _held(seen: Observation, most: int) -> Observation:
+    """The observation with no more text than that, which any tokenizer and any file takes."""
+    left, content = most, list[str | Image]()
+    for part in seen.content:
+        if isinstance(part, str):
+            if not left:
+                continue
+            part = _whole(_ends(part, left))
+            left = max(0, left - len(part))
+        content.append(part)
+    error = None if seen.error is None else _whole(_ends(seen.error, most))
+    if tuple(content) == seen.content and error == seen.error:
+        return seen
+    return dataclasses.replace(seen, content=tuple(content), error=error)
+
+
+def _ends(text: str, most: int) -> str:
+    """The beginning and the end of a text that is too long."""
+    if len(text) <= most:
+        return text
+    said = f"\n... {len(text) - most} characters left out ...\n"
+    kept = max(0, most - len(said))
+    return text[: kept // 2] + said + text[len(text) - (kept - kept // 2) :]
+
+
+def _whole(text: str) -> str:
+    """The text without halves of characters (lone surrogates), which can't be encoded."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _cut(text: str, most: int = 500) -> str:

@@ -16,6 +16,7 @@ from speceyes.control_tokens import control_tokens_of, neutral
 from speceyes.errors import ConfigError, ModelError, PromptError
 from speceyes.models._rgb import checked
 from speceyes.models.hf.pixels import Pixels
+from speceyes.retry_per_row import describe
 from speceyes.say_once import warn_once
 from speceyes.types import Conversation, Image, Message
 
@@ -177,7 +178,7 @@ class Prompter:
             try:
                 text = self._rendered(rows, **options)
             except (TemplateError, TypeError) as exc:
-                refused.append(f"{type(exc).__name__}: {exc}")
+                refused.append(describe(exc))
                 continue
             lost = _lost(rows, text)
             if lost:

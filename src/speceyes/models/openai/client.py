@@ -47,6 +47,8 @@ _RETRIED = frozenset({429, 500, 502, 503, 504})
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _CONNECT_S = 10.0
 """Seconds that opening a connection may take."""
+_CLOSING_S = 1.0
+"""Seconds that a request which was given up may take to close its connection."""
 _IDLE_S = 60.0
 """Seconds that an idle connection is kept; most engines close it earlier, which is noticed."""
 _closers: set[asyncio.Task[None]] = set()
@@ -201,31 +203,46 @@ class EngineClient:
             _Dropped: The connection failed.
             ModelError: The deadline passed, the reply is too long, or the certificate is bad.
         """
-        method = "GET" if data is None else "POST"
-        headers = {} if data is None else {"Content-Type": "application/json"}
+        given_up = asyncio.Event()
+        exchange = asyncio.ensure_future(self._exchange(path, data, given_up))
         try:
-            # httpx's own time limits begin anew with every byte that comes.
-            async with (
-                asyncio.timeout(self._timeout_s),
-                self._http.stream(
-                    method, self.url + path, content=data, headers=headers
-                ) as response,
-            ):
-                reply = bytearray()
-                async for chunk in response.aiter_bytes():
-                    reply += chunk
-                    if len(reply) > MAX_REPLY_BYTES:
-                        raise ModelError(
-                            f"{self.url} sent more than {MAX_REPLY_BYTES} bytes: lower max_tokens"
-                        )
-                return response.status_code, response.headers, bytes(reply)
-        except TimeoutError as exc:
-            raise ModelError(
-                f"{self.url} had not answered after {self._timeout_s:g} s: raise timeout_s, "
-                "lower max_concurrency, or ask for fewer tokens"
-            ) from exc
+            # httpx's own time limits begin anew with every byte that comes. Nor is its word taken
+            # for when it has ended: what goes on in spite of being cancelled is left behind.
+            await asyncio.wait({exchange}, timeout=self._timeout_s)
+            if exchange.done():
+                return exchange.result()
         except (httpx.RequestError, OSError) as exc:
             raise self._unreached(exc) from exc
+        finally:
+            if not exchange.done():
+                given_up.set()
+                exchange.cancel()
+                exchange.add_done_callback(lambda one: one.cancelled() or one.exception())
+                await asyncio.wait({exchange}, timeout=_CLOSING_S)
+        raise ModelError(
+            f"{self.url} had not answered after {self._timeout_s:g} s: raise timeout_s, "
+            "lower max_concurrency, or ask for fewer tokens"
+        )
+
+    async def _exchange(
+        self, path: str, data: bytes | None, given_up: asyncio.Event
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """The same without a deadline; it ends with the next bytes once it is given up."""
+        method = "GET" if data is None else "POST"
+        headers = {} if data is None else {"Content-Type": "application/json"}
+        async with self._http.stream(
+            method, self.url + path, content=data, headers=headers
+        ) as response:
+            reply = bytearray()
+            async for chunk in response.aiter_bytes():
+                reply += chunk
+                if given_up.is_set():
+                    raise ModelError("nobody waits for the reply any more")
+                if len(reply) > MAX_REPLY_BYTES:
+                    raise ModelError(
+                        f"{self.url} sent more than {MAX_REPLY_BYTES} bytes: lower max_tokens"
+                    )
+            return response.status_code, response.headers, bytes(reply)
 
     def _unreached(self, exc: Exception) -> ModelError:
         said = self._messages.redact(" ".join(str(exc).split())) or type(exc).__name__

@@ -30,6 +30,7 @@ from speceyes.models.openai.replies import read_completion
 from speceyes.models.openai.requests import CAPABILITIES, request_body
 from speceyes.models.openai.session import EngineSession, result_of
 from speceyes.protocols import Session
+from speceyes.retry_per_row import describe
 from speceyes.types import Completion, Conversation, Image, Message, Sampling
 
 logger = logging.getLogger(__name__)
@@ -346,7 +347,7 @@ class OpenAIModel:
         except ModelError as exc:
             return Completion.failed(with_notes(exc))
         except Exception as exc:  # noqa: BLE001  (it ends this row, whatever it is)
-            return Completion.failed(f"the request can't be made: {type(exc).__name__}: {exc}")
+            return Completion.failed(f"the request can't be made: {describe(exc)}")
 
     def _say_once(self, phase: str, why: str) -> None:
         if phase not in self._said:

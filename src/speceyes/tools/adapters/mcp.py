@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, final
 
 from speceyes.errors import ConfigError, ToolError
+from speceyes.retry_per_row import describe
 from speceyes.tools.adapters.foreign import ForeignTool, extra, for_model, image_from_base64
 from speceyes.types import Image, Observation
 
@@ -285,4 +286,4 @@ def _reason(exc: BaseException) -> str:
     """The first error within a group: the task groups of the client wrap what went wrong."""
     while isinstance(exc, BaseExceptionGroup) and exc.exceptions:
         exc = exc.exceptions[0]
-    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    return describe(exc)
