@@ -137,7 +137,7 @@ def test_a_damaged_picture_is_named(folder: Path) -> None:
 def _eval(folder: Path) -> list[str]:
     """A command whose models aren't there: an error about them means that they were looked for."""
     models = ["--large", "/no/such/model", "--small", "/no/such/model"]
-    return ["eval", "tiny", "--limit", "4", *models, "--out", str(folder)]
+    return ["eval", "scenes", "--limit", "4", *models, "--out", str(folder)]
 
 
 def test_a_folder_that_is_being_written_is_found_before_models_load(

@@ -95,7 +95,7 @@ def broken(executor: Executor, attempts: dict[str, str]) -> list[str]:
             head = "".join(f"{key} = {value!r}\n" for key, value in given.items())
             programs = {name: head + attempts[name] for name in names[at : at + 20]}
             code = _RUNNER.format(programs=json.dumps(programs))
-            outcome = executor(Program(code, limits=Limits(time_s=60)))
+            outcome = executor(Program(code, files={"image_1.png": b"x"}, limits=Limits(time_s=60)))
         try:
             found += json.loads(outcome.stdout.strip().splitlines()[-1])
         except (ValueError, IndexError):

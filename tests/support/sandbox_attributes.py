@@ -2,7 +2,8 @@
 attributes of files, their length, signals that the kernel sends on somebody's behalf, and what
 else reaches out of a process by a call that looks harmless.
 
-Each is one attempt; it prints BROKEN where it got what it wanted. They are run in one program.
+Each is one attempt; it prints BROKEN where it got what it wanted. They are run in one program. One
+that succeeds does no harm beyond the files that are made for it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 from support.sandbox_attempts import CALL
 
 _FCNTL = "import fcntl, os\nr, w = os.pipe()\n"
-_OUT = "import os, stat\n"
+_OUT = (
+    "import os, stat\n"
+    "def same(path): os.chmod(path, stat.S_IMODE(os.stat(path).st_mode)); print('BROKEN')\n"
+)
 # Numbers of system calls are those of x86-64. SECRET and the others are as in sandbox_attempts.
 _LINK = "import os\nif not os.path.lexists('way'): os.symlink(SECRET, 'way')\n"
 _SAID = "; print('BROKEN')"
@@ -19,17 +23,17 @@ ATTRIBUTES: dict[str, str] = {
     # --- modes ---
     "chmod": _OUT + "os.chmod(SECRET, 0o4755)" + _SAID,
     "chmod by call": CALL + "call(90, SECRET.encode(), 0o4755)",
-    "chmod of a folder": _OUT + "os.chmod(FOLDER, 0o700)" + _SAID,
-    "chmod of the home": _OUT + "os.chmod(HOMEDIR, 0o777)" + _SAID,
+    "chmod of a folder": _OUT + "same(FOLDER)",
+    "chmod of the home": _OUT + "same(HOMEDIR)",
     "chmod of the parent": _OUT + "os.chmod('..', 0)" + _SAID,
-    "chmod of the root": _OUT + "os.chmod('/', 0o777)" + _SAID,
-    "chmod of the library": _OUT + "os.chmod(os.__file__, 0o666)" + _SAID,
-    "chmod of the weights": _OUT + "os.chmod(MODEL, 0)" + _SAID,
-    "chmod of a device": _OUT + "os.chmod('/dev/null', 0)" + _SAID,
+    "chmod of the root": _OUT + "same('/')",
+    "chmod of the library": _OUT + "same(os.__file__)",
+    "chmod of the weights": _OUT + "same(MODEL)",
+    "chmod of a device": _OUT + "same('/dev/null')",
     "chmod of an input": _OUT + "os.chmod(os.path.realpath('image_1.png'), 0o666)" + _SAID,
     "chmod by a link": _LINK + "os.chmod('way', 0o4755)" + _SAID,
     "chmod from a folder": _OUT + "os.chdir(FOLDER); os.chmod('secret.txt', 0)" + _SAID,
-    "fchmod": _OUT + "os.fchmod(os.open(os.__file__, os.O_RDONLY), 0o666)" + _SAID,
+    "fchmod": _OUT + "same(os.open(os.__file__, os.O_RDONLY))",
     "fchmod of an open path": _OUT + "os.fchmod(os.open(SECRET, os.O_PATH), 0o666)" + _SAID,
     "fchmodat": CALL + "call(268, -100, SECRET.encode(), 0o4755)",
     "fchmodat by descriptor": (
@@ -42,13 +46,13 @@ ATTRIBUTES: dict[str, str] = {
     "chmod by /proc": (
         _OUT + "os.chmod('/proc/self/fd/%d' % os.open(SECRET, os.O_PATH), 0o4755)" + _SAID
     ),
-    "chmod of /proc": _OUT + "os.chmod('/proc/%d/cwd' % OUTSIDE, 0)" + _SAID,
+    "chmod of /proc": _OUT + "same('/proc/%d/cwd' % OUTSIDE)",
     # --- times ---
     "utime": _OUT + "os.utime(SECRET, (1, 1))" + _SAID,
     "utime of a folder": _OUT + "os.utime(FOLDER, (1, 1))" + _SAID,
     "utime by a link": _LINK + "os.utime('way', (1, 1))" + _SAID,
-    "utime of a link's target": _OUT + "os.utime(os.__file__, (1, 1))" + _SAID,
-    "utime by descriptor": _OUT + "os.utime(os.open(os.__file__, 0), (1, 1))" + _SAID,
+    "utime of an input": _OUT + "os.utime('image_1.png', (1, 1))" + _SAID,
+    "utime by descriptor": _OUT + "os.utime(os.open('image_1.png', 0), (1, 1))" + _SAID,
     "utime by call": CALL + "call(132, SECRET.encode(), bytes(16))",
     "utimes": CALL + "call(235, SECRET.encode(), bytes(32))",
     "futimesat": CALL + "call(261, -100, SECRET.encode(), bytes(32))",
@@ -65,7 +69,7 @@ ATTRIBUTES: dict[str, str] = {
     # --- attributes ---
     "setxattr": CALL + "call(188, SECRET.encode(), b'user.x', b'y', 1, 0)",
     "lsetxattr": CALL + "call(189, SECRET.encode(), b'user.x', b'y', 1, 0)",
-    "fsetxattr": CALL + "call(190, os.open(os.__file__, 0), b'user.x', b'y', 1, 0)",
+    "fsetxattr": CALL + "call(190, os.open('image_1.png', 0), b'user.x', b'y', 1, 0)",
     "setxattrat": CALL + "call(463, -100, SECRET.encode(), 0, b'user.x', bytes(16), 16)",
     "removexattr": CALL + "call(197, SECRET.encode(), b'security.capability')",
     "capabilities of a file": (
@@ -88,10 +92,10 @@ ATTRIBUTES: dict[str, str] = {
     # --- lengths ---
     "truncate": _OUT + "os.truncate(SECRET, 0)" + _SAID,
     "truncate by call": CALL + "call(76, SECRET.encode(), 0)",
-    "truncate of the library": _OUT + "os.truncate(os.__file__, 0)" + _SAID,
+    "truncate of an input": _OUT + "os.truncate('image_1.png', 0)" + _SAID,
     "truncate by a link": _LINK + "os.truncate('way', 0)" + _SAID,
-    "ftruncate of what is read": _OUT + "os.ftruncate(os.open(os.__file__, 0), 0)" + _SAID,
-    "emptied by opening": _OUT + "os.open(os.__file__, os.O_RDONLY | os.O_TRUNC)" + _SAID,
+    "ftruncate of what is read": _OUT + "os.ftruncate(os.open('image_1.png', 0), 0)" + _SAID,
+    "emptied by opening": _OUT + "os.open('image_1.png', os.O_RDONLY | os.O_TRUNC)" + _SAID,
     "emptied by opening outside": _OUT + "os.open(SECRET, os.O_RDONLY | os.O_TRUNC)" + _SAID,
     "emptied, opened for nothing": _OUT + "os.open(SECRET, 3 | os.O_TRUNC)" + _SAID,
     "opened for nothing": _OUT + "os.open(SECRET, 3)" + _SAID,

@@ -300,11 +300,9 @@ def _add(found: _Scanned, lines: list[bytes], end: Mapping[str, Any], number: in
             raise TypeError(numbers)
     except (KeyError, TypeError) as exc:
         return f"line {number} is no end of a block ({exc})"
-    name = f"{block.phase}, round {block.round}, arm {block.arm}"
+    name = f"the block that ends in line {number} ({block.phase}, {block.round}, {block.arm})"
     if len(lines) != block.n:
-        return (
-            f"the block that ends in line {number} ({name}) has {len(lines)} of {block.n} records"
-        )
+        return f"{name} has {len(lines)} of {block.n} records"
     said = end.get("sha256")  # not in runs of before it was noted
     checksum = _checksum(found.checksum, lines, end)
     if said != checksum and (said is not None or found.checksum):

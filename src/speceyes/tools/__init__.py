@@ -30,7 +30,7 @@ from speceyes.tools.python import PythonTool
 from speceyes.tools.rotate import Rotate
 from speceyes.tools.search import ImageSearch
 from speceyes.tools.zoom import Zoom
-from speceyes.types import Image, Observation, ToolCall
+from speceyes.types import Image, ImageRef, Observation, ToolCall
 
 __all__ = [
     "BUILT_IN",
@@ -290,7 +290,7 @@ def _made(item: object) -> Tool:
 
 def _held(seen: Observation, most: int) -> Observation:
     """The observation with no more text than that, which any tokenizer and any file takes."""
-    left, content = most, list[str | Image]()
+    left, content = most, list[str | Image | ImageRef]()
     for part in seen.content:
         if isinstance(part, str):
             if not left:

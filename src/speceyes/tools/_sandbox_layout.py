@@ -90,7 +90,8 @@ def layout(packages: tuple[str, ...]) -> Layout:
         if there and not any(_lies_in(path, top, links) for top in mounted):
             mounted.append(path)
     cwd, inputs, imports = (_free(name, mounted) for name in ("/sandbox", "/inputs", "/packages"))
-    shared, own = [], []
+    shared: list[tuple[str, str]] = []
+    own: list[tuple[str, str]] = []
     for name in ("tmp", "mnt"):
         taken = any(_lies_in(path, f"/{name}", links) for path in mounted)
         (shared if taken else own).append((f".{name}", f"/{name}"))
