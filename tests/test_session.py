@@ -576,7 +576,7 @@ def test_no_schedule_loses_a_query_or_changes_a_route(
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_a_thirty_six_thousand_queries() -> None:
+def test_memory_stays_flat_over_thirty_six_thousand_queries() -> None:
     """Run in a process of its own, where nothing else has taken memory before; by 22,000 queries
     every cache that is bounded in bytes is full."""
     script = """
