@@ -348,7 +348,10 @@ def test_among_faults_of_every_kind_each_gets_one_answer_or_one_error() -> None:
     ]
     plan = random.Random(0).choices(kinds, (60, 25, 5, 3, 3, 4), k=240)
     whole = json.dumps(asking()).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(whole)}\r\n\r\n"
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(whole)}\r\n\r\n"
+    )
     pipe = pipeline(judge={"hard": "yes", "": "no"}, agent=agent)
     with serving(pipe) as served:
 

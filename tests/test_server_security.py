@@ -69,7 +69,10 @@ def test_only_known_keys_get_in() -> None:
 def test_a_key_is_asked_for_before_the_body_is_read() -> None:
     keys, _, _ = _keys()
     with serving(pipeline(), keys=keys) as served:
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"
+        head = (
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 99999999\r\n\r\n"
+        )
         with socket.create_connection(_address(served)) as sock:
             sock.sendall(head)
             sock.settimeout(30)
@@ -133,12 +136,15 @@ def test_bodies_are_bounded_in_size_and_time(server: Served) -> None:
         for _ in range(30):
             yield b" " * 10_000
 
-    reply = server.http.post("/v1/chat/completions", content=dripping())
+    reply = server.http.post(
+        "/v1/chat/completions", content=dripping(), headers={"Content-Type": "application/json"}
+    )
     assert reply.status_code == 413
     with socket.create_connection(_address(server)) as sock:
         sock.settimeout(30)
         sock.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{"
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
         )
         assert sock.recv(100).startswith(b"HTTP/1.1 408")
     assert server.service.slots.held == 0
@@ -383,7 +389,8 @@ def test_a_client_that_leaves_is_not_worked_for(stream: bool) -> None:
         until(lambda: asked)
         body = json.dumps(asking("second", stream=stream)).encode()
         head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         with socket.create_connection(_address(served)) as sock:
             sock.sendall(head.encode() + body)

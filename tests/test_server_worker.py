@@ -147,9 +147,9 @@ def test_pixels_are_counted_until_they_are_given_back() -> None:
     first.reserve(60)
     with pytest.raises(Refusal, match="memory"):
         second.reserve(60)
-    second.reserve(40)
+    second.reserve(15)
     first.release()
-    second.reserve(60)
+    second.reserve(35)
 
 
 def test_those_that_wait_together_share_a_batch_and_one_alone_is_not_held() -> None:

@@ -68,7 +68,8 @@ class Served:
 
     def post(self, body: Any, **more: Any) -> httpx.Response:
         sent = {"content": body} if isinstance(body, bytes) else {"json": body}
-        return self.http.post("/v1/chat/completions", **sent, **more)
+        said = {"Content-Type": "application/json", **more.pop("headers", {})}
+        return self.http.post("/v1/chat/completions", headers=said, **sent, **more)
 
     def ask(self, question: str = "Which colour?", **more: Any) -> dict[str, Any]:
         reply = self.post(asking(question, **more))

@@ -56,6 +56,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     net.add_argument("--keys", type=Path, metavar="FILE", help="names and hashes of API keys")
     net.add_argument("--new-key", metavar="NAME", help="make a key and its line, and end")
     net.add_argument("--no-keys", action="store_true", help="let everybody in on any address")
+    net.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="without keys: a name under which clients ask, besides localhost and addresses; "
+        "repeat for more",
+    )
     net.add_argument("--open-metrics", action="store_true", help="/metrics needs no key")
     net.add_argument(
         "--allow-domain",
@@ -171,6 +179,7 @@ def run(options: argparse.Namespace) -> int:
         limits=limits,
         keys=keys,
         open_metrics=options.open_metrics,
+        hosts=[*options.allow_host, options.host],
     )
     if not options.debug:
         log_warnings()

@@ -72,6 +72,20 @@ def decode(data: bytes, what: str, limits: ImageLimits) -> Image:
     Raises:
         ImageError: It can't be read, or is outside the limits.
     """
+    return upright(opened(data, what, limits), what, limits)
+
+
+def opened(data: bytes, what: str, limits: ImageLimits) -> Image:
+    """An encoded file within the limits, none of its pixels decoded yet: `upright` does that.
+
+    Args:
+        data: The file's bytes.
+        what: Names the image in errors.
+        limits: Limits of the image.
+
+    Raises:
+        ImageError: It can't be read, or is outside the limits.
+    """
     kind = format_of(data)
     if kind not in limits.formats:
         raise ImageError(
@@ -104,7 +118,7 @@ def decode(data: bytes, what: str, limits: ImageLimits) -> Image:
     _check_frames(frames, what, limits)
     check_size(image.size, what, limits)
     check_size((max(tile[0], image.width), max(tile[1], image.height)), what, limits)
-    return upright(image, what, limits)
+    return image
 
 
 def _check_frames(frames: int, what: str, limits: ImageLimits) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -23,6 +24,7 @@ from speceyes.server.limits import ServerLimits
 from speceyes.server.metrics import CONTENT_TYPE
 from speceyes.server.refusal import Refusal
 from speceyes.server.service import Service, refused
+from speceyes.server.writing import BoundedWriting
 
 
 def application(
@@ -32,6 +34,7 @@ def application(
     limits: ServerLimits | None = None,
     keys: Keys | None = None,
     open_metrics: bool = False,
+    hosts: Iterable[str] = (),
 ) -> FastAPI:
     """The ASGI application; any ASGI server runs it, and its lifespan starts the models' thread.
 
@@ -41,21 +44,30 @@ def application(
         limits: Limits of a request; None for `ServerLimits()`.
         keys: Clients that are let in; None lets all in.
         open_metrics: `/metrics` needs no key.
+        hosts: Names under which it may be asked without keys, besides addresses and this machine's
+            own; any web page could reach it under a name of its own otherwise.
 
     Raises:
         ConfigError: A pipeline that must not or can't be served so.
     """
     service = Service(
-        pipe, name=name, limits=limits or ServerLimits(), keys=keys, open_metrics=open_metrics
+        pipe,
+        name=name,
+        limits=limits or ServerLimits(),
+        keys=keys,
+        open_metrics=open_metrics,
+        hosts=frozenset(host.lower() for host in hosts),
     )
     app = FastAPI(
         title="speceyes",
         version="1",
         docs_url=None,  # they would load their scripts from another host
         redoc_url=None,
+        redirect_slashes=False,  # it would redirect to whatever the request calls this host
         lifespan=service.life,
     )
     app.state.service = service
+    app.add_middleware(BoundedWriting, seconds=service.limits.write_s)
 
     @app.exception_handler(Refusal)
     async def on_refusal(request: Request, exc: Refusal) -> Response:

@@ -47,14 +47,20 @@ class Pending:
         future: Its result; it always comes.
         deadline: In `time.monotonic` seconds.
         abandon: Called where nobody waits for it any more.
-        queued_s: Seconds until the models took it up.
+        since_accepted_s: Seconds from there until the models took it up.
+        loaded_s: Seconds before that, in which its images were loaded.
     """
 
     id: str
     future: Future[Result]
     deadline: float
     abandon: Callable[[], None]
-    queued_s: Callable[[], float]
+    since_accepted_s: Callable[[], float]
+    loaded_s: float = 0.0
+
+    def queued_s(self) -> float:
+        """Seconds until the models took it up."""
+        return self.loaded_s + self.since_accepted_s()
 
     @property
     def expired(self) -> bool:

@@ -8,6 +8,9 @@ from fastapi import Request
 
 from speceyes.server.limits import ServerLimits
 from speceyes.server.refusal import Refusal
+from speceyes.server.slots import Slot
+
+_MORE = 1 << 20  # bytes that are reserved together for a body that doesn't say how long it is
 
 
 async def client_left(request: Request) -> None:
@@ -16,11 +19,11 @@ async def client_left(request: Request) -> None:
         pass
 
 
-async def read_body(request: Request, limits: ServerLimits) -> bytes:
+async def read_body(request: Request, limits: ServerLimits, slot: Slot) -> bytes:
     """The body, never more of it than allowed.
 
     Raises:
-        Refusal: 400, 408 or 413.
+        Refusal: 400, 408, 413, or 429 where all bodies together are too large.
     """
     too_large = Refusal(
         413,
@@ -33,6 +36,7 @@ async def read_body(request: Request, limits: ServerLimits) -> bytes:
         raise Refusal(400, "content-length is not a number", code="bad_request")
     if len(told) > 18 or int(told) > limits.body_bytes:
         raise too_large
+    slot.reserve_bytes(int(told))
     parts: list[bytes] = []
     size = 0
     try:
@@ -41,6 +45,8 @@ async def read_body(request: Request, limits: ServerLimits) -> bytes:
                 size += len(part)
                 if size > limits.body_bytes:
                     raise too_large
+                if size > slot.bytes:
+                    slot.reserve_bytes(max(size - slot.bytes, _MORE))
                 parts.append(part)
     except TimeoutError:
         raise Refusal(

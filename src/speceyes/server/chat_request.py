@@ -19,6 +19,8 @@ MAX_TOP_LOGPROBS: Final = 20
 MOST_STOPS: Final = 4
 MOST_CHOICES: Final = 26
 """They are lettered."""
+MOST_VALUES: Final = 500_000
+"""Of a body, roughly: each takes some hundred bytes once it is read, whatever it is."""
 MAX_SEED: Final = 9_223_372_036_854_776_000
 """As OpenAI describes it: 2^63 as a double is written."""
 
@@ -211,6 +213,8 @@ def read_json(body: bytes) -> dict[str, Any]:
     Raises:
         Refusal: It is none.
     """
+    if sum(body.count(sign) for sign in (b",", b"[", b"{")) > MOST_VALUES:
+        raise Refusal(400, f"the body has more than {MOST_VALUES} values", code="bad_json")
 
     def constant(name: str) -> Any:
         raise ValueError(name)

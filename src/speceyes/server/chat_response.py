@@ -386,5 +386,8 @@ def _chunk(
 
 
 def event(data: dict[str, Any]) -> str:
-    """One server-sent event."""
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    """One server-sent event. Some clients end a line at signs that JSON leaves as they are."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    for sign in "\x85\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return f"data: {text}\n\n"

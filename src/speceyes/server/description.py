@@ -36,6 +36,9 @@ _ERROR: Schema = {
 }
 
 
+_FOREIGN = "It was asked under a name of somebody else's, as a web page may do"
+
+
 def describe_chat(name: str, limits: ServerLimits, *, keyed: bool) -> Schema:
     """The description of `/v1/chat/completions`, to be merged into FastAPI's.
 
@@ -59,6 +62,7 @@ def describe_chat(name: str, limits: ServerLimits, *, keyed: bool) -> Schema:
         ("404", "No such model"),
         ("408", "The body came too slowly"),
         ("413", "The body is too large"),
+        *(() if keyed else (("403", _FOREIGN), ("415", "The body is not said to be JSON"))),
         ("422", "There is no answer to it"),
         ("429", "Too many requests are under way, or a key's budget is spent; see Retry-After"),
         ("500", "The server failed"),
@@ -87,7 +91,9 @@ def failure(words: str) -> Schema:
 
 def describe_models(*, keyed: bool, one: bool) -> dict[int | str, Schema]:
     """The responses of `/v1/models`, or of `/v1/models/{model}`."""
-    found: dict[int | str, Schema] = {401: failure("No key that is known")} if keyed else {}
+    found: dict[int | str, Schema] = (
+        {401: failure("No key that is known")} if keyed else {403: failure(_FOREIGN)}
+    )
     return found | ({404: failure("No such model")} if one else {})
 
 

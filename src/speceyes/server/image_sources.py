@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 from urllib.parse import urlsplit
 
 from speceyes.errors import ImageError
-from speceyes.images import load_image
+from speceyes.images.decode import opened, upright
 from speceyes.images.fetch import fetch
 from speceyes.images.sources import read_data_url
 from speceyes.server.limits import ServerLimits
@@ -23,6 +24,7 @@ _ADVICE = re.compile(r"; (?:shrink|save|pass|encode)|\. Convert|, or raise")
 
 FETCH_S = 10.0
 """Seconds for one image from another host, redirects included."""
+_PIXEL_S = 50e-9  # that decoding one is expected to take
 
 
 @final
@@ -88,47 +90,64 @@ def _foreign(where: str) -> Refusal:
 def load_images(
     pictures: Iterable[Picture],
     limits: ServerLimits,
+    images: dict[Picture, Image],
     reserve: Callable[[int], None] = lambda pixels: None,
-) -> dict[Picture, Image]:
-    """The images of a request, decoded.
+) -> Iterator[float]:
+    """Loads the images of a request, in steps; see `speceyes.server.loading`.
+
+    All are opened, and their pixels reserved together, before one of them is decoded.
 
     Args:
         pictures: Data URLs, or http(s) ones of allowed hosts; each is loaded once.
         limits: Limits of each image.
-        reserve: Called with the pixels of each.
+        images: Gets the images.
+        reserve: Called with the pixels of all.
 
     Raises:
         Refusal: 400 for an image that can't be used. A decoder's own words stay here.
     """
-    images: dict[Picture, Image] = {}
-    sources = dict.fromkeys((one.url, one.where) for one in pictures)
-    for url, where in sources:
-        check_source(url, where, limits)
-    for url, where in sources:
-        try:
-            if url[:5].lower() == "data:":
-                data = read_data_url(url, limits.image.max_bytes)
-            else:
-                data = fetch(
-                    url,
-                    max_bytes=limits.image.max_bytes,
-                    timeout_s=FETCH_S,
-                    allow_hosts=limits.private_domains,
-                    only_hosts=limits.domains | limits.private_domains,
-                )
-            image = load_image(data, limits=limits.image)
-        except ImageError as exc:
-            inside = url[:5].lower() == "data:"
-            why = _for_client(str(exc)) if inside else "the image can't be fetched or used"
-            _log.info("an image was refused")
-            raise Refusal(400, f"{where}: {why}", code="bad_image", param=where) from None
-        reserve(image.width * image.height)
-        images[Picture(url, where)] = image
-    return images
+    sources = list(dict.fromkeys(pictures))
+    for one in sources:
+        check_source(one.url, one.where, limits)
+    closed: dict[Picture, Image] = {}
+    for one in sources:
+        with _named(one):
+            closed[one] = opened(_bytes_of(one.url, limits), "the image", limits.image)
+        yield 0.0
+    reserve(sum(image.width * image.height for image in closed.values()))
+    for one in sources:
+        image = closed.pop(one)
+        yield image.width * image.height * _PIXEL_S
+        with _named(one):
+            images[one] = upright(image, "the image", limits.image)
+
+
+def _bytes_of(url: str, limits: ServerLimits) -> bytes:
+    if url[:5].lower() == "data:":
+        return read_data_url(url, limits.image.max_bytes)
+    return fetch(
+        url,
+        max_bytes=limits.image.max_bytes,
+        timeout_s=FETCH_S,
+        allow_hosts=limits.private_domains,
+        only_hosts=limits.domains | limits.private_domains,
+    )
+
+
+@contextmanager
+def _named(one: Picture) -> Iterator[None]:
+    """Tells the client of an image that can't be used, by its field."""
+    try:
+        yield
+    except ImageError as exc:
+        inside = one.url[:5].lower() == "data:"
+        why = _for_client(str(exc)) if inside else "the image can't be fetched or used"
+        _log.info("an image was refused")
+        raise Refusal(400, f"{one.where}: {why}", code="bad_image", param=one.where) from None
 
 
 def _for_client(why: str) -> str:
     """An `ImageError` without its advice to whoever writes Python, or what was sent."""
     if why.startswith("the data URL begins"):
         return "only data:image/...;base64,... is read"
-    return _ADVICE.split(why)[0].replace("the image given as bytes", "the image")
+    return _ADVICE.split(why)[0]

@@ -24,7 +24,10 @@ class ServerLimits:
         question_chars: Most characters of the question and its choices.
         capacity: Most requests that are accepted and not done with, over all clients.
         per_client: The same of one client.
-        pixels: Most pixels of all images that are held at once.
+        pixels: Most pixels of all images that are held at once; half of them for a client, and the
+            last quarter for small requests.
+        bytes: Most bytes of all bodies that are held at once, shared in the same way.
+        write_s: Seconds in which a client must have taken the next 64 KiB of an answer.
         seconds: Longest time from acceptance to answer; a request may ask for less.
         thresholds: The lowest and the highest threshold that a request may ask for; None for
             the pipeline's own up to 1, so that a request can be stricter and not laxer.
@@ -50,6 +53,8 @@ class ServerLimits:
     capacity: int = 256
     per_client: int = 64
     pixels: int = 1_000_000_000
+    bytes: int = 512 << 20
+    write_s: float = 30.0
     seconds: float = 120.0
     thresholds: tuple[float, float] | None = None
     agent_on_request: bool = True
@@ -58,11 +63,19 @@ class ServerLimits:
     tolerant: bool = True
 
     def __post_init__(self) -> None:
-        counts = ("body_bytes", "images", "question_chars", "capacity", "per_client", "pixels")
+        counts = (
+            "body_bytes",
+            "images",
+            "question_chars",
+            "capacity",
+            "per_client",
+            "pixels",
+            "bytes",
+        )
         for name in counts:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}; it must be at least 1")
-        for name in ("body_s", "seconds"):
+        for name in ("body_s", "seconds", "write_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name}={value}; it must be finite and above 0 seconds")

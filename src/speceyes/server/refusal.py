@@ -19,6 +19,10 @@ _KINDS = {
 }
 
 
+_AGAIN = frozenset((408, 409, 425, 429))
+"""Statuses below 500 after which the same request may succeed."""
+
+
 @final
 class Refusal(SpecEyesError):
     """An error that is meant for the client.
@@ -49,6 +53,9 @@ class Refusal(SpecEyesError):
         self.code = code
         self.param = param
         self.headers = dict(headers or {})
+        if 400 <= status < 500 and status not in _AGAIN:
+            # Some clients ask again whatever it was.
+            self.headers.setdefault("x-should-retry", "false")
 
     def body(self) -> dict[str, Any]:
         """The response's JSON."""

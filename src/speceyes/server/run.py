@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import signal
 import socket
 import sys
@@ -65,8 +66,15 @@ def run_app(
     listening = _listen(host, port)
     where = listening.getsockname()
     shown = f"[{where[0]}]" if listening.family == socket.AF_INET6 else where[0]
+    limits = app.state.service.limits
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        # By then whatever was accepted is answered or late, and whoever doesn't read is cut off.
+        timeout_graceful_shutdown=math.ceil(limits.body_s + limits.seconds + limits.write_s),
     )
     server = uvicorn.Server(config)
 
@@ -98,6 +106,8 @@ def run_app(
         sys.stderr.write(f"speceyes: serving {name!r} on http://{shown}:{where[1]}/v1\n")
         sys.stderr.flush()
         server.run(sockets=[listening])
+    except KeyboardInterrupt:
+        pass  # uvicorn raises it again when all is done: to be told to end is no failure
     finally:
         signal.signal(signal.SIGTERM, before)
         listening.close()

@@ -7,14 +7,15 @@ import dataclasses
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
-from typing import Final, final
+from typing import Any, Final, final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
@@ -28,9 +29,11 @@ from speceyes.server.body import client_left, read_body
 from speceyes.server.chat_request import ChatRequest
 from speceyes.server.fields import bad_field
 from speceyes.server.formats import Format
+from speceyes.server.hosts import check_origin
 from speceyes.server.image_sources import Picture, load_images
 from speceyes.server.keys import Keys
 from speceyes.server.limits import ServerLimits
+from speceyes.server.loading import Loading, Steps
 from speceyes.server.metrics import Metrics
 from speceyes.server.refusal import Refusal
 from speceyes.server.request_log import RequestRecord
@@ -48,6 +51,26 @@ GONE: Final = 499
 """Counted where the client left, as proxies do."""
 
 
+_BYTE_S: Final = 20e-9  # that reading one of a body is expected to take
+
+
+@final
+class _Held(Response):
+    """A response whose request keeps its place until it is written."""
+
+    def __init__(self, inner: Response, slot: Slot) -> None:
+        self._inner, self._slot = inner, slot
+        self.status_code, self.raw_headers = inner.status_code, inner.raw_headers
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Writes it."""
+        try:
+            await self._inner(scope, receive, send)
+        finally:
+            self._slot.release()
+
+
 def refused(exc: Refusal) -> JSONResponse:
     """The response of a refusal."""
     return JSONResponse(exc.body(), exc.status, headers=exc.headers)
@@ -63,6 +86,7 @@ class Service:
         limits: Limits of a request.
         keys: Clients that are let in; None for all.
         open_metrics: `/metrics` needs no key.
+        hosts: Names besides this machine's own under which it may be asked without keys.
 
     Raises:
         ConfigError: The agent has a tool that runs code, or the gate can't have the thresholds
@@ -77,7 +101,9 @@ class Service:
         limits: ServerLimits,
         keys: Keys | None,
         open_metrics: bool,
+        hosts: frozenset[str] = frozenset(),
     ) -> None:
+        self.hosts = hosts
         self.name, self.keys, self.open_metrics = name, keys, open_metrics
         self._asked_limits = limits
         self._allowances = {} if keys is None else keys.allowances
@@ -91,9 +117,8 @@ class Service:
             ),
         )
         self.limits, self.backend = self._made(pipe)
-        self.slots = Slots(self.limits)
-        # Reading and decoding are bounded by threads: two at once, over all clients.
-        self._loaders = ThreadPoolExecutor(2, thread_name_prefix="speceyes-images")
+        self._loading = Loading()
+        self.slots = Slots(self.limits, emptied=self._loading.trim_soon)
         self.draining = False
         self.loop: asyncio.AbstractEventLoop | None = None
         """The loop that requests are served in, once it runs."""
@@ -190,15 +215,16 @@ class Service:
         finally:
             self.draining = True
             await asyncio.to_thread(self.backend.close)
-            self._loaders.shutdown(wait=True)
+            self._loading.close()
 
     def client(self, request: Request) -> str:
         """The client's name: of its key, or its address.
 
         Raises:
-            Refusal: 401.
+            Refusal: 401, or without keys 403 and 415.
         """
         if self.keys is None:
+            check_origin(request, self.hosts)
             return request.client.host if request.client is not None else "somebody"
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         found = self.keys.client(key.strip()) if scheme.lower() == "bearer" else None
@@ -227,7 +253,7 @@ class Service:
             _log.error("a request failed: %s", type(exc).__name__)
             record.status = 500
             response = refused(Refusal(500, "the server failed on this request", code="internal"))
-        if not isinstance(response, StreamingResponse):
+        if not record.stream or record.status != 200:
             self._ended(record)
         return response
 
@@ -239,42 +265,76 @@ class Service:
         self.budgets.check(client)
         slot = self.slots.acquire(client, self._allowance(client).requests)
         try:
-            body = await read_body(request, self.limits)
-            loop = asyncio.get_running_loop()  # which is not held up by a body of 32 MB
-            backend = self.backend
-            asked, images = await loop.run_in_executor(
-                self._loaders, self._read, form, backend, body, slot, record
-            )
-            del body
-            pending = self._submit(backend, asked, client, slot, images)
+            body = await read_body(request, self.limits, slot)
+            since, backend = time.monotonic(), self.backend
+            read: list[ChatRequest] = []
+            most = min(self.limits.seconds, self._allowance(client).timeout or self.limits.seconds)
+            steps = self._read(form, backend, body, record, read)
+            await self._loaded(request, client, steps, len(body) * _BYTE_S, since + most)
+            del body, steps
+            [asked] = read
+            deadline = since + (most if asked.seconds is None else min(asked.seconds, most))
+            images: dict[Picture, Image] = {}
+            steps = load_images(_pictures(asked), self.limits, images, slot.reserve)
+            await self._loaded(request, client, steps, 0.0, deadline)
+            slot.free_bytes()
+            pending = self._submit(backend, asked, client, slot, images, since, deadline)
+            asked = _without_urls(asked)
         except BaseException:
             slot.release()
             raise
-        # Charged whatever becomes of it, also where its client has left.
-        pending.future.add_done_callback(lambda done: self.budgets.charge(client, done.result()))
-        record.id = pending.id
-        headers = {"x-request-id": pending.id, **chat_response.headers_of(asked)}
-        if asked.stream:
-            return StreamingResponse(
-                self._events(form, asked, pending, record),
-                media_type="text/event-stream",
-                headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers},
+        del images, read, steps
+        try:
+            # Charged whatever becomes of it, also where its client has left.
+            pending.future.add_done_callback(
+                lambda done: self.budgets.charge(client, done.result())
             )
-        await self._wait(request, pending)
-        result = self._result(pending, asked, record)
-        said = form.whole(pending.id, asked, result, pending.queued_s())
-        return JSONResponse(said, headers=headers)
+            record.id = pending.id
+            headers = {"x-request-id": pending.id, **chat_response.headers_of(asked)}
+            if asked.stream:
+                events = StreamingResponse(
+                    self._events(form, asked, pending, record),
+                    media_type="text/event-stream",
+                    headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers},
+                )
+                return _Held(events, slot)
+            await self._wait(request, pending)
+            result = self._result(pending, asked, record)
+            said = form.whole(pending.id, asked, result, pending.queued_s())
+            return _Held(JSONResponse(said, headers=headers), slot)
+        except BaseException:
+            slot.release()
+            raise
 
     def _read(
-        self, form: Format, backend: Backend, body: bytes, slot: Slot, record: RequestRecord
-    ) -> tuple[ChatRequest, dict[Picture, Image]]:
-        """The request and its images; in a thread."""
+        self,
+        form: Format,
+        backend: Backend,
+        body: bytes,
+        record: RequestRecord,
+        found: list[ChatRequest],
+    ) -> Steps:
+        """Reads a request, in a single step."""
         asked = form.read(body, self.limits, self.top_k, takes_turns=backend.takes_turns)
-        turns = asked.dialogue.turns
-        later = [one for turn in turns for one in turn.results if isinstance(one, Picture)]
-        pictures = [*asked.dialogue.pictures, *later]
-        record.images, record.stream, record.notes = len(pictures), asked.stream, asked.notes
-        return asked, load_images(pictures, self.limits, slot.reserve)
+        record.images, record.stream, record.notes = (
+            len(_pictures(asked)),
+            asked.stream,
+            asked.notes,
+        )
+        found.append(asked)
+        yield from ()
+
+    async def _loaded(
+        self, request: Request, client: str, steps: Steps, expected_s: float, deadline: float
+    ) -> None:
+        """Until steps are done, in another thread.
+
+        Raises:
+            Refusal: 504, its time is over; or what is wrong with the request.
+            ClientDisconnect: The client has left.
+        """
+        job = self._loading.submit(client, steps, expected_s)
+        await self._until(request, job.future, deadline, job.abandon)
 
     def _submit(
         self,
@@ -283,11 +343,12 @@ class Service:
         client: str,
         slot: Slot,
         images: Mapping[Picture, Image],
+        since: float,
+        deadline: float,
     ) -> Pending:
+        """Hands it to the models, which keep its place until they are done with it."""
         dialogue = asked.dialogue
-        most = min(self.limits.seconds, self._allowance(client).timeout or self.limits.seconds)
-        seconds = most if asked.seconds is None else min(asked.seconds, most)
-        deadline = time.monotonic() + seconds
+        loaded_s = time.monotonic() - since
         query = Query(
             dialogue.question,
             tuple(images[one] for one in dialogue.pictures),
@@ -296,20 +357,31 @@ class Service:
             asked.instructions,
             dialogue.history,
         )
+
+        def done() -> None:
+            self.slots.free(slot)
+            slot.release()
+
         while True:
+            slot.keep()
             try:
                 if asked.tools:
                     rounds = rounds_of(backend.dialect, dialogue.turns, images)
-                    return backend.take_turn(query, rounds, asked.tools, deadline, slot.release)
-                return backend.submit(
-                    query,
-                    client,
-                    deadline,
-                    straight=asked.straight,
-                    gate=self._gate(backend, asked.threshold),
-                    done=slot.release,
-                )
-            except ConfigError:
+                    pending = backend.take_turn(query, rounds, asked.tools, deadline, done)
+                else:
+                    pending = backend.submit(
+                        query,
+                        client,
+                        deadline,
+                        straight=asked.straight,
+                        gate=self._gate(backend, asked.threshold),
+                        done=done,
+                    )
+                return dataclasses.replace(pending, loaded_s=loaded_s)
+            except BaseException as exc:
+                slot.release()
+                if not isinstance(exc, ConfigError):
+                    raise
                 if backend is self.backend:
                     raise _closing() from None
                 backend = self.backend  # it was exchanged meanwhile
@@ -336,21 +408,26 @@ class Service:
         return self._allowances.get(client, _NO_LIMITS)
 
     async def _wait(self, request: Request, pending: Pending) -> None:
-        """Until it is done.
+        """Until it is done; see `_loaded`."""
+        await self._until(request, pending.future, pending.deadline, pending.abandon)
 
-        Raises:
-            Refusal: 504, its time is over.
-            ClientDisconnect: The client has left.
-        """
-        done = asyncio.wrap_future(pending.future)
+    async def _until(
+        self,
+        request: Request,
+        future: Future[Any],
+        deadline: float,
+        abandon: Callable[[], None],
+    ) -> None:
+        done = asyncio.wrap_future(future)
         left = asyncio.ensure_future(client_left(request))
         try:
             await asyncio.wait(
                 (done, left),
-                timeout=max(0.0, pending.deadline - time.monotonic()),
+                timeout=max(0.0, deadline - time.monotonic()),
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if done.done():
+                done.result()
                 return
             if left.done():
                 raise ClientDisconnect
@@ -359,8 +436,10 @@ class Service:
             left.cancel()
             with suppress(asyncio.CancelledError):
                 await left
-            if not pending.future.done():
-                pending.abandon()
+            if not future.done():
+                abandon()
+            if not done.done():  # what becomes of it is nobody's any more
+                done.add_done_callback(lambda one: one.cancelled() or one.exception())
 
     async def _events(
         self, form: Format, asked: ChatRequest, pending: Pending, record: RequestRecord
@@ -399,6 +478,10 @@ class Service:
             Refusal: There is none.
         """
         result = pending.future.result()
+        spent = result.timings
+        if spent.latency is not None:
+            spent = dataclasses.replace(spent, latency=spent.latency + pending.loaded_s)
+            result = dataclasses.replace(result, timings=spent)
         way = result.trajectory
         if result.answer is None and way is None and result.draft is None and pending.expired:
             raise _late()
@@ -412,6 +495,20 @@ class Service:
     def _ended(self, record: RequestRecord) -> None:
         self.metrics.answered(record.status)
         record.write()
+
+
+def _pictures(asked: ChatRequest) -> list[Picture]:
+    """Its images, those in results of tools behind the others."""
+    later = [one for turn in asked.dialogue.turns for one in turn.results]
+    return [*asked.dialogue.pictures, *(one for one in later if isinstance(one, Picture))]
+
+
+def _without_urls(asked: ChatRequest) -> ChatRequest:
+    """The request as its answer needs it: what was loaded is in memory once."""
+    bare = tuple(Picture("", one.where) for one in asked.dialogue.pictures)
+    return dataclasses.replace(
+        asked, dialogue=dataclasses.replace(asked.dialogue, pictures=bare, turns=())
+    )
 
 
 def _closing() -> Refusal:
