@@ -105,12 +105,11 @@ def _ocr() -> str:
 
 def _models(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Driver of each model, by its name; "error" where it can't be loaded."""
-    from transformers.utils.logging import disable_progress_bar
-
     from speceyes.models.hf import HFModel
+    from speceyes.models.hf.load import hide_progress
     from speceyes.retry_per_row import describe
 
-    disable_progress_bar()  # of weights, between the lines of a report
+    hide_progress()  # between the lines of a report
     named = {role: getattr(options, role) for role in ("large", "small")}
     asked = [(name, role) for role, name in named.items() if name is not None]
     bundled = [(tiny.LARGE, "large"), (tiny.SMALL, "small"), (tiny.SMALL_ZOOM, "small")]

@@ -239,3 +239,10 @@ def out_of_memory(exc: BaseException) -> bool:
     return isinstance(exc, RuntimeError) and (
         "out of memory" in text or "can't allocate memory" in text or "alloc_failed" in text
     )
+
+
+def hide_progress() -> None:
+    """Shows no progress bars of weights from now on, in the whole process."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
