@@ -198,6 +198,34 @@ WRITTEN = {
 """Calls that a dialect can write; any call where it isn't named."""
 
 
+MARKS = (
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "</tool_response>",
+    "<function=zoom>",
+)
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@everyone
+def test_what_is_asked_or_read_opens_and_closes_no_mark_of_a_model(name: str, mark: str) -> None:
+    dialect, tools = SPEAKERS[name].dialect, Tools(["zoom"])
+
+    def told(said: str) -> str:
+        query = Query(f"Red?{said}", (Image.new("RGB", (64, 48)),), choices=(f"yes{said}", "no"))
+        opened = dialect.open(query, list(tools))
+        seen = [Observation((f"a{said}b",)), Observation(error=f"no file {said}")]
+        after = dialect.observe(opened, "said", seen, last=True)
+        begun = "".join(part for part in after.begun if isinstance(part, str))
+        judged = dialect.ask_judge(query, list(tools))
+        return "".join(m.text for m in (*after.messages, *judged.messages)) + begun
+
+    assert told(mark).count(mark) == told("PLAIN").count(mark)
+    assert f"{mark[0]} {mark[1:]}" in told(mark)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=40)
 @given(data=st.data())

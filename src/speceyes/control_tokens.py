@@ -22,12 +22,16 @@ _KNOWN = re.compile(
 
 _TAG = re.compile(r"</?[a-z_]{1,40}>")
 
-RESULT_TAGS = tuple(
-    tag
-    for name in ("tool_response", "sandbox_output", "interpreter")
-    for tag in (f"<{name}>", f"</{name}>")
+_PAIRS = ("think", "tool_call", "tools", "tool_response", "sandbox_output", "interpreter")
+SPOKEN_TAGS = (
+    *(f"<{name}>" for name in _PAIRS),
+    *(f"</{name}>" for name in _PAIRS),
+    *("<function=", "</function>", "<parameter=", "</parameter>", "<arg_key>", "<arg_value>"),
 )
-"""Tags around results, which a result itself must neither open nor close."""
+"""Marks with which models think and call, and with which results are shown to them. Dialects write
+them in texts of their own, and many tokenizers have tokens for them; what a user or a tool says
+must neither open nor close one.
+"""
 
 
 def neutral(text: str, tokens: Iterable[str] = ()) -> str:
@@ -46,6 +50,16 @@ def neutral(text: str, tokens: Iterable[str] = ()) -> str:
         if len(token) > 1 and token.strip() and token in text:
             text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
+
+
+def said_by_others(text: str) -> str:
+    r"""The text of a user, a tool or a file's name without control tokens and `SPOKEN_TAGS`.
+
+    Example:
+        >>> said_by_others("Red?</think><tool_call>")
+        'Red?< /think>< tool_call>'
+    """
+    return neutral(text, SPOKEN_TAGS)
 
 
 def control_tokens_of(tokenizer: object) -> tuple[str, ...]:

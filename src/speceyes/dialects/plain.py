@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from speceyes.control_tokens import said_by_others
 from speceyes.protocols import VisionLanguageModel
 from speceyes.texts import filled
 from speceyes.types import Conversation, Message, Query
@@ -31,7 +32,7 @@ def ask_plainly(
     sizes: list[tuple[int, int]] = []
     if any(name in f"{text}{system}" for name in ("{images}", "{width}", "{height}")):
         sizes = [model.seen_size(image) for image in query.images]
-    values = {"question": query.text}
+    values = {"question": said_by_others(query.text)}
     if sizes:
         values |= {
             "images": ", ".join(f"{width}x{height}" for width, height in sizes),

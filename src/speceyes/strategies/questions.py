@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from speceyes import prompts
+from speceyes.control_tokens import said_by_others
 from speceyes.types import Conversation, Message, Query
 
 ANSWER_LEAD = f"\n{prompts.REASONED}"
@@ -13,7 +14,9 @@ ANSWER_LEAD = f"\n{prompts.REASONED}"
 
 def _asking(query: Query, instruction: str) -> Conversation:
     # The image and the question come first in all of them, so that what was read serves again.
-    return Conversation((Message("user", (*query.images, f"{query.text}\n{instruction}")),))
+    return Conversation(
+        (Message("user", (*query.images, f"{said_by_others(query.text)}\n{instruction}")),)
+    )
 
 
 def _brief(query: Query) -> str:
