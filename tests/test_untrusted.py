@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import multiprocessing
 import socket
 import threading
@@ -100,6 +101,12 @@ FAILURES = [
 
 def _raise(exc: BaseException) -> Observation:
     raise exc
+
+
+@pytest.fixture(autouse=True)
+def _unlogged(caplog: pytest.LogCaptureFixture) -> None:
+    """What is logged of such failures can't be sent from a test process to the one that reports."""
+    caplog.set_level(logging.CRITICAL + 1, logger="speceyes")
 
 
 @pytest.mark.parametrize("exc", FAILURES, ids=lambda exc: type(exc).__name__)
