@@ -76,12 +76,26 @@ def text_of(message: dict[str, Any], finish: str = "stop", **sampling: Any) -> s
             [{"type": "text", "text": "I zoom."}, {"type": "tool_use", "name": "z", "input": {}}],
             'I zoom.\n<tool_call>\n{"name": "z", "arguments": {}}\n</tool_call>',
         ),
+        ([{"type": "reasoning_text", "text": "hm"}, {"text": "red"}], "<think>hm</think>red"),
+        ([{"type": "text", "text": None}, None, {"type": "text", "text": "red"}], "red"),
         ([], ""),
         (None, ""),
     ],
 )
 def test_a_content_of_parts_is_joined(content: Any, expected: str) -> None:
     assert text_of({"content": content}) == expected
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"tool_calls": [{"type": "function", "name": "z", "arguments": '{"a": 1}'}]},
+        {"function_call": {"name": "z", "arguments": '{"a": 1}'}},
+    ],
+)
+def test_calls_are_read_in_older_and_flatter_forms(message: dict[str, Any]) -> None:
+    expected = '\n<tool_call>\n{"name": "z", "arguments": {"a": 1}}\n</tool_call>'
+    assert text_of({"content": None, **message}, "function_call") == expected
 
 
 @pytest.mark.parametrize("content", [{"text": "x"}, [{"type": "audio", "data": "x"}], [7]])
@@ -154,6 +168,23 @@ def test_an_error_that_comes_with_status_200_is_told(
     fails(found, *words)
     assert "base_url" not in (found.error or "")
     assert len(served[1].bodies) == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"choices": [], "error": {"message": "provider failed", "code": 403}},
+        {"choices": None, "error": {"message": "provider failed", "code": 403}},
+        {"object": "error", "message": "provider failed", "type": "BadRequest", "code": 403},
+    ],
+)
+def test_an_error_is_told_however_it_is_wrapped(
+    served: Served, model: OpenAIModel, reply: Any
+) -> None:
+    served[1].early = lambda number, body: sent(json.dumps(reply).encode())
+    found = one(model)
+    fails(found, "an error 403: provider failed")
+    assert "base_url" not in (found.error or "")
 
 
 def test_an_error_object_that_says_busy_is_tried_again(served: Served, model: OpenAIModel) -> None:

@@ -152,8 +152,8 @@ class EngineClient:
                         refusal = self._messages.refusal(status, headers, reply, model)
                     else:
                         parsed = await asyncio.to_thread(self._parsed, reply)
-                        error = parsed.get("error") if isinstance(parsed, dict) else None
-                        if not error or "choices" in parsed:
+                        error = _error_in(parsed)
+                        if not error:
                             return parsed
                         refusal = self._messages.error_object(error, model)
                     if refusal.status not in _RETRIED:
@@ -264,6 +264,13 @@ class EngineClient:
                 f"{self.url} answered something else than JSON, beginning {begins!r}: check that "
                 "base_url leads to an OpenAI-compatible engine, usually by ending in /v1"
             ) from None
+
+
+def _error_in(parsed: Any) -> Any:
+    """The error object of a reply with status 200; None where it holds choices."""
+    if not isinstance(parsed, dict) or parsed.get("choices"):
+        return None
+    return parsed if parsed.get("object") == "error" else parsed.get("error")
 
 
 def _encoded(make_body: Callable[[], Mapping[str, Any]]) -> tuple[str | None, bytes]:

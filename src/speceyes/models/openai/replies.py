@@ -104,10 +104,10 @@ def _text(message: Mapping[str, Any]) -> str:
     thought = message.get("reasoning_content") or message.get("reasoning")
     if isinstance(thought, str) and thought:
         text = f"<think>{thought}</think>{text}"
-    return text + "".join(
-        _call(call["function"]["name"], call["function"].get("arguments"))
-        for call in message.get("tool_calls") or ()
-    )
+    calls = [call.get("function") or call for call in message.get("tool_calls") or ()]
+    if not calls and message.get("function_call"):  # the protocol's older form
+        calls = [message["function_call"]]
+    return text + "".join(_call(call["name"], call.get("arguments")) for call in calls)
 
 
 def _listed(content: Any) -> list[Any]:
@@ -118,10 +118,12 @@ def _listed(content: Any) -> list[Any]:
 
 def _part(part: Any) -> str:
     """The text of one part of a content that is a list."""
+    if part is None:
+        return ""
     if isinstance(part, str):
         return part
     kind = part.get("type", "text")
-    if kind in ("thinking", "reasoning"):
+    if kind in ("thinking", "reasoning", "reasoning_text"):
         thought = part.get("thinking") or part.get("reasoning") or part.get("text")
         thought = thought or part.get("summary") or ""
         inner = thought if isinstance(thought, str) else "".join(map(_part, _listed(thought)))
@@ -131,6 +133,8 @@ def _part(part: Any) -> str:
     if kind == "tool_use":
         return _call(part["name"], part.get("input"))
     text = part.get("text", part.get("refusal"))
+    if kind == "text" and "text" in part and text is None:
+        return ""
     if not isinstance(text, str):
         raise TypeError(f"content has a part of type {kind!r} without text")
     return text
