@@ -36,6 +36,7 @@ from speceyes.integrations.langchain import (
 from support.models import FakeModel
 
 RED = PILImage.new("RGB", (64, 48), "red")
+_DATA = data_url(RED).partition(",")[2]
 CALL = (
     '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 32, 32]}}'
     "</tool_call>"
@@ -252,3 +253,22 @@ def test_stop_cuts_the_answer() -> None:
     assert model.invoke(asked, stop=[" or", "red"]).content == "dark "
     assert "".join(str(c.content) for c in model.stream(asked, stop=[" or"])) == "dark red"
     assert asyncio.run(model.ainvoke(asked, stop=["nothing"])).content == "dark red or blue"
+    assert model.invoke(asked, stop=["", " or"]).content == "dark red"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "image_url", "image_url": {"url": f" {data_url(RED)}\n"}},
+        {"type": "image", "url": f" {data_url(RED)}"},
+        {
+            "type": "image",
+            "source": {"type": "base64", "media_type": "image/png", "data": _DATA},
+        },
+        {"type": "image", "source": {"type": "url", "url": data_url(RED)}},
+    ],
+)
+def test_images_are_read_in_each_form_that_messages_have(block: dict[str, Any]) -> None:
+    model = ChatSpecEyes(funnel=pipeline(draft="red"))
+    asked = HumanMessage([block, {"type": "text", "text": "Which colour?"}])
+    assert model.invoke([asked]).content == "red"

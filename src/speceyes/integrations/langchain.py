@@ -180,6 +180,10 @@ class ChatSpecEyes(BaseChatModel):
     def _image(self, block: Mapping[str, Any]) -> Image:
         address = block.get("image_url") or block.get("url")
         address = address.get("url") if isinstance(address, Mapping) else address
+        address = address.strip() if isinstance(address, str) else address
+        source = block.get("source")  # Anthropic's form
+        block = {**source, **block} if isinstance(source, Mapping) else block
+        address = block.get("url") if address is None else address
         data = block.get("base64") or block.get("data")
         if data is not None:
             # The bytes themselves tell the format.
@@ -292,7 +296,8 @@ def _fields(said: Said, stop: Sequence[str] | None) -> dict[str, Any]:
     """The fields of an AI message for a turn, its answer cut before the first of `stop`."""
     answer = said.answer
     if answer is not None and stop:
-        answer = answer[: min([at for one in stop if (at := answer.find(one)) >= 0], default=None)]
+        ends = [at for one in stop if one and (at := answer.find(one)) >= 0]
+        answer = answer[: min(ends, default=None)]
     return {
         # With calls, what the model wrote, for it is shown to it again; else the answer alone.
         "content": said.text if answer is None else answer,
