@@ -23,6 +23,7 @@ from speceyes.errors import ConfigError
 from speceyes.tools import Tools, tool
 from speceyes.tools.adapters import McpTools, from_langchain, from_smolagents, mcp_tools
 from speceyes.tools.adapters.foreign import ForeignTool, contents, for_model
+from speceyes.tools.adapters.mcp import _read as read_result
 from speceyes.types import ToolCall
 from support.processes import our_threads, started
 
@@ -350,11 +351,24 @@ def test_structured_content_and_embedded_images_of_an_mcp_server_are_shown(
     tools = Tools(session)
     seen = tools.run(ToolCall("counted", {}), [])
     assert seen.content == ('{"cups": 3, "of": ["red", "blue"]}',)
-    for kind in ("image/png", ""):
+    for kind in ("image/png", "", "IMAGE/PNG", "application/octet-stream"):
         shown = tools.run(ToolCall("embedded", {"kind": kind}), []).images[0]
         assert shown.size == (9, 7) and shown.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
     other = tools.run(ToolCall("embedded", {"kind": "application/zip"}), [])
     assert other.content == ("(resource that can't be shown)",)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [([], '{"a": 1}'), ([" "], '{"a": 1}'), (["a is 1"], "a is 1")]
+)
+def test_structured_content_is_told_where_no_text_is(text: list[str], shown: str) -> None:
+    mcp = needs("mcp.types", "mcp")
+    blocks = [mcp.TextContent(type="text", text=one) for one in text]
+    blocks.append(mcp.ImageContent(type="image", data=png(RED), mime_type="image/png"))
+    found = mcp.CallToolResult(content=blocks, structured_content={"a": 1})
+    seen = read_result("counted", found)
+    assert [part for part in seen.content if isinstance(part, str)] == [shown]
+    assert len(seen.images) == 1
 
 
 def test_what_an_mcp_tool_fails_with_is_told(session: McpTools) -> None:

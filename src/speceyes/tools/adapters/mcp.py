@@ -260,11 +260,13 @@ def _read(name: str, result: Any) -> Observation:
             parts.append(str(block.uri))
         else:
             parts.append(f"({block.type} that can't be shown)")
-    if not parts and (data := getattr(result, "structured_content", None)) is not None:
+    told = any(isinstance(part, str) and part.strip() for part in parts)
+    if not told and (data := getattr(result, "structured_content", None)) is not None:
+        parts = [part for part in parts if not isinstance(part, str)]
         parts.append(json.dumps(data, ensure_ascii=False))
     if result.is_error:
-        told = " ".join(part for part in parts if isinstance(part, str))
-        raise ToolError(told or f"{name} failed without a reason")
+        why = " ".join(part for part in parts if isinstance(part, str))
+        raise ToolError(why or f"{name} failed without a reason")
     content: list[str | Image] = []
     for part in parts:
         if isinstance(part, str) and content and isinstance(content[-1], str):
@@ -278,6 +280,7 @@ def _is_image(resource: Any) -> bool:
     """True where a resource holds an image; without a type, its bytes tell."""
     blob = str(getattr(resource, "blob", None) or "")
     kind = getattr(resource, "mime_type", None) or getattr(resource, "mimeType", None) or ""
+    kind = "" if kind.lower() == "application/octet-stream" else kind.lower()  # says nothing
     starts = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # PNG, JPEG, GIF, WebP in base64
     return bool(blob) and (kind.startswith("image/") or (not kind and blob.startswith(starts)))
 
