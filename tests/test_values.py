@@ -332,6 +332,7 @@ def test_a_field_from_elsewhere_is_refused() -> None:
         {"question": "half \ud800 of a pair"},
         {"question": "Which?", "choices": ("red", "\udfff")},
         {"question": "Which?", "instructions": "\udc00"},
+        {"question": "Which?", "history": iter([Message("user", ("\ud800",))])},
     ],
 )
 def test_half_a_surrogate_pair_is_bad_input(more: dict[str, Any]) -> None:

@@ -65,16 +65,18 @@ class Query:
             raise InputError(f"question={self.question!r} is blank: pass the question as text")
         object.__setattr__(self, "images", tuple(self.images))
         object.__setattr__(self, "choices", tuple(self.choices))
-        for text in (self.question, *self.choices, self.instructions):
+        object.__setattr__(self, "history", tuple(self.history))
+        earlier = [part for message in self.history for part in message.content]
+        said = [part for part in earlier if isinstance(part, str)]
+        for text in (self.question, *self.choices, self.instructions, *said):
             try:
                 text.encode()
             except UnicodeEncodeError as exc:
                 raise InputError(
-                    f"{text[exc.start : exc.end]!a} at character {exc.start} of the question "
-                    "or a choice is half a surrogate pair, which no tokenizer reads: decode the "
-                    "text with errors='replace'"
+                    f"{text[exc.start : exc.end]!a} at character {exc.start} of the question, "
+                    "a choice, the instructions or the history is half a surrogate pair, which "
+                    "no tokenizer reads: decode the text with errors='replace'"
                 ) from None
-        object.__setattr__(self, "history", tuple(self.history))
         if not self.images:
             raise InputError(f"query {self.id or self.question!r} has no image: pass at least one")
         for image in self.images:
