@@ -682,6 +682,15 @@ def test_questions_without_pictures_of_their_own_are_told_so_at_once(
     assert len(said.splitlines()) < 5
 
 
+def test_rows_left_out_are_told_before_too_few_are_left(tmp_path: Path, capsys: Any) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "0.png")
+    rows = [{"image": f"{i}.png", "question": f"{i}?", "answer": "x"} for i in range(3)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert main(["eval", str(tmp_path / "q.jsonl"), "--out", str(tmp_path / "run")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "left out: 2 rows" in said and "1 sample on 1 picture can't be split" in said
+
+
 def test_arms_can_be_added_and_not_twice() -> None:
     arm = arms.Arm("mine", "mine", lambda context: context.funnel("mean").stream)
     arms.register(arm)

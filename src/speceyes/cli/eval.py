@@ -170,9 +170,9 @@ def run(options: argparse.Namespace) -> int:
         parity=options.parity,
     )
     loaded.check()
-    parts(loaded.samples, plan)
     for line in loaded.left_out():
         print(f"left out: {line}", file=sys.stderr)
+    parts(loaded.samples, plan)
     if options.without_tools:
         tooled = [n for n in plan.arms[2:] if not arms.arm(n).words]
         if tooled:

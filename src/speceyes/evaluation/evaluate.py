@@ -63,7 +63,8 @@ def parts(samples: Samples, plan: Plan) -> tuple[Samples, Samples]:
     if plan.calibration_share and not (len(calibration) and len(test)):
         pictures = len({entry.image_key for entry in samples.entries})
         raise InputError(
-            f"{len(samples)} samples on {pictures} picture{'s' * (pictures > 1)} can't be "
+            f"{len(samples)} sample{'s' * (len(samples) > 1)} on {pictures} "
+            f"picture{'s' * (pictures > 1)} can't be "
             "split into calibration and test, because no picture may be in both: give more "
             "pictures, another --calibration-share, or --calibration-share 0 with a --threshold"
         )
