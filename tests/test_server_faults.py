@@ -67,6 +67,12 @@ def test_a_model_s_own_marks_in_the_text_are_never_a_server_s_error(real: Served
         assert reply.json()["error"]["param"] == _TEXT
 
 
+def test_a_text_that_may_be_another_message_s_is_not_laid_on_the_question(real: Served) -> None:
+    body = asking("Which colour?")
+    body["messages"].insert(0, {"role": "system", "content": "You see <|image_pad|>."})
+    assert real.refused(body)["param"] == "messages"
+
+
 def test_which_of_several_images_it_is_stays_open(real: Served) -> None:
     thin = data_url(Image.new("RGB", (1000, 4)))
     assert real.refused(asking(urls=[data_url(), thin]))["param"] == _TEXT

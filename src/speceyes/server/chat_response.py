@@ -69,8 +69,11 @@ def refusal_of(result: Result, request: ChatRequest) -> Refusal:
     fault = fault_in(result)
     if fault is not None:
         kind, why = fault
-        pictures = request.dialogue.pictures
-        param = request.dialogue.where if kind in ("text", "image") else "messages"
+        asked = request.dialogue
+        pictures = asked.pictures
+        # A text may be any message's; what makes an image impossible is told by the image.
+        alone = not (asked.instructions or asked.history or asked.turns)
+        param = asked.where if kind == "image" or (kind == "text" and alone) else "messages"
         if kind == "image" and len(pictures) == 1:
             param = pictures[0].where
         code = "context_length_exceeded" if kind == "length" else "unanswerable"
