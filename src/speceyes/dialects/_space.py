@@ -81,8 +81,10 @@ def to_pixels(
 
 
 def _fractions(values: Sequence[float]) -> bool:
-    """True where numbers are parts of an image and nothing else: 0 to 1, and written so."""
-    inside = all(0 <= value <= 1 for value in values)
+    """True where numbers are parts of an image and nothing else: 0 to 1, a little outside at
+    most, and written so.
+    """
+    inside = all(-0.1 <= value <= 1.1 for value in values)
     return inside and any(isinstance(value, float) for value in values) and any(values)
 
 
