@@ -150,5 +150,10 @@ def test_what_cannot_be_run_is_refused_at_load(
     assert torch.get_default_dtype() == torch.float32
 
 
+@pytest.mark.parametrize("source", ["http://localhost:8000/v1#m", "localhost:8000/v1", "gpu-1:80"])
+def test_an_engine_s_address_is_told_from_a_checkpoint(source: str) -> None:
+    assert "is an engine's address" in refused(source) and "OpenAIModel" in refused(source)
+
+
 def test_a_captioner_is_refused_at_load(tmp_path: Path) -> None:
     assert "has no chat template" in refused(save_blip_2(tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 _UNLISTED = "Unrecognized configuration class"
 _ADAPTER = "adapter_config.json"
+_ADDRESS = re.compile(r"\s*(?:https?://|[\w.-]+:[0-9]+(?:[/#]|$))", re.IGNORECASE)
+"""With its scheme, or a host with a port; no Hub id has a colon."""
 _PLACED = ("device_map", "quantization_config")
 """Arguments under which transformers itself puts the weights where they belong."""
 
@@ -81,6 +84,12 @@ def _checked(source: str) -> str:
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
+        if _ADDRESS.match(source):
+            raise ConfigError(
+                f"{source[:120]!r} is an engine's address, not a checkpoint: pass "
+                "OpenAIModel('http://...') of speceyes.models, or on the command line the address "
+                "with its http://"
+            )
         # A Hub id has one slash at most, and begins with neither a dot nor a slash.
         if source.startswith((".", "~")) or folder.is_absolute() or source.count("/") > 1:
             raise ConfigError(
