@@ -676,6 +676,8 @@ NESTED = {
         ({"points": [[1, 2]], "share": None}, None),
         ({"points": [[1, 2]], "share": 1}, None),
         ({"points": [[1, 2]], "mode": None}, None),
+        ({"points": [[1, 2]], "style": None}, {"points": [[1, 2]]}),
+        ({"points": [[1, 2]], "style": {"bold": None}}, {"points": [[1, 2]], "style": {}}),
         ({"points": [[1, 2]], "style": {"bold": True, "colour": "red"}}, None),
     ],
 )
@@ -691,6 +693,8 @@ def test_values_that_fit(value: Any, checked: Any) -> None:
         ([], "arguments is []; an object is needed"),
         (None, "arguments is None; an object is needed"),
         ({}, "arguments: points must be given"),
+        ({"points": None}, "points is None; a list is needed"),
+        ({"points": [[1, 2]], "pionts": None}, "arguments: 'pionts' is not known"),
         ({"points": []}, "points has 0 items; at least 1 are needed"),
         ({"points": [[1, 2], [1]]}, "points[1] has 1 items; exactly 2 are needed"),
         ({"points": [[1, 2.5]]}, "points[0][1] is 2.5; a whole number is needed"),

@@ -2,7 +2,8 @@
 
 The part of JSON Schema that tools need: type (one or several), enum, items, minItems, maxItems,
 properties, required, additionalProperties, minimum, maximum. Other keywords are not looked at.
-Values are changed only where nothing is lost: 3.0 becomes 3 where an integer is asked for.
+Values are changed only where nothing is lost: 3.0 becomes 3 where an integer is asked for,
+and null for an argument that may be left out, and can't be null, is left out.
 """
 
 from __future__ import annotations
@@ -119,6 +120,8 @@ def _object(value: Mapping[Any, Any], schema: Mapping[str, Any], where: str) -> 
     further = schema.get("additionalProperties", True)
     checked: dict[str, Any] = {}
     for name, inner in value.items():
+        if inner is None and _left_out(name, schema):
+            continue
         if name in properties:
             checked[name] = check(inner, properties[name], _within(where, name))
         elif further is False:
@@ -129,6 +132,20 @@ def _object(value: Mapping[Any, Any], schema: Mapping[str, Any], where: str) -> 
         else:
             checked[name] = inner
     return checked
+
+
+def _left_out(name: Any, schema: Mapping[str, Any]) -> bool:
+    """True where null stands for an argument that may be left out and can't be null, as models
+    and clients write what they don't use.
+    """
+    inner = schema.get("properties", {}).get(name)
+    if inner is None or name in schema.get("required", ()):
+        return False
+    try:
+        check(None, inner, str(name))
+    except ToolError:
+        return True
+    return False
 
 
 def _within(where: str, name: str) -> str:
