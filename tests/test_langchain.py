@@ -261,6 +261,8 @@ def test_stop_cuts_the_answer() -> None:
     [
         {"type": "image_url", "image_url": {"url": f" {data_url(RED)}\n"}},
         {"type": "image", "url": f" {data_url(RED)}"},
+        {"type": "image_url", "image_url": _DATA},
+        {"type": "image", "base64": data_url(RED), "mime_type": "image/png"},
         {
             "type": "image",
             "source": {"type": "base64", "media_type": "image/png", "data": _DATA},

@@ -14,6 +14,7 @@ from typing import Any
 
 from speceyes.errors import ConfigError, ImageError, ModelError
 from speceyes.images import load_image
+from speceyes.images.sources import is_base64
 from speceyes.integrations.langchain_images import lent_tools, question
 from speceyes.pipeline import SpecPipeline
 from speceyes.strategies.turn_taking import OfferedTool, Round, Said, TurnTaking
@@ -187,8 +188,11 @@ class ChatSpecEyes(BaseChatModel):
         data = block.get("base64") or block.get("data")
         if data is not None:
             # The bytes themselves tell the format.
-            address = f"data:image/png;base64,{data}"
-        if not isinstance(address, str) or not address[:8].lower().startswith(("data:", "http")):
+            address = data if str(data)[:5].lower() == "data:" else f"data:image/png;base64,{data}"
+        # A message never opens a file.
+        if not isinstance(address, str) or not (
+            address[:8].lower().startswith(("data:", "http")) or is_base64(address)
+        ):
             raise ImageError("an image must be a data URL, base64 or an http(s) address")
         return load_image(
             address, limits=self.funnel.inputs.limits, allow_urls=self.funnel.inputs.allow_urls
