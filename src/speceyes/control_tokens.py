@@ -22,10 +22,17 @@ _KNOWN = re.compile(
 
 _TAG = re.compile(r"</?[a-z_]{1,40}>")
 
-_PAIRS = ("think", "tool_call", "tools", "tool_response", "sandbox_output", "interpreter")
+RESULT_TAGS = tuple(
+    tag
+    for name in ("tool_response", "sandbox_output", "interpreter")
+    for tag in (f"<{name}>", f"</{name}>")
+)
+"""Tags around results, which a result must neither open nor close itself, not even an error of ours
+that names the tags of a call.
+"""
 SPOKEN_TAGS = (
-    *(f"<{name}>" for name in _PAIRS),
-    *(f"</{name}>" for name in _PAIRS),
+    *RESULT_TAGS,
+    *(tag for name in ("think", "tool_call", "tools") for tag in (f"<{name}>", f"</{name}>")),
     *("<function=", "</function>", "<parameter=", "</parameter>", "<arg_key>", "<arg_value>"),
 )
 """Marks with which models think and call, and with which results are shown to them. Dialects write

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from speceyes import prompts
-from speceyes.control_tokens import said_by_others
+from speceyes.control_tokens import RESULT_TAGS, neutral, said_by_others
 from speceyes.dialects._space import locate
 from speceyes.dialects._talk import boxes, content_of, joined, reply, texts_in
 from speceyes.dialects.profile import Profile
@@ -185,7 +185,7 @@ class Family:
                 "result": shown,
                 "text": texts_in(self._shown(replace(seen, error=None))),
                 "shown": pictures,
-                "error": said_by_others(seen.error or ""),
+                "error": neutral(seen.error or "", RESULT_TAGS),
                 "width": str(size[0]),
                 "height": str(size[1]),
                 "number": str(number),

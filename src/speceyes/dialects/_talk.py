@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from speceyes.control_tokens import said_by_others
+from speceyes.control_tokens import RESULT_TAGS, neutral, said_by_others
 from speceyes.dialects.profile import Profile
 from speceyes.protocols import Tool
 from speceyes.texts import filled
@@ -46,7 +46,7 @@ def content_of(seen: Observation, profile: Profile, error: str) -> list[str | Im
         profile: How large its images are shown.
         error: How an error is told; {error} in it.
     """
-    told = [filled(error, error=said_by_others(seen.error))] if seen.error is not None else []
+    told = [filled(error, error=neutral(seen.error, RESULT_TAGS))] if seen.error is not None else []
     return [
         *told,
         *(

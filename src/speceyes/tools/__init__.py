@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, final
 
+from speceyes.control_tokens import said_by_others
 from speceyes.errors import ConfigError, ToolError
 from speceyes.protocols import Tool
 from speceyes.retry_per_row import describe
@@ -167,7 +168,9 @@ class Tools:
         found = self._by_name.get(call.name)
         if found is None:
             there = f"there are: {', '.join(self._by_name)}" if self._by_name else "there is none"
-            return Observation(error=f"there is no tool {_cut(repr(call.name), 80)}; {there}")
+            return Observation(
+                error=f"there is no tool {_cut(said_by_others(repr(call.name)), 80)}; {there}"
+            )
         try:
             arguments = check(call.arguments, found.parameters)
             images = tuple(images)
@@ -181,14 +184,15 @@ class Tools:
             return seen
         except ToolError as exc:
             told = describe(exc).removeprefix(type(exc).__name__).removeprefix(": ")
-            return Observation(error=_whole(_cut(told)) or f"{found.name} failed")
+            return Observation(error=_whole(_cut(said_by_others(told))) or f"{found.name} failed")
         except BaseException as exc:  # a tool's failure is the model's to answer to
             # Only the main thread is interrupted from the keyboard.
             main = threading.current_thread() is threading.main_thread()
             if isinstance(exc, KeyboardInterrupt) and main:
                 raise
             logger.warning("%s failed: %s", found.name, describe(exc), exc_info=True)
-            return Observation(error=_whole(_cut(f"{found.name} failed: {describe(exc)}")))
+            told = said_by_others(f"{found.name} failed: {describe(exc)}")
+            return Observation(error=_whole(_cut(told)))
 
     def _run(
         self, found: Tool, images: Sequence[Image], arguments: Mapping[str, Any]
@@ -298,7 +302,7 @@ def _held(seen: Observation, most: int) -> Observation:
             part = _whole(_ends(part, left))
             left = max(0, left - len(part))
         content.append(part)
-    error = None if seen.error is None else _whole(_ends(seen.error, most))
+    error = None if seen.error is None else _whole(_ends(said_by_others(seen.error), most))
     if tuple(content) == seen.content and error == seen.error:
         return seen
     return dataclasses.replace(seen, content=tuple(content), error=error)
