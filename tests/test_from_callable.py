@@ -312,7 +312,7 @@ def test_costs_and_automatic_speculation() -> None:
     pipe = funnel(lambda query: time.sleep(0.002) or "blue", speculate="auto", concurrency=2)
     report = pipe.run([ask(n) for n in range(40)])
     assert all(result.answer for result in report.results)
-    assert (report.efficiency.l_rejected or 0) > 0.0009
+    assert (report.efficiency.l_tools or 0) > 0.0009
 
 
 def test_the_seconds_of_calls_side_by_side_add_up_to_no_more_than_the_time_that_passed() -> None:
