@@ -10,7 +10,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, TypeVar, final
 
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.pipeline.parts import Parts
@@ -18,12 +18,14 @@ from speceyes.pipeline.request import CANCELLED, FairQueue, RequestState
 from speceyes.pipeline.route import Phase
 from speceyes.protocols import Gate, SupportsFloor
 from speceyes.retry_per_row import describe, one_by_one, one_each
-from speceyes.types import Completion, Judgement, Step, Verdict
+from speceyes.types import Completion, Judgement, Query, Step, Verdict
 
 if TYPE_CHECKING:
     from speceyes.fallback import AgentRun
 
 _log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 
 @final
@@ -53,13 +55,7 @@ class SpeculativeStage:
     def judge(self, requests: Sequence[RequestState]) -> None:
         """Phase I."""
         assert self._judge is not None
-        start = time.perf_counter()
-        queries = [request.query for request in requests]
-        try:
-            judgements = one_each(self._judge(queries), queries)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the rows are told apart
-            judgements = one_by_one(self._judge, queries, _unjudged, exc)
-        seconds = time.perf_counter() - start
+        judgements, seconds = _asked(self._judge, requests, _unjudged)
         for request, judgement in zip(requests, judgements, strict=True):
             request.learn(judgement=judgement)
             request.spent(judge=seconds / len(requests))
@@ -69,13 +65,7 @@ class SpeculativeStage:
     def draft(self, requests: Sequence[RequestState]) -> None:
         """Phase II."""
         assert self._answerer is not None
-        start = time.perf_counter()
-        queries = [request.query for request in requests]
-        try:
-            drafts = one_each(self._answerer(queries), queries)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the rows are told apart
-            drafts = one_by_one(self._answerer, queries, Completion.failed, exc)
-        seconds = time.perf_counter() - start
+        drafts, seconds = _asked(self._answerer, requests, Completion.failed)
         for request, draft in zip(requests, drafts, strict=True):
             request.learn(draft=draft)
             request.spent(draft=seconds / len(requests))
@@ -107,6 +97,21 @@ class SpeculativeStage:
             reason = draft.error or "the draft is blank"
             return dataclasses.replace(verdict, accepted=False, reason=reason)
         return verdict
+
+
+def _asked(
+    phase: Callable[[Sequence[Query]], Sequence[Found]],
+    requests: Sequence[RequestState],
+    failed: Callable[[str], Found],
+) -> tuple[Sequence[Found], float]:
+    """What a phase says of each query, and the seconds that all of them took."""
+    start = time.perf_counter()
+    queries = [request.query for request in requests]
+    try:
+        found: Sequence[Found] = one_each(phase(queries), queries)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the rows are told apart
+        found = one_by_one(phase, queries, failed, exc)
+    return found, time.perf_counter() - start
 
 
 def _unjudged(reason: str) -> Judgement:
