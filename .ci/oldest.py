@@ -16,7 +16,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 OURS = ("test", "dev", "docs")
 """Extras of development: their tools may be as new as there are."""
-UNTRIED = ("fuzz", "inspect", "ray")
+UNTRIED = ("fuzz", "inspect", "notebook", "ray")
 """Extras that are tried with the newest releases only, or where they happen to be installed."""
 
 

@@ -20,8 +20,10 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-# A shared machine is slow at times; a property is right or wrong, not late.
-settings.register_profile("speceyes", deadline=None)
+# A shared machine is slow at times; a property is right or wrong, not late. The same tree gives the
+# same verdict: `pytest --hypothesis-profile explore` draws other cases each time, to find new ones.
+settings.register_profile("speceyes", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("speceyes")
 
 

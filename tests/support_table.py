@@ -28,6 +28,7 @@ from speceyes.types import Completion, Conversation, Message, Result, Sampling, 
 from support.families import KINDS
 from support.family_models import Kind, build_kind
 
+_OTHER = "its image processor is not that of the Qwen-VL families"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "backbones.md"
 BEGIN, END = "<!-- the table: written by tests/support_table.py -->", "<!-- end of the table -->"
 HEAD = (
@@ -261,11 +262,16 @@ def _zoomed(result: Result) -> bool:
     return all(seen) and read[0] < read[1] < read[2]
 
 
+def _reuse(why: str) -> str:
+    """A cell of the table; what holds for most families is said above it."""
+    return "no" if why == _OTHER else f"no: {why}" if why else "yes"
+
+
 def row_of(name: str, kind: Kind, found: Findings) -> str:
     """The family's line of the table."""
     said = ["yes" if fact else "no" for fact in (found.judge, found.draft, found.agent)]
     said += ["yes" if found.several else "no", "yes" if found.batch < 1e-4 else "no"]
-    said.append(f"no: {found.reuse}" if found.reuse else "yes")
+    said.append(_reuse(found.reuse))
     kind_name = f"`{name}`"
     return f"| {kind.title} | {kind_name} | {' | '.join(said)} | {kind.note} |"
 

@@ -16,9 +16,9 @@ from speceyes import prompts
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.errors import ConfigError, InputError, ModelError
 from speceyes.gate import SeparabilityGate
+from speceyes.models.rows import generate_rows, retry_per_row
 from speceyes.models.scripted import ScriptedModel, scripted_logprobs
 from speceyes.protocols import VisionLanguageModel
-from speceyes.retry_per_row import generate_rows, retry_per_row
 from speceyes.types import Completion, Conversation, Message, Query, Sampling
 from support.models import FakeModel
 

@@ -26,12 +26,14 @@ from speceyes.bench.arms import (
     arms,
 )
 from speceyes.bench.measure import (
+    AGAIN,
     Measured,
     interval_note,
     markdown,
     measure,
     median_interval,
     once,
+    over_itself,
     summarise,
 )
 from speceyes.bench.memory import Peak, scoring, scoring_table
@@ -85,7 +87,14 @@ def test_every_arm_answers_the_same_and_is_counted(ways: list[Arm]) -> None:
     assert len(plain) == len(ways) - 1
     found = measure(plain, queries, repeats=1, warm_up=2)
     table = summarise(found, len(queries))
-    assert list(table) == [way.name for way in plain]
+    again = FUNNEL + AGAIN
+    assert list(table) == [*(way.name for way in plain), again]
+    speed = found[again][0].seconds / found[FUNNEL][0].seconds
+    assert over_itself(found) == (
+        f"speceyes over itself (A/A), which is 1: {speed:.2f}x ({speed:.2f} to {speed:.2f})"
+    )
+    assert found[again][0].answers == found[FUNNEL][0].answers
+    assert over_itself({name: found[name] for name in table if name != again}) is None
     assert [row["same"] for row in table.values()] == [1.0] * len(table)
     assert table[REFERENCE]["gain"] == [1.0, 1.0, 1.0]
     assert table[REFERENCE]["tokens_read"] == 0, "it isn't driven by tokens"
@@ -293,7 +302,7 @@ def test_a_planned_turn_is_as_long_as_what_was_decoded(workload: ShapedWorkload)
     from speceyes.bench.planned import _spoken
 
     for turn in range(3):
-        assert tokens_of(_spoken(turn, 2, 80, 112, 112)) == pytest.approx(80, abs=2)
+        assert tokens_of(_spoken(turn, 2, 80, 112, 112, tokens_of)) == pytest.approx(80, abs=2)
 
 
 def test_a_query_without_a_number_fails_alone(workload: ShapedWorkload) -> None:
@@ -393,7 +402,7 @@ def test_the_command_prints_a_table_and_writes_json(
     assert code == 0
     assert "| reference schedule |" in printed and "| speceyes |" in printed
     written = json.loads(out.read_text("utf-8"))
-    assert set(written["arms"]) == {REFERENCE, FUNNEL}
+    assert set(written["arms"]) == {REFERENCE, FUNNEL, FUNNEL + AGAIN}
     assert written["about"]["queries"] == 3
     assert main(["bench", "--arms", "nothing of the kind"]) == 2
     assert "names no arm" in capsys.readouterr().err

@@ -337,6 +337,19 @@ def _questions(folder: Path, rows: list[dict | str]) -> Path:
         ({"answer": "red", "category": 3.5}, "category is 3.5"),
         ({"answer": "red", "category": True}, "category is True"),
         ({"answer": "red", "category": ["a"]}, r"category is \['a'\]"),
+        ({"answer": "red", "choices": False}, "choices is False"),
+        ({"answer": "red", "choices": 0}, "choices is 0"),
+        ({"answer": "red", "choices": {}}, "choices is {}"),
+        ({"answer": "red", "choices": ""}, "choices is ''"),
+        ({"answer": "red", "choices": "red|blue"}, "choices is 'red|blue'"),
+        ({"answer": "red", "choices": ["red", None]}, "choices holds None"),
+        ({"answer": "red", "id": 1.5}, "id is 1.5"),
+        ({"answer": "red", "id": True}, "id is True"),
+        ({"answer": "red", "id": [1]}, r"id is \[1\]"),
+        ({"answer": "red", "id": {}}, "id is {}"),
+        ({"answer": "red", "image": " "}, "image must be a path"),
+        ({"answer": True, "choices": ["red", "blue"]}, "'true' stands 0 times"),
+        ({"answer": ["red"]}, "answer holds"),
         ({"answer": "red", "choices": ["red", " red."]}, "can't be told apart"),
         ({"answer": "red", "choices": ["blue", "green"]}, "'red' stands 0 times"),
         ({"answer": "E", "choices": ["blue", "green"]}, "'E' stands 0 times"),
@@ -353,10 +366,36 @@ def test_rows_that_could_mean_something_else_are_named(
     assert len(loaded.samples) == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "choices", "right"),
+    [
+        (True, ["True", "False"], "True"),
+        (False, ["True", "False"], "False"),
+        (True, ["No", "Yes"], "Yes"),
+        (False, ["No.", "Yes."], "No."),
+        (True, [True, False], "yes"),
+        ("True", [True, False], "yes"),
+        ("false", ["Yes", "No", "Not sure"], "No"),
+        (True, None, "yes"),
+        (True, [], "yes"),
+        (3, [2, 3], "3"),
+        ("B", ["True", "False"], "False"),
+    ],
+)
+def test_truth_values_are_the_option_that_says_so(
+    tmp_path: Path, answer: object, choices: object, right: str
+) -> None:
+    rows = [{"answer": answer, "choices": choices, "id": None}]
+    [sample] = benchmarks.load(_questions(tmp_path, rows)).samples
+    assert sample.answer == right
+    assert sample.query.id.endswith("line-1")
+
+
 def test_categories_may_be_whole_numbers(tmp_path: Path) -> None:
-    rows = [{"answer": "x", "id": str(i), "category": c} for i, c in enumerate((3, "three", None))]
+    given = (3, "three", None, " ", " three ")
+    rows = [{"answer": "x", "id": str(i), "category": c} for i, c in enumerate(given)]
     loaded = benchmarks.load(_questions(tmp_path, rows))
-    assert [sample.kind for sample in loaded.samples] == ["3", "three", "all"]
+    assert [sample.kind for sample in loaded.samples] == ["3", "three", "all", "all", "three"]
     assert len(benchmarks.load(tmp_path / "q.jsonl", split="3").samples) == 1
 
 
@@ -387,6 +426,16 @@ def test_options_that_are_letters_keep_their_places(tmp_path: Path) -> None:
     ]
     for sample in benchmarks.load(_questions(tmp_path, rows)).samples:
         assert sample.query.choices.index("C") == 2
+
+
+@pytest.mark.parametrize("field", ["id", "question", "answer", "category"])
+def test_half_a_character_anywhere_leaves_the_row_out(tmp_path: Path, field: str) -> None:
+    """It could be read, and later on neither be tokenized nor written down."""
+    good = {"id": "a", "question": "Which?", "answer": "x", "category": "c"}
+    loaded = benchmarks.load(_questions(tmp_path, [good, {**good, "id": "b", field: "\ud800x"}]))
+    assert [entry.id for entry in loaded.samples.entries] == ["a"]
+    [line] = loaded.left_out()
+    assert "line 2" in line and "half a character" in line
 
 
 def test_many_bad_rows_are_summed_up(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from speceyes.control_tokens import neutral
 from speceyes.dialects import detect, profile_of
 from speceyes.errors import ModelError
+from speceyes.models.control_tokens import neutral
 from speceyes.models.hf.chat_prompt import Prompter
 from speceyes.models.hf.pixels import Pixels
 from speceyes.tools import Tools

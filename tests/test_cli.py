@@ -139,7 +139,9 @@ def test_defaults_that_help_shows_are_those_that_hold() -> None:
         "queue": here.waiting,
     }
     assert f"one tool, {TOOL}," in mcp.ABOUT
-    assert (RISKS, tuple(MEANINGS)) == (calibrate.RISKS, calibrate.LABELS)
+    # Net of what is better than the agent goes with gold answers, which the command has none of.
+    told = tuple(name for name in MEANINGS if name != "net_of_agent")
+    assert (RISKS, told) == (calibrate.RISKS, calibrate.LABELS)
     assert calibrate.AGGREGATES == AGGREGATES
     assert (bench_serve.PAIRS, bench_serve.KEY) == (PAIRS, KEY)
 
@@ -281,20 +283,42 @@ def test_ask_takes_models_by_directory(
 
 
 @needs_weights
-def test_demo_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("judge", ["draft", "large"])
+def test_demo_writes_and_prints(
+    judge: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "demo"
-    arguments = ["demo", "--queries", "8", "--out", str(out), "--quiet", "--start", "100"]
-    assert cli.main([*arguments, "--batch-size", "4"]) == 0
+    arguments = ["demo", "--queries", "4", "--out", str(out), "--quiet", "--start", "100"]
+    assert cli.main([*arguments, "--batch-size", "2", "--judge", judge]) == 0
     said = capsys.readouterr()
+    assert ("E[L] = c_S +" in said.out) == (judge == "draft")
     assert "agent, one by one" in said.out and str(out / "report.html") in said.out
     assert "Traceback" not in said.err
     summary = json.loads((out / "summary.json").read_text("utf-8"))
-    assert summary["arms"]["funnel"]["n"] == 8 and summary["start"] == 100
+    assert summary["arms"]["funnel"]["n"] == 4 and summary["start"] == 100
     ids = {
         Row.from_json(line).result.query_id
         for line in (out / "results.jsonl").read_text("utf-8").splitlines()
     }
-    assert ids == {f"heldout-{100 + i}" for i in range(8)}
+    assert ids == {f"heldout-{100 + i}" for i in range(4)}
+
+
+@needs_weights
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_in_tune_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    command = [sys.executable, "-m", "speceyes", "tune", "scenes", "--limit", "200"]
+    command += ["--judges", "none", "--batch-size", "1", "--out", str(out)]
+    with started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        records = out / "records.jsonl"
+        deadline = time.monotonic() + 240
+        while not records.exists() or not records.stat().st_size:
+            assert running.poll() is None and time.monotonic() < deadline, running.communicate()
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        _, complained = running.communicate(timeout=120)
+    assert running.returncode == 130 and "Traceback" not in complained
+    assert f"finished is in {out}; the same command, given again, goes on" in complained
 
 
 @needs_weights

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packaging.version import Version
 from PIL import Image
 
 from speceyes import tiny
@@ -37,10 +36,6 @@ def test_buckets_hold_what_they_are_asked_for_and_are_few(n: int, least: int) ->
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    Version(torch.__version__).release < (2, 14),
-    reason="torch before 2.14: the compiled step was seen to fail on 2.11, for a cause not known",
-)
 @pytest.mark.parametrize("family", FAMILIES[:1])
 def test_compiled_steps_give_what_plain_ones_give(family: Family) -> None:
     net, processor = build(family)

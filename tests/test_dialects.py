@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
@@ -106,7 +106,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
     max_leaves=3,
 )
-named = st.text(min_size=1, max_size=20)
+named = st.text(min_size=1, max_size=20).filter(str.strip)
 arguments = st.dictionaries(st.text(max_size=6), json_values, max_size=2)
 free_calls = st.builds(ToolCall, named, arguments)
 boxed_calls = st.builds(
@@ -243,6 +243,22 @@ def test_a_call_written_is_the_call_read(name: str, data: st.DataObject) -> None
         [back] = speaks.parse(turn).calls
         assert back.name == call.name and back.arguments == call.arguments
         assert repr(back.arguments) == repr(call.arguments)  # 1, 1.0 and True differ
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("", "</think>"),
+        ("", 'a</think>{"b": 1}'),
+        ("<think>a {sign}?</think>\n", "no </think> here"),
+        ("it reads {this}</think>", "plain"),
+    ],
+)
+def test_a_mark_within_a_text_of_openthinkimg_ends_no_reasoning(before: str, said: str) -> None:
+    call = ToolCall("ocr", {"text": said})
+    speaks = SPEAKERS["openthinkimg"].dialect
+    [back] = speaks.parse(before + speaks.render_call(call)).calls
+    assert (back.name, back.arguments) == (call.name, call.arguments)
 
 
 @pytest.mark.parametrize(
@@ -428,6 +444,7 @@ def test_boxes_come_back_to_a_thousandth_of_a_pixel(
 ) -> None:
     image = Image.new("1", size)
     box = [corner * side for corner, side in zip(corners, size * 2, strict=True)]
+    assume(abs(box[2] - box[0]) > 1e-3 and abs(box[3] - box[1]) > 1e-3)  # without area: refused
     for name, speaker in SPEAKERS.items():
         scale = profile_of(speaker.dialect).scale
         if (
@@ -488,6 +505,14 @@ def test_pixel_reasoner_crops_with_a_margin_and_also_reads_pixels() -> None:
         ("qwen3vl", {"bbox_2d": [0.4, 0.4, 0.6, 1.0]}, "are parts of the image; numbers go from"),
         ("qwen3vl", {"bbox_2d": [-0.02, 0.4, 0.6, 1.05]}, "are parts of the image; numbers go"),
         ("glm", {"bbox_2d": [0, 0.5, 1, 1]}, "are parts of the image; numbers go from 0 to 1000"),
+        ("qwen3vl", {"bbox_2d": [0, 0, 1, 1]}, "are parts of the image; numbers go from 0 to 1000"),
+        ("glm", {"bbox_2d": [0, 1, 1, 0]}, "are parts of the image; numbers go from 0 to 1000"),
+        ("kimi", {"bbox_2d": [0, 0, 1, 1.0]}, "are parts of the image; numbers go from 0 to 1000"),
+        ("deepeyes", {"bbox_2d": [0, 0, 1, 1]}, "are parts of the image; numbers are pixels"),
+        ("qwen3vl", {"bbox_2d": [0, 0, 0, 0]}, "has no area; a box is [left, top, right, bottom]"),
+        ("qwen3vl", {"bbox_2d": [500, 20, 500, 90]}, "has no area"),
+        ("hermes", {"bbox_2d": [5, 20, 9, 20]}, "has no area"),
+        ("minio3", {"bbox_2d": [0.5, 0.5, 0.5, 0.9]}, "has no area"),
         ("kimi", {"point_2d": [0.5, 0.5]}, "are parts of the image; numbers go from 0 to 1000"),
         ("vilasr", {"index": 1, "objects": [{"bbox_2d": [0.1, 0, 1, 1]}]}, "are parts of the im"),
         ("minio3", {"bbox_2d": [0, 0, 1, 1], "source": ["a"]}, "source=['a'] is not an image"),
@@ -508,6 +533,141 @@ def test_boxes_and_images_that_can_not_be_located(
     with pytest.raises(ParseError) as caught:
         SPEAKERS[name].dialect.locate(ToolCall(called, arguments), images, [(28, 28)] * 2)
     assert told in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_a_box_written_the_other_way_round_is_the_same_part_of_the_picture() -> None:
+    image = Image.linear_gradient("L").resize((900, 700))
+    for box in ([100, 200, 300, 400], [300, 400, 100, 200], [300, 200, 100, 400]):
+        call = ToolCall(ZOOM, {"bbox_2d": box})
+        located = dialect("qwen3vl").locate(call, [image], [(896, 704)])
+        assert Zoom()([image], located.arguments).box == (90, 140, 270, 280)
+
+
+EMPTY = (
+    *("{}", "[]", '{"name": ""}', '{"name": null, "arguments": null}', '{"arguments": {}}'),
+    *('{"function": {}}', '{"function": {"name": " ", "arguments": ""}}', "```python\n```", "```"),
+    *("<tool_call></tool_call>", "<tool_call>{}</tool_call>", "<tool_call>[]</tool_call>"),
+    '<tool_call>{"name": "", "arguments": {}}</tool_call>',
+)
+
+
+@pytest.mark.parametrize("name", [name for name in SPEAKERS if name != "plain"])
+@pytest.mark.parametrize("text", EMPTY)
+def test_an_empty_call_is_an_error_and_never_the_answer(name: str, text: str) -> None:
+    with pytest.raises(ParseError):
+        SPEAKERS[name].dialect.parse(text)
+    with pytest.raises(ParseError):
+        SPEAKERS[name].dialect.parse(f"<think>Let me look.</think>\n{text}")
+
+
+@pytest.mark.parametrize("written", [None, "null", "None", "", "1", "1.0", 1.0, " 1 "])
+@pytest.mark.parametrize("name", ["qwen3vl", "deepeyes", "hermes", "xml", "pixelreasoner"])
+def test_an_image_is_meant_however_its_number_is_written(name: str, written: Any) -> None:
+    first = 1 if name == "pixelreasoner" else 0
+    key = "target_image" if first else "img_idx"
+    box = [0.1, 0.1, 0.9, 0.9] if first else [100, 100, 600, 600]
+    call = ToolCall("crop_image" if first else ZOOM, {"bbox_2d": box, key: written})
+    images = [Image.new("L", (1000, 1000)), Image.new("L", (900, 900))]
+    located = SPEAKERS[name].dialect.locate(call, images, [(1000, 1000)] * 2)
+    blank = written is None or written in ("null", "None", "")
+    assert located.arguments.get("img_idx", 0) == (0 if blank or first else 1)
+    assert Tools("zoom").run(located, images).error is None
+
+
+@pytest.mark.parametrize("written", ["one", "1.5", 1.5, [1], "-1", "\u0661"])
+def test_what_is_no_number_of_an_image_is_told(written: Any) -> None:
+    call = ToolCall(ZOOM, {"bbox_2d": [0, 0, 500, 500], "img_idx": written})
+    with pytest.raises(ParseError, match="is not an image so far; use 0 to 1"):
+        dialect("qwen3vl").locate(call, [Image.new("L", (90, 90))] * 2, [(28, 28)] * 2)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        ["100", "200", "300", "400"],
+        "[100, 200, 300, 400]",
+        "100,200,300,400",
+        "(100, 200), (300, 400)".replace("), (", ", "),
+        "100\uff0c200\uff0c300\uff0c400",
+        [[100, 200, 300, 400]],
+        [[100, 200], [300, 400]],
+        ["100.0", 200, "300", 400.0],
+        '"[100, 200, 300, 400]"',
+    ],
+)
+@pytest.mark.parametrize("name", ["qwen3vl", "deepeyes", "pixelreasoner"])
+def test_four_numbers_are_a_box_however_they_are_written(name: str, written: Any) -> None:
+    call = "crop_image" if name == "pixelreasoner" else ZOOM
+    located = SPEAKERS[name].dialect.locate(
+        ToolCall(call, {"bbox_2d": written}), [Image.new("L", (1000, 1000))], [(1000, 1000)]
+    )
+    assert box_of(located) == pytest.approx([100, 200, 300, 400])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "all of it",
+        "100 to 200",
+        [[1, 2, 3, 4], [5, 6, 7, 8]],
+        [1, 2, 3, "x"],
+        "1,2,3",
+        [[]],
+        {},
+        "",
+    ],
+)
+def test_what_is_no_box_is_told_in_short(written: Any) -> None:
+    with pytest.raises(ParseError, match="bbox_2d") as told:
+        dialect("qwen3vl").locate(
+            ToolCall(ZOOM, {"bbox_2d": written}), [Image.new("L", (90, 90))], [(28, 28)]
+        )
+    assert len(str(told.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["qwen3vl", "deepeyes", "glm", "adaptvision", "pixelreasoner"])
+def test_a_box_by_its_older_name_reaches_the_zoom_tool(name: str) -> None:
+    called = "crop_image" if name == "pixelreasoner" else ZOOM
+    image = Image.new("L", (1000, 1000))
+    call = ToolCall(called, {"bbox": [100, 200, 300, 400]})
+    located = SPEAKERS[name].dialect.locate(call, [image], [(1000, 1000)])
+    assert box_of(located) == pytest.approx([100, 200, 300, 400])
+    assert Tools("zoom").run(located, [image]).error is None
+
+
+@pytest.mark.parametrize("source", ["Original_Image", "original image", "", "null", None])
+def test_mini_o3s_first_image_by_any_spelling(source: Any) -> None:
+    call = ToolCall(ZOOM, {"bbox_2d": [0, 0, 0.5, 1], "source": source})
+    located = dialect("minio3").locate(call, [Image.new("L", (90, 90))], [(28, 28)])
+    assert located.arguments["img_idx"] == 0
+
+
+@pytest.mark.parametrize("unit", [" ", "\n", "<|im_end|>", " <|im_end|>", "zoom(", "{"])
+def test_a_long_end_of_a_turn_is_read_at_once(unit: str) -> None:
+    """What grew with the square of the length would take minutes."""
+    long = unit * (400_000 // len(unit))
+    speaks = dialect("qwen3vl", tools=["zoom"])
+    begin = time.thread_time()
+    for text in (f"red{long}", f"red{long}x", f"<answer>red{long}x</answer>"):
+        assert (speaks.parse(text).answer or "").startswith("red")
+    assert time.thread_time() - begin < 10
+
+
+def test_calls_in_words_of_other_frameworks_are_errors() -> None:
+    for said in (
+        "zoom(bbox_2d=[1, 2, 3, 4])",
+        "[zoom(bbox_2d=[1, 2, 3, 4])]",
+        'Action: zoom\nAction Input: {"bbox_2d": [1, 2, 3, 4]}',
+    ):
+        for name in ("qwen3vl", "xml", "glm", "kimi", "gemma", "deepeyes"):
+            with pytest.raises(ParseError, match="can't be read here"):
+                dialect(name, tools=["zoom"]).parse(said)
+    for said in ("f(x) = 3", "zoom(x) = (3)", "zoom (2x)", "zoom(", "I would zoom(in)"):
+        assert dialect("qwen3vl", tools=["zoom"]).parse(said).answer == said
+    named = '<answer>{"name": "zoom", "arguments": {}}</answer>'
+    with pytest.raises(ParseError, match="holds a call"):
+        dialect("deepeyes", tools=["zoom"]).parse(named)
+    assert dialect("deepeyes", tools=["rotate"]).parse(named).answer
 
 
 def test_points_are_located_as_boxes_are() -> None:
@@ -818,6 +978,16 @@ def test_a_program_on_the_last_turn_is_no_answer() -> None:
         ("inclusionAI/ViLaSR", "vilasr"),
         ("Qwen/Qwen3-VL-30B-A3B-Instruct", "qwen3vl"),
         ("Qwen/Qwen2.5-VL-7B-Instruct", "deepeyes"),
+        ("Qwen/Qwen3.5-9B", "xml"),
+        ("qwen3_6-35b-a3b", "xml"),
+        ("stepfun-ai/Step-3.7-Flash", "xml"),
+        ("zai-org/GLM-4.5V", "glm"),
+        ("zai-org/GLM-4.6V-Flash", "glm"),
+        ("moonshotai/Kimi-K2.5", "kimi"),
+        ("google/gemma-4-E4B-it", "gemma"),
+        ("xintongzhang/CoF-rl-model-7b", "chainoffocus"),
+        (SimpleNamespace(name="mine", config={"model_type": "qwen3_5_moe"}), "xml"),
+        (SimpleNamespace(name="mine", config={"model_type": "glm4v_moe"}), "glm"),
         ("/data/thyme/Qwen3-VL-2B", "qwen3vl"),
         ("/venv/lib/speceyes/tiny/weights/large/", "speceyes"),
         (Path("models/Thyme-RL"), "thyme"),
@@ -873,7 +1043,16 @@ def test_auto_reads_a_directory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "model",
-    [None, "llava-hf/llava-1.5-7b-hf", "healthymeal", SimpleNamespace(), ScriptedModel("a")],
+    [
+        None,
+        "llava-hf/llava-1.5-7b-hf",
+        "healthymeal",
+        "Qwen/Qwen3-8B",
+        "step-3000",
+        "moonshotai/Kimi-VL-A3B-Instruct",  # whose template takes no tools
+        SimpleNamespace(),
+        ScriptedModel("a"),
+    ],
 )
 def test_auto_that_can_not_tell_says_what_it_does(
     model: object, caplog: pytest.LogCaptureFixture

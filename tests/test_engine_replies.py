@@ -15,13 +15,15 @@ import pytest
 from PIL import Image
 
 from speceyes import SpecPipeline
-from speceyes.errors import ConfigError
+from speceyes.dialects import dialect
+from speceyes.errors import ConfigError, ModelError, ParseError
 from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.models import OpenAIModel, ScriptedModel
 from speceyes.models.openai import QwenResize
 from speceyes.models.openai.replies import read_completion
 from speceyes.models.openai.requests import CAPABILITIES
+from speceyes.models.openai.streams import reply_of_stream
 from speceyes.types import Conversation, Message, Query, Sampling
 from support.engine_server import Behaviour, Fault, refused, sent, serving
 from test_engine import RED, ask, fails, one
@@ -77,9 +79,27 @@ def text_of(message: dict[str, Any], finish: str = "stop", **sampling: Any) -> s
             'I zoom.\n<tool_call>\n{"name": "z", "arguments": {}}\n</tool_call>',
         ),
         ([{"type": "reasoning_text", "text": "hm"}, {"text": "red"}], "<think>hm</think>red"),
+        (
+            [{"text": "I zoom."}, {"type": "function_call", "name": "z", "arguments": "{}"}],
+            'I zoom.\n<tool_call>\n{"name": "z", "arguments": {}}\n</tool_call>',
+        ),
+        (
+            [{"type": "tool_call", "function": {"name": "z"}}],
+            '\n<tool_call>\n{"name": "z", "arguments": {}}\n</tool_call>',
+        ),
         ([{"type": "text", "text": None}, None, {"type": "text", "text": "red"}], "red"),
         ([], ""),
         (None, ""),
+        ([{"type": "text"}, {"type": "text", "text": "red"}], "red"),
+        ([{"type": "text"}], ""),
+        ([{"type": "text", "text": {"value": "red", "annotations": []}}], "red"),
+        ([{"type": "text", "content": "red"}], "red"),
+        ([{"type": None, "text": "red"}], "red"),
+        ([{"type": "image_url", "image_url": {"url": "x"}}, {"text": "red"}], "red"),
+        (
+            [{"type": "tool_use", "name": "z", "input": {"a": "</tool_call>"}}],
+            '\n<tool_call>\n{"name": "z", "arguments": {"a": "\\u003c/tool_call>"}}\n</tool_call>',
+        ),
     ],
 )
 def test_a_content_of_parts_is_joined(content: Any, expected: str) -> None:
@@ -138,6 +158,157 @@ def test_calls_may_lack_arguments(function: Any, arguments: str) -> None:
     message = {"content": None, "tool_calls": [{"id": "1", "function": function}]}
     expected = f'\n<tool_call>\n{{"name": "z", "arguments": {arguments}}}\n</tool_call>'
     assert text_of(message, "tool_calls") == expected
+
+
+@pytest.mark.parametrize(
+    "call, name, arguments",
+    [
+        ({"type": "custom", "custom": {"name": "z", "input": '{"a": 1}'}}, "z", {"a": 1}),
+        ({"type": "custom", "custom": {"name": "z", "input": "a < b"}}, "z", {"input": "a < b"}),
+        ({"type": "custom", "custom": {"name": "z", "input": ""}}, "z", {}),
+        ({"type": "custom", "custom": {"name": "z"}}, "z", {}),
+        ({"function": {"name": "z"}, "arguments": '{"a": 1}'}, "z", {"a": 1}),
+        ({"function": {"name": "z", "arguments": "{'a': 1}"}}, "z", {"a": 1}),
+        ({"function": {"name": "z", "arguments": '"{\\"a\\": 1}"'}}, "z", {"a": 1}),
+        ({"function": {"name": "z", "arguments": "None"}}, "z", {}),
+        ({"function": {"name": "z", "arguments": []}}, "z", {}),
+        (
+            {"function": {"name": "z", "arguments": '{"a": "</tool_call></think><answer>b"}'}},
+            "z",
+            {"a": "</tool_call></think><answer>b"},
+        ),
+    ],
+    ids=str,
+)
+def test_calls_that_engines_took_apart_are_read(call: Any, name: str, arguments: Any) -> None:
+    said = text_of({"content": None, "tool_calls": [call, None]}, "tool_calls")
+    for speaks in ("hermes", "qwen3vl", "xml", "glm", "kimi", "gemma", "deepeyes"):
+        [read] = dialect(speaks).parse(said).calls
+        assert (read.name, read.arguments) == (name, arguments), speaks
+
+
+def test_a_call_without_a_name_goes_back_to_the_model() -> None:
+    for call in ({"function": {"arguments": "{}"}}, {"type": "custom", "custom": {}}, {"id": "1"}):
+        said = text_of({"content": None, "tool_calls": [call]}, "tool_calls")
+        with pytest.raises(ParseError, match='no "name"'):
+            dialect("qwen3vl").parse(said)
+
+
+def test_a_call_that_was_left_in_the_text_is_one() -> None:
+    said = '<tool_call>{"name": "z", "arguments": {}}</tool_call>'
+    call = {"function": {"name": "z", "arguments": "{}"}}
+    assert text_of({"content": said, "tool_calls": [call]}, "tool_calls") == said
+    # Words about calls are none.
+    for about in ("<think>Shall I write a <tool_call>?</think>Yes.", "A <tool_call> it is."):
+        both = text_of({"content": about, "tool_calls": [call]}, "tool_calls")
+        assert both.startswith(about) and both.endswith("</tool_call>")
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        ("<think>hm</think>red", "<think>hm</think>red"),
+        ("<think>\nhm\n</think>\n\nred", "<think>hm</think>\n\nred"),
+        ("hm</think>red", "<think>hm</think>red"),
+        ("<think></think>red", "<think>hm</think>red"),
+        ("<think>no</think>red", "<think>hm</think><think>no</think>red"),
+        ([{"type": "thinking", "thinking": "hm"}, {"text": "red"}], "<think>hm</think>red"),
+    ],
+)
+def test_a_thought_that_is_written_twice_is_one(content: Any, expected: str) -> None:
+    assert text_of({"content": content, "reasoning_content": "hm"}) == expected
+
+
+@pytest.mark.parametrize(
+    "word, finish",
+    [
+        *((word, "stop") for word in ("stop", "STOP", "eos", "EOS", "end_turn", "eos_token")),
+        *((word, "stop") for word in ("stop_sequence", "tool_use", "tool_calls", "COMPLETE")),
+        *((word, "length") for word in ("length", "MAX_TOKENS", "max_tokens", "model_length")),
+    ],
+)
+def test_ends_are_known_by_the_words_of_engines_and_gateways(word: str, finish: str) -> None:
+    reply = {"choices": [{"message": {"content": "red"}, "finish_reason": word}]}
+    found = read_completion(reply, Sampling(), CAPABILITIES["openai"])
+    assert (found.text, found.finish) == ("red", finish)
+
+
+@pytest.mark.parametrize("word", [None, "", "content_filter", "abort", "SAFETY", {"a": 1}, 3])
+def test_an_end_that_is_unknown_is_told(word: Any) -> None:
+    with pytest.raises(ModelError, match="finish_reason=") as told:
+        text_of({"content": "red"}, word)
+    assert str(word)[:20] in str(told.value) and len(str(told.value)) < 400
+
+
+# Streams that nobody asked for
+
+STREAM = (
+    'data: {"id": "1", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}',
+    'data: {"choices": [{"index": 0, "delta": {"reasoning_content": "h"}}]}',
+    'data: {"choices": [{"index": 0, "delta": {"reasoning_content": "m"}}]}',
+    'data: {"choices": [{"index": 0, "delta": {"content": "it is"}, "logprobs": null}]}',
+    'data: {"choices": [{"index": 0, "delta": {"content": " r\u00f6d"}}]}',
+    'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": null}',
+    'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}',
+    "data: [DONE]",
+)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        "\n\n".join(STREAM),
+        "\ufeff" + "\n\n".join(STREAM) + "\n\n",
+        ": PROCESSING\n\n" + "\r\n\r\n".join(STREAM),
+        "\n\n".join(f"event: message\nid: 3\n{line}" for line in STREAM),
+        "\n".join(STREAM),
+        "\n\n".join(STREAM[:-1]).replace("data: ", "data:"),
+        "\n \n" + "\n\n".join(f" {line}" for line in STREAM),
+    ],
+)
+def test_an_engine_that_always_streams_is_read(
+    served: Served, model: OpenAIModel, stream: str
+) -> None:
+    served[1].early = lambda number, body: sent(stream.encode())
+    found = one(model)
+    assert (found.error, found.text, found.finish) == (None, "<think>hm</think>it is röd", "stop")
+    assert (len(found.token_ids), found.prompt_tokens) == (2, 3)
+
+
+def test_calls_and_log_probabilities_come_in_pieces() -> None:
+    pieces: list[dict[str, Any]] = [
+        {"delta": {"tool_calls": [{"index": 0, "id": "1", "function": {"name": "z"}}]}},
+        {"delta": {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]}},
+        {"delta": {"tool_calls": [{"index": 0, "function": {"arguments": " 1}"}}]}},
+        {"delta": {"tool_calls": [{"index": 1, "function": {"name": "y", "arguments": ""}}]}},
+        {"delta": {"content": None}, "logprobs": {"content": [{"token": "a"}]}},
+        {"delta": {}, "logprobs": {"content": [{"token": "b"}]}, "finish_reason": "tool_calls"},
+    ]
+    lines = [f"data: {json.dumps({'choices': [piece]})}" for piece in pieces]
+    reply = reply_of_stream("\n\n".join(lines).encode())
+    assert reply is not None
+    choice = reply["choices"][0]
+    assert [entry["token"] for entry in choice["logprobs"]["content"]] == ["a", "b"]
+    calls = dialect("qwen3vl").parse(text_of(choice["message"], "tool_calls")).calls
+    assert [(call.name, call.arguments) for call in calls] == [("z", {"a": 1}), ("y", {})]
+
+
+def test_an_error_in_a_stream_is_told(served: Served, model: OpenAIModel) -> None:
+    error = json.dumps({"error": {"message": "out of memory", "code": 400}})
+    served[1].early = lambda number, body: sent(f"{STREAM[0]}\n\ndata: {error}\n\n".encode())
+    fails(one(model), "out of memory")
+
+
+@pytest.mark.parametrize("cut", ["data: {", "data: [DONE]", "data: 7", ": nothing", "<html>"])
+def test_a_stream_of_nothing_is_told(served: Served, model: OpenAIModel, cut: str) -> None:
+    served[1].early = lambda number, body: sent(cut.encode())
+    fails(one(model), "something else than JSON")
+
+
+def test_json_with_a_byte_order_mark_is_json(served: Served, model: OpenAIModel) -> None:
+    whole = {"choices": [{"message": {"content": "red"}, "finish_reason": "stop"}]}
+    served[1].early = lambda number, body: sent(b"\xef\xbb\xbf" + json.dumps(whole).encode())
+    assert one(model).text == "red"
 
 
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
@@ -277,6 +448,51 @@ def test_an_engine_with_too_few_fails_when_the_pipeline_is_built(served: Served)
     assert len(served[1].bodies) == asked  # it was asked before
     pipe.close()
     small.close()
+
+
+@pytest.mark.parametrize(
+    "status, why",
+    [
+        (400, "At most 0 image(s) may be provided in one prompt."),
+        (400, "m is not a multimodal model"),
+        (400, "Invalid content type. image_url is only supported by certain models."),
+        (500, "image input is not supported - hint: you may need to provide the mmproj"),
+        (404, "No endpoints found that support image input"),
+        (415, "this model does not support images"),
+        (400, "unsupported content part type: 'image_url'"),
+        (400, "only 'text' content type is supported"),
+        (501, "vision is not enabled on this server"),
+    ],
+)
+def test_an_engine_of_text_alone_is_refused_when_the_pipeline_is_built(
+    served: Served, status: int, why: str
+) -> None:
+    served[1].early = lambda number, body: (
+        (lambda handler, reply: handler.refuse(status, why)) if "image_url" in str(body) else None
+    )
+    small = OpenAIModel(served[0], "m", backoff_s=0.0)
+    with pytest.raises(ConfigError, match=r"takes no pictures.*vision-language model"):
+        SpecPipeline.from_pretrained(ScriptedModel("x"), small, tools=["zoom"])
+    with pytest.raises(ConfigError, match="takes no pictures"):
+        SpecPipeline.from_pretrained(small, tools=["zoom"])
+    small.close()
+
+
+def test_an_engine_is_asked_once_whether_it_takes_pictures(served: Served) -> None:
+    agent = OpenAIModel(served[0], "m")
+    agent.check_images()
+    asked = len(served[1].bodies)
+    assert "image_url" in str(served[1].bodies[-1])
+    agent.check_images()
+    assert len(served[1].bodies) == asked
+    agent.close()
+    # One that is busy or away is left to the queries.
+    served[1].early = lambda number, body: lambda handler, reply: handler.refuse(503, "busy")
+    other = OpenAIModel(served[0], "m", retries=0)
+    other.check_images()
+    other.check_images()
+    assert len(served[1].bodies) == asked + 1
+    other.close()
 
 
 # What is sent

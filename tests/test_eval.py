@@ -29,6 +29,7 @@ from speceyes.errors import ConfigError, InputError
 from speceyes.evaluation import ablations, arms, benchmarks, manifest, paper_table
 from speceyes.evaluation.analysis import figures
 from speceyes.evaluation.calibrate_run import bad_drafts, measured, scoring_of
+from speceyes.evaluation.context import threshold_name
 from speceyes.evaluation.eval_page import page
 from speceyes.evaluation.eval_progress import Progress
 from speceyes.evaluation.eval_report import brief, markdown, to_csv
@@ -41,6 +42,7 @@ from speceyes.evaluation.intervals import (
 )
 from speceyes.evaluation.rivals import OnePass
 from speceyes.evaluation.rivals import sentences as rival_sentences
+from speceyes.evaluation.rounds import ratio
 from speceyes.evaluation.runs import CALIBRATION, RECORDS, TEST, Record, Run, Writer, read
 from speceyes.evaluation.statistics import auroc, wilson_interval
 from speceyes.evaluation.sweep import LOSS, cascade_of, choose, chosen_thresholds, costs, recorded
@@ -48,9 +50,10 @@ from speceyes.evaluation.turn import order_of
 from speceyes.evaluation.verdict import verdict
 from speceyes.images.pixel_cache import pixel_key
 from speceyes.models import ScriptedModel
+from speceyes.strategies.cascade import drafter_of
 from speceyes.types import Query
 from support.demo_models import cards
-from support.eval_models import COUNT, context_of, fixed_of, run_in
+from support.eval_models import COUNT, RUNG, context_of, fixed_of, run_in
 from support.processes import started, until
 
 HERE = Path(__file__).parent
@@ -167,8 +170,23 @@ def test_arms_take_turns_in_another_order_each_round(run: Run) -> None:
         if block.phase == TEST:
             orders.setdefault(block.round, []).append(block.arm)
     for number, taken in orders.items():
-        assert taken == list(order_of(["agent", "draft", "min", "log"], number))
-    assert {orders[number][0] for number in range(4)} == {"agent", "draft", "min", "log"}
+        assert taken == list(order_of(["agent", "draft", "min", "log", "again"], number))
+    assert {orders[number][0] for number in range(5)} == {*taken}
+
+
+def test_an_arm_over_itself_stands_in_every_report(run: Run, found: dict[str, Any]) -> None:
+    walls = {
+        arm: [
+            b.wall for b in sorted(run.blocks, key=lambda b: b.round) if b.key[::2] == (TEST, arm)
+        ]
+        for arm in ("min", "again")
+    }
+    same = found["time"]["same_arm"]
+    assert same["arm"] == "min" and same["speed"] == ratio(walls["min"], walls["again"])
+    line = f"{arms.arm('min').title.capitalize()} over itself (A/A), which is 1: "
+    assert line in brief(run) and line in markdown([(run, found)])
+    alone = replace(run, blocks=tuple(b for b in run.blocks if b.n))
+    assert figures(alone)["time"]["same_arm"] is None and "A/A" not in brief(alone)
 
 
 def test_a_run_of_few_queries_is_cut_into_ten_rounds_and_notes_what_each_took(run: Run) -> None:
@@ -505,8 +523,8 @@ def test_each_judge_has_a_threshold_of_its_own(run: Run) -> None:
         lost = learnt.agent_right[taken].sum() - learnt.right[taken].sum()
         assert lost <= LOSS * len(learnt)
     assert "min/none" in found
-    assert arms.threshold_name("min", "none", found) == "min/none"
-    assert arms.threshold_name("min", "large", found) == "min"
+    assert threshold_name("min", "none", found) == "min/none"
+    assert threshold_name("min", "large", found) == "min"
 
 
 def test_drafts_with_depth_and_cascades_have_thresholds_of_their_own(tmp_path: Path) -> None:
@@ -522,6 +540,33 @@ def test_drafts_with_depth_and_cascades_have_thresholds_of_their_own(tmp_path: P
     whole = [r.result.draft for r in run.of(TEST, arms.DEEP)]
     assert all(draft.top_logprobs.shape[1] == 128 for draft in whole if draft)
     assert set(figures(run)["arms"]) == {"agent", "draft", *names}
+
+
+def test_one_pass_and_ladder_have_thresholds_of_their_own(tmp_path: Path) -> None:
+    names = ("min-one-pass", "min-ladder")
+    run = run_in(tmp_path / "run", n=120, batch_size=16, sweep_batch=(), names=names, rung=RUNG)
+    found = chosen_thresholds(run)
+    assert {"min/draft", "ladder", "min/none"} <= set(found)
+    agent = {r.result.query_id: r.correct for r in run.of(TEST, "agent")}
+    for name in names:
+        rows = run.of(TEST, name)
+        assert len(rows) == len(agent)
+        lost = sum(agent[r.result.query_id] - r.correct for r in rows)
+        assert lost <= 2 * LOSS * len(rows)
+        assert {r.result.route for r in rows} >= {"draft", "agent"}
+    # What can't be read asks for a closer look, and is the agent's without having met a gate.
+    for row in run.of(TEST, "min-one-pass"):
+        judged = row.result.judgement
+        assert judged is not None and judged.needs_tools == (row.kind == "small")
+        assert (row.result.verdict is None) == judged.needs_tools
+    rungs = {drafter_of(r.result) for r in run.of(TEST, "min-ladder")}
+    assert {0, None} <= rungs
+    assert set(figures(run)["arms"]) == {"agent", "draft", *names}
+
+
+def test_a_ladder_without_a_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="rung-pixels"):
+        run_in(tmp_path / "run", names=("min-ladder",))
 
 
 def test_a_cascade_leaves_out_who_costs_more_than_the_agent(tmp_path: Path) -> None:
@@ -718,7 +763,22 @@ def test_progress_tells_accuracy_gain_and_time_left() -> None:
         progress.block(TEST, "min", 2, 2, 2.0)
         progress.step()
         assert progress.standing() == "agent 50.0% | min 100.0% 2.00x"
-    assert "left" in file.getvalue()
+        progress.block(TEST, "judge-small", None, 2, 1.0)
+        assert progress.standing().endswith("| judge-small 4.00x")
+    drawn = file.getvalue()
+    assert "left" in drawn and "2/4" in drawn and "0/4" not in drawn
+
+
+def test_progress_shows_what_earlier_starts_answered_at_once() -> None:
+    file = io.StringIO()
+    progress = Progress(file, 10)
+    progress.skip(4)
+    assert "4/10" in file.getvalue() and "0/10" not in file.getvalue()
+    progress.skip(3)
+    assert "7/10" in file.getvalue().rpartition("4/10")[2]
+    progress.skip(0)
+    with Progress(None, 4) as silent:
+        silent.skip(2), silent.step(), silent.block(TEST, "agent", 1, 2, 4.0)
 
 
 # The statistics.

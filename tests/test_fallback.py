@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from speceyes import prompts
+from speceyes.agent.repetition import repeats
 from speceyes.dialects import Profile
 from speceyes.dialects.deepeyes import SpecEyesDialect
 from speceyes.errors import ConfigError, ToolError
@@ -447,6 +449,89 @@ def test_a_trajectory_that_stands_still_is_asked_for_its_answer_and_then_ended()
         [ask()]
     )
     assert (way.answer, way.depth) == ("red", 5)
+
+
+@pytest.mark.parametrize(
+    "circle, turns",
+    [((0, 1), 4), ((0, 1, 2), 6), ((0, 0, 1), 6), ((0, 1, 2, 3), 8), ((0, 1, 0, 2), 8)],
+)
+@pytest.mark.parametrize("start", [0, 2])
+def test_a_trajectory_that_goes_in_circles_is_ended_with_that_reason(
+    circle: tuple[int, ...], turns: int, start: int
+) -> None:
+    looks = [call((10, 20, 60 + 5 * at, 90)) for at in circle]
+    said = [call((0, 0, 9, 9 + n)) for n in range(start)] + looks * 10
+    [way] = AgenticFallback(FakeModel(said), tools=["zoom"], max_steps=20)([ask()])
+    # One more turn, in which it is asked for its answer.
+    assert (way.answer, way.stop, len(way.steps)) == (None, "repeated", start + turns + 1)
+    assert f"the last {turns} turns were {len(circle)} calls twice over" in (way.error or "")
+    said[start + turns] = answer("red")
+    [way] = AgenticFallback(FakeModel(said), tools=["zoom"], max_steps=20)([ask()])
+    assert (way.answer, way.stop) == ("red", "answered")
+
+
+def test_a_look_back_is_no_circle() -> None:
+    a, b, c = (call((10, 20, 60 + 5 * n, 90)) for n in range(3))
+    for said in ([a, b, a], [a, b, a, c], [a, a, b, b], [a, b, c, a, b], [a, b, b, a]):
+        model = FakeModel([*said, answer("red")])
+        [way] = AgenticFallback(model, tools=["zoom"], max_steps=20)([ask()])
+        assert (way.answer, way.depth) == ("red", len(said))
+
+
+def test_an_empty_call_over_and_over_ends_a_trajectory() -> None:
+    for nothing in ("<tool_call>{}</tool_call>", '<tool_call>{"name": ""}</tool_call>'):
+        [way] = AgenticFallback(FakeModel([nothing] * 20), tools=["zoom"], max_steps=20)([ask()])
+        assert (way.stop, len(way.steps)) == ("repeated", 4)
+        assert "3 turns in a row were the same words" in (way.error or "")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{}",
+        '{"name": null, "arguments": {}}',
+        '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 40, 40]}}',
+        'I zoom: {"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 40, 40]}}',
+        '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0,',
+        '{"thought": "a", "actions": [{"name": "OCR"}]}',
+        "image_zoom_in_tool(bbox_2d=[0, 0, 40, 40])",
+        "<parameter=bbox_2d>[0, 0, 40, 40]</parameter></function></tool_call>",
+        "image_zoom_in_tool\n<arg_key>bbox_2d</arg_key>\n<arg_value>[0, 0, 40, 40]</arg_value>",
+    ],
+)
+def test_a_call_without_its_tags_is_no_answer_in_the_last_turn_either(said: str) -> None:
+    [way] = AgenticFallback(FakeModel([said] * 2), tools=["zoom"], max_steps=2)([ask()])
+    assert (way.answer, way.stop) == (None, "max_steps")
+
+
+def test_the_end_of_a_turn_is_no_part_of_its_answer() -> None:
+    model = FakeModel(["It is red.<|im_end|>\n"] * 2)
+    [way] = AgenticFallback(model, tools=["zoom"], max_steps=2)([ask()])
+    assert (way.answer, way.stop) == ("It is red.", "answered")
+
+
+def test_json_without_tags_answers_in_the_last_turn() -> None:
+    for said in (
+        '{"actions": ["run", "jump"]}',
+        '{"bbox_2d": [1, 2, 3, 4], "source": "camera"}',
+        '{"name": "Bob", "age": 3}',
+        '{"name": ["Bob", "Al"]}',
+        '{"arguments": ["pro"]}',
+    ):
+        model = FakeModel([said] * 2)
+        [way] = AgenticFallback(model, tools=["zoom"], max_steps=2)([ask()])
+        assert (way.answer, way.stop) == (said, "answered")
+
+
+@pytest.mark.parametrize("length", [1, 7, 100, 399, 401, 1500, 4000])
+def test_a_text_that_repeats_a_piece_of_any_length(length: int) -> None:
+    draw = random.Random(length)
+    piece = "".join(draw.choice("abcdefghij ") for _ in range(length - 1)) + "z"
+    times = max(4, 130 // length)
+    assert repeats("Well, " + piece * times)
+    assert repeats(piece * (times + 1) + piece[: length // 3])
+    assert not repeats(piece * 2)
+    assert not repeats("".join(draw.choice("abcdefghij ") for _ in range(20_000)))
 
 
 def test_rambling_to_the_last_token_twice_ends_a_trajectory() -> None:

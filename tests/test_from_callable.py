@@ -25,6 +25,7 @@ from speceyes.judge import ToolJudge
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
 from speceyes.pipeline.audit import Auditor
+from speceyes.pipeline.config import JudgeConfig
 from speceyes.types import Completion, Query, Result, Step, Trajectory
 from support.processes import until
 
@@ -408,3 +409,24 @@ def test_the_tiny_agent_behind_a_callable_says_what_it_says_as_a_model() -> None
     assert [r.trajectory and r.trajectory.depth for r in as_model] == [
         r.trajectory and r.trajectory.depth for r in as_callable
     ]
+
+
+def test_a_function_is_the_agent_of_a_pipeline_from_names() -> None:
+    def mine(query: Query) -> str:
+        return f"mine: {query.question}"
+
+    picture = Image.new("RGB", (64, 48), "red")
+    for margin, answer, route in ((3.0, "mine: Which?", "agent"), (30.0, "red", "draft")):
+        small = ScriptedModel("red", margin=margin)
+        pipe = SpecPipeline.from_pretrained(small=small, agent=mine)
+        said = pipe(picture, "Which?")
+        assert (said.answer, said.route, said.judgement) == (answer, route, None)
+    for judge in ("large", JudgeConfig("large")):
+        with pytest.raises(ConfigError, match="the agent is a function, which judges nothing"):
+            SpecPipeline.from_pretrained(small=small, agent=mine, judge=judge)
+    judged = SpecPipeline.from_pretrained(small=small, agent=mine, judge="small")
+    assert judged.judge is not None
+    with pytest.raises(ConfigError, match="two agents"):
+        SpecPipeline.from_pretrained(ScriptedModel("x"), small, agent=mine)
+    with pytest.raises(ConfigError, match="neither an AgentConfig nor a function"):
+        SpecPipeline.from_pretrained(small=small, agent="mine")  # type: ignore[arg-type]

@@ -291,3 +291,14 @@ def test_the_verdict_holds_plain_numbers() -> None:
     assert {type(verdict.score), type(verdict.separability)} == {float}
     assert {type(s) for s in verdict.token_scores} == {float}
     assert verdict.separability == min(verdict.token_scores)
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_only_the_least_of_all_tokens_can_end_a_draft_early(aggregate: scores.Aggregate) -> None:
+    gate = SeparabilityGate(0.7, top_k=8, aggregate=aggregate)
+    assert (gate.floor is not None) == (aggregate == "min")
+    if gate.floor is not None:
+        assert (gate.floor.separability, gate.floor.top_k) == (gate.raw_threshold, 8)
+    for everything in (0.0, 1.0):
+        assert SeparabilityGate(everything, top_k=8, aggregate=aggregate).floor is None
+    assert gate.needed_top_k == (1 if aggregate == "log" else 8)

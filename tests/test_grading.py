@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speceyes.evaluation.grading import is_correct, normalise, options, same_answer
+from speceyes.evaluation.grading import is_correct, normalise, options, same_answer, sameness
 
 RIGHT = [
     # plain text: case, punctuation, articles
@@ -224,7 +224,7 @@ STRANGE = st.sampled_from(
 def test_every_option_that_can_be_told_apart_is_named_by_its_text_and_its_letter(
     choices: list[str],
 ) -> None:
-    if options.indistinguishable(choices):
+    if sameness.indistinguishable(choices):
         return
     for at, choice in enumerate(choices):
         assert options.of_gold(choice, choices) == at
@@ -236,7 +236,7 @@ def test_every_option_that_can_be_told_apart_is_named_by_its_text_and_its_letter
 
 @given(st.text(min_size=1, max_size=12), st.text(min_size=1, max_size=12))
 def test_any_two_options_that_can_be_told_apart_are(one: str, other: str) -> None:
-    if not one.strip() or not other.strip() or options.indistinguishable((one, other)):
+    if not one.strip() or not other.strip() or sameness.indistinguishable((one, other)):
         return
     for gold, wrong in ((one, other), (other, one)):
         assert is_correct(gold, gold, (one, other))
@@ -277,12 +277,18 @@ SENTENCES = (
     ("Es gibt einen Hund.", "Es gibt keinen Hund."),
     ("C'è un cane.", "Non c'è un cane."),
     ("犬がいます。", "犬がいません。"),
+    ("Yes, {a}.", "No {n}."),
+    ("Yes, {a} in the image.", "No {n} in the image."),
+    ("Ja, ein Hund.", "Kein Hund."),
+    ("Oui, un chien.", "Aucun chien."),
+    ("Sí, un perro.", "Ningún perro."),
 )
 REFUSALS = (
     "No image was provided.", "I cannot see the image", "There is no image attached.",
     "I don't see an image in your message.", "The image failed to load.", "No picture, sorry.",
     "I'm unable to view images.", "Please upload the image.", "The image is not visible to me.",
     "I need to see the image.", "No answer.", "As an AI, I can't view pictures.",
+    "No information.", "No clear answer.", "No details are given.",
     "You have not provided an image.", "It looks like no image was uploaded.",
 )  # fmt: skip
 
@@ -310,6 +316,11 @@ def test_an_answer_that_has_seen_nothing_is_right_of_nothing(refusal: str) -> No
         ("There is a cat.", "Is there a lamp?", None),
         ("It is not blue.", "Is it red?", None),
         ("It is blue or red.", "Is it red?", None),
+        ("A dog.", "Is there a dog?", "yes"),
+        ("It is closed, not open.", "Is the door open?", "no"),
+        ("No dog.", "Is there a dog?", "no"),
+        ("A cat.", "Is there a dog?", None),
+        ("No, a cat.", "Is it a dog?", "no"),
     ],
 )
 def test_a_statement_is_held_against_the_question(
@@ -330,6 +341,8 @@ def test_a_statement_is_held_against_the_question(
         ("36 km/h", ["10 m/s"]),
         ("$0.50", ["50 cents", "0.5 dollars"]),
         ("0.25", ["25%", "1/4", "one quarter"]),
+        ("60 mph", ["60 miles/hour", "60 mi/h", "60 miles an hour", "60 miles per hour"]),
+        ("5 ft", ["5'", "60 in", '60"']),
         ("1 ft", ["12 in", "12 inches", "30.48 cm"]),
     ],
 )
@@ -339,6 +352,12 @@ def test_a_quantity_is_the_same_in_any_unit_of_its_kind(gold: str, same: list[st
         assert not is_correct(f"about {answer}", gold)
         assert not is_correct(f"1{answer}", gold)
         assert not is_correct(answer, gold.rstrip("abcdefghijklmnopqrstuvwxyz/%") + " px")
+
+
+def test_a_percentage_is_a_number_or_a_share_but_not_both() -> None:
+    assert is_correct("3%", "3") and not is_correct("300%", "3")
+    assert is_correct("25%", "0.25") and not is_correct("0.25%", "0.25")
+    assert not is_correct("3", "3%")
 
 
 HEDGES = (
@@ -412,3 +431,21 @@ def test_long_answers_are_graded_in_reasonable_time(piece: str) -> None:
     assert not is_correct(text, "red", ("red", "blue"))
     assert not is_correct(text, "yes")
     assert not is_correct(text, "3")
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "yes"),
+    [
+        ("A dog.", "Is there a dog?", True),
+        ("a brown dog", "Is there a dog in the image?", True),
+        ("two dogs", "Are there dogs?", True),
+        ("a car", "Is there a dog?", False),
+        ("a car", "Is it red?", False),
+        ("Three people.", "Is there a dog in the image?", False),
+    ],
+)
+def test_a_phrase_says_yes_only_where_it_names_what_was_asked(
+    answer: str, question: str, yes: bool
+) -> None:
+    assert is_correct(answer, "yes", question=question) is yes
+    assert not is_correct(answer, "no", question=question)

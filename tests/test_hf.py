@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import re
 import subprocess
@@ -476,6 +477,30 @@ def test_a_row_that_cannot_be_prepared_hurts_no_other(model: HFModel) -> None:
     assert "<|image_pad|>" in str(done[2].error)
     assert "tokens" in str(done[8].error) and "4096" in str(done[8].error)
     assert all(c.finish == "error" and "\n" not in str(c.error) for c in done if c.error)
+
+
+@pytest.mark.parametrize("place", ["text", "prefill", "reasoning", "long"])
+def test_half_a_character_is_the_querys_own_fault(model: HFModel, place: str) -> None:
+    half = "What is " + chr(0xD83D) + "?"
+    odd = {
+        "text": ask(picture(0), half),
+        "prefill": dataclasses.replace(ask(picture(0), "What?"), prefill=half),
+        "reasoning": Conversation(
+            (
+                *ask(picture(0), "What?").messages,
+                Message("assistant", (f"<think>{half}</think>{half}",)),
+                Message("user", ("And?",)),
+            )
+        ),
+        "long": ask(picture(0), half * 40_000),
+    }[place]
+    fine = ask(picture(0), "What?")
+    if place != "long":
+        assert model.too_long(odd) is None
+    bad, good = model.generate([odd, fine], GREEDY)
+    assert bad.fault == "text" and "half a surrogate pair" in str(bad.error)
+    assert good.error is None
+    assert good.token_ids == model.generate([fine], GREEDY)[0].token_ids
 
 
 class Refusing:

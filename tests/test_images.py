@@ -112,6 +112,22 @@ def test_broken_data_urls(url: str) -> None:
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "data:image/png;base64,{}", " data:image/png;base64,{}\n", '"data:image/png;base64,{}"',
+        "\ufeffdata:image/png;base64,{}", "data:;base64,{}", "data:image/png;charset=x;base64,{}",
+        "data:application/octet-stream;base64,{}", "{}", " {}\n",
+    ],
+)  # fmt: skip
+def test_an_encoded_image_is_read_as_text_and_as_bytes(form: str) -> None:
+    text = form.format(base64.b64encode(encoded(scene())).decode())
+    assert load_image(text).size == scene().size
+    if "\ufeff" not in form and '"' not in form:
+        assert load_image(text.encode()).size == scene().size
+        assert load_image(bytearray(text.encode())).size == scene().size
+
+
 def test_a_plain_rgb_image_is_not_copied_and_any_other_is_left_alone() -> None:
     plain = scene()
     assert load_image(plain) is plain

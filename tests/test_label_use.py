@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import json
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,12 @@ from speceyes.calibration import (
     calibrate_many,
     labels_hash,
 )
+from speceyes.calibration.risk import default_start
 from speceyes.errors import CalibrationError, ConfigError, InputError
 from speceyes.evaluation.benchmarks.sample import Entry, Samples, split
 from speceyes.gate import SeparabilityGate
 from speceyes.gates import certify
-from speceyes.gates.joint_thresholds import RecordedDrafts, choose_thresholds
+from speceyes.gates.joint_thresholds import Chosen, RecordedDrafts, choose_thresholds
 from speceyes.gates.margin import MarginGate
 from speceyes.images import content_key
 from speceyes.images.similarity import alike, clusters, look
@@ -187,6 +190,32 @@ def test_a_category_without_labels_goes_to_the_agent() -> None:
     assert list(found) == ["a"] and "another" not in found
 
 
+def test_thresholds_are_certified_by_labels_that_the_search_has_not_seen() -> None:
+    scores = np.linspace(9, 5, 60)[:, None]
+
+    def found(bad: np.ndarray, held_out: float = 0.5) -> Chosen:
+        drafts = RecordedDrafts(scores, bad[:, None], (1.0,), 9.0)
+        return choose_thresholds(drafts, target=0.2, held_out=held_out, size=4)
+
+    good = np.zeros(60, dtype=bool)
+    assert found(good).certified and found(good).accepted == found(good).n == 30
+    assert found(good, 0.8).n == 48
+    # A row that certifies is one whose label alone is counted among the accepted.
+    held = np.array([found(np.arange(60) == at).bad == 1 for at in range(60)])
+    assert held.sum() == 30
+    assert not found(held).certified  # the search saw no fault, and all of the others are bad
+    assert not found(~held).certified
+
+
+@pytest.mark.parametrize(
+    ("total", "start"),
+    [(10, 10), (45, 45), (100, 45), (200, 45), (231, 77), (300, 77), (2000, 200)],
+)
+def test_the_default_start_forgives_what_fits_into_a_third(total: int, start: int) -> None:
+    """45, 77, 105 and 132 drafts forgive 0 to 3 errors at 5 % and a delta of 0.1."""
+    assert default_start(total, 0.05, 0.1) == start
+
+
 # --- many settings, and looking on --------------------------------------------------------------
 
 
@@ -257,6 +286,16 @@ def test_labelling_leaves_rows_of_a_known_image_out() -> None:
         labelling.add(float("inf"), False)
     with pytest.raises(ConfigError, match="thresholds"):
         SequentialCalibration(MADE, thresholds=[1.5])
+
+
+def test_groups_that_are_merged_still_send_unseen_categories_to_the_agent() -> None:
+    one = calibrate_groups([9.0] * 60, [0] * 60, MADE, ["a"] * 60)
+    other = calibrate_groups([8.0] * 60, [0] * 60, MADE, ["a"] * 30 + ["b"] * 30)
+    both = one | other
+    assert sorted(both) == ["a", "b"] and both["a"] == other["a"]
+    for groups in (both, copy.copy(both), copy.deepcopy(both), pickle.loads(pickle.dumps(both))):
+        assert not groups["never seen"].certified
+        assert SeparabilityGate.from_calibration(groups["never seen"]).threshold == 1
 
 
 # --- files ------------------------------------------------------------------------------------

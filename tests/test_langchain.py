@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import sys
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image as PILImage
 
 from speceyes import SpecPipeline, tiny
-from speceyes.errors import ConfigError, ImageError, ModelError
+from speceyes.errors import ConfigError, ImageError, InputError, ModelError
 from speceyes.gate import SeparabilityGate
 from speceyes.models.hf import HFModel
 from speceyes.models.scripted import ScriptedModel
@@ -21,6 +22,9 @@ pytest.importorskip("langchain_core", reason="the extra 'langchain' is not insta
 
 from langchain_core.messages import (
     AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
     HumanMessage,
     SystemMessage,
     ToolMessage,
@@ -268,9 +272,112 @@ def test_stop_cuts_the_answer() -> None:
             "source": {"type": "base64", "media_type": "image/png", "data": _DATA},
         },
         {"type": "image", "source": {"type": "url", "url": data_url(RED)}},
+        {"type": "input_image", "image_url": data_url(RED)},
+        {"type": "input_image", "detail": "low", "image_url": {"url": data_url(RED)}},
+        {"type": "image", "base64": _DATA.encode(), "mime_type": "image/png"},
+        {"type": "image", "base64": base64.b64decode(_DATA), "mime_type": "image/png"},
+        {"type": "image_url", "image_url": {"url": data_url(RED).encode()}},
+        {"type": "image", "image": RED},
+        {
+            "type": "image",
+            "base64": f"data:image/png;base64,{data_url(RED)}",
+            "mime_type": "image/png",
+        },
+        {"type": "image", "base64": _DATA, "mime_type": "application/octet-stream"},
+        {"type": "media", "mime_type": "image/png", "data": _DATA},
+        {"type": "file", "mime_type": "IMAGE/PNG", "base64": _DATA},
+        {"image": {"format": "png", "source": {"bytes": base64.b64decode(_DATA)}}},
     ],
 )
 def test_images_are_read_in_each_form_that_messages_have(block: dict[str, Any]) -> None:
     model = ChatSpecEyes(funnel=pipeline(draft="red"))
-    asked = HumanMessage([block, {"type": "text", "text": "Which colour?"}])
-    assert model.invoke([asked]).content == "red"
+    for said in ({"type": "text", "text": "Which colour?"}, {"type": "input_text", "text": "?"}):
+        assert model.invoke([HumanMessage([block, said])]).content == "red"
+    spoken = ChatMessage([block, {"text": "Which colour?"}], role="user")
+    assert model.invoke([spoken]).content == "red"
+
+
+def _heard(*said: BaseMessage) -> str:
+    """The text of the conversation that the large model is asked."""
+    heard: list[Any] = []
+
+    def says(conversation: Any, sampling: Any) -> str:
+        heard.append(conversation)
+        return "<answer>blue</answer>"
+
+    with SpecPipeline.from_pretrained(ScriptedModel(says)) as pipe:
+        chat = ChatSpecEyes(funnel=pipe).bind_tools(lent_tools([RED]))
+        assert chat.invoke([question("Second?", RED), *said]).content == "blue"
+    return "\n".join(message.text for message in heard[0].messages)
+
+
+_CALLED = {"name": "image_zoom_in_tool", "args": {"bbox_2d": [1, 2, 33, 44]}, "id": "1"}
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        AIMessage("", tool_calls=[_CALLED]),
+        AIMessage("I look.", tool_calls=[_CALLED]),
+        AIMessage(
+            [
+                {"type": "text", "text": "I look."},
+                {"type": "tool_use", "id": "1", "name": _CALLED["name"], "input": _CALLED["args"]},
+            ]
+        ),
+        AIMessage(
+            "",
+            additional_kwargs={
+                "tool_calls": [
+                    {
+                        "id": "1",
+                        "type": "function",
+                        "function": {
+                            "name": "image_zoom_in_tool",
+                            "arguments": '{"bbox_2d": [1, 2, 33, 44]}',
+                        },
+                    }
+                ]
+            },
+        ),
+        AIMessage(
+            "",
+            additional_kwargs={
+                "function_call": {
+                    "name": "image_zoom_in_tool",
+                    "arguments": '{"bbox_2d": [1, 2, 33, 44]}',
+                }
+            },
+        ),
+    ],
+)
+def test_calls_of_earlier_turns_are_told_in_the_agents_words(turn: AIMessage) -> None:
+    text = _heard(turn, ToolMessage("seen", tool_call_id="1"))
+    assert text.count("[1, 2, 33, 44]") == 1 and '"name": "image_zoom_in_tool"' in text
+    assert "<tool_call>" in text and "seen" in text
+    assert ("I look." in text) == ("I look." in str(turn.content))
+
+
+def test_calls_that_can_t_be_read_and_functions_of_old_are_told_too() -> None:
+    broken = {"name": "zoom", "args": '{"bbox', "id": "1", "error": None, "type": "invalid"}
+    text = _heard(
+        AIMessage("", invalid_tool_calls=[broken]),
+        FunctionMessage("It broke.", name="zoom"),
+        AIMessage(CALL, tool_calls=[_CALLED]),
+        ToolMessage("", tool_call_id="1", status="error", name="zoom"),
+    )
+    assert 'zoom({"bbox)' in text and "It broke." in text and "zoom failed" in text
+    assert "[1, 2, 33, 44]" not in text  # the text holds its call already
+
+
+def test_halves_of_characters_are_refused_in_the_question_and_replaced_elsewhere() -> None:
+    half = chr(0xD83D)
+    call = {"name": "zoom", "args": {"label": f"a{half}b"}, "id": "1"}
+    text = _heard(
+        AIMessage(f"I {half} look.", tool_calls=[call]),
+        ToolMessage(f"se{half}en", tool_call_id="1"),
+    )
+    assert "I ? look." in text and "a?b" in text and "se?en" in text
+    chat = ChatSpecEyes(funnel=pipeline())
+    with pytest.raises(InputError, match="half a surrogate pair"):
+        chat.invoke([question(f"Which {half}?", RED)])

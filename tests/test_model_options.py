@@ -151,7 +151,7 @@ def test_judge_resolution_and_speculation_are_options() -> None:
     assert without.judge is None and without.schedule.speculate == "always"
 
 
-def test_a_judge_that_is_none_of_the_two_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_judge_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser().parse_args(["serve", "--judge", "big"])
-    assert "choose from large, small, none" in capsys.readouterr().err.replace("'", "")
+    assert "choose from large, small, draft, none" in capsys.readouterr().err.replace("'", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import speceyes
 from speceyes import SpecPipeline
 from speceyes.calibration import Calibration
 from speceyes.calibration.provenance import Scoring
@@ -189,4 +191,23 @@ def test_the_example_notebook_runs() -> None:
     html = [one._repr_html_() for one in shown if type(one).__module__.startswith("speceyes.")]
     assert len(html) >= 4
     for one in html:
+        checked(one)
+
+
+def test_the_example_notebook_runs_on_a_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
+    nbformat = pytest.importorskip("nbformat")
+    source = Path(speceyes.__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", str(source), prepend=os.pathsep)
+    notebook = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
+    where = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
+    assert not [out for out in outputs if out.output_type == "error"]
+    shown = [out.data["text/html"] for out in outputs if "text/html" in out.get("data", {})]
+    assert len(shown) >= 4
+    for one in shown:
         checked(one)

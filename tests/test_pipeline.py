@@ -692,6 +692,11 @@ def test_rows_with_further_columns_are_queries_and_slips_of_the_pen_are_not() ->
         "answer": "red",
         "w": 1,
     }
+    further = {"idx": 3, "image_id": 4, "question_id": 5, "options": {"a": 1}, "ids": [1]}
+    assert pipe([{"image": PICTURE, "question": "Which?"} | further])[0].answer == "red"
+    for odd in (False, 0, {}, "", "red|blue"):
+        [refused] = pipe([{"image": PICTURE, "question": "Which?", "choices": odd}])
+        assert refused.route == "error" and "pass a list of texts" in str(refused.error)
     assert pipe([row])[0].answer == "red" and pipe([row])[0].query_id == "7"
     [wrong] = pipe([{"image": PICTURE, "question": "Which?", "choises": ["red"]}])
     assert "is 'choices' meant?" in str(wrong.error)
@@ -706,3 +711,9 @@ def test_models_named_by_path_are_loaded_as_asked() -> None:
     assert width * height <= 28 * 28 * 9
     with pytest.raises(ConfigError, match="no/such/folder"):
         SpecPipeline.from_pretrained(None, "no/such/folder", judge=None)
+
+
+@pytest.mark.parametrize("schedule", ["sequential", None, {"overlap": False}])
+def test_a_schedule_of_another_kind_is_refused_when_it_is_built(schedule: Any) -> None:
+    with pytest.raises(ConfigError, match="must be a ScheduleConfig"):
+        SpecPipeline.from_pretrained(ScriptedModel("x"), tools=["zoom"], schedule=schedule)

@@ -153,6 +153,12 @@ def test_the_command_reads_what_was_measured(
     file.write_text(json.dumps({"beta": 0.8, "alpha": 0.7, "cost_model": model}))
     assert _run("--from", str(file), "--rate", "3", "--json") == 0
     assert json.loads(capsys.readouterr().out)["fleet"]["gain"] == 1
+    file.write_text(
+        json.dumps({"beta": 0.8, "alpha": 0.7, "cost_model": {**model, "one_pass": True}})
+    )
+    assert _run("--from", str(file), "--rate", "3", "--json") == 0
+    costs = json.loads(capsys.readouterr().out)["costs"]
+    assert (costs["beta"], costs["alpha"]) == (1.0, pytest.approx(0.56)), "all are drafted"
     for text in ("{", "{}", '{"alone": {"beta": 0.5}}'):
         file.write_text(text)
         with pytest.raises(ConfigError):

@@ -474,3 +474,12 @@ def test_two_benchmarks_in_one_folder_are_told_apart_by_name(tmp_path: Path) -> 
     with pytest.raises(InputError, match="o3-bench, treebench"):
         benchmarks.load(tmp_path)
     assert len(benchmarks.load("o3-bench", folder=tmp_path).samples) == 3
+
+
+def test_a_constant_in_a_field_that_is_not_used_leaves_no_row_out(tmp_path: Path) -> None:
+    """As pandas writes an empty cell; the project's own layout takes none."""
+    o3(tmp_path)
+    [file] = tmp_path.rglob("metadata.jsonl")
+    file.write_text(file.read_text().replace("{", '{"spare": NaN, ', 1))
+    loaded = benchmarks.load("o3-bench", folder=tmp_path)
+    assert len(loaded.samples) == 3 and "NaN" not in str(loaded.left_out())

@@ -13,7 +13,7 @@ from speceyes.evaluation import transfer_costs
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.runs import TEST, read
 from speceyes.models.hf import HFModel
-from speceyes.retry_per_row import generate_rows
+from speceyes.models.rows import generate_rows
 from speceyes.strategies import Reasoner, ReasoningTransfer, Selector, questions
 from speceyes.strategies.reasoning_transfer import TellsAttention
 from speceyes.tiny import puzzles

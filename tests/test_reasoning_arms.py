@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from speceyes import tiny
 from speceyes.cli import main
 from speceyes.evaluation import arms, benchmarks
 from speceyes.evaluation.runs import TEST, read
@@ -45,6 +46,19 @@ def test_arms_that_need_tools_are_refused_without_them(
     asked = ["--arms", "min,transfer", "--threshold", "0.9", "--calibration-share", "0"]
     code = main(["eval", "puzzles", "--without-tools", "--out", str(tmp_path), *asked])
     assert code == 2 and "--without-tools can't run min" in capsys.readouterr().err
+
+
+def test_a_rule_is_chosen_on_the_calibration_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ["--large", str(tiny.REASONER_LARGE), "--small", str(tiny.REASONER_SMALL)]
+    command = ["eval", "puzzles", "--without-tools", "--arms", "transfer-calibrated", *named]
+    more = ["--quiet", "--threshold", "0.9", "--batch-size", "32", "--out", str(tmp_path / "run")]
+    assert main([*command, *more, "--limit", "4", "--calibration-share", "0"]) == 2
+    assert "transfer-calibrated have thresholds" in capsys.readouterr().err
+    assert main([*command, *more, "--limit", "38", "--calibration-share", "0.9"]) in (0, 1)
+    found = read(tmp_path / "run").of(TEST, "transfer-calibrated")
+    assert found and {r.result.route for r in found} <= {"draft", "agent"}
 
 
 def test_puzzles_are_a_benchmark() -> None:

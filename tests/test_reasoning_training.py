@@ -122,15 +122,6 @@ def test_notes_are_right_partly_wrong_or_about_something_else(trainer: reasoning
     assert set(kinds) == {"right", "part", "wrong", "other"} and min(kinds.values()) > 10
 
 
-def test_the_threshold_is_the_lowest_at_which_agreement_is_right_often_enough() -> None:
-    large, small = [9.0, 8.0, 3.0, 5.0, 1.0], [7.0, 9.0, 9.0, 4.0, 9.0]
-    right = [True, True, False, True, True]
-    choose = reasoning_report.choose_threshold
-    assert choose(large, small, right, target=1.0) == 4.0  # down to the one before the wrong one
-    assert choose(large, small, right, target=0.8) == 1.0
-    assert choose(large, small, [False] * 5) == float("inf") == choose([], [], [])
-
-
 def test_attention_is_drawn_beside_the_picture() -> None:
     [item] = puzzles.questions("heldout", 1)
     said = Completion("Row 1: red bar.", (1, 2, 3), tokens=("Row 1:", " red", " bar."))

@@ -19,7 +19,7 @@ from speceyes.evaluation import plots
 from speceyes.evaluation.demo import REPORT, RESULTS, SUMMARY, agent_arm, draft_arm
 from speceyes.evaluation.flow import funnel
 from speceyes.evaluation.progress import Bars
-from speceyes.evaluation.report import MOST_CARDS, Page
+from speceyes.evaluation.report import MOST_CARDS, Page, route_of
 from speceyes.evaluation.row import Row
 from speceyes.evaluation.summary import ARMS, summarise, table
 from speceyes.fallback import AgenticFallback
@@ -245,6 +245,29 @@ def test_cost_model_by_hand() -> None:
     assert summary["kinds"]["kind"] == {
         "agent": 1.0, "agent_batched": 1.0, "draft": 0.25, "funnel": 0.75, "n": 4,
     }  # fmt: skip
+
+
+def test_the_cost_model_of_drafts_that_judge() -> None:
+    """Every query is drafted, and none judged before: E[L] = c_S + (1 - beta alpha) L_agent."""
+    rows = []
+    for one in by_hand():
+        if one.arm == "funnel":
+            kept = replace(one.result.timings, judge=None, draft=0.04, gate=0.0)
+            draft = one.result.draft or Completion("look closer")
+            one = replace(one, result=replace(one.result, timings=kept, draft=draft))
+        rows.append(one)
+    walls = {"agent": 1.0, "agent_batched": 0.4, "draft": 0.04, "funnel": 0.2}
+    summary = summarise(rows, walls)
+    assert (summary["beta"], summary["alpha"]) == (0.5, 0.5)
+    assert summary["counts"]["tools_needed"] == 2 and summary["counts"]["rejected"] == 1
+    costs = summary["cost_model"]
+    assert costs["one_pass"] and costs["c_judge_s"] == 0 and costs["c_draft_s"] == 0.04
+    assert summary["gains"][-1]["predicted"] == pytest.approx(0.1 / (0.04 + 0.75 * 0.1))
+    text = table(summary)
+    assert "E[L] = c_S + (1 - beta alpha) L_agent" in text and "c_J" not in text
+    assert [route_of(one) for one in rows if one.arm == "funnel"] == [
+        "accepted", "rejected", "tools", "tools",
+    ]  # fmt: skip
 
 
 def test_summary_refuses_arms_on_different_queries() -> None:

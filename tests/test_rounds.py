@@ -38,9 +38,16 @@ def test_intervals_over_queries_would_not_hold_it() -> None:
     assert held / 200 < 0.6
 
 
-def test_two_arms_that_are_the_same_show_no_gain() -> None:
-    held, _ = simulation.coverage(simulation.MACHINES[-1], n=60, gain=1.0, runs=300, seed=3)
-    assert held >= 0.91
+@pytest.mark.parametrize("machine", simulation.MACHINES, ids=lambda machine: machine.name)
+@pytest.mark.parametrize("arms", [3, 5])
+def test_the_interval_of_an_arm_over_itself_holds_1_as_often_as_it_says(
+    machine: simulation.Machine, arms: int
+) -> None:
+    """The second turn of an arm in each round, beside others, as `eval` takes it; at 2,000 runs
+    three standard errors below 95 % are 93.5 %, and 1.5 % are left to bursts.
+    """
+    held, _ = simulation.coverage(machine, n=60, gain=1.0, arms=arms, runs=2000, seed=7)
+    assert held >= 0.92
 
 
 @given(st.integers(1, 3000), st.integers(1, 64))

@@ -23,7 +23,7 @@ from speceyes.pipeline.audit import Auditor
 from speceyes.pipeline.costs import CostModel
 from speceyes.pipeline.parts import Parts
 from speceyes.pipeline.request import RequestState
-from speceyes.pipeline.route import Facts, Order, Policy, next_phase, outcome
+from speceyes.pipeline.route import Facts, Order, Policy, accepted, next_phase, outcome
 from speceyes.pipeline.scheduler import Lane, Scheduler
 from speceyes.types import Completion, Judgement, Query, Result, Trajectory, Verdict
 
@@ -341,3 +341,79 @@ def test_a_closed_scheduler_finishes_what_it_took_and_takes_no_more() -> None:
         scheduler.submit(requests)
     assert len(scheduler.step()) == 3
     assert not scheduler.has_work(), "audits that were not begun are given up"
+
+
+# --- ends, in words -------------------------------------------------------------------------------
+
+RED = Completion(" red ")
+NO_TOOLS, TOOLS = Judgement(False), Judgement(True, reason="small print")
+PASSED, BELOW = Verdict(True, 0.99, 9.0, 0.9), Verdict(False, 0.5, 2.0, 0.9)
+EMPTY = Verdict(False, 0.5, 2.0, 0.9, reason="the draft is empty")
+
+
+@pytest.mark.parametrize(
+    ("facts", "route", "answer", "error"),
+    [
+        (Facts(failure="cancelled", trajectory=Trajectory((), "x", "answered")),
+         "error", None, "cancelled"),
+        (Facts(trajectory=Trajectory((), "green", "answered")), "agent", "green", None),
+        (Facts(trajectory=Trajectory((), "green", "error", "it broke off")),
+         "error", None, "the agent failed: it broke off"),
+        (Facts(trajectory=Trajectory((), None, "error")),
+         "error", None, "the agent failed: no reason given"),
+        (Facts(trajectory=Trajectory((), None, "max_steps")),
+         "agent", None, "the agent gave no answer within 0 turns"),
+        (Facts(trajectory=Trajectory((), None, "max_steps", "it went in circles")),
+         "agent", None, "it went in circles"),
+        (Facts(judgement=NO_TOOLS, draft=RED, verdict=PASSED), "draft", "red", None),
+        (Facts(draft=RED, verdict=PASSED), "draft", "red", None),
+        (Facts(judgement=NO_TOOLS, draft=RED, verdict=PASSED,
+               trajectory=Trajectory((), "green", "answered")), "agent", "green", None),
+        (Facts(judgement=TOOLS), "error", None,
+         "the judge sends it to the agent (small print), and this pipeline has no fallback"),
+        (Facts(judgement=Judgement(True), draft=RED, verdict=PASSED), "error", None,
+         "the judge sends it to the agent, and this pipeline has no fallback"),
+        (Facts(direct=True), "error", None,
+         "it was to go to the agent directly, and this pipeline has no fallback"),
+        (Facts(judgement=NO_TOOLS, draft=RED, verdict=BELOW), "error", None,
+         "the draft's score 0.5 is below 0.9, and this pipeline has no fallback"),
+        (Facts(judgement=NO_TOOLS, draft=Completion(""), verdict=EMPTY), "error", None,
+         "the draft was rejected: the draft is empty, and this pipeline has no fallback"),
+    ],
+)  # fmt: skip
+def test_each_end_has_its_route_and_its_reason(
+    facts: Facts, route: str, answer: str | None, error: str | None
+) -> None:
+    found = outcome(facts)
+    assert (found.route, found.answer, found.error) == (route, answer, error)
+
+
+@pytest.mark.parametrize("order", get_args(Order))
+@pytest.mark.parametrize("rungs", [1, 2, 3])
+def test_a_rejected_draft_goes_up_each_rung_and_then_to_the_agent(order: Order, rungs: int) -> None:
+    policy = Policy(judges=True, drafts=True, has_agent=True, order=order, rungs=rungs)
+    facts = Facts(judgement=NO_TOOLS, draft=RED, verdict=BELOW)
+    for rung in range(rungs - 1):
+        assert next_phase(_with(facts, rung=rung), policy) == "draft"
+    assert next_phase(_with(facts, rung=rungs - 1), policy) == "agent"
+    last = _with(facts, rung=rungs - 1, verdict=PASSED)
+    assert next_phase(last, policy) == "answer"
+    assert next_phase(_with(last, verdict=None), policy) == "gate"
+    unjudged = _with(last, judgement=None)
+    assert next_phase(unjudged, policy) == "judge"
+
+
+def test_a_draft_is_accepted_only_where_nothing_speaks_against_it() -> None:
+    whole = Facts(judgement=NO_TOOLS, draft=RED, verdict=PASSED)
+    assert accepted(whole) and accepted(_with(whole, judgement=None))
+    for against in ({"judgement": TOOLS}, {"draft": None}, {"verdict": None}, {"verdict": BELOW},
+                    {"direct": True}):  # fmt: skip
+        assert not accepted(_with(whole, **against))
+
+
+def test_a_failure_ends_a_query_wherever_it_is() -> None:
+    policy = Policy(judges=True, drafts=True, has_agent=True)
+    for facts in (Facts(), Facts(judgement=TOOLS), Facts(judgement=NO_TOOLS, draft=RED)):
+        assert next_phase(_with(facts, failure="expired"), policy) == "answer"
+        late = _with(facts, failure="expired", answered=True, audited=True)
+        assert next_phase(late, policy) == "done"

@@ -18,7 +18,7 @@ from PIL import Image
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.bench.promises import running
 from speceyes.bench.promises.running import draft, made
-from speceyes.calibration import GateMonitor, WatchedGate, calibrate
+from speceyes.calibration import Calibration, GateMonitor, WatchedGate, calibrate
 from speceyes.calibration.arming import share_of_delta
 from speceyes.errors import CalibrationError, ConfigError
 from speceyes.fallback import AgenticFallback
@@ -342,7 +342,7 @@ def test_serve_watches_a_calibrated_gate_unless_told_not_to(
 
     def chosen(*more: str) -> Auditor | None:
         options = parser().parse_args(["serve", "--calibration", str(file), *more])
-        return auditor_of(options, file)
+        return auditor_of(options, Calibration.load(file))
 
     found = chosen("--audit-share", "0.2", "--tolerance", "0.01")
     assert found is not None and found.monitor.share == 0.2
@@ -405,3 +405,62 @@ def test_a_tripped_gate_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> 
             assert number is not None
             auditor.fail(number, "gone")
     assert caplog.text.count("the gate is shut") == 1
+
+
+@pytest.mark.parametrize("tolerance", ["0.1", True, -0.1, 1.5, float("nan"), float("inf"), [0.1]])
+@pytest.mark.parametrize("delta", [0.1, None])
+def test_a_tolerance_that_is_no_share_is_refused_and_changes_nothing(
+    tolerance: Any, delta: float | None
+) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.gamma(4, 2, 200)
+    found = calibrate(scores, np.zeros(200), OLD.scoring, risk="overall", delta=delta)
+    watch = GateMonitor.from_calibration(found, tolerance=0.01)
+    with pytest.raises(ConfigError):
+        GateMonitor.from_calibration(found, tolerance=tolerance)
+    with pytest.raises(ConfigError):
+        watch.rearm(found, tolerance=tolerance)
+    assert watch.arming.number == 1
+
+
+def test_armings_of_before_are_counted_and_kept() -> None:
+    watch = GateMonitor.from_calibration(OLD, delta=0.1, armings=2)
+    assert watch.arming.number == 3 and watch.arming.delta == share_of_delta(0.1, 3)
+    again = GateMonitor.from_json(watch.to_json())
+    assert again.arming == watch.arming
+    again.rearm(NEW)
+    assert again.arming.number == 4
+    for wrong in (-1, True, 1.5, "1", None):
+        with pytest.raises(ConfigError, match="armings"):
+            GateMonitor(0.05, armings=wrong)  # type: ignore[arg-type]
+
+
+def test_parts_of_delta_are_a_basel_sum() -> None:
+    assert share_of_delta(0.05, 1) == pytest.approx(0.05 / 1.6449340668)
+    for number in (2, 3, 10):
+        assert share_of_delta(0.05, number) == pytest.approx(share_of_delta(0.05, 1) / number**2)
+    assert 0.0499 < sum(share_of_delta(0.05, k) for k in range(1, 2000)) < 0.05
+
+
+def test_outcomes_behind_an_open_audit_count_after_a_restart() -> None:
+    """The open audit's runner is gone, so it is left out; what was told behind it is not."""
+    watch = GateMonitor(0.05, share=1.0)
+    first, second, third = (watch.observe(7.0) for _ in range(3))
+    assert first is not None and second is not None and third is not None
+    watch.audit(True, second)
+    watch.leave_out(third)
+    again = GateMonitor.from_json(watch.to_json())
+    plain = GateMonitor(0.05, share=1.0)
+    plain.audit(True)
+    assert again.evidence == pytest.approx(plain.evidence) and again.bounds == plain.bounds
+    assert (again.audits, again.disagreements) == (1, 1)
+
+
+def test_an_audit_that_was_never_drawn_or_is_settled_is_not_wanted() -> None:
+    auditor = Auditor(GateMonitor(0.05, share=1.0), lambda query, draft, agent: draft == agent)
+    assert not auditor.begin(99) and not auditor.runs(99)
+    number = auditor.observe(7.0, True)
+    assert number is not None and auditor.begin(number) and auditor.runs(number)
+    auditor.fail(number, "it broke")
+    assert not auditor.begin(number) and not auditor.runs(number)
+    assert (auditor.monitor.audits, auditor.monitor.disagreements) == (1, 1)

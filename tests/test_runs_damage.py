@@ -8,9 +8,11 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from speceyes.agent.outcome import trajectory_of
 from speceyes.cli import main
 from speceyes.errors import ConfigError, InputError
 from speceyes.evaluation.runs import (
@@ -174,3 +176,76 @@ def test_a_check_leaves_the_folder_to_the_run(tmp_path: Path) -> None:
         writer.block(Block(TEST, 0, "agent", 1.0, 1), [_record(0, "agent")])
     last = (tmp_path / "run" / RECORDS).read_text().splitlines()[-1]
     assert len(json.loads(last)["sha256"]) == 64
+
+
+MANIFESTS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no plan": lambda m: m["fixed"].pop("plan"),
+    "a plan that is none": lambda m: m["fixed"].update(plan="x"),
+    "a plan without its threshold": lambda m: m["fixed"]["plan"].pop("threshold"),
+    "no context": lambda m: m["fixed"].update(context=None),
+    "no benchmark": lambda m: m["fixed"].pop("benchmark"),
+    "another run": lambda m: m.update(fixed={}),
+}
+
+
+@pytest.mark.parametrize("change", MANIFESTS)
+def test_a_manifest_that_was_changed_is_told(
+    change: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = json.loads((folder / "manifest.json").read_text())
+    said["fixed"] = {
+        "plan": {"arms": [], "seed": 0, "batch_size": 1, "threshold": 0.5, "sweep_batch": []},
+        "benchmark": {"name": "x", "bad": [], "parity": False},
+        "models": {},
+        "context": {"top_k": 8},
+    }
+    MANIFESTS[change](said)
+    (folder / "manifest.json").write_text(json.dumps(said))
+    assert main(["report", str(folder)]) == 2
+    told = capsys.readouterr().err
+    assert "manifest.json was damaged or changed" in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize("text", ["", "\0", "[]", "null", "7", "{}", "[" * 100_000, '{"fixed'])
+def test_what_is_no_manifest_is_told(
+    text: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "manifest.json").write_text(text)
+    for command in ("report", "calibrate"):
+        assert main([command, str(folder)]) == 2
+        assert "is no manifest of a run" in capsys.readouterr().err
+
+
+def test_a_folder_of_tune_is_not_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = json.loads((folder / "manifest.json").read_text())
+    said["fixed"]["tune"] = True
+    (folder / "manifest.json").write_text(json.dumps(said))
+    assert main(["report", str(folder)]) == 2
+    assert "was written by speceyes tune" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", [b"[1]\n", b"7\n", b"null\n", b'{"a": "\xe9"}\n', b"{\n"])
+def test_pictures_of_another_kind_are_told(line: bytes, folder: Path) -> None:
+    with (folder / PICTURES).open("ab") as file:
+        file.write(line)
+    with pytest.raises(InputError, match=r"pictures.jsonl was damaged: line 4"):
+        list(read(folder).pictures())
+
+
+def test_an_answer_that_no_encoding_takes_is_written_and_read(tmp_path: Path) -> None:
+    said = Result("q", "\ud83d half", "agent")
+    assert Result.from_json(said.to_json()) == said and said.to_json().encode()
+    record = Record(
+        TEST, 0, "agent", "set", "kind", "Which?", (), "a", False, 0.5, said
+    )  # fmt: skip
+    with Writer(tmp_path / "run", FIXED) as writer:
+        writer.block(Block(TEST, 0, "agent", 1.0, 1), [record])
+    assert read(tmp_path / "run").records[0].result.answer == "\ud83d half"
+
+
+@pytest.mark.parametrize(
+    "said", ["\ud83d half", {"answer": "half \udc00"}, Result("q", "a\ud800b", "agent")]
+)
+def test_an_agents_answer_can_be_encoded(said: object) -> None:
+    answer = trajectory_of(said).answer
+    assert answer is not None and "?" in answer and answer.encode()

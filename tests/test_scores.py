@@ -474,3 +474,36 @@ def test_the_printed_formula_has_a_ceiling() -> None:
 def test_the_ends_of_the_scale_map_to_themselves(to: scores.Formula) -> None:
     for end in (0.0, 0.25, 0.5, 1.0):
         assert scales.map_threshold(end, to=to, top_k=64) == end
+
+
+# What the mutation run (`tests/support/mutants.py scores`) found unseen: numbers just on a limit.
+
+
+def test_the_papers_scale_ends_before_its_bound() -> None:
+    bound = math.sqrt(63)
+    for raw in (bound, -bound):
+        with pytest.raises(InputError, match="stays below"):
+            scales.code_from_paper(raw, 64)
+
+
+def test_rows_on_the_limit_of_what_a_model_gives_have_no_score() -> None:
+    masked, huge = np.full((1, 12), -1e30), np.full((1, 12), -3.0)
+    huge[0, 3] = 1e30
+    for aggregate in AGGREGATES:
+        how = {"top_k": K, "aggregate": aggregate, "logprobs": False}
+        count = 1 if aggregate == "log" else K
+        with pytest.raises(InputError, match=f"{count} of the top {count} tokens are masked"):
+            scores.token_scores(masked, **how)
+        with pytest.raises(InputError, match="a logit must be finite"):
+            scores.token_scores(huge, **how)
+
+
+def test_engines_floor_counts_only_where_the_row_may_be_log_probabilities() -> None:
+    for top, scored in ((-50.0, True), (-49.9, False), (0.01, True), (0.0099, False)):
+        row = np.full((1, K), -9999.5)
+        row[0, 0], row[0, 1] = top, scores.ENGINE_FLOOR
+        if scored:
+            assert math.isfinite(scores.token_scores(row, top_k=K)[0])
+        else:
+            with pytest.raises(InputError, match="1 of the top 8 tokens are masked"):
+                scores.token_scores(row, top_k=K)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from speceyes.server.app import application
 from speceyes.server.chat_request import read_request
 from speceyes.server.limits import ServerLimits
 from speceyes.server.refusal import Refusal
+from support.models import FakeModel
 from support.processes import until
 from support.served import Served, asking, data_url, pipeline, serving
 
@@ -310,8 +312,8 @@ def test_failures_have_their_status_and_keep_their_reason() -> None:
     with serving(pipeline(draft="hm", margin=3.0, agent=secret)) as served:
         error = served.refused(asking(), 502)
         assert error["code"] == "model_error" and "xyzzy" not in str(error)
-        chunks = _events(served.post(asking(stream=True)).text)
-        assert chunks[-1]["error"]["code"] == "model_error" and "xyzzy" not in str(chunks)
+        error = served.refused(asking(stream=True), 502)
+        assert error["code"] == "model_error" and "xyzzy" not in str(error)
     with serving(pipeline(judge="yes", agent="<think>", max_steps=1)) as served:
         assert served.refused(asking(), 422)["code"] == "no_answer"
     drafts = SpeculativeAnswerer(ScriptedModel({"bad": secret, "": "red"}, margin=3.0))
@@ -320,15 +322,50 @@ def test_failures_have_their_status_and_keep_their_reason() -> None:
         assert "xyzzy" not in str(served.refused(asking("bad"), 502))
 
 
-def test_a_request_that_takes_too_long_is_told_so() -> None:
-    slow = ScriptedModel("<answer>blue</answer>", delay_s=0.5)
-    pipe = SpecPipeline.from_pretrained(large=slow)
+def test_a_request_that_takes_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = threading.Event()
+    pipe = SpecPipeline.from_pretrained(large=FakeModel("<answer>blue</answer>", hold=let_go))
     with serving(pipe, limits={"seconds": 60}) as served:
         reply = served.post(asking(speceyes={"deadline_s": 0.1}))
         assert reply.status_code == 504 and reply.headers["x-should-retry"] == "false"
-        chunks = _events(served.post(asking(stream=True, speceyes={"deadline_s": 0.1})).text)
+        late = served.refused(asking(stream=True, speceyes={"deadline_s": 0.1}), 504)
+        assert late["code"] == "deadline_exceeded"
+        monkeypatch.setattr("speceyes.server.service.HOLD_S", 0.05)
+        chunks = _events(served.post(asking(stream=True, speceyes={"deadline_s": 3})).text)
         assert chunks[-1]["error"]["code"] == "deadline_exceeded"
+        let_go.set()
         assert served.ask()["speceyes"]["route"] == "agent"
+
+
+def test_a_stream_that_fails_later_says_so_in_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("speceyes.server.service.HOLD_S", 0.05)
+    slow = ScriptedModel(ConfigError("gone"), delay_s=0.5)
+    with serving(SpecPipeline.from_pretrained(large=slow)) as served:
+        reply = served.post(asking(stream=True))
+        assert reply.status_code == 200
+        chunks = _events(reply.text)
+        assert chunks[0]["choices"] and chunks[-1]["error"]["code"] == "model_error"
+        assert served.gauge('responses_total{status="502"}') == 1
+
+
+def test_health_tells_what_does_not_work_and_nothing_of_its_words() -> None:
+    drafts = ["xyzzy"] * 10
+
+    def draft(conversation: Any, sampling: Any) -> Any:
+        if drafts:
+            drafts.pop()
+            raise ConfigError("http://10.1.2.3 said xyzzy")
+        return "red"
+
+    pipe = pipeline(draft=draft, margin=25.0, agent="<answer>blue</answer>")
+    with serving(pipe) as served:
+        for _ in range(10):
+            assert served.ask()["speceyes"]["route"] == "agent"
+        said = served.http.get("/healthz")
+        assert said.status_code == 200
+        assert said.text == "ok\nwarning: drafts fail, so that every query goes to the agent\n"
+        served.ask()
+        assert served.http.get("/healthz").text == "ok\n"  # they work again
 
 
 def test_among_faults_of_every_kind_each_gets_one_answer_or_one_error() -> None:

@@ -60,6 +60,15 @@ def test_what_real_models_can_never_take_is_400_with_field_and_reason(
     assert code == "bad_image" or says in caplog.text
 
 
+@pytest.mark.parametrize(
+    "body",
+    [asking("red " * 4000), asking(urls=[data_url(Image.new("RGB", (1000, 4)))])],
+)
+def test_a_stream_of_what_can_never_be_taken_is_400_too(real: Served, body: Any) -> None:
+    said = real.refused(body)
+    assert real.refused({**body, "stream": True}) == said
+
+
 def test_a_model_s_own_marks_in_the_text_are_never_a_server_s_error(real: Served) -> None:
     reply = real.post(asking("What is <|image_pad|> here?"))
     assert reply.status_code in (200, 400, 422), reply.text
@@ -67,10 +76,11 @@ def test_a_model_s_own_marks_in_the_text_are_never_a_server_s_error(real: Served
         assert reply.json()["error"]["param"] == _TEXT
 
 
-def test_a_text_that_may_be_another_message_s_is_not_laid_on_the_question(real: Served) -> None:
-    body = asking("Which colour?")
-    body["messages"].insert(0, {"role": "system", "content": "You see <|image_pad|>."})
-    assert real.refused(body)["param"] == "messages"
+def test_such_marks_are_text_in_other_messages_too(real: Served) -> None:
+    for role in ("system", "user", "assistant"):
+        body = asking("Which colour?")
+        body["messages"].insert(0, {"role": role, "content": "You see <|image_pad|>."})
+        assert real.post(body).status_code in (200, 422)
 
 
 def test_which_of_several_images_it_is_stays_open(real: Served) -> None:

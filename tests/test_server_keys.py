@@ -83,9 +83,11 @@ def test_a_key_s_time_is_bounded_whatever_its_request_asks_for(tmp_path: Path) -
 
 
 def test_what_a_client_that_left_costs_is_charged_too(tmp_path: Path) -> None:
-    keys, bearer = _keys(tmp_path, alice="seconds_per_hour=0.1 timeout=0.1")
-    slow = SpecPipeline.from_pretrained(large=ScriptedModel("<answer>x</answer>", delay_s=0.5))
+    keys, bearer = _keys(tmp_path, alice="seconds_per_hour=0.1 timeout=1", bob="")
+    slow = SpecPipeline.from_pretrained(large=ScriptedModel("<answer>x</answer>", delay_s=2.0))
     with serving(slow, keys=keys) as served:
+        # A process that decodes is there afterwards, and the model is what takes the time.
+        assert served.post(asking(), headers={"Authorization": bearer["bob"]}).status_code == 200
         head = {"Authorization": bearer["alice"]}
         assert served.post(asking(), headers=head).status_code == 504
         until(lambda: served.service.slots.held == 0)

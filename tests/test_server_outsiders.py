@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import threading
@@ -41,13 +42,14 @@ def test_a_short_step_waits_for_no_long_ones_and_clients_take_turns() -> None:
     long = [loading.submit("a", steps("long", 9.0, wait=True), 9.0) for _ in range(4)]
     loading.submit("a", steps("short", 0.01), 0.01).future.result(60)  # all others are held up
     assert order == ["short0", "short1"]
-    other = loading.submit("b", steps("other", 9.0), 9.0)
+    loading.submit("b", steps("other", 9.0), 9.0).future.result(60)  # a place is left for others
+    assert order[2:] == ["other0", "other1"]
+    waiting = [loading.submit("c", steps("third", 9.0, wait=True), 9.0) for _ in range(9)]
     hold.set()
-    other.future.result(60)
-    for job in long:
+    for job in (*long, *waiting):
         job.future.result(60)
     loading.close()
-    assert order.index("other0") < max(at for at, name in enumerate(order) if name == "long1")
+    assert order.index("third0") < max(at for at, name in enumerate(order) if name == "long1")
 
 
 def test_an_abandoned_job_takes_no_further_step_and_an_error_is_told() -> None:
@@ -106,7 +108,7 @@ def test_a_deadline_covers_loading(server: Served) -> None:
         assert hold.wait(60)
         yield 0.0
 
-    jobs = [server.service._loading.submit("x", busy(), 0.0) for _ in range(3)]
+    jobs = [server.service._loading.submit(name, busy(), 0.0) for name in "xxyy"]
     reply: list[Any] = []
     thread = threading.Thread(target=lambda: reply.append(server.post(asking())))
     thread.start()
@@ -164,6 +166,7 @@ def test_own_names_are_not(host: str, server: Served) -> None:
 def test_only_json_is_taken_without_keys(kind: str, server: Served) -> None:
     reply = server.post(json.dumps(asking()).encode(), headers={"Content-Type": kind})
     assert reply.status_code == 415
+    assert reply.json()["error"]["type"] == "invalid_request_error"
     reply = server.post(asking(), headers={"Origin": "https://evil.example"})
     assert reply.status_code == 403
 
@@ -208,3 +211,21 @@ def test_images_are_let_go_of_and_counted_back(server: Served) -> None:
     assert server.post(asking(urls=[url])).status_code == 200
     until(lambda: server.service.slots.held == 0)
     assert server.service.slots._pixels.held == server.service.slots._bytes.held == 0
+
+
+def _large() -> int:
+    return sum(issubclass(type(o), Image.Image) and o.width >= 2990 for o in gc.get_objects())
+
+
+def test_nothing_holds_the_images_of_the_last_requests(server: Served) -> None:
+    urls = [data_url(Image.new("RGB", (3000 - n, 40), "red")) for n in range(4)]
+    gc.collect()
+    before = _large()
+    for more in ({}, {"stream": True}, {"speceyes": {"route": "agent"}}):
+        assert server.post(asking(urls=urls, **more)).status_code == 200
+    late = asking(urls=urls, speceyes={"deadline_s": 0.01})
+    assert server.post(late).status_code in (200, 504)
+    broken = asking(urls=[*urls, "data:image/png;base64,AAAA"])
+    assert server.post(broken).status_code == 400
+    until(lambda: server.service.slots.held == 0 and not server.service._loading._jobs)
+    until(lambda: gc.collect() is not None and _large() <= before)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from speceyes.server.description import DATA_URL
 from speceyes.server.keys import Keys, new_key
+from speceyes.server.schemas import DATA_URL
 from support.served import asking, pipeline, serving
 
 HOOKS = f"""
@@ -58,7 +58,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path, tolerant: bool) -> None:
             },
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=480,
             check=False,
         )
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -59,7 +59,7 @@ def test_a_requirement_without_a_lower_bound_is_named(
 def test_the_known_good_set_is_whole_and_allowed() -> None:
     """Each package that users or tests ask for is pinned in it, within what pyproject allows."""
     pins = _pinned(KNOWN_GOOD.read_text("utf-8"))
-    users = EXTRAS.keys() - {"dev", "docs", "fuzz", "inspect", "ray"}
+    users = EXTRAS.keys() - {"dev", "docs", "fuzz", "inspect", "notebook", "ray"}
     for name, allowed in _asked(*users).items():
         assert name in pins, f"{name} is missing: make the file anew, as docs/CONTRIBUTING.md says"
         assert pins[name] in allowed, f"{name}: {pins[name]} is not in {allowed}"

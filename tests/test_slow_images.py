@@ -62,6 +62,7 @@ def test_slow_files_are_refused_before_they_are_decoded(
         plain("JPEG", exif=Image.Exif(), icc_profile=bytes(600_000)),
         behind_start(segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(60_000)) * 160),
         behind_start(segment(0xE2, b"MPF\0" + b"\xff" * 9000)),
+        behind_start(segment(0xED, b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\0" * 400) * 4),
         plain("JPEG") + b"\xff" * 100_000,
         png_with(*(chunk(b"tEXt", b"parameters\0" + bytes([65]) * 3000) for _ in range(20))),
         png_with(chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(50_000)))),
@@ -76,7 +77,7 @@ def test_slow_files_are_refused_before_they_are_decoded(
         encoded(Image.effect_noise((400, 400), 100), "WEBP", lossless=True),
         bmp(4, 4, b"\4\1\0\0" * 4 + b"\0\1"),
     ],
-    ids=range(19),
+    ids=range(20),
 )
 def test_files_that_encoders_write_are_decoded(data: bytes) -> None:
     assert min(load_image(data).size) >= 4

@@ -1,20 +1,28 @@
 from __future__ import annotations
 
+import itertools
 import math
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from speceyes.bench.promises import measures
 from speceyes.errors import InputError
-from speceyes.evaluation.intervals import auroc_interval
+from speceyes.evaluation.intervals import (
+    aurc_interval,
+    auroc_interval,
+    difference_interval,
+    mean_interval,
+)
 from speceyes.evaluation.statistics import (
     auroc,
     cluster_interval,
+    mcnemar_clusters,
     mcnemar_exact,
     paired_bootstrap_ratio,
     percentile,
@@ -212,3 +220,162 @@ def test_the_interval_of_an_area_near_1_covers(apart: float, n: int) -> None:
         _, low, high = auroc_interval(scores, right)
         hits += low <= truth <= high
     assert hits / 250 >= 0.92
+
+
+# --- clusters -------------------------------------------------------------------------------------
+
+
+def _clustered(
+    random: np.random.Generator, sizes: list[int], alike: float, images: int = 60
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Each row's image, and a uniform number that rows of one image share as often as `alike`."""
+    at = np.repeat(np.arange(images), random.choice(sizes, images))
+    return at, _alike(random, at, alike)
+
+
+def _alike(
+    random: np.random.Generator, at: npt.NDArray[np.int64], alike: float
+) -> npt.NDArray[np.float64]:
+    shared = random.random(at.size) < alike
+    return np.where(shared, random.random(int(at.max()) + 1)[at], random.random(at.size))
+
+
+CLUSTERED = [([1], 0.0), ([3], 0.5), ([6], 1.0), ([1, 2, 3, 4, 5, 6], 1.0)]
+HELD = 0.93 - 3 * (0.07 * 0.93 / 300) ** 0.5
+"""Three standard errors of 300 runs below 93 %."""
+
+
+@pytest.mark.parametrize(("sizes", "alike"), CLUSTERED)
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.97])
+def test_shares_of_clustered_rows_are_covered(sizes: list[int], alike: float, share: float) -> None:
+    random, held = np.random.default_rng(5), 0
+    for _ in range(300):
+        images, drawn = _clustered(random, sizes, alike)
+        low, high = cluster_interval(drawn < share, images.tolist())
+        held += low <= share <= high
+    assert held / 300 >= HELD
+
+
+@pytest.mark.parametrize(("sizes", "alike"), CLUSTERED)
+@pytest.mark.parametrize(("one", "other"), [(0.9, 0.9), (0.9, 0.8), (0.99, 0.98)])
+def test_differences_of_clustered_rows_are_covered(
+    sizes: list[int], alike: float, one: float, other: float
+) -> None:
+    random, held = np.random.default_rng(6), 0
+    for _ in range(300):
+        images, drawn = _clustered(random, sizes, alike)
+        again = _alike(random, images, alike)
+        _, low, high = difference_interval(drawn < one, again < other, images.tolist())
+        held += low <= one - other <= high
+    assert held / 300 >= HELD
+
+
+@pytest.mark.parametrize(("sizes", "alike"), CLUSTERED)
+@pytest.mark.parametrize("apart", [1.0, 3.0, 4.5])
+def test_areas_of_clustered_rows_are_covered_up_to_1(
+    sizes: list[int], alike: float, apart: float
+) -> None:
+    normal, random, held = NormalDist(), np.random.default_rng(7), 0
+    truth = normal.cdf(apart / 2**0.5)
+    for _ in range(300):
+        images, drawn = _clustered(random, sizes, alike)
+        right = random.random(60)[images] < 0.6
+        if alike == 0:
+            right = random.random(images.size) < 0.6
+        noise = np.array([normal.inv_cdf(min(max(x, 1e-9), 1 - 1e-9)) for x in drawn])
+        _, low, high = auroc_interval(noise + apart * right, right, images.tolist())
+        held += low <= truth <= high
+    assert held / 300 >= HELD
+
+
+def test_rows_that_are_clusters_of_their_own_change_no_area() -> None:
+    scores, right = np.arange(40.0), np.arange(40) % 3 > 0
+    assert auroc_interval(scores, right, range(40)) == auroc_interval(scores, right)
+    wide = auroc_interval(np.repeat(scores, 4), np.repeat(right, 4), [i // 4 for i in range(160)])
+    plain = auroc_interval(np.repeat(scores, 4), np.repeat(right, 4))
+    assert wide[0] == plain[0] and wide[1] < plain[1] and wide[2] > plain[2]
+    perfect = [0.0] * 40 + [1.0] * 40
+    images = [i // 4 for i in range(80)]
+    assert auroc_interval(perfect, np.array(perfect) > 0, images)[1] < 0.85
+    assert auroc_interval(perfect, np.array(perfect) > 0, [0] * 80)[1:] == (0.0, 1.0)
+
+
+def test_differences_that_cannot_be_are_refused_and_one_image_says_nothing() -> None:
+    for one, other, images in (([], [], []), ([1], [1, 0], [0]), ([1, 0], [1, 1], [0])):
+        with pytest.raises(InputError):
+            difference_interval(one, other, images)
+    with pytest.raises(InputError):
+        auroc_interval([1.0, 2.0], [True, False], [0])
+    assert difference_interval([1, 0, 1], [0, 0, 1], [5, 5, 5]) == (pytest.approx(1 / 3), -1, 1)
+
+
+# --- rows that share an image ---------------------------------------------------------------------
+
+
+def enumerated(gaps: list[int]) -> float:
+    """P-value of the sum of clusters' differences, every way to turn their signs counted."""
+    seen = abs(sum(gaps))
+    sums = [
+        abs(sum(s * g for s, g in zip(signs, gaps, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(gaps))
+    ]
+    return sum(one >= seen for one in sums) / len(sums)
+
+
+def test_mcnemar_by_clusters_counts_every_way_in_which_clusters_change_places() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        n = int(rng.integers(1, 30))
+        clusters = rng.integers(0, 9, n).tolist()
+        one, other = rng.random(n) < 0.7, rng.random(n) < 0.4
+        gaps = [
+            int(sum(int(one[i]) - int(other[i]) for i in range(n) if clusters[i] == c))
+            for c in sorted(set(clusters))
+        ]
+        found = mcnemar_clusters(one, other, clusters)
+        assert found == pytest.approx(enumerated(gaps), abs=1e-12)
+        assert found == pytest.approx(mcnemar_clusters(other, one, clusters), abs=1e-12)
+
+
+def test_mcnemar_by_clusters_is_the_plain_test_where_each_row_has_one() -> None:
+    for a, b in ((0, 0), (1, 9), (5, 5), (40, 12)):
+        one, other = [True] * a + [False] * b + [True] * 7, [False] * a + [True] * b + [True] * 7
+        assert mcnemar_clusters(one, other, range(a + b + 7)) == mcnemar_exact(a, b)
+
+
+def test_mcnemar_keeps_its_level_where_an_image_has_six_rows() -> None:
+    """Arms of one quality, right or wrong by whole images: a test of rows rejects too often."""
+    rng, by_rows, by_images = np.random.default_rng(1), 0, 0
+    images = np.repeat(np.arange(40), 6)
+    for _ in range(400):
+        one, other = (rng.random((2, 40)) < 0.7)[:, images]
+        rows = mcnemar_exact(int((one & ~other).sum()), int((other & ~one).sum()))
+        by_rows += rows <= 0.05
+        by_images += mcnemar_clusters(one, other, images.tolist()) <= 0.05
+    assert by_rows > 120 and by_images < 35
+
+
+def test_mcnemar_with_many_rows_and_no_difference() -> None:
+    same = [True] * 3000
+    assert mcnemar_clusters(same, same, [i // 3 for i in range(3000)]) == 1.0
+    apart = [i % 2 == 0 for i in range(3000)]
+    flipped = [not one for one in apart]
+    assert mcnemar_clusters(apart, flipped, [i // 4 for i in range(3000)]) == 1.0
+    with pytest.raises(InputError, match="one each"):
+        mcnemar_clusters(same, same, range(2999))
+
+
+def test_bootstraps_draw_whole_images() -> None:
+    """Six rows alike in each of 20 images: as wide as an interval of 20 rows, not of 120."""
+    rng = np.random.default_rng(2)
+    values = rng.gamma(2, 1, 20)
+    images = np.repeat(np.arange(20), 6).tolist()
+    alone = mean_interval(values.tolist())
+    by_rows = mean_interval(np.repeat(values, 6).tolist())
+    by_images = mean_interval(np.repeat(values, 6).tolist(), images)
+    assert by_images == pytest.approx(alone)
+    assert by_rows[2] - by_rows[1] < 0.6 * (alone[2] - alone[1])
+    scores, right = rng.random(20), rng.random(20) < 0.7
+    few = aurc_interval(np.repeat(scores, 6), np.repeat(right, 6), images)
+    rows = aurc_interval(np.repeat(scores, 6), np.repeat(right, 6))
+    assert few[0] == rows[0] and few[2] - few[1] > 1.5 * (rows[2] - rows[1])

@@ -52,6 +52,7 @@ import gc
 import threading
 import warnings
 
+import lazily
 import others
 import pytest
 
@@ -70,6 +71,12 @@ def test_fails_deprecation_we_cause(category):
 
 def test_passes_deprecation_among_others():
     others.between()
+
+def test_passes_deprecation_of_a_module_that_its_package_imports():
+    lazily.first_use()
+
+def test_fails_deprecated_module_that_we_import():
+    import lazily.on_request
 
 def test_fails_logged_deprecation():
     others.logged()
@@ -143,6 +150,13 @@ def test_warnings_that_we_cause_fail_and_those_of_others_are_listed(
     packages.mkdir(parents=True)
     (packages / "others.py").write_text(OTHERS.replace("from site_packages_stdlib", "#"))
     (packages / "others_too.py").write_text(OTHERS_TOO)
+    lazily = packages / "lazily"
+    lazily.mkdir()
+    (lazily / "__init__.py").write_text("def first_use():\n    import lazily.inner\n")
+    for name in ("inner", "on_request"):
+        (lazily / f"{name}.py").write_text(
+            "import warnings\nwarnings.warn('old', DeprecationWarning)\n"
+        )
     pytester.makepyfile(test_rules=TESTS)
     pytester.makepyfile(test_at_import="import others\nothers.deprecated()\n")
     pytester.makeini("[pytest]\nfilterwarnings = always\n")
@@ -154,7 +168,7 @@ def test_warnings_that_we_cause_fail_and_those_of_others_are_listed(
         for line in said.splitlines()
         if line.startswith(("PASSED ", "FAILED ")) and "::" in line
     }
-    assert len(ends) == 17
+    assert len(ends) == 19
     assert all(("passes" in name) == (end == "PASSED") for name, end in ends), ends
     assert "ERROR test_at_import.py" in said
     assert "ERROR test_rules.py::test_passes_but_errors_at_teardown" in said

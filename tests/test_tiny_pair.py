@@ -62,7 +62,7 @@ def test_all_fit_in_twelve_megabytes() -> None:
 
 def test_fixed_texts_are_single_tokens() -> None:
     """What the phases send is what was trained: the system text is one known token."""
-    for folder in (tiny.LARGE, tiny.SMALL, tiny.SMALL_ZOOM):
+    for folder in (tiny.LARGE, tiny.SMALL, tiny.SMALL_JUDGE, tiny.SMALL_ZOOM):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         assert len(tokenizer(system_text())["input_ids"]) == 1
 

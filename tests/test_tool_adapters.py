@@ -6,6 +6,7 @@ import asyncio
 import base64
 import importlib
 import io
+import json
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 from PIL import Image as PILImage
 
-from speceyes.errors import ConfigError
+from speceyes.errors import ConfigError, ToolError
 from speceyes.tools import Tools, tool
 from speceyes.tools.adapters import McpTools, from_langchain, from_smolagents, mcp_tools
 from speceyes.tools.adapters.foreign import ForeignTool, contents, for_model
@@ -71,6 +72,47 @@ def test_an_image_that_is_none_is_told_to_the_model() -> None:
     )
     seen = Tools([broken]).run(ToolCall("broken", {}), [RED])
     assert seen.error is not None and "can't be used" in seen.error
+
+
+def encoded(image: PILImage.Image, kind: str) -> str:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "image", "data": png(RED), "mimeType": "image/png"},
+        {"type": "image", "data": f"data:image/png;base64,{png(RED)}", "mimeType": "image/png"},
+        {"type": "image", "base64": png(RED).encode(), "mime_type": "image/png"},
+        {"type": "image", "base64": base64.b64decode(png(RED)), "mime_type": "image/png"},
+        {"type": "image", "source": {"type": "base64", "data": png(RED)}},
+        {"type": "input_image", "image_url": f"data:image/png;base64,{png(RED)}"},
+        {"type": "image_url", "image_url": {"url": f"data:application/x;base64,{png(RED)}"}},
+        {"type": "image", "data": encoded(RED, "TIFF"), "mimeType": "image/x-tiff"},
+        {"type": "image", "data": encoded(RED, "BMP"), "mimeType": "image/x-ms-bmp"},
+        {"type": "file", "base64": encoded(RED, "WEBP"), "mime_type": "image/webp"},
+    ],
+)
+def test_image_blocks_are_read_in_each_form(block: dict[str, Any]) -> None:
+    for returned in (block, [block], ["seen", block]):
+        *_, image = contents(returned)
+        assert isinstance(image, PILImage.Image) and image.size == (40, 30)
+
+
+def test_text_beside_a_broken_image_is_kept() -> None:
+    broken = {"type": "image", "base64": "AAAA"}
+    text, told, red = contents([{"type": "text", "text": "3 cups"}, broken, RED])
+    assert text == "3 cups" and "can't be used" in str(told)
+    assert isinstance(red, PILImage.Image)
+    with pytest.raises(ToolError, match="can't be used"):
+        contents([broken, broken])
+
+
+def test_what_only_looks_like_a_block_is_written_as_json() -> None:
+    for data in ({"type": "image", "name": "cat"}, {"text": "a", "score": 1}, {"type": 3}):
+        assert contents(data) == (json.dumps(data),)
 
 
 def test_image_arguments_become_numbers() -> None:
@@ -369,6 +411,60 @@ def test_structured_content_is_told_where_no_text_is(text: list[str], shown: str
     seen = read_result("counted", found)
     assert [part for part in seen.content if isinstance(part, str)] == [shown]
     assert len(seen.images) == 1
+
+
+def test_structured_content_is_told_beside_what_can_t_be_shown() -> None:
+    mcp = needs("mcp.types", "mcp")
+    sound = mcp.AudioContent(type="audio", data="AAAA", mime_type="audio/wav")
+    link = mcp.ResourceLink(type="resource_link", name="a", uri="file:///a.csv")
+    broken = mcp.ImageContent(type="image", data="AAAA", mime_type="image/png")
+    for block, told in ((sound, "audio"), (link, "a.csv"), (broken, "can't be used")):
+        found = mcp.CallToolResult(content=[block], structured_content={"cups": 3})
+        [text] = read_result("counted", found).content
+        assert told in str(text) and '{"cups": 3}' in str(text)
+    with pytest.raises(ToolError, match="can't be used"):
+        read_result("broken", mcp.CallToolResult(content=[broken]))
+    failed = mcp.CallToolResult(content=[broken], structured_content={"why": "x"}, is_error=True)
+    with pytest.raises(ToolError, match="why"):
+        read_result("broken", failed)
+    text = mcp.TextContent(type="text", text="3 cups")
+    [kept] = read_result("broken", mcp.CallToolResult(content=[text, broken])).content
+    assert "3 cups" in str(kept) and "can't be used" in str(kept)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize(
+    "mime", [None, "image/png", "IMAGE/X-MS-BMP; charset=binary", "binary/octet-stream", "img"]
+)
+def test_embedded_images_are_told_by_their_bytes(kind: str, mime: str | None) -> None:
+    seen = _embedded(encoded(RED, kind), mime)
+    assert [image.size for image in seen.images] == [(40, 30)]
+    prefixed = _embedded(f"data:{mime};base64,{encoded(RED, kind)}", mime)
+    assert [image.size for image in prefixed.images] == [(40, 30)]
+
+
+def _embedded(blob: str, mime: str | None) -> Any:
+    mcp = needs("mcp.types", "mcp")
+    inside = mcp.BlobResourceContents(uri="file:///a", mime_type=mime, blob=blob)
+    block = mcp.EmbeddedResource(type="resource", resource=inside)
+    return read_result("embedded", mcp.CallToolResult(content=[block]))
+
+
+@pytest.mark.parametrize(
+    ("data", "mime", "shown"),
+    [
+        (b"cups,3\n", "text/csv", "cups,3\n"),
+        (b'{"cups": 3}', "application/json", '{"cups": 3}'),
+        ("drei Gläser".encode(), None, "drei Gläser"),
+        (b"BMW: 3", "application/octet-stream", "BMW: 3"),
+        (b"<svg/>", "image/svg+xml", "<svg/>"),
+        (b"PK\x03\x04\x00\xff", "application/zip", "(resource that can't be shown)"),
+        (b"%PDF-1.7\x00\xff", None, "(resource that can't be shown)"),
+        (b"", "text/plain", "(resource that can't be shown)"),
+    ],
+)
+def test_embedded_texts_are_told(data: bytes, mime: str | None, shown: str) -> None:
+    assert _embedded(base64.b64encode(data).decode(), mime).content == (shown,)
 
 
 def test_what_an_mcp_tool_fails_with_is_told(session: McpTools) -> None:

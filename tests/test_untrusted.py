@@ -16,10 +16,10 @@ import pytest
 from PIL import Image as PILImage
 
 from speceyes import Query, SpecPipeline
-from speceyes.errors import ConfigError, ModelError, ToolError
+from speceyes.dialects.kimi import KimiDialect
+from speceyes.errors import ConfigError, ModelError, ParseError, ToolError, describe
 from speceyes.models.openai.client import EngineClient
 from speceyes.models.scripted import ScriptedModel
-from speceyes.retry_per_row import describe
 from speceyes.tools import Tools
 from speceyes.types import Image, Observation, ToolCall
 
@@ -324,3 +324,11 @@ def test_ask_in_a_forked_child_works_or_says_why_not(asked_before: bool) -> None
         assert (kind, text) == ("answer", "red")
     assert asyncio.run(pipe.ask(DOT, "Which colour?")).answer == "red"
     pipe.close()
+
+
+def test_a_call_of_signs_that_are_long_to_write_gets_a_short_error() -> None:
+    """An identity of control characters, found by fuzzing: four characters each in a `repr`."""
+    said = f"<|tool_call_begin|>functions.lo{chr(0) * 200}ok:9<|tool_call_argument_begin|>{{}}"
+    with pytest.raises(ParseError, match="is not the id of a call") as caught:
+        KimiDialect().parse(said)
+    assert len(str(caught.value)) < 150

@@ -16,22 +16,34 @@ from typing import TYPE_CHECKING, Any, final
 from speceyes import prompts
 from speceyes.dialects.plain import ask_plainly
 from speceyes.drafting.rule import DEPTH, DepthRule
-from speceyes.errors import ConfigError
+from speceyes.errors import ConfigError, describe
 from speceyes.images.reduced import reduced
+from speceyes.judge import ToolJudge
+from speceyes.models.rows import generate_rows
 from speceyes.protocols import ChecksTopK, Dialect, Tool, VisionLanguageModel
-from speceyes.retry_per_row import describe, generate_rows
 from speceyes.scoring.scores import raw_scores
 from speceyes.texts import Texts, fingerprint
-from speceyes.types import Completion, Conversation, Floor, Query, Sampling
+from speceyes.types import Completion, Conversation, Floor, Judgement, Query, Sampling
 
 if TYPE_CHECKING:
     from speceyes.tools import Tools
 
-_TEXTS = Texts(draft=prompts.DRAFT, draft_choice=prompts.CHOICE)
+_TEXTS = Texts(draft=prompts.DRAFT, draft_choice=prompts.CHOICE, draft_look=prompts.DRAFT_LOOK)
+_AROUND = " \t\r\n.,:;!?\"'`*()[]"
 
 _log = logging.getLogger(__name__)
 
 _NOT_ASKED = Completion.failed("not asked")
+
+
+def asks_to_look(text: str) -> bool:
+    """True for an answer that says nothing but "look closer", in any case and punctuation.
+
+    Example:
+        >>> asks_to_look("Look closer."), asks_to_look("look closer at the sign")
+        (True, False)
+    """
+    return " ".join(text.strip(_AROUND).lower().split()) == prompts.LOOK_CLOSER
 
 
 @final
@@ -63,6 +75,8 @@ class SpeculativeAnswerer:
             judges the drafts.
         dialect: How the model writes calls; "auto" picks by its name and config.
         look_tokens: Most new tokens of a turn with a call.
+        may_look: Let the model say "look closer" instead of answering, which counts as "tools are
+            needed": judge and draft in one pass.
         max_pixels: Most pixels of an image that it drafts from; larger ones are shrunk. The
             dial between cost and what can be seen: vision tokens, and so most of a draft's
             time, grow with it. None for all that the model itself takes.
@@ -97,6 +111,7 @@ class SpeculativeAnswerer:
         dialect: str | Dialect = "auto",
         look_tokens: int = 128,
         max_pixels: int | None = None,
+        may_look: bool = False,
     ) -> None:
         for name, value in (
             ("max_pixels", 1 if max_pixels is None else max_pixels),
@@ -123,6 +138,7 @@ class SpeculativeAnswerer:
         self.rule = rule
         self.look_tokens = look_tokens
         self.max_pixels = max_pixels
+        self.may_look = may_look
         self.tools: Tools | None = None
         self.dialect: Dialect | None = None
         if max_depth:
@@ -158,6 +174,8 @@ class SpeculativeAnswerer:
             asked.append("thinking")
         if self.max_pixels is not None:
             asked.append(f"max_pixels {self.max_pixels}")
+        if self.may_look:
+            asked.append(f"may look {texts.draft_look or ''}")
         if self.tools is not None and self.dialect is not None:
             names = ",".join(tool.name for tool in self.tools)
             asked.append(f"{self.max_depth} {self.together} {self.dialect.name} {names}")
@@ -245,8 +263,60 @@ class SpeculativeAnswerer:
                 best[at] = (depth, draft)
         return best
 
+    def judgement(self, draft: Completion) -> Judgement | None:
+        """Judgement that a draft holds: tools are needed where it asks for a closer look. None
+        without `may_look`, and of a draft that failed, which the gate rejects anyway.
+
+        Example:
+            >>> from speceyes.models.scripted import ScriptedModel
+            >>> answerer = SpeculativeAnswerer(ScriptedModel("red"), may_look=True)
+            >>> answerer.judgement(Completion("Look closer.")).needs_tools
+            True
+        """
+        if not self.may_look or draft.error is not None:
+            return None
+        if asks_to_look(draft.text):
+            return Judgement(True, reason="the drafter asks for a closer look")
+        return Judgement(False)
+
+    def on(self, max_pixels: int) -> SpeculativeAnswerer:
+        """This answerer, drafting at once from images of at most so many pixels."""
+        return SpeculativeAnswerer(
+            self.model,
+            top_k=self.top_k,
+            max_tokens=self.max_tokens,
+            texts=self.texts,
+            thinking=self.thinking,
+            max_pixels=max_pixels,
+            may_look=self.may_look,
+        )
+
+    def judge(
+        self, *, threshold: float = 0.5, max_pixels: int | None = None, parity: bool = False
+    ) -> ToolJudge:
+        """A judge by the same model whose reading serves the draft as well: images, system text
+        and question come first in both, and only the instruction below differs.
+
+        Args:
+            threshold: See `ToolJudge`.
+            max_pixels: See `ToolJudge`; None for the drafter's own. Another size than the
+                drafter's makes both read images of their own.
+            parity: See `ToolJudge`.
+        """
+        texts = self.texts
+        if texts.judge_system is None:
+            texts = dataclasses.replace(texts, judge_system=texts.draft_system)
+        return ToolJudge(
+            self.model,
+            threshold=threshold,
+            dialect=None,  # it was not trained as the agent: it knows nothing of its system text
+            texts=texts,
+            parity=parity,
+            max_pixels=self.max_pixels if max_pixels is None else max_pixels,
+        )
+
     def _deepens(self, draft: Completion) -> bool:
-        if draft.error is not None:
+        if draft.error is not None or asks_to_look(draft.text):
             return False
         try:
             return self.rule is None or self.rule(draft)
@@ -267,6 +337,8 @@ class SpeculativeAnswerer:
         """Conversation that the model is asked about a query: images, question, instruction."""
         texts = self.texts
         text = texts.draft_choice if query.choices else texts.draft
+        if self.may_look:
+            text = "\n".join(part for part in (text, texts.draft_look) if part)
         thinking = None if self.thinking else False
         seen = reduced(query, self.max_pixels)
         return ask_plainly(seen, texts.draft_system, text, self.model, thinking=thinking)

@@ -14,6 +14,9 @@ Fault: TypeAlias = Literal["text", "image", "length", "request"]
 """What of a request makes it fail however often it is tried: words that can't be written, an image
 that can't be seen, a prompt above the model's context, or what an engine refuses as a whole."""
 
+_LONGEST = 2_000
+"""Most characters of an exception's message that are told on."""
+
 
 class SpecEyesError(Exception):
     """Base of all errors raised on purpose by this package."""
@@ -70,3 +73,12 @@ def fault_of(exc: BaseException) -> Fault | None:
     if isinstance(exc, PromptError):
         return exc.fault
     return "image" if isinstance(exc, ImageError) else None
+
+
+def describe(exc: BaseException) -> str:
+    """One line that names an exception: its type, and its message where it has one."""
+    try:
+        message = " ".join(str(exc)[:_LONGEST].split())
+    except (Exception, SystemExit):  # noqa: BLE001 - an exception's own __str__ can fail
+        message = ""
+    return f"{type(exc).__name__}: {message}" if message else type(exc).__name__

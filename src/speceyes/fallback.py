@@ -8,6 +8,7 @@ as soon as another has finished.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, final
@@ -189,9 +190,13 @@ class AgenticFallback:
         if failure is not None:
             raise failure
 
-    def begin(self) -> AgentRun:
-        """An empty run, to be fed and stepped by hand."""
-        return AgentRun(self)
+    def begin(self, clock: Callable[[], float] = time.perf_counter) -> AgentRun:
+        """An empty run, to be fed and stepped by hand.
+
+        Args:
+            clock: Tells the time, seconds; a callable's own calls go by the real one.
+        """
+        return AgentRun(self, clock)
 
 
 @final
@@ -201,7 +206,9 @@ class AgentRun:
     Made by `AgenticFallback.begin`; used by one thread.
     """
 
-    def __init__(self, agent: AgenticFallback) -> None:
+    def __init__(
+        self, agent: AgenticFallback, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._most = agent.max_batch
         self._run: TurnRun | CallableRun
         if agent.own is not None:
@@ -215,7 +222,8 @@ class AgentRun:
                     agent.dialect,
                     agent.max_steps,
                     agent.max_tokens,
-                )
+                ),
+                clock,
             )
 
     def tell_turns(self, told: Callable[[int, Step, float], None]) -> None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from speceyes import prompts
 from speceyes.dialects.plain import ask_plainly
-from speceyes.errors import ConfigError
+from speceyes.errors import ConfigError, describe
 from speceyes.images.reduced import reduced
+from speceyes.models.rows import generate_rows
 from speceyes.protocols import Dialect, Tool, VisionLanguageModel
-from speceyes.retry_per_row import describe, generate_rows
 from speceyes.texts import Texts
 from speceyes.types import Completion, Conversation, Judgement, Query, Sampling
 
@@ -65,16 +65,38 @@ def tool_probability(first_token: Mapping[str, float], *, min_mass: float = 1e-3
 
 NO_JUDGE: Final = "none"
 """Identity of a pipeline's judge where it has none."""
+DRAFT_JUDGES: Final = "draft"
+"""The same where the drafter itself says that it must look closer."""
 
 
-def judge_identity(model: str, threshold: float = 0.5) -> str:
-    """Identity of a judge: its model's name and its threshold.
+def judge_identity(model: str, threshold: float = 0.5, max_pixels: int | None = None) -> str:
+    """Identity of a judge: its model's name, its threshold, and the pixels that it judges by.
 
     Example:
-        >>> judge_identity("large")
-        'large at 0.5'
+        >>> judge_identity("large"), judge_identity("small", 0.5, 65536)
+        ('large at 0.5', 'small at 0.5 on 65536 pixels')
     """
-    return f"{model} at {threshold:g}"
+    on = "" if max_pixels is None else f" on {max_pixels} pixels"
+    return f"{model} at {threshold:g}{on}"
+
+
+def behind_ladder(judge: str, rungs: Iterable[tuple[int | None, float | None]]) -> str:
+    """Identity of a judge with a ladder behind it, whose first drafts keep queries from the gate.
+
+    Args:
+        judge: The judge's.
+        rungs: Pixels and threshold of each rung below the gate; None for all pixels, and for a gate
+            of another kind.
+
+    Example:
+        >>> behind_ladder("none", [(3600, 0.9)]), behind_ladder("none", [])
+        ('none, drafts on 3600 pixels from 0.9', 'none')
+    """
+    found = judge
+    for pixels, threshold in rungs:
+        found += f", drafts on {'all' if pixels is None else pixels} pixels"
+        found += " by another gate" if threshold is None else f" from {threshold:.6g}"
+    return found
 
 
 @final
@@ -169,8 +191,10 @@ class ToolJudge:
 
     @property
     def identity(self) -> str:
-        """Model and threshold, which decide on what reaches the gate; a calibration keeps it."""
-        return judge_identity(self.model.name, self.threshold)
+        """Model, threshold and pixels, which decide on what reaches the gate; a calibration keeps
+        it.
+        """
+        return judge_identity(self.model.name, self.threshold, self.max_pixels)
 
     def conversation(self, query: Query) -> Conversation:
         """Conversation that the model is asked about a query."""

@@ -208,7 +208,7 @@ def settings_html(settings: Any) -> str:
 
 def calibration_html(found: Any) -> str:
     """A calibration: its statement, its figures, and risk over thresholds."""
-    share = found.accepted / found.n
+    share = found.accepted / max(1, found.n)
     rows = [
         ("threshold", "none certified" if found.threshold is None else f"{found.threshold:.6g}"),
         ("accepted", f"{found.accepted} of {found.n} ({share:.1%})"),

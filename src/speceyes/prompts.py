@@ -44,6 +44,13 @@ DRAFT = "Answer with a single word or a short phrase."
 
 CHOICE = "Answer with one of the options."
 
+LOOK_CLOSER = "look closer"
+
+DRAFT_LOOK = (
+    "If the image as you see it is not enough to answer reliably, reply instead with these two "
+    f"words: {LOOK_CLOSER}"
+)
+
 STEP_SCORE = (
     "How useful and correct is your last step for answering the question? Reply with one digit, "
     "0 to 9: 0 for useless or wrong, 9 for exactly right."

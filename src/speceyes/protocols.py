@@ -58,6 +58,37 @@ class ChecksTopK(Protocol):
 
 
 @runtime_checkable
+class ChecksImages(Protocol):
+    """A model that can tell beforehand whether it takes pictures."""
+
+    def check_images(self) -> None:
+        """Finds out whether it takes pictures.
+
+        Raises:
+            ConfigError: It reads text alone.
+        """
+        ...
+
+
+@runtime_checkable
+class TellsTimes(Protocol):
+    """A model whose engine says how it spends its time."""
+
+    def times(self) -> Any:
+        """A dataclass of sums so far; None where the engine says nothing."""
+        ...
+
+
+@runtime_checkable
+class ForeseesLength(Protocol):
+    """A model that tells before it is asked which conversations are above its context."""
+
+    def too_long(self, conversation: Conversation) -> str | None:
+        """The reason for which it can never read a conversation; None where it may fit."""
+        ...
+
+
+@runtime_checkable
 class DescribesDrafts(Protocol):
     """An answerer that tells how its drafts are made, for calibrations to be checked against."""
 
@@ -74,6 +105,30 @@ class DescribesDrafts(Protocol):
     @property
     def prompt_hash(self) -> str | None:
         """Fingerprint of the prompts."""
+        ...
+
+
+@runtime_checkable
+class SeesFewer(Protocol):
+    """A phase that may look at smaller views of images."""
+
+    @property
+    def max_pixels(self) -> int | None:
+        """Most pixels of an image that it looks at; None for all of them."""
+        ...
+
+
+@runtime_checkable
+class JudgesDrafts(Protocol):
+    """An answerer whose drafts may say that tools are needed, so that it judges as it drafts."""
+
+    @property
+    def may_look(self) -> bool:
+        """True where they may; False where this one's drafts are answers alone."""
+        ...
+
+    def judgement(self, draft: Completion) -> Judgement | None:
+        """Judgement that a draft holds; None where this answerer's drafts hold none."""
         ...
 
 

@@ -40,6 +40,7 @@ _PLACES: Mapping[str, Sequence[str]] = {
     "draft_system": ("question", *_SEEN),
     "draft": ("question", *_SEEN),
     "draft_choice": ("question", *_SEEN),
+    "draft_look": ("question", *_SEEN),
 }
 """Placeholders of a text; `_ASKED` where it isn't named."""
 
@@ -75,6 +76,8 @@ class Texts:
         draft_system: The drafter's system message.
         draft: Behind the drafter's images, for an open question.
         draft_choice: The same for a question with options.
+        draft_look: Below either of these where the drafter may say that it must look closer: it
+            has to ask for the words "look closer".
 
     Example:
         >>> Texts(judge="{question} Tools? yes or no").judge
@@ -94,6 +97,7 @@ class Texts:
     draft_system: str | None = None
     draft: str | None = None
     draft_choice: str | None = None
+    draft_look: str | None = None
 
     def __post_init__(self) -> None:
         for name, text in self.items():
@@ -115,7 +119,9 @@ class Texts:
     @property
     def fingerprint(self) -> str:
         """Hash of all texts (16 hex digits)."""
-        return fingerprint(*(f"{name}={text!r}" for name, text in self.items()))
+        # Only drafters that may ask for a closer look are told the last of them.
+        told = ((name, text) for name, text in self.items() if text or name != "draft_look")
+        return fingerprint(*(f"{name}={text!r}" for name, text in told))
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Texts:

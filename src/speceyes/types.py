@@ -269,6 +269,8 @@ class Completion:
         fault: What of the request is at fault, where no further attempt can succeed.
         tokens: The text of each token, where `Sampling.token_texts` asked and the model tells;
             put together they are `text`, but for a character that spans several tokens.
+        cached_tokens: Tokens of the prompt that an engine had kept from before; None where it
+            doesn't say.
         notes: Name to number: what an answerer tells its gate about a draft, or about how it was
             made, so that a draft that is written down can be gated again.
 
@@ -286,6 +288,7 @@ class Completion:
     fault: Fault | None = None
     tokens: tuple[str, ...] = ()
     notes: Mapping[str, float] = field(default_factory=dict)
+    cached_tokens: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", tuple(int(t) for t in self.token_ids))
@@ -446,7 +449,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One round of the agent: what it said and what it was shown for it."""
+    """One round of the agent: what it said and what it was shown for it.
+
+    `cached_tokens` are those of its prompt that an engine had kept; None where it doesn't say.
+    """
 
     text: str
     calls: tuple[ToolCall, ...] = ()
@@ -454,6 +460,7 @@ class Step:
     tokens: int = 0
     prompt_tokens: int = 0
     error: str | None = None
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -535,6 +542,10 @@ class Result:
         images: The query's images as they were given, where a single query was asked, for
             `show`. They are neither compared nor written down.
         question: The question, for whoever reads results later; equality doesn't look at it.
+        straight: Why it went straight to the agent, neither judged nor drafted: "costs" (under
+            `speculate="auto"`: speculation doesn't pay, or the agent's own cost is being learned),
+            "probe" (`ScheduleConfig.probe`), "asked" (the request wanted it), or "" where it
+            didn't.
     """
 
     query_id: str
@@ -548,6 +559,7 @@ class Result:
     error: str | None = None
     images: tuple[Image, ...] = field(default=(), compare=False, repr=False)
     question: str = field(default="", compare=False)
+    straight: Literal["", "costs", "probe", "asked"] = ""
 
     def show(self, images: Sequence[Image] = ()) -> None:
         """Shows the result in a notebook, scene and crops included; prints a line elsewhere.
@@ -576,6 +588,8 @@ class Result:
             lines.append(f"judgement=needs_tools={needs}{shown}")
         if self.draft is not None:
             lines.append(f"draft={self.draft!r}")
+        if self.straight:
+            lines.append(f"straight={self.straight!r}")
         if self.verdict is not None:
             score = "none" if self.verdict.score is None else f"{self.verdict.score:.4g}"
             said = "accepted" if self.verdict.accepted else "rejected"
@@ -594,6 +608,8 @@ class Result:
         whole = dataclasses.replace(self, images=())  # nor are they hashed
         plain = {name: one for name, one in _plain(whole).items() if name != "images"}
         line = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        # A half of a character is written as JSON escapes it, or the line couldn't be encoded.
+        line = line.encode(errors="backslashreplace").decode()
         # JSON allows these in strings, but readers that split lines by Unicode's rules don't.
         for breaking in "\x85\u2028\u2029":
             line = line.replace(breaking, f"\\u{ord(breaking):04x}")
@@ -610,7 +626,9 @@ class Result:
             data = json.loads(line)
             return _result(data)
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
-            raise InputError(f"not a Result written by to_json: {exc} in {line[:120]!r}") from exc
+            raise InputError(
+                f"not a Result written by to_json: {exc} in {line[:120]!r:.120}"
+            ) from exc
 
 
 def _brief(text: str, most: int) -> str:

@@ -90,7 +90,6 @@ FORMATS: Mapping[str, Format] = {
         {"bbox_2d": [87, 187, 162, 262], "label": "cup"},
         "[112x112]{again}",  # a 50x50 picture, doubled
         "Error: no\n{again}",
-        unverified="errors, which upstream does not tell",
     ),
     "deepeyes": Format(
         "Visual-Agent/DeepEyes, eval/ and verl/workers/agent/envs",
@@ -143,7 +142,7 @@ FORMATS: Mapping[str, Format] = {
         unverified="turns",
     ),
     "kimi": Format(
-        "the chat templates of Kimi K2-Thinking and K2.5",
+        "the chat templates of Kimi K2-Thinking and K2.5; MoonshotAI/Kimi-K2.5, README.md",
         "<|tool_calls_section_begin|><|tool_call_begin|>functions.image_zoom_in_tool:0"
         '<|tool_call_argument_begin|>{"bbox_2d": [100, 250, 150, 312.5]}<|tool_call_end|>'
         "<|tool_calls_section_end|>",
@@ -153,10 +152,10 @@ FORMATS: Mapping[str, Format] = {
         "Error: no",
         "so</think>red",
         role="tool",
-        steps=12,
-        tokens=32_768,
+        steps=30,
+        tokens=24_576,
         sampling=(1.0, 0.95, 0, 0.0),
-        unverified="coordinates, turns and tokens",
+        unverified="coordinates",
     ),
     "minio3": Format(
         "Mini-o3, vllm_async_engine.py and verl/trainer/constants.py",
@@ -169,7 +168,8 @@ FORMATS: Mapping[str, Format] = {
         tokens=8_192,
     ),
     "openthinkimg": Format(
-        "zhaochen0110/OpenThinkIMG, r1_v/open_r1/tool_grpo.py",
+        "zhaochen0110/OpenThinkIMG, r1_v/open_r1/tool_grpo.py and "
+        "tool_server/tf_eval/models/qwen2vl.py",
         '{"thought": "closer", "actions": [{"name": "OCR", "arguments": {"image": "img_1"}}]}',
         "OCR",
         {"img_idx": 0},
@@ -178,7 +178,6 @@ FORMATS: Mapping[str, Format] = {
         '{"thought": "so", "actions": [{"name": "Terminate", "arguments": {"ans": "red"}}]}',
         steps=3,
         tokens=2_048,
-        unverified="sampling, which is left to the checkpoint's own settings",
     ),
     "pixelreasoner": Format(
         "TIGER-AI-Lab/Pixel-Reasoner, experience_maker.py",
@@ -199,25 +198,24 @@ FORMATS: Mapping[str, Format] = {
         "python",
         {"code": "plt.show()", "variables": "image_clue_{index}"},
         "<tool_response>\n<interpreter>Text Result:\n\nImage Result:\n"
-        "<image_clue_1>[50x50]</image_clue_1></interpreter>\n</tool_response>",
-        "<tool_response>\n<interpreter>Text Result:\nError: no</interpreter>\n</tool_response>",
+        "<image_clue_1>[50x50]</image_clue_1></interpreter>\n\n</tool_response>",
+        "<tool_response>\n<interpreter>Execution error: no</interpreter>\n\n</tool_response>",
         "<think>so</think><answer>\\boxed{red}</answer>",
         steps=30,
         tokens=10_240,
-        unverified="in one of its environments the role is observation",
     ),
     "qwen3vl": Format(
-        "QwenLM/Qwen-Agent, qwen_agent/tools/image_zoom_in_qwen3vl.py",
+        "QwenLM/Qwen-Agent, qwen_agent/tools/image_zoom_in_qwen3vl.py and settings.py; "
+        "QwenLM/Qwen3-VL, cookbooks/think_with_images.ipynb",
         tagged(ZOOM, '{"bbox_2d": [100, 250, 150, 312.5], "label": "cup", "img_idx": 0}'),
         ZOOM,
         {"bbox_2d": BOX, "label": "cup", "img_idx": 0},
         "<tool_response>\n[512x512]\n</tool_response>",
         "<tool_response>\nError: no\n</tool_response>",
         "so</think>red",
-        steps=12,
+        steps=20,
         tokens=32_768,
         sampling=QWEN,
-        unverified="turns",
     ),
     "sensenova": Format(
         "OpenSenseNova/SenseNova-MARS, config/tool_config/tools_val.yaml",
@@ -240,7 +238,6 @@ FORMATS: Mapping[str, Format] = {
         role="assistant",
         steps=5,
         tokens=2_048,
-        unverified="errors, which upstream does not tell",
     ),
     "vilasr": Format(
         "AntResearchNLP/ViLaSR, eval/infer.py and utils/edit_image.py",
@@ -278,7 +275,8 @@ FORMATS: Mapping[str, Format] = {
         tokens=16_384,
     ),
     "xml": Format(
-        "the chat templates of Qwen3.5, Qwen3.6 and Step-3.7-Flash",
+        "the chat templates of Qwen3.5, Qwen3.6 and Step-3.7-Flash; Qwen3.5's model cards; "
+        "modelscope/ms-swift, swift/template/templates/qwen.py",
         "<tool_call>\n<function=image_zoom_in_tool>\n<parameter=bbox_2d>\n"
         "[100, 250, 150, 312.5]\n</parameter>\n<parameter=label>\ncup\n</parameter>\n</function>\n"
         "</tool_call>",
@@ -288,10 +286,10 @@ FORMATS: Mapping[str, Format] = {
         "Error: no",
         "so</think>red",
         role="tool",
-        steps=12,
+        steps=20,
         tokens=32_768,
-        sampling=QWEN,
-        unverified="coordinates, crop sizes, turns and sampling",
+        sampling=(1.0, 0.95, 20, 1.5),
+        unverified="crop sizes; of Step-3.7 all but its calls",
     ),
 }
 

@@ -161,6 +161,17 @@ KIMI = (
 GARBAGE = "x{['\"" * 20_000
 
 NATIVE: list[Row] = [
+    ("a call in answer tags", f"<answer>{tagged(CALL)}</answer>", Refused("holds a call")),
+    ("a tag as the answer", "<answer><code></answer>", Answer("<code>")),
+    ("a line break within a text", tagged('{"name": "say", "arguments": {"text": "a\nb"}}'),
+     calls(("say", {"text": "a\nb"}))),
+    ("the end of its turn left in the text", "It is red.<|im_end|>\n",
+     Answer("It is red.", plain=True)),
+    ("the same within tags", "<answer>red<|im_end|>", Answer("red")),
+    ("a call of Gemma 3", "```tool_code\nzoom(bbox_2d=[1, 2, 3, 4])\n```",
+     Refused("written as ```tool_code")),
+    ("the second half of an XML call", "<parameter=bbox_2d>[1, 2]</parameter>",
+     Refused("written as <parameter=")),
     ("plain", tagged(CALL), calls(("zoom", BOX))),
     ("as the template writes it", f"<tool_call>\n{CALL}\n</tool_call>", calls(("zoom", BOX))),
     ("two calls", tagged(CALL) + "\n" + tagged('{"name": "b"}'), calls(("zoom", BOX), ("b", {}))),
@@ -199,6 +210,32 @@ NATIVE: list[Row] = [
     ("arguments null", tagged('{"name": "look", "arguments": null}'), calls(("look", {}))),
     ("arguments empty", tagged('{"name": "look", "arguments": ""}'), calls(("look", {}))),
     ("no arguments", tagged('{"name": "look"}'), calls(("look", {}))),
+    *((f"arguments {none}", tagged(f'{{"name": "look", "arguments": {none}}}'),
+       calls(("look", {}))) for none in ("[]", '"None"', '"null"', '"{}"', '" "')),
+    ("arguments as a Python dict in text",
+     tagged(json.dumps({"name": "zoom", "arguments": str(BOX)})), calls(("zoom", BOX))),
+    ("arguments encoded twice",
+     tagged(json.dumps({"name": "zoom", "arguments": json.dumps(json.dumps(BOX))})),
+     calls(("zoom", BOX))),
+    ("arguments beside the name", tagged('{"name": "zoom", "bbox_2d": [1, 2, 3, 4]}'),
+     calls(("zoom", BOX))),
+    ("arguments by another name", tagged('{"name": "zoom", "args": {"bbox_2d": [1, 2, 3, 4]}}'),
+     calls(("zoom", BOX))),
+    ("the name under function", CALL.replace("name", "function"), calls(("zoom", BOX))),
+    ("bare behind words", f"I look closer.\n{CALL}", calls(("zoom", BOX))),
+    ("fenced behind words", f"Closer:\n```json\n{CALL}\n```", calls(("zoom", BOX))),
+    ("bare, with quotes of a book", CALL.replace('"', "\u201d"), Refused("not valid JSON")),
+    ("bare, with wide colons", CALL.replace(":", "\uff1a"), Refused("not valid JSON")),
+    *((f"an answer: {said}", said, Answer(said, plain=True)) for said in (
+        '{"name": ["Bob", "Al"]}', '{"name": {"first": "Bob"}}', '{"name": 7}',
+        '{"name": "None"}', '{"function": "brake"}', '{"arguments": ["pro", "con"]}',
+        '{"arguments": "for and against"}', '{"function": {"name": "brake", "use": "stop"}}',
+        '{"parameters": 7}', '[{"name": ["Bob"]}, {}]', '{"type": "function", "id": 3}',
+        '{"bbox_2d": [1, 2, 3, 4], "label": "cup"}', 'They are:\n{"name": "Bob", "age": 3}',
+        'In short: {"function": "brake", "name": "pedal"}',
+    )),
+    ("a call that lost its name", '{"arguments": {"bbox_2d": [1, 2, 3, 4]}}', Refused("empty")),
+    ("the same as text", '{"name": null, "arguments": "{\\"a\\": 1}"}', Refused("empty")),
     ("XML in the tags", tagged("<function=zoom>"), Refused("not valid JSON")),
     ("XML without the tags", "<function=zoom></function>", Refused("written as <function=")),
     ("Kimi's call", KIMI, Refused("written as <|tool_call")),
@@ -300,6 +337,9 @@ def grounded(inside: str) -> str:
 
 
 MINIO3: list[Row] = [
+    ("tags lost", f"<think>a</think>\n{json.dumps(GROUND)}", calls((ZOOM, GROUND))),
+    ("a call in answer tags", f"<answer>{grounded(json.dumps(GROUND))}</answer>",
+     Refused("holds a call")),
     ("plain", grounded(json.dumps(GROUND)), calls((ZOOM, GROUND))),
     ("two", grounded(json.dumps(GROUND)) * 2, calls((ZOOM, GROUND), (ZOOM, GROUND))),
     ("without a source", grounded('{"bbox_2d": [0, 0, 1, 1]}'),
@@ -384,6 +424,9 @@ def drawn(listed: str, action: str = "Object Mapper") -> str:
 
 
 VILASR: list[Row] = [
+    ("an answer in a fence", "Action: Answer\n```\nred\n```", Answer("red", plain=True)),
+    ("an action in bold", "**Action:** Answer\nred", Answer("red", plain=True)),
+    ("a wide colon", drawn(CUPS).replace("Action:", "Action\uff1a"), calls(MAPPED)),
     ("boxes", drawn(CUPS), calls(MAPPED)),
     ("paths", drawn(WAYS, "Path Tracer"), calls(TRACED)),
     ("two blocks", drawn(CUPS) + drawn(WAYS, "Path Tracer").replace("<think>I draw.</think>", ""),
@@ -418,7 +461,8 @@ VILASR: list[Row] = [
     ("neither box nor points", drawn('[{"index": 1, "label": "a"}]'), Refused("an item has nei")),
     ("half a path", drawn('[{"index": 1, "start_point_2d": [1, 2]}]'), Refused("an item has nei")),
     ("an index that is none", drawn(CUPS.replace("1,", '"one",', 1)), Refused("index='one'")),
-    ("index null", drawn(CUPS.replace("1,", "null,", 1)), Refused("index=None")),
+    ("index null", drawn(CUPS.replace("1,", "null,", 1)), calls(MAPPED)),
+    ("index as a text", drawn(CUPS.replace("1,", '"1.0",', 1)), calls(MAPPED)),
     ("code", "```python\nprint(1)\n```", Refused("the list is not valid JSON")),
     ("cut", drawn(CUPS)[:-20], Refused("not valid JSON")),
     ("NaN", drawn(CUPS.replace("2,", "NaN,", 1)), Refused("NaN is not")),
@@ -433,6 +477,12 @@ FUNCTION = "<function=zoom>\n<parameter=bbox_2d>\n[1, 2, 3, 4]\n</parameter>\n</
 CUT = FUNCTION.partition("\n</parameter>")[0]
 
 XML: list[Row] = [
+    ("an empty element", tagged("<function=look/>"), calls(("look", {}))),
+    ("names in quotes", tagged('<function="zoom"><parameter="bbox_2d">[1, 2, 3, 4]</parameter>'),
+     calls(("zoom", BOX))),
+    ("JSON within the function", tagged(f"<function=zoom>{json.dumps(BOX)}</function>"),
+     calls(("zoom", BOX))),
+    ("names as attributes", '<function name="zoom"></function>', Refused("written as <function n")),
     ("plain", tagged(f"\n{FUNCTION}\n"), calls(("zoom", BOX))),
     ("two", tagged(FUNCTION) * 2, calls(("zoom", BOX), ("zoom", BOX))),
     ("two in one", tagged(FUNCTION * 2), calls(("zoom", BOX), ("zoom", BOX))),
@@ -466,6 +516,11 @@ XML: list[Row] = [
 PAIRS = "zoom\n<arg_key>bbox_2d</arg_key>\n<arg_value>[1, 2, 3, 4]</arg_value>\n"
 
 GLM: list[Row] = [
+    *((f"no arguments: {bare!r}", tagged(f"look{bare}"), calls(("look", {})))
+      for bare in ("{}", "()", "\nnull", "\nNone", "\n{}")),
+    ("arguments as JSON", tagged(f"zoom\n{json.dumps(BOX)}"), calls(("zoom", BOX))),
+    ("tags around it lost", PAIRS, Refused("written as <arg_key>")),
+    ("the end of its turn left", "It is red.<|user|>", Answer("It is red.", plain=True)),
     ("plain", tagged(PAIRS), calls(("zoom", BOX))),
     ("on one line", tagged(PAIRS.replace("\n", "")), calls(("zoom", BOX))),
     ("after its reasoning", f"<think>so</think>\n{tagged(PAIRS)}", calls(("zoom", BOX))),
@@ -489,6 +544,16 @@ GLM: list[Row] = [
 ]  # fmt: skip
 
 KIMIS: list[Row] = [
+    ("Kimi-VL's reasoning tags", "\u25c1think\u25b7hm\u25c1/think\u25b7It is red.",
+     Answer("It is red.", plain=True)),
+    ("the begin of a call lost", 'zoom<|tool_call_argument_begin|>{"a": 1}<|tool_call_end|>',
+     Refused("written as <|tool_call_argument")),
+    ("JSON without tags", CALL, calls(("zoom", BOX))),
+    ("JSON behind words", f"Closer: {CALL}", calls(("zoom", BOX))),
+    ("arguments null", "<|tool_call_begin|>functions.look:3<|tool_call_argument_begin|>null",
+     calls(("look", {}))),
+    ("JSON that is no call", '{"name": {"first": "Bob"}}',
+     Answer('{"name": {"first": "Bob"}}', plain=True)),
     ("plain", KIMI, calls(("zoom", BOX))),
     ("after its reasoning", f"so</think>Closer. {KIMI}", calls(("zoom", BOX))),
     ("cut before its end", KIMI.partition("<|tool_call_end|>")[0], calls(("zoom", BOX))),
@@ -520,6 +585,8 @@ GEMMA = f"<|tool_call>{GEMMA_CALL}<tool_call|>"
 CUP = '<|"|>a {red}, "big" cup: 2<|"|>'
 
 GEMMAS: list[Row] = [
+    *((f"no arguments: {bare}", f"<|tool_call>call:look{bare}<tool_call|>", calls(("look", {})))
+      for bare in ("", "()", "{null}", " { None } ")),
     ("plain", GEMMA, calls(("zoom", BOX))),
     ("after reasoning", f"<|channel>thought\nfar<channel|>{GEMMA}", calls(("zoom", BOX))),
     ("two", GEMMA * 2, calls(("zoom", BOX), ("zoom", BOX))),
@@ -555,6 +622,11 @@ GEMMAS: list[Row] = [
 ACTION = json.dumps({"thought": "closer", "actions": [{"name": "zoom", "arguments": BOX}]})
 
 ACTIONS: list[Row] = [
+    ("an object for a list", ACTION.replace("[{", "{").replace("}]", "}"), calls(("zoom", BOX))),
+    ("braces in its reasoning", f"<think>{{a}}</think>{ACTION}", calls(("zoom", BOX))),
+    ("null for an answer", TERMINATE.format("7").replace('"7"', "null"), Refused('has no "ans"')),
+    ("a list for an answer", TERMINATE.format("7").replace('"7"', '["a", "b"]'),
+     Answer('["a", "b"]')),
     ("plain", ACTION, calls(("zoom", BOX))),
     ("fenced", f"```json\n{ACTION}\n```", calls(("zoom", BOX))),
     ("text around", f"Sure: {ACTION} Done.", calls(("zoom", BOX))),
@@ -576,6 +648,11 @@ ACTIONS: list[Row] = [
 QUOTED = "'" * 3
 
 VTHINKER: list[Row] = [
+    (
+        "single quotes within the tags",
+        f"<code>\n{QUOTED}python\nprint(1)\n{QUOTED}\n</code>",
+        calls(RUN),
+    ),
     *THYME,
     ("between single quotes", f"I draw. {QUOTED}python\nprint(1)\n{QUOTED} so", calls(RUN)),
     ("two between single quotes", f"{QUOTED}python\nprint(1)\n{QUOTED}\n" * 2, calls(RUN, RUN)),

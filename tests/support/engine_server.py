@@ -41,7 +41,11 @@ class Behaviour:
     drops_logprobs: bool = False
     early: Callable[[int, Reply], Fault | None] = lambda number, body: None
     late: Callable[[int, Reply], Callable[[Reply], Any] | None] = lambda number, body: None
+    decides: str = ""
+    forgets: bool = False
+    named: dict[str, Any] = field(default_factory=dict)
     bodies: list[Reply] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     connections: int = 0
     live: int = 0
     most_live: int = 0
@@ -112,6 +116,7 @@ class Handler(BaseHTTPRequestHandler):
         with mine.lock:
             number = len(mine.bodies)
             mine.bodies.append(body)
+            mine.headers.append(dict(self.headers))
             mine.live += 1
             mine.most_live = max(mine.most_live, mine.live)
         try:
@@ -121,6 +126,8 @@ class Handler(BaseHTTPRequestHandler):
             if fault is not None:
                 fault(self, None)
                 return
+            if self.path == f"/v1{mine.decides}" and mine.decides:
+                return self.send(200, _decided(body, mine))
             if self.path != "/v1/chat/completions":
                 return self.refuse(404, f"no route {self.path}")
             if body.get("model") not in mine.models:
@@ -167,7 +174,7 @@ def answer(body: Reply, behaviour: Behaviour) -> Reply:
         return _likelihood(model, body, behaviour)
     by_text = not body.get("return_tokens_as_token_ids")
     said = model.generate(
-        [_conversation(body)],
+        [_conversation(body, behaviour)],
         Sampling(
             max_tokens=body["max_tokens"],
             stop=tuple(body.get("stop") or ()),
@@ -192,7 +199,7 @@ def _likelihood(model: Any, body: Reply, behaviour: Behaviour) -> Reply:
     """
     if behaviour.kind != "vllm":
         raise ValueError("Unrecognized request arguments: ['prompt_logprobs']")
-    whole = _conversation(body)
+    whole = _conversation(body, behaviour)
     said = "".join(part for part in whole.prefill if isinstance(part, str))
     [mean] = model.likelihoods([Conversation(whole.messages)], [said])
     pieces = ["assistant", "\n", said[:1], said[1:]] if len(said) > 1 else ["\n", said]
@@ -206,8 +213,37 @@ def _likelihood(model: Any, body: Reply, behaviour: Behaviour) -> Reply:
     return {**reply, "prompt_logprobs": [None, *told]}
 
 
-def _conversation(body: Reply) -> Conversation:
-    messages = [Message(m["role"], _parts(m["content"])) for m in body["messages"]]
+def _decided(body: Reply, behaviour: Behaviour) -> Reply:
+    """A decision by the model's own first token."""
+    if behaviour.decides == "/systemone":
+        parts = [{"type": "image_url", "image_url": {"url": url}} for url in body["images"]]
+        parts.append({"type": "text", "text": body["state"]})
+    else:
+        parts = [
+            {"type": "image_url", "image_url": {"url": part["image_url"]}}
+            if part["type"] == "input_image"
+            else {"type": "text", "text": part["text"]}
+            for item in body["input"]
+            for part in item["content"]
+        ]
+    asked = Conversation((Message("user", _parts(parts, behaviour)),))
+    [said] = behaviour.models[body["model"]].generate(
+        [asked], Sampling(max_tokens=1, first_token=True)
+    )
+    chance = sum(p for text, p in said.first_token.items() if text.lower() == "yes")
+    usage = {"input_tokens": said.prompt_tokens, "output_tokens": 0}
+    if behaviour.decides == "/systemone":
+        [name] = body["questions"]
+        return {"answers": {name: {"type": "noul", "noul": chance}}, "usage": usage}
+    name = body["questions"][0]["name"]
+    return {
+        "answers": [{"type": "predicate", "name": name, "probability": chance}],
+        "usage": usage,
+    }
+
+
+def _conversation(body: Reply, behaviour: Behaviour) -> Conversation:
+    messages = [Message(m["role"], _parts(m["content"], behaviour)) for m in body["messages"]]
     begun: tuple[str | Image.Image, ...] = ()
     if body.get("continue_final_message"):
         if body.get("add_generation_prompt", True):
@@ -216,18 +252,24 @@ def _conversation(body: Reply) -> Conversation:
     return Conversation(tuple(messages), tuple(body.get("tools") or ()), begun)
 
 
-def _parts(content: Any) -> tuple[str | Image.Image, ...]:
+def _parts(content: Any, behaviour: Behaviour) -> tuple[str | Image.Image, ...]:
     if isinstance(content, str):
         return (content,)
     parts: list[str | Image.Image] = []
     for part in content:
         if part["type"] == "text":
             parts.append(part["text"])
+        elif part["image_url"] is None:
+            if behaviour.forgets or part["uuid"] not in behaviour.named:
+                raise ValueError("Cache miss for image at index 0 but data is not provided.")
+            parts.append(behaviour.named[part["uuid"]])
         else:
             head, _, data = part["image_url"]["url"].partition(",")
             assert head in ("data:image/png;base64", "data:image/jpeg;base64")
             image = Image.open(io.BytesIO(base64.b64decode(data)))
             image.load()
+            if "uuid" in part:
+                behaviour.named[part["uuid"]] = image
             parts.append(image)
     return tuple(parts)
 

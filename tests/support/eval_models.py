@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from speceyes.evaluation import arms, benchmarks
-from speceyes.evaluation.arms import EvalContext
+from speceyes.evaluation.context import EvalContext
 from speceyes.evaluation.evaluate import Plan, evaluate
 from speceyes.evaluation.runs import Run
 from speceyes.images.pixel_cache import pixel_key
+from speceyes.images.reduced import reduced
 from speceyes.models.scripted import ScriptedModel
 from speceyes.prompts import CHOICE, DRAFT
 from speceyes.protocols import VisionLanguageModel
@@ -30,11 +31,17 @@ from support.models import FakeModel
 COUNT = 36
 
 
+RUNG = 400
+"""Pixels of the first drafts of a ladder."""
+
+
 def context_of(items: list[Card], *, delay_s: float = 0.0, batch_size: int = 2) -> EvalContext:
     """The small model is wrong and unsure on small squares; the agent zooms, and fails on card 7
     and is wrong on card 4.
     """
     known = {pixel_key(item.query.images[0]): at for at, item in enumerate(items)}
+    # And as a ladder's first rung sees them.
+    known |= {pixel_key(reduced(item.query, RUNG).images[0]): at for at, item in enumerate(items)}
 
     def at_of(conversation: Conversation) -> int:
         return known[pixel_key(conversation.images[0])]
@@ -43,6 +50,8 @@ def context_of(items: list[Card], *, delay_s: float = 0.0, batch_size: int = 2) 
         item = items[at_of(conversation)]
         if sampling.first_token:
             return "no"
+        if item.kind == "small" and conversation.messages[-1].text.endswith("look closer"):
+            return "look closer"
         return "pink" if item.kind == "small" else item.answer
 
     def margin(conversation: Conversation) -> float:
@@ -111,6 +120,7 @@ def run_in(
     names: tuple[str, ...] = ("min", "log"),
     max_failures: float = 0.2,
     rivals: Mapping[str, VisionLanguageModel] | None = None,
+    rung: int | None = None,
     **plan: Any,
 ) -> Run:
     """Runs or resumes the evaluation in a folder."""
@@ -121,7 +131,7 @@ def run_in(
     samples = benchmarks.load(data).samples
     asked = Plan(arms.chosen(names), **{"batch_size": 2, "sweep_batch": (1,), **plan})
     asked_context = context_of(items, delay_s=delay_s, batch_size=asked.batch_size)
-    asked_context = replace(asked_context, rivals=rivals or {})
+    asked_context = replace(asked_context, rivals=rivals or {}, rung=rung)
     fixed = fixed_of(asked_context, asked, n)
     return evaluate(
         samples, asked_context, asked, folder=folder, fixed=fixed, max_failures=max_failures

@@ -27,7 +27,7 @@ LEAVES = (
     *("_pixels", "scales", "scores"),  # as two of these were called before
 )
 """Rooms that the way of a query leads into, not through: a reader may take them as given."""
-NOTES = ("pipeline/costs.py", "pipeline/health.py")
+NOTES = ("pipeline/costs.py", "pipeline/efficiency.py", "pipeline/health.py")
 """Files that take note of a result that is settled, and change nothing about it."""
 GROUND = ("types", "protocols", "values", "errors", "texts", "prompts")
 

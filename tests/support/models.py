@@ -19,6 +19,7 @@ class FakeModel:
         script: What it answers, as for `ScriptedModel`.
         hold: Each batch waits until this is set.
         seconds_per_row: Seconds that each row of a batch takes.
+        sleep: Lets so many seconds pass.
         fails: Called with a batch before it is answered; what it returns is raised for all of it.
         changes: Called with the completions of a batch; what it returns takes their place, be it
             fewer rows.
@@ -33,6 +34,7 @@ class FakeModel:
         *,
         hold: threading.Event | None = None,
         seconds_per_row: float = 0.0,
+        sleep: Callable[[float], object] = time.sleep,
         fails: Callable[[Sequence[Conversation]], Exception | None] | None = None,
         changes: Callable[[list[Completion]], list[Completion]] | None = None,
         wide: int = 0,
@@ -40,7 +42,7 @@ class FakeModel:
     ) -> None:
         self._model = ScriptedModel(script, **options)
         self._hold, self._seconds_per_row, self._wide = hold, seconds_per_row, wide
-        self._fails, self._changes = fails, changes
+        self._sleep, self._fails, self._changes = sleep, fails, changes
         self.batches: list[tuple[Conversation, ...]] = []
         self.samplings: list[Sampling] = []
 
@@ -80,7 +82,7 @@ class FakeModel:
         if self._hold is not None:
             assert self._hold.wait(60), "nobody let the model go on"
         if self._seconds_per_row:
-            time.sleep(self._seconds_per_row * len(conversations))
+            self._sleep(self._seconds_per_row * len(conversations))
         if self._fails and (error := self._fails(conversations)) is not None:
             raise error
         said = self._answers(conversations, sampling)

@@ -1,4 +1,6 @@
-"""A tiny captioner, which answers no chats: BLIP-2 has no chat template."""
+"""Tiny models of families that can't be asked: BLIP-2 and Florence-2 have no chat template, Janus
+hands its scores to nobody.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +57,88 @@ def blip_2() -> tuple[Any, Any]:
     )
 
 
-def save_blip_2(folder: Path) -> Path:
-    """A checkpoint of BLIP-2, as `from_pretrained` reads it."""
-    for part in blip_2():
+_CHAT = """
+{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}
+{%- for p in m.content %}
+{%- if p.type == 'image' %}{{- '<image>' }}{%- else %}{{- p.text }}{%- endif %}
+{%- endfor %}{{- '<|im_end|>\\n' }}{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+"""
+
+
+def janus() -> tuple[Any, Any]:
+    words = _tokens(image_token="<image>", boi_token="<begin_image>", eoi_token="<end_image>")
+    size = {"num_hidden_layers": 1, "projection_dim": 32}
+    config = tf.JanusConfig(
+        text_config={
+            **_TOWER,
+            "model_type": "llama",
+            "num_key_value_heads": 2,
+            "vocab_size": len(words),
+            "max_position_embeddings": 512,
+        },
+        vision_config={
+            **size,
+            "hidden_size": 32,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+            "depth": 1,
+            "num_image_tokens": 4,
+        },
+        vq_config={
+            **size,
+            "num_embeddings": 16,
+            "latent_channels": 32,
+            "base_channels": 32,
+            "channel_multiplier": [1, 1],
+            "num_res_blocks": 1,
+            "num_patches": 2,
+            "image_token_embed_dim": 32,
+        },
+        image_token_id=words.image_token_id,
+    )
+    images = tf.JanusImageProcessor(size={"height": 28, "width": 28}, min_size=14)
+    processor = tf.JanusProcessor(images, words, chat_template=_CHAT, num_image_tokens=4)
+    return tf.JanusForConditionalGeneration(config), processor
+
+
+def florence_2() -> tuple[Any, Any]:
+    words = _tokens(image_token="<image>")
+    config = tf.Florence2Config(
+        text_config={
+            "model_type": "bart",
+            "d_model": 32,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "vocab_size": len(words),
+            "max_position_embeddings": 256,
+        },
+        vision_config={
+            "depths": [1, 1],
+            "patch_size": [7, 3],
+            "patch_stride": [4, 2],
+            "patch_padding": [3, 1],
+            "patch_prenorm": [False, True],
+            "embed_dim": [16, 32],
+            "num_heads": [2, 2],
+            "num_groups": [2, 2],
+            "window_size": 4,
+            "projection_dim": 32,
+        },
+        image_token_id=words.image_token_id,
+    )
+    images = tf.CLIPImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False)
+    processor = tf.Florence2Processor(images, words, chat_template=_CHAT)
+    return tf.Florence2ForConditionalGeneration(config), processor
+
+
+def save_odd(parts: tuple[Any, Any], folder: Path) -> Path:
+    """A checkpoint of a model and its processor, as `from_pretrained` reads it."""
+    for part in parts:
         part.save_pretrained(folder)
     return folder

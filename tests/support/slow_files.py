@@ -108,6 +108,12 @@ def slow_files() -> dict[str, tuple[bytes, str]]:
             "fill it up",
         ),
         "jpeg, many APP1": (behind_start(segment(0xE1, b"Exif\0\0") * 900), "EXIF"),
+        "jpeg, many resources": (
+            behind_start(
+                segment(0xED, b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\0" * 5000) * 2
+            ),
+            "resources",
+        ),
         "jpeg, many APP13": (behind_start(segment(0xED, b"Photoshop 3.0\0") * 1100), "segments"),
         "jpeg, many comments": (behind_start(segment(0xFE, b"") * 2000), "segments"),
         "jpeg, many TEM": (behind_start(b"\xff\x01" * 2000), "segments"),

@@ -5,7 +5,8 @@ A warning is ours where
 - it is attributed to a file of ours, or raised by one, or tells of an exception that was lost in a
   thread or a destructor on its way through a file of ours;
 - or it is a deprecation, and the package that raised it was called by a file of ours. Deprecations
-  that are logged instead, as transformers does with some, count too.
+  that are logged instead, as transformers does with some, count too. One that a package causes by
+  importing a module of its own, when it is first used, is its own.
 
 What other packages do among themselves is none of our mistakes, and stands in pytest's summary of
 warnings. So does what the garbage collector finds, such as a loop that was never closed: it runs at
@@ -69,11 +70,21 @@ def is_ours(file: str) -> bool:
 
 def ours(frame: FrameType | None, *, deprecation: bool) -> bool:
     """Whether what was called in a frame is our doing: see the module's description."""
-    packages = (package for package in map(package_of, _outwards(frame)) if package)
-    raised_by = next(packages, None)
-    if raised_by == OURS or not deprecation:
-        return raised_by == OURS
-    return next((package for package in packages if package != raised_by), None) == OURS
+    importing = False
+    raised_by: str | None = None
+    for caller in _outwards(frame):
+        package = package_of(caller)
+        if package is None:
+            importing |= caller.f_code.co_filename.startswith("<frozen importlib")
+        elif raised_by is None:
+            raised_by, importing = package, False
+            if package == OURS or not deprecation:
+                return package == OURS
+        elif package != raised_by:
+            return package == OURS
+        elif importing:
+            return False  # it imports a module of its own
+    return False
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:

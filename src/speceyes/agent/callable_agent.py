@@ -22,9 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 from speceyes.agent.outcome import trajectory_of
-from speceyes.errors import ConfigError
+from speceyes.errors import ConfigError, describe
 from speceyes.event_loop import EventLoop
-from speceyes.retry_per_row import describe
 from speceyes.types import Query, Trajectory
 
 _log = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from speceyes.errors import InputError
+from speceyes.models.control_tokens import whole
 from speceyes.types import Completion, Result, Step, Trajectory
 
 TAKEN = "text, a number, a mapping with 'answer', a Completion, a Trajectory or a Result"
@@ -47,7 +48,7 @@ def trajectory_of(value: Any) -> Trajectory:
         return trajectory_of(value["answer"])
     if not isinstance(value, str | int | float):
         raise InputError(f"it returned a {type(value).__name__}; it must return {TAKEN}")
-    answer = str(value).strip()
+    answer = whole(str(value)).strip()
     if not answer:
         raise InputError(f"it returned no answer ({value!r}); it must return {TAKEN}")
     return Trajectory((Step(answer),), answer, "answered")

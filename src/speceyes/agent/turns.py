@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from typing import Final, final
 
 from speceyes import prompts
-from speceyes.agent.context import in_context
 from speceyes.agent.repetition import why_stuck
-from speceyes.dialects import Profile, foreign_call, profile_of
-from speceyes.errors import ModelError, ParseError, fault_of
+from speceyes.dialects import Profile, is_call, profile_of, without_end
+from speceyes.dialects.context import opening, too_long
+from speceyes.errors import Fault, ModelError, ParseError, PromptError, describe, fault_of
 from speceyes.images.pixel_cache import frozen
+from speceyes.models.rows import generate_rows
 from speceyes.protocols import Dialect, Session, SupportsSession, VisionLanguageModel
-from speceyes.retry_per_row import describe, generate_rows
 from speceyes.texts import filled
 from speceyes.tools import Tools
 from speceyes.types import (
@@ -83,10 +83,11 @@ class TurnRun:
 
     Args:
         agent: The model, and what it works with.
+        clock: Tells the time, seconds.
     """
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self, agent: Agent, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._agent, self._clock = agent, clock
         self.on_turn: Callable[[int, Step, float], None] | None = None
         """Told each turn that is over: the query's key, the step, its tools' seconds."""
         self._live: dict[int, _Live] = {}
@@ -119,11 +120,11 @@ class TurnRun:
         """
         agent = self._agent
         try:
-            tools = tuple(agent.tools)
-            # With a single turn the first is the last, and must be asked for an answer.
-            opening = agent.dialect.open if agent.max_steps > 1 else agent.dialect.ask_direct
             query = dataclasses.replace(query, images=tuple(map(frozen, query.images)))
-            one = _Live(key, query, in_context(opening(query, tools), query))
+            asked = opening(agent.dialect, query, tuple(agent.tools), max_steps=agent.max_steps)
+            if (why := too_long(agent.model, asked)) is not None:
+                raise PromptError(why, "length")
+            one = _Live(key, query, asked)
         except Exception as exc:  # noqa: BLE001 - a query's failure is its own
             reason = f"the agent could not be asked: {describe(exc)}"
             self._done.append((key, Trajectory((), None, "error", reason, fault_of(exc)), 0.0))
@@ -142,17 +143,17 @@ class TurnRun:
         finished, self._done = self._done, []
         if not self._live:
             return finished
-        start = time.perf_counter()
+        start = self._clock()
         if self._session is None:
             self._try_again()
         said = self._turns() if self._session is None else self._first_turns(self._session)
-        share = (time.perf_counter() - start) / len(self._live)
+        share = (self._clock() - start) / len(self._live)
         for one in self._live.values():
             one.seconds += share
         for key, completion in said:
             one = self._live[key]
             turns = len(one.steps)
-            start = time.perf_counter()
+            start = self._clock()
             try:
                 trajectory = self._advance(one, completion)
             except Exception as exc:  # noqa: BLE001 - a dialect's defect ends this one only
@@ -164,7 +165,7 @@ class TurnRun:
                     describe(exc),
                     None if one.steps else fault_of(exc),
                 )
-            spent = time.perf_counter() - start
+            spent = self._clock() - start
             one.seconds += spent
             if self.on_turn is not None and len(one.steps) > turns:
                 self.on_turn(key, one.steps[-1], spent)
@@ -236,9 +237,7 @@ class TurnRun:
         if completion.error is not None or completion.finish == "error":
             reason = completion.error or "the model failed without a reason"
             one.steps.append(_step(completion, error=reason))
-            # What a later turn is too long for, the query didn't bring.
-            fault = completion.fault if len(one.steps) == 1 else None
-            return Trajectory(tuple(one.steps), None, "error", reason, fault)
+            return _failed(one, reason, completion.fault)
         last = len(one.steps) + 1 >= agent.max_steps or one.stuck is not None
         turn, problem = Turn(), None
         try:
@@ -254,7 +253,8 @@ class TurnRun:
         if last:
             # Told to answer, a model may do so without the dialect's tags. What was cut off in
             # mid-sentence is no answer.
-            plain = _plain_answer(completion.text, agent.dialect.stop)
+            known = [tool.name for tool in agent.tools]
+            plain = _plain_answer(completion.text, agent.dialect.stop, known)
             if plain and not turn.calls and completion.finish == "stop":
                 one.steps.append(_step(completion))
                 return Trajectory(tuple(one.steps), plain, "answered")
@@ -277,6 +277,8 @@ class TurnRun:
         one.conversation = agent.dialect.observe(
             one.conversation, completion.text, seen, last=last or one.stuck is not None
         )
+        if (why := too_long(agent.model, one.conversation)) is not None:
+            return _failed(one, why, "length")
         return None
 
     def _run_tools(self, one: _Live, calls: Sequence[ToolCall]) -> tuple[Observation, ...]:
@@ -341,7 +343,27 @@ def _step(
     error: str | None = None,
 ) -> Step:
     tokens = len(completion.token_ids)
-    return Step(completion.text, calls, seen, tokens, completion.prompt_tokens, error)
+    return Step(
+        completion.text,
+        calls,
+        seen,
+        tokens,
+        completion.prompt_tokens,
+        error,
+        completion.cached_tokens,
+    )
+
+
+def _failed(one: _Live, reason: str, fault: Fault | None) -> Trajectory:
+    """A trajectory that a turn has ended. Decoding is greedy: what outgrows the context once does
+    so each time; whatever else is wrong with a later turn, the query didn't bring.
+    """
+    turns = len(one.steps)
+    if fault == "length" and turns > 1:
+        reason = f"after {turns} turns {reason}"
+    return Trajectory(
+        tuple(one.steps), None, "error", reason, fault if turns <= 1 or fault == "length" else None
+    )
 
 
 def _cut_off(completion: Completion, error: str) -> str:
@@ -349,15 +371,15 @@ def _cut_off(completion: Completion, error: str) -> str:
     return f"{error}; it was cut off: be shorter" if completion.finish == "length" else error
 
 
-def _plain_answer(text: str, stop: Sequence[str]) -> str:
-    """Text of a turn besides its reasoning and tags; empty where it opened a code fence or a
-    tag of the dialect, whose content was meant for something else and couldn't be read.
+def _plain_answer(text: str, stop: Sequence[str], known: Sequence[str]) -> str:
+    """Text of a turn besides its reasoning and tags; empty where it is a call, or opened a code
+    fence or a tag of the dialect, whose content was meant for something else and couldn't be read.
     """
     _, closed, after = text.rpartition("</think>")
     if not closed and "<think>" in text:
         return ""
-    if foreign_call(after) is not None:
+    if is_call(after, known):
         return ""
     if "```" in after or any(end.startswith("</") and f"<{end[2:]}" in after for end in stop):
         return ""
-    return _TAG.sub("", after).strip()
+    return _TAG.sub("", without_end(after)).strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from speceyes.protocols import VisionLanguageModel
 from speceyes.types import Query, Result
@@ -18,9 +18,10 @@ TO_THE_END = "... drafts to their end"
 COMPILED = "... compiled steps"
 DEPTH, SPECREASON, TRANSFER = "drafts with depth", "SpecReason", "reasoning transfer"
 STRATEGIES = (DEPTH, SPECREASON, TRANSFER)
-ASKED_FOR = (COMPILED, *STRATEGIES)
-"""Arms that run only where they are named: compiling takes minutes, and other strategies give other
-answers."""
+SMALL_JUDGE, NO_JUDGE = "... small judge", "... no judge"
+ASKED_FOR = (COMPILED, SMALL_JUDGE, NO_JUDGE, *STRATEGIES)
+"""Arms that run only where they are named: compiling takes minutes, and other judges and strategies
+give other answers."""
 
 
 class BenchModel(VisionLanguageModel, Protocol):
@@ -97,9 +98,13 @@ def arms(
         alive: int = batch,
         schedule: ScheduleConfig | None = None,
         published: bool = False,
+        judge: Literal["large", "small", "none"] = "large",
     ) -> Arm:
+        asked = ToolJudge(strong, tools=tools) if judge == "large" else None
+        if judge == "small":
+            asked = ToolJudge(quick, dialect=None)
         pipe = SpecPipeline(
-            judge=ToolJudge(strong, tools=tools),
+            judge=asked,
             answerer=SpeculativeAnswerer(quick, top_k=gate.top_k),
             gate=gate,
             fallback=AgenticFallback(strong, tools=tools, max_batch=alive, max_steps=max_steps),
@@ -133,6 +138,8 @@ def arms(
         ),
         funnel("... drafting first", *shared(), schedule=ScheduleConfig(batch, "draft_first")),
         funnel(TO_THE_END, *shared(), schedule=ScheduleConfig(batch, end_drafts_early=False)),
+        funnel(SMALL_JUDGE, *shared(), judge="small"),
+        funnel(NO_JUDGE, *shared(), judge="none"),
         funnel(COMPILED, large.sharing(compile=True), small.sharing(compile=True)),
     ]
 

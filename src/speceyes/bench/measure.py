@@ -11,16 +11,20 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from speceyes.bench.arms import AGENT, REFERENCE, Arm
+from speceyes.bench.arms import AGENT, FUNNEL, REFERENCE, Arm
 from speceyes.bench.expected import CostParts
 from speceyes.bench.memory import Peak
 from speceyes.errors import ConfigError
 from speceyes.evaluation.failures import FailureCount, Failures, merged
+from speceyes.evaluation.prices import Prices, Usage
 from speceyes.evaluation.turn import Turn, forget, order_of
 from speceyes.types import Query, Result
+
+AGAIN: Final = ", again"
+"""End of the name of the arm's second turn: the same arm, so that its speed over the first is 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Measured:
         cpu_s: Seconds of the CPU, of all threads together: hardly disturbed by other processes.
         parts: Seconds by phase, by the results' own timings, which `predicted` is made of.
         failures: Failed queries, and failed judgements and drafts among the others.
+        usage: Tokens of each model, the large one first.
     """
 
     seconds: float
@@ -54,6 +59,7 @@ class Measured:
     cpu_s: float | None = None
     parts: CostParts | None = None
     failures: tuple[Failures, ...] = ()
+    usage: tuple[Usage, ...] = ()
 
 
 def measure(
@@ -64,7 +70,7 @@ def measure(
     warm_up: int = 8,
     step: Callable[[str], None] | None = None,
 ) -> dict[str, list[Measured]]:
-    """Runs every arm `repeats` times.
+    """Runs every arm `repeats` times, and one of them (the funnel, else the first) twice as often.
 
     Args:
         ways: The arms.
@@ -78,11 +84,13 @@ def measure(
     """
     if repeats < 1 or not queries:
         raise ConfigError(f"repeats={repeats}, {len(queries)} queries; both must be at least 1")
-    found: dict[str, list[Measured]] = {way.name: [] for way in ways}
+    names = [way.name for way in ways]
+    twice = ways[names.index(FUNNEL) if FUNNEL in names else 0]
+    found: dict[str, list[Measured]] = {name: [] for name in (*names, twice.name + AGAIN)}
     for way in ways:
         once(way, queries[:warm_up])
     for repeat in range(repeats):
-        for way in order_of(ways, repeat):
+        for way in order_of((*ways, replace(twice, name=twice.name + AGAIN)), repeat):
             found[way.name].append(once(way, queries))
             if step is not None:
                 step(way.name)
@@ -127,6 +135,10 @@ def once(way: Arm, queries: Iterable[Query]) -> Measured:
         cpu_s=cpu,
         parts=CostParts.of(timed, seconds),
         failures=tuple(failed.found),
+        usage=tuple(
+            Usage(int(one["read"] + one["reused"]), int(one["reused"]), int(one["decoded"]))
+            for one in counted
+        ),
     )
 
 
@@ -168,7 +180,9 @@ def interval_note(repeats: int) -> str:
     return f"medians over {repeats} repeats, {few}" if repeats > 1 else "one run each"
 
 
-def summarise(found: Mapping[str, Sequence[Measured]], queries: int) -> dict[str, Any]:
+def summarise(
+    found: Mapping[str, Sequence[Measured]], queries: int, prices: Prices | None = None
+) -> dict[str, Any]:
     """The runs as figures, ready for JSON: a dictionary by arm.
 
     `gain` and `against_agent` are [median, low, high] of the ratios within a repeat, of
@@ -176,7 +190,8 @@ def summarise(found: Mapping[str, Sequence[Measured]], queries: int) -> dict[str
     of queries with the reference schedule's answer (for agents, of those that it sent there).
     `predicted` is the gain over the batched agent by the cost model: the agent's seconds a query
     over E[L] (`CostParts.expected`), both from the first half of the repeats; it is to be held
-    against the median gain of the others (`later`), which it knows nothing of.
+    against the median gain of the others (`later`), which it knows nothing of. With prices `money`
+    is what a thousand queries cost by the tokens of both models, and `currency` its name.
     """
 
     def ratios(base: str, name: str) -> list[float] | None:
@@ -228,6 +243,7 @@ def summarise(found: Mapping[str, Sequence[Measured]], queries: int) -> dict[str
             "against_agent": ratios(AGENT, name),
             "predicted": predicted(name),
             "later": later(name),
+            **_money(last, queries, prices),
             "same": sum(same) / len(same) if same and wanted is not None else None,
             "outside_forwards": 1 - statistics.median(inside) if inside else None,
             "tokens_read": last.read,
@@ -238,6 +254,32 @@ def summarise(found: Mapping[str, Sequence[Measured]], queries: int) -> dict[str
             "grew_bytes": max((run.grew for run in runs if run.grew is not None), default=None),
         }
     return table
+
+
+def _money(run: Measured, queries: int, prices: Prices | None) -> dict[str, Any]:
+    """Money of a thousand queries; nothing without prices, or of an arm of one model."""
+    if prices is None or len(run.usage) != 2:
+        return {}
+    large, small = run.usage
+    spent = prices.of("large", large) + prices.of("small", small)
+    return {"money": 1000 * spent / queries, "currency": prices.currency}
+
+
+def over_itself(found: Mapping[str, Sequence[Measured]]) -> str | None:
+    """Speed of the arm that took two turns over itself, in words; None where none did."""
+    again = next((name for name in found if name.endswith(AGAIN)), None)
+    if again is None:
+        return None
+    name = again.removesuffix(AGAIN)
+    pairs = list(zip(found[again], found[name], strict=True))
+    speeds = [second.seconds / first.seconds for second, first in pairs if first.seconds > 0]
+    if not speeds:
+        return None
+    low, high, _ = median_interval(speeds)
+    return (
+        f"{name} over itself (A/A), which is 1: {statistics.median(speeds):.2f}x "
+        f"({low:.2f} to {high:.2f})"
+    )
 
 
 def markdown(table: Mapping[str, Any]) -> str:
@@ -261,6 +303,11 @@ def markdown(table: Mapping[str, Any]) -> str:
             _memory(row),
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    paid = {name: row for name, row in table.items() if "money" in row}
+    if paid:
+        currency = next(iter(paid.values()))["currency"]
+        lines += ["", f"| way | {currency} a thousand queries |", "|---|--:|"]
+        lines += [f"| {name} | {row['money']:.4g} |" for name, row in paid.items()]
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
@@ -41,6 +41,9 @@ class RoutePlan:
         turn_tokens: Tokens of each of the agent's turns.
         draft_tokens: Tokens of a draft.
         seed: Seed of the order in which the ways come.
+        easy_depth: Tool calls of the agent on queries whose draft would be accepted; None for as
+            many as on the others.
+        later: (beta, alpha) of the second half of the queries; None for the same.
 
     Raises:
         ConfigError: A share is not in [0, 1], a number below 0 or a length below 1.
@@ -58,6 +61,8 @@ class RoutePlan:
     turn_tokens: int = 64
     draft_tokens: int = 8
     seed: int = 0
+    easy_depth: int | None = None
+    later: tuple[float, float] | None = None
     _ways: tuple[Way, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -67,17 +72,32 @@ class RoutePlan:
         for name, least in (("n", 1), ("depth", 0), ("turn_tokens", 1), ("draft_tokens", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)}; it must be at least {least}")
-        drafted = round(self.n * self.beta)
-        accepted = round(drafted * self.alpha)
-        ways: list[Way] = ["accepted"] * accepted
-        ways += ["rejected"] * (drafted - accepted)
-        ways += ["tools"] * (self.n - drafted)
-        random.Random(self.seed).shuffle(ways)
+        if self.later is None:
+            ways = _ways(self.n, self.beta, self.alpha, self.seed)
+        else:
+            half = self.n // 2
+            ways = _ways(half, self.beta, self.alpha, self.seed)
+            ways += _ways(self.n - half, *self.later, self.seed + 1)
         object.__setattr__(self, "_ways", tuple(ways))
 
     def way(self, number: int) -> Way:
         """The way of query `number`, 0 to n - 1; further ones begin anew."""
         return self._ways[number % self.n]
+
+    def calls(self, number: int) -> int:
+        """Tool calls of the agent on query `number` before its answer."""
+        easy = self.easy_depth is not None and self.way(number) == "accepted"
+        return self.depth if not easy or self.easy_depth is None else self.easy_depth
+
+
+def _ways(n: int, beta: float, alpha: float, seed: int) -> list[Way]:
+    drafted = round(n * beta)
+    accepted = round(drafted * alpha)
+    ways: list[Way] = ["accepted"] * accepted
+    ways += ["rejected"] * (drafted - accepted)
+    ways += ["tools"] * (n - drafted)
+    random.Random(seed).shuffle(ways)
+    return ways
 
 
 @final
@@ -156,25 +176,52 @@ class PlannedModel:
 
     def told(self, conversation: Conversation, said: Completion, sampling: Sampling) -> Completion:
         """Text that is handed on instead of the one said. Failures are handed on as they are."""
-        if said.error is not None:
-            return said
-        texts = " ".join(message.text for message in conversation.messages)
-        marks = _NUMBER.findall(texts)
-        if not marks:
-            return Completion.failed("the question has no number: make queries by photos()")
-        number = int(marks[0])
-        way = self.routes.way(number)
-        if sampling.first_token:
-            yes = 0.99 if way == "tools" else 0.01
-            chances = {"yes": yes, "no": 1 - yes}
-            return dataclasses.replace(said, first_token=chances, finish="stop")
-        if sampling.top_k:
-            rows = _rows(len(said.token_ids), sampling.top_k, way == "accepted")
-            return dataclasses.replace(said, text="a kite", top_logprobs=rows, finish="stop")
-        turn = sum(message.role == "assistant" for message in conversation.messages)
-        width, height = self.seen_size(conversation.images[0])
-        text = _spoken(turn, self.routes.depth, self.routes.turn_tokens, width, height)
-        return dataclasses.replace(said, text=text, finish="stop")
+        from speceyes.models.shapes import tokens_of
+
+        return planned(self.routes, conversation, said, sampling, self.seen_size, tokens_of)
+
+
+def planned(
+    routes: RoutePlan,
+    conversation: Conversation,
+    said: Completion,
+    sampling: Sampling,
+    seen_size: Callable[[Image], tuple[int, int]],
+    tokens_of: Callable[[str], int],
+) -> Completion:
+    """The completion with what is planned in place of what was said.
+
+    Args:
+        routes: The plan.
+        conversation: What was asked; its question has the query's number.
+        said: Comes back as it is where it failed.
+        sampling: Tells judgements, drafts and turns apart.
+        seen_size: (width, height) in pixels of an image as the model sees it.
+        tokens_of: Counts the tokens of a text.
+    """
+    if said.error is not None:
+        return said
+    number = number_of(conversation)
+    if number is None:
+        return Completion.failed("the question has no number: make queries by photos()")
+    way = routes.way(number)
+    if sampling.first_token:
+        yes = 0.99 if way == "tools" else 0.01
+        chances = {"yes": yes, "no": 1 - yes}
+        return dataclasses.replace(said, first_token=chances, finish="stop")
+    if sampling.top_k:
+        rows = _rows(len(said.token_ids), sampling.top_k, way == "accepted")
+        return dataclasses.replace(said, text="a kite", top_logprobs=rows, finish="stop")
+    turn = sum(message.role == "assistant" for message in conversation.messages)
+    width, height = seen_size(conversation.images[0])
+    text = _spoken(turn, routes.calls(number), routes.turn_tokens, width, height, tokens_of)
+    return dataclasses.replace(said, text=text, finish="stop")
+
+
+def number_of(conversation: Conversation) -> int | None:
+    """Number of the query that a conversation is about; None where it has none."""
+    marks = _NUMBER.findall(" ".join(message.text for message in conversation.messages))
+    return int(marks[0]) if marks else None
 
 
 @final
@@ -216,10 +263,15 @@ def _rows(n: int, k: int, clear: bool) -> Any:
 
 
 @cache
-def _spoken(turn: int, depth: int, tokens: int, width: int, height: int) -> str:
+def _spoken(
+    turn: int,
+    depth: int,
+    tokens: int,
+    width: int,
+    height: int,
+    tokens_of: Callable[[str], int],
+) -> str:
     """The agent's turn: thoughts of about the length that is planned, then a call or an answer."""
-    from speceyes.models.shapes import tokens_of
-
     if turn >= depth:
         body = "<answer>a kite</answer>"
     else:

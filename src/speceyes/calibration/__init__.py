@@ -11,11 +11,15 @@ from speceyes.calibration.fit import calibrate
 from speceyes.calibration.groups import Groups, calibrate_groups
 from speceyes.calibration.ledger import Ledger, labels_hash
 from speceyes.calibration.many import Many, Setting, calibrate_many
+from speceyes.calibration.matched import Gold
 from speceyes.calibration.monitor import GateMonitor
+from speceyes.calibration.priced import Priced, price
 from speceyes.calibration.provenance import Scoring
 from speceyes.calibration.record import Calibration, CurvePoint
+from speceyes.calibration.relative import calibrate_relative
 from speceyes.calibration.sequence import SequentialCalibration
 from speceyes.calibration.shift import ShiftMartingale
+from speceyes.calibration.shifted import calibrate_shifted
 from speceyes.calibration.watched import WatchedGate
 
 __all__ = [
@@ -24,9 +28,11 @@ __all__ = [
     "Calibration",
     "CurvePoint",
     "GateMonitor",
+    "Gold",
     "Groups",
     "Ledger",
     "Many",
+    "Priced",
     "Scoring",
     "SequentialCalibration",
     "Setting",
@@ -36,5 +42,8 @@ __all__ = [
     "calibrate",
     "calibrate_groups",
     "calibrate_many",
+    "calibrate_relative",
+    "calibrate_shifted",
     "labels_hash",
+    "price",
 ]

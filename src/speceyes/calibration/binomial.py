@@ -144,3 +144,20 @@ def _log_factorials(most: int) -> npt.NDArray[np.float64]:
     logs = np.array([math.lgamma(i + 1) for i in range(most + 1)])
     logs.setflags(write=False)
     return logs
+
+
+def binomial_cdfs(k: int, n: int, p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """`binomial_cdf` for many chances of a success, each strictly between 0 and 1.
+
+    Example:
+        >>> binomial_cdfs(1, 3, np.array([0.5, 0.1])).round(3).tolist()
+        [0.5, 0.972]
+    """
+    if k < 0 or k >= n:
+        return np.full(p.shape, float(k >= n))
+    logs = _log_factorials(1 << n.bit_length())
+    i = np.arange(k + 1)
+    ways = logs[n] - logs[: k + 1] - logs[n - i]
+    terms = ways[:, None] + i[:, None] * np.log(p) + (n - i)[:, None] * np.log1p(-p)
+    found: npt.NDArray[np.float64] = np.minimum(1.0, np.exp(terms).sum(axis=0))
+    return found

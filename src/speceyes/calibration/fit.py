@@ -105,13 +105,13 @@ def calibrate(
         raise ConfigError('test and start belong to risk="selective"; leave them out')
     if start is not None and (thresholds is not None or start < 1):
         raise ConfigError(f"start={start!r}; it must be at least 1, and goes without thresholds")
-    raw, loss = _arrays(scores, bad, let_through)
+    raw, loss = arrays(scores, bad, let_through)
     rows = None
     if image_key is not None:
         rows = raw.size
         drawn = one_each(clusters_of(image_key, rows), seed)
         raw, loss = raw[drawn], loss[drawn]
-    rungs = _rungs(raw, loss, scoring, thresholds)
+    rungs = rungs_of(raw, loss, scoring, thresholds)
     if risk == "selective" and thresholds is None and start is None:
         assert delta is not None
         start = choose.default_start(raw.size, target, delta, test)
@@ -208,7 +208,7 @@ def _passed(
     return choose.selective(rungs, target, delta, test=test, start=start, random=random)
 
 
-def _arrays(
+def arrays(
     scores: npt.ArrayLike, bad: npt.ArrayLike, let_through: npt.ArrayLike | None
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """(raw scores, NaN where never accepted; which are bad), checked."""
@@ -237,21 +237,28 @@ def _arrays(
     return raw, there & (loss == 1.0)
 
 
-def _rungs(
+def unit_scores(raw: Floats, scoring: Scoring) -> Floats:
+    """Raw scores on the gate's own scale, from 0 to 1, where its thresholds live.
+
+    The gate accepts where to_unit(raw) >= threshold, to the last bit, so what ties on that scale
+    can't be told apart by any threshold.
+    """
+    log = scoring.aggregate == "log"
+    unit = np.array([to_unit(s, log=log, sharpness=scoring.sharpness) for s in raw.tolist()])
+    unit[np.isnan(raw)] = np.nan
+    # A threshold of 1 accepts nothing, not even a score of 1.
+    found: Floats = np.minimum(unit, _BELOW_ONE)
+    return found
+
+
+def rungs_of(
     raw: Floats,
     loss: npt.NDArray[np.bool_],
     scoring: Scoring,
     thresholds: Sequence[float] | None,
 ) -> Ladder:
-    """The rungs on the gate's own scale, from 0 to 1, where its thresholds live.
-
-    The gate accepts where to_unit(raw) >= threshold, to the last bit, so what ties on that scale
-    can't be told apart by any threshold, and is tied here as well.
-    """
-    log = scoring.aggregate == "log"
-    unit = np.array([to_unit(s, log=log, sharpness=scoring.sharpness) for s in raw.tolist()])
-    unit[np.isnan(raw)] = np.nan
-    unit = np.minimum(unit, _BELOW_ONE)  # a threshold of 1 accepts nothing, not even a score of 1
+    """The rungs on the gate's own scale; see `unit_scores`."""
+    unit = unit_scores(raw, scoring)
     there = ~np.isnan(unit)
     kinds, distinct = np.unique(unit[there]).size, np.unique(raw[there]).size
     if 10 * kinds < 9 * distinct:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +99,14 @@ class Groups(dict[str, Calibration]):
         (True, False, ['a'])
     """
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """The category's calibration, as `[name]` gives it; the default where there are none."""
+        return self[name] if self else default
+
+    def __or__(self, other: Mapping[str, Calibration]) -> Groups:  # type: ignore[override]
+        """Both together, the other's where both have a category."""
+        return Groups({**self, **other})
+
     def __missing__(self, name: str) -> Calibration:
         known = next(iter(self.values()), None)
         if known is None:
@@ -115,4 +123,6 @@ class Groups(dict[str, Calibration]):
             curve=(),
             score_counts=(),
             rows=None,
+            gold=None if known.gold is None else known.gold.none(),
+            drawn_like=None,
         )

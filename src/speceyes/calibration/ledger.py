@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from speceyes.calibration.provenance import is_number
 from speceyes.calibration.record import Calibration
+from speceyes.calibration.sealed import DIGEST, check_digest, sealed
 from speceyes.errors import CalibrationError
 
 
@@ -27,6 +30,9 @@ class Entry:
         delta: What it spent; None for a promise in expectation.
         statement: What it promises.
         created: When, in ISO 8601.
+
+    Raises:
+        CalibrationError: A field is of another kind, or delta out of range.
     """
 
     labels: str
@@ -34,6 +40,14 @@ class Entry:
     delta: float | None
     statement: str
     created: str
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "setting", "statement", "created"):
+            if not isinstance(getattr(self, name), str):
+                raise CalibrationError(f"{name}={getattr(self, name)!r}; it must be text")
+        spent = self.delta
+        if spent is not None and not (is_number(spent) and 0 < spent < 1):
+            raise CalibrationError(f"delta={spent!r}; it must lie strictly between 0 and 1")
 
 
 @final
@@ -71,7 +85,7 @@ class Ledger:
         known = self.entries(labels)
         entry = Entry(labels, _setting(made), made.delta, made.statement, made.created)
         if entry.setting not in {one.setting for one in known}:
-            line = json.dumps({name: getattr(entry, name) for name in Entry.__dataclass_fields__})
+            line = json.dumps(sealed(dataclasses.asdict(entry)))
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
             known.append(entry)
@@ -88,8 +102,10 @@ class Ledger:
         found = []
         for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
             try:
-                entry = Entry(**json.loads(line))
-            except (TypeError, ValueError) as exc:
+                data = json.loads(line)
+                entry = Entry(**{name: data[name] for name in data if name != DIGEST})
+                check_digest(data, "what these labels were used for is no longer known")
+            except (TypeError, ValueError, AttributeError, RecursionError) as exc:
                 raise CalibrationError(f"{self.path}, line {number}: {exc}") from exc
             if labels in (None, entry.labels):
                 found.append(entry)
@@ -108,6 +124,6 @@ def labels_hash(*labels: npt.ArrayLike) -> str:
 
 def _setting(made: Calibration) -> str:
     data = json.loads(made.to_json())
-    for name in ("created", "statement"):
+    for name in ("created", "statement", DIGEST):
         data.pop(name)
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, final
 
@@ -16,6 +16,9 @@ from speceyes.calibration.record import Calibration
 from speceyes.errors import ConfigError, InputError
 
 Correction: TypeAlias = Literal["bonferroni", "split"]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Cost: TypeAlias = Callable[[str, Calibration, Bools], float]
+"""Cost of a setting by its name, its calibration, and the rows (bool[n]) that this is made on."""
 
 
 @final
@@ -45,11 +48,13 @@ class Many:
 
     Args:
         calibrations: By name; with "split" the chosen one only.
-        best: Name of the one that accepts most; None where none was certified.
+        best: Name of the one that costs least or accepts most; None where none was certified.
+        on: bool[n], the rows that the calibrations were made on.
     """
 
     calibrations: Mapping[str, Calibration]
     best: str | None
+    on: Bools
 
     @property
     def chosen(self) -> Calibration:
@@ -67,6 +72,7 @@ def calibrate_many(
     delta: float = 0.1,
     image_key: Keys | None = None,
     seed: int = 0,
+    cost: Cost | None = None,
     **options: Any,
 ) -> Many:
     """Calibrates each setting so that the best may be kept.
@@ -88,6 +94,8 @@ def calibrate_many(
         delta: One minus the confidence, of the whole choice.
         image_key: See `calibrate`.
         seed: Splits, and draws lots.
+        cost: What the best one has least of; None takes the one that accepts the largest share. It
+            may look at labels, of the rows that it is given only.
         **options: Further arguments of `calibrate` for all settings.
 
     Raises:
@@ -113,7 +121,7 @@ def calibrate_many(
     rows = np.shape(bad)[0] if np.ndim(bad) == 1 else 0
     found = np.arange(rows) if image_key is None else clusters_of(image_key, rows)
 
-    def run(name: str, share: float, at: npt.NDArray[np.bool_]) -> Calibration:
+    def run(name: str, share: float, at: Bools) -> Calibration:
         one = settings[name]
         scores = np.array(one.scores, dtype=np.float64)
         loss = np.asarray(bad if one.bad is None else one.bad)
@@ -135,18 +143,33 @@ def calibrate_many(
     everything = np.ones(rows, dtype=bool)
     if correction == "bonferroni":
         made = {name: run(name, delta / len(settings), everything) for name in settings}
-        return Many(made, _best(made))
-    side = np.random.default_rng([seed, 2]).permutation(np.unique(found).size) % 2 == 0
-    first = side[found]
+        return Many(made, _best(made, cost, everything), everything)
+    first = choosing_rows(rows, image_key, seed)
     tried = {name: run(name, delta, first) for name in settings}
-    name = _best(tried) or _nearest(tried)
+    name = _best(tried, cost, first) or _nearest(tried)
     made = {name: run(name, delta, ~first)}
-    return Many(made, _best(made))
+    return Many(made, _best(made, cost, ~first), ~first)
 
 
-def _best(made: Mapping[str, Calibration]) -> str | None:
-    """The certified one that accepts the largest share; the first among equals."""
+def choosing_rows(rows: int, image_key: Keys | None = None, seed: int = 0) -> Bools:
+    """bool[rows], those that "split" chooses on: half of the images.
+
+    Args:
+        rows: Number of queries.
+        image_key: See `calibrate`.
+        seed: Of the split.
+    """
+    found = np.arange(rows) if image_key is None else clusters_of(image_key, rows)
+    side = np.random.default_rng([seed, 2]).permutation(np.unique(found).size) % 2 == 0
+    first: Bools = side[found]
+    return first
+
+
+def _best(made: Mapping[str, Calibration], cost: Cost | None, on: Bools) -> str | None:
+    """The certified one of least cost, or that accepts the largest share; the first of equals."""
     certified = [name for name, one in made.items() if one.certified]
+    if cost is not None:
+        return min(certified, key=lambda name: cost(name, made[name], on), default=None)
     return max(certified, key=lambda name: made[name].accepted / made[name].n, default=None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 from collections.abc import Iterable
 from os import PathLike
@@ -15,11 +16,12 @@ import numpy as np
 from speceyes.calibration.arming import Arming, Audit, share_of_delta
 from speceyes.calibration.evidence import bounds
 from speceyes.calibration.ordered import OrderedEvidence
-from speceyes.calibration.provenance import one_of, write_whole
+from speceyes.calibration.provenance import is_whole, one_of, write_whole
 from speceyes.calibration.record import MEANINGS, RISKS, Calibration, Labels, Risk
+from speceyes.calibration.sealed import check_digest, sealed
 from speceyes.calibration.shift import ShiftMartingale
 from speceyes.checks import checked_number, checked_share
-from speceyes.errors import CalibrationError
+from speceyes.errors import CalibrationError, ConfigError
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ class GateMonitor:
         seed: Draws the audits. None draws them from the system's entropy, so that nobody can tell
             beforehand which query is audited; a number is for tests.
         calibration: What made the promise; see `from_calibration`.
+        armings: How often a monitor of the same gate was armed before, whose parts of delta are
+            spent.
 
     Raises:
         ConfigError: An argument out of range.
@@ -72,6 +76,7 @@ class GateMonitor:
         score_counts: Iterable[tuple[int, int]] = (),
         seed: int | None = None,
         calibration: Calibration | None = None,
+        armings: int = 0,
     ) -> None:
         one_of("risk", risk, RISKS)
         self.delta = checked_share("delta", delta)
@@ -83,12 +88,14 @@ class GateMonitor:
         self._shift_peak: float = 1.0
         self._open: dict[int, Audit] = {}
         """Audits of all armings without an outcome, in the order of drawing."""
+        if not is_whole(armings) or armings < 0:
+            raise ConfigError(f"armings={armings!r}; it must be a whole number from 0")
         self._arm(
             Arming(
-                1,
+                armings + 1,
                 checked_share("target", target),
                 risk,
-                share_of_delta(self.delta, 1),
+                share_of_delta(self.delta, armings + 1),
                 calibration,
             ),
             score_counts,
@@ -104,6 +111,7 @@ class GateMonitor:
         share: float = 0.05,
         seed: int | None = None,
         audits: Labels = "differs_from_agent",
+        armings: int = 0,
     ) -> GateMonitor:
         """A monitor of what a calibration promised.
 
@@ -111,13 +119,16 @@ class GateMonitor:
             calibration: The promise.
             tolerance: How much more than the calibration's target is still put up with. None is 0,
                 and half the target for a promise in expectation: about half of those have a risk
-                slightly above their target, which the monitor would find out.
+                slightly above their target, which the monitor would find out. Where a promise
+                relative to the agent came of few gold answers (`calibrate_relative`), and audits
+                tell where drafts differ, None holds them against half as many again as differed.
             delta: See `GateMonitor`.
             share: See `GateMonitor`.
             seed: See `GateMonitor`.
             audits: What an audit's outcome of True means. Where the calibration's labels mean
                 something else, the log says so, since the alarm is then about another risk than
                 the promise.
+            armings: See `GateMonitor`.
 
         Raises:
             CalibrationError: It certified no threshold, so that there is nothing to watch, or it
@@ -131,6 +142,7 @@ class GateMonitor:
             score_counts=calibration.score_counts,
             seed=seed,
             calibration=calibration,
+            armings=armings,
         )
 
     @property
@@ -263,7 +275,10 @@ class GateMonitor:
             if before is not None:
                 made = before.scoring
                 calibration.check(
-                    model=made.model, revision=made.revision, prompt_hash=made.prompt_hash
+                    model=made.model,
+                    revision=made.revision,
+                    prompt_hash=made.prompt_hash,
+                    judge=before.judge,
                 )
             number = self._arming.number + 1
             self._arm(
@@ -301,7 +316,7 @@ class GateMonitor:
                 # same audits twice.
                 "random": None if self._seed is None else self._random.bit_generator.state,
             }
-        return json.dumps(state, allow_nan=False) + "\n"
+        return json.dumps(sealed(state), allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> GateMonitor:
@@ -312,11 +327,16 @@ class GateMonitor:
         """
         try:
             state: dict[str, Any] = json.loads(text)
-            if state["format"] != _FORMAT or state["version"] != _VERSION:
+            version = state["version"]
+            if state["format"] != _FORMAT or not is_whole(version) or version != _VERSION:
                 raise CalibrationError(
                     f"not the state of a monitor of version {_VERSION}: make one with "
                     "GateMonitor.from_calibration"
                 )
+            check_digest(state, "make a new one with GateMonitor.from_calibration")
+            for name, least in (("arming", 1), ("audits", 0), ("disagreements", 0), ("drawn", 0)):
+                if not is_whole(state[name]) or state[name] < least:
+                    raise CalibrationError(f"{name}={state[name]!r}; a whole number from {least}")
             made, lots = state["calibration"], state["random"]
             monitor = cls(
                 state["target"],
@@ -325,18 +345,18 @@ class GateMonitor:
                 share=state["share"],
                 seed=None if lots is None else 0,
                 calibration=None if made is None else Calibration.from_json(json.dumps(made)),
+                armings=state["arming"] - 1,
             )
-            armed, number = monitor._arming, int(state["arming"])
-            part = share_of_delta(monitor.delta, number)
-            monitor._arming = Arming(number, armed.target, armed.risk, part, armed.calibration)
-            monitor.audits = int(state["audits"])
-            monitor.disagreements = int(state["disagreements"])
-            monitor._drawn, monitor._shift_peak = int(state["drawn"]), float(state["shift_peak"])
+            monitor.audits, monitor.disagreements = state["audits"], state["disagreements"]
+            monitor._drawn, monitor._shift_peak = state["drawn"], float(state["shift_peak"])
+            watched = monitor._ordered.evidence.target
             monitor._ordered = OrderedEvidence.restored(state["evidence"])
             monitor._shift = ShiftMartingale.restored(state["shift"])
             if lots is not None:
                 monitor._random.bit_generator.state = lots
-        except (KeyError, TypeError, ValueError) as exc:
+            if fault := monitor._fault(watched):
+                raise CalibrationError(f"it contradicts itself: {fault}")
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as exc:
             if isinstance(exc, CalibrationError):
                 raise
             raise CalibrationError(
@@ -372,6 +392,29 @@ class GateMonitor:
         self.disagreements: int = 0
         self._arming: Arming = arming
 
+    def _fault(self, watched: float) -> str | None:
+        """What in a restored state can't be.
+
+        Args:
+            watched: The risk that bets of this promise are placed against.
+        """
+        armed, ordered = self._arming, self._ordered
+        made, seen = armed.calibration, ordered.evidence
+        if made is not None and (
+            not made.certified or made.risk != armed.risk or made.target > armed.target
+        ):
+            return f"a {armed.risk} risk of {armed.target} for another calibration"
+        if seen.target != watched:
+            return f"evidence against {seen.target} where {watched} is watched"
+        if not 0 <= self.disagreements <= self.audits or not 0 <= seen.bad <= seen.seen:
+            return "more disagreements than audits"
+        if armed.risk == "selective" and seen.seen > self.audits:
+            return f"{seen.seen} outcomes of {self.audits} audits"
+        for peak, now in ((ordered.peak, seen.value), (self._shift_peak, self._shift.evidence)):
+            if not (0 <= now < math.inf and max(1, now) <= peak < math.inf):
+                return f"evidence of {now} with a peak of {peak}"
+        return None
+
     def _settled(self, audit: Audit | None, bad: bool | None) -> bool:
         """Notes an outcome; False where it says nothing about the present promise."""
         if audit is None:
@@ -390,8 +433,12 @@ class GateMonitor:
 def _watched_target(calibration: Calibration, tolerance: float | None, audits: Labels) -> float:
     """The risk that audits are held against."""
     one_of("audits", audits, tuple(MEANINGS))
+    if tolerance is not None:
+        tolerance = checked_number("tolerance", tolerance, 0.0, 1.0)
     if not calibration.certified:
         raise CalibrationError(f"nothing to watch: {calibration.statement}")
+    if calibration.gold is not None and audits == "differs_from_agent" and tolerance is None:
+        return _differing_target(calibration)
     if calibration.labels != audits:
         _log.warning(
             "the calibration promises how many drafts %s, and audits tell how many %s: the alarm "
@@ -418,4 +465,20 @@ def _watched_target(calibration: Calibration, tolerance: float | None, audits: L
                 "risk slightly above their target, and the monitor would find that out. Pass a "
                 "tolerance above 0, such as half the target"
             )
-    return calibration.target + checked_number("tolerance", tolerance or 0.0, 0.0, 1.0)
+    return calibration.target + (tolerance or 0.0)
+
+
+def _differing_target(calibration: Calibration) -> float:
+    """The share of queries that may differ from the agent's answer, where the promise is about the
+    part of them that is worse: half as much again as did when it was made.
+    """
+    assert calibration.gold is not None
+    target = max(calibration.target, min(0.99, 1.5 * calibration.gold.differing / calibration.n))
+    _log.warning(
+        "audits tell how many drafts differ from the agent's answer, and the calibration promises "
+        "that the accuracy lost is at most %g: audits are held against %g that differ, half as "
+        "many again as at calibration. Pass tolerance to choose another number",
+        calibration.target,
+        target,
+    )
+    return target

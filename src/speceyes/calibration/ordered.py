@@ -62,6 +62,10 @@ class OrderedEvidence:
     def settle(self, number: int, bad: bool | None) -> None:
         """Fills a place; None leaves that audit out."""
         self._slots[number].outcome = _LEFT_OUT if bad is None else bad
+        self._count_settled()
+
+    def _count_settled(self) -> None:
+        """Counts what is settled, up to the first audit that isn't."""
         while self._slots:
             first = next(iter(self._slots))
             slot = self._slots[first]
@@ -87,9 +91,10 @@ class OrderedEvidence:
         ordered.evidence = RiskEvidence.restored(state["evidence"])
         ordered.peak = float(state["peak"])
         ordered._slots = {int(n): _Slot(outcome, int(g)) for n, outcome, g in state["slots"]}
-        for number in list(ordered._slots):
-            outcome = ordered._slots[number].outcome
-            ordered.settle(number, outcome if isinstance(outcome, bool) else None)
+        for slot in ordered._slots.values():
+            if not isinstance(slot.outcome, bool):
+                slot.outcome = _LEFT_OUT
+        ordered._count_settled()
         return ordered
 
     def _count(self, bad: bool) -> None:

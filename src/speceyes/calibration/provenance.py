@@ -7,7 +7,7 @@ import os
 from dataclasses import KW_ONLY, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import final
+from typing import TypeGuard, final
 
 from speceyes.errors import CalibrationError
 from speceyes.scoring.scales import SHARPNESS
@@ -48,7 +48,7 @@ class Scoring:
                 raise CalibrationError(f"{name}={value!r}; it must be text that isn't empty")
         if self.revision is not None and not isinstance(self.revision, str):
             raise CalibrationError(f"revision={self.revision!r}; it must be text or None")
-        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1:
+        if not is_whole(self.top_k) or self.top_k < 1:
             raise CalibrationError(f"top_k={self.top_k!r}; it must be a whole number from 1")
         one_of("aggregate", self.aggregate, AGGREGATES)
         one_of("formula", self.formula, FORMULAS)
@@ -59,6 +59,11 @@ class Scoring:
 def is_number(value: object) -> bool:
     """True for a finite number that isn't a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """True for a whole number that isn't a bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -12,15 +12,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, final, get_args
 
-from speceyes.calibration.provenance import Scoring, is_number, one_of, write_whole
+from speceyes.calibration.matched import Gold
+from speceyes.calibration.provenance import Scoring, is_number, is_whole, one_of, write_whole
 from speceyes.calibration.recompute import contradiction
+from speceyes.calibration.sealed import DIGEST, check_digest, sealed
 from speceyes.errors import CalibrationError
 from speceyes.notebook import calibration_html
 from speceyes.scoring.scales import to_raw, to_unit
 
 Risk: TypeAlias = Literal["overall", "selective"]
-Labels: TypeAlias = Literal["wrong", "worse_than_agent", "differs_from_agent"]
-Method: TypeAlias = Literal["crc", "binomial", "hoeffding-bentkus", "betting"]
+Labels: TypeAlias = Literal["wrong", "worse_than_agent", "differs_from_agent", "net_of_agent"]
+Method: TypeAlias = Literal["crc", "binomial", "hoeffding-bentkus", "betting", "matched"]
 
 RISKS: Final[tuple[Risk, ...]] = get_args(Risk)
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
@@ -28,11 +30,14 @@ MEANINGS: Final[Mapping[Labels, str]] = {
     "wrong": "are wrong",
     "worse_than_agent": "are wrong where the agent is right",
     "differs_from_agent": "differ from the agent's answer, right or wrong",
+    "net_of_agent": "are wrong where the agent is right, less those that are right where it isn't",
 }
 """Meanings of a label of 1, as ends of "these drafts ..."."""
 
 _FORMAT: Final = "speceyes-calibration"
 _VERSION: Final = 1
+_BESIDE: Final = ("format", "version", "raw_threshold", "statement", DIGEST)
+"""What a file holds beside the fields."""
 
 
 @final
@@ -69,9 +74,11 @@ class Calibration:
         target: The risk that is stayed under.
         delta: The guarantee fails for at most this share of calibrations; None where it holds in
             expectation over calibrations instead.
-        method: "crc", "binomial" or "hoeffding-bentkus"; "betting" of `SequentialCalibration`.
+        method: "crc", "binomial" or "hoeffding-bentkus"; "betting" of `SequentialCalibration`,
+            "matched" of `calibrate_relative`.
         labels: What makes a draft bad: "wrong" (by a gold answer), "worse_than_agent" (wrong
-            where the agent is right) or "differs_from_agent" (no human looked).
+            where the agent is right), "differs_from_agent" (no human looked), or "net_of_agent"
+            (as "worse_than_agent", with drafts that are right where the agent is wrong taken off).
         n: Labelled queries, those included that never get to the gate.
         accepted: How many of them the threshold accepts.
         bad: How many of those are bad.
@@ -87,6 +94,10 @@ class Calibration:
             counts.
         judge: What decided which queries reach the gate (`ToolJudge.identity`); None where it isn't
             known, and then it isn't checked.
+        gold: For "matched" only: counts of accepted drafts that differ from the agent's answer, of
+            which `bad` are worse by gold; see `speceyes.calibration.matched`.
+        drawn_like: New queries whose scores the labelled ones were matched to
+            (`calibrate_shifted`); None where they were drawn as those to come.
 
     Raises:
         CalibrationError: Fields that contradict each other or are out of range.
@@ -110,6 +121,8 @@ class Calibration:
     created: str = ""
     rows: int | None = None
     judge: str | None = None
+    gold: Gold | None = None
+    drawn_like: int | None = None
 
     _repr_html_ = calibration_html
 
@@ -132,7 +145,7 @@ class Calibration:
         for name in ("n", "accepted", "bad", "start", "labels_needed"):
             count = getattr(self, name)
             optional = count is None and name in ("start", "labels_needed")
-            if not optional and (isinstance(count, bool) or not isinstance(count, int)):
+            if not optional and not is_whole(count):
                 raise CalibrationError(f"{name}={count!r}; it must be a whole number")
         least = 0 if self.threshold is None else 1
         if not 0 <= self.bad <= self.accepted <= self.n or self.n < least:
@@ -140,8 +153,30 @@ class Calibration:
                 f"bad={self.bad}, accepted={self.accepted}, n={self.n}; "
                 f"0 <= bad <= accepted <= n and n >= {least} are needed"
             )
-        if self.rows is not None and (not isinstance(self.rows, int) or self.rows < self.n):
+        if self.rows is not None and (not is_whole(self.rows) or self.rows < self.n):
             raise CalibrationError(f"rows={self.rows!r}; it must be a whole number from n={self.n}")
+        for name in ("group", "judge"):
+            text = getattr(self, name)
+            if not isinstance(text, str) and not (text is None and name == "judge"):
+                raise CalibrationError(f"{name}={text!r}; it must be text")
+        if not isinstance(self.scoring, Scoring):
+            raise CalibrationError(f"scoring={self.scoring!r}; it must be a Scoring")
+        if self.start is not None and (self.start < 1 or self.risk != "selective"):
+            raise CalibrationError(
+                f"start={self.start} for the {self.risk} risk; it must be at least 1, and goes "
+                "with a selective risk"
+            )
+        if self.labels_needed is not None and (
+            self.labels_needed < 1 or self.threshold is not None
+        ):
+            raise CalibrationError(
+                f"labels_needed={self.labels_needed}; it must be at least 1, and goes without a "
+                "threshold"
+            )
+        self._check_gold()
+        like = self.drawn_like
+        if like is not None and (not is_whole(like) or like < self.n):
+            raise CalibrationError(f"drawn_like={like!r}; it must be a whole number from {self.n}")
         if self.threshold is None:
             if self.accepted:
                 raise CalibrationError(
@@ -152,11 +187,27 @@ class Calibration:
                 f"threshold={self.threshold!r}; it must be a number from 0 to below 1, or None "
                 "where none was certified"
             )
-        if self.created:
+        if self.created != "":
             try:
                 datetime.fromisoformat(self.created)
             except (TypeError, ValueError) as exc:
                 raise CalibrationError(f"created={self.created!r} is no ISO 8601 date") from exc
+
+    def _check_gold(self) -> None:
+        """Refuses gold counts that don't go with the rest."""
+        if (self.gold is not None) != (self.method == "matched"):
+            raise CalibrationError(f"method={self.method!r} and gold={self.gold} don't go together")
+        if (self.labels == "net_of_agent") and (self.gold is None or self.gold.better is None):
+            raise CalibrationError('labels="net_of_agent" goes with gold that counts better ones')
+        if self.gold is None:
+            return
+        if self.risk != "overall" or self.gold.worse != self.bad:
+            raise CalibrationError(
+                f"risk={self.risk!r}, bad={self.bad}; of gold counts the risk is overall and bad "
+                f"is {self.gold.worse}"
+            )
+        if fault := self.gold.fault(self.accepted):
+            raise CalibrationError(fault)
 
     @property
     def certified(self) -> bool:
@@ -205,10 +256,17 @@ class Calibration:
         meaning = MEANINGS[self.labels]
         if self.risk == "selective":
             promise = f"at most {share} of the accepted drafts {meaning}"
+        elif self.labels == "net_of_agent":
+            promise = f"answers are right less often than the agent's in at most {share} of queries"
         else:
             promise = f"at most {share} of all queries get drafts that are accepted and {meaning}"
         drawn = "" if self.rows is None else ", one of each image"
         drawn = f"drawn as the {self.n} labelled ones were{drawn}"
+        if self.drawn_like is not None:
+            drawn = (
+                f"whose scores are drawn as those of {self.drawn_like} new ones were, bad drafts "
+                "being as likely at each score as they are among the labelled"
+            )
         return f"{sure}, {promise}; for queries{where} {drawn}."
 
     def check(
@@ -258,7 +316,10 @@ class Calibration:
         data["raw_threshold"] = raw if raw is None or math.isfinite(raw) else str(raw)
         data["statement"] = self.statement
         data["curve"] = [list(dataclasses.astuple(point)) for point in self.curve]
-        lines = (f"  {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in data.items())
+        data["score_counts"] = [list(pair) for pair in self.score_counts]
+        lines = (
+            f"  {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in sealed(data).items()
+        )
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @classmethod
@@ -270,29 +331,37 @@ class Calibration:
         """
         try:
             data = json.loads(text)
-            if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
+            if not isinstance(data, dict) or data.get("format") != _FORMAT:
                 raise CalibrationError(f'not a calibration: "format": "{_FORMAT}" is missing')
-            if (version := data.pop("version", None)) != _VERSION:
-                raise CalibrationError(f"version {version!r} can't be read; this is for {_VERSION}")
-            raw, _ = data.pop("raw_threshold"), data.pop("statement", None)
-            if unknown := sorted(set(data) - {field.name for field in dataclasses.fields(cls)}):
+            version = data.get("version")
+            if not is_whole(version) or version != _VERSION:
+                raise CalibrationError(
+                    f"version {version!r} can't be read; this is for {_VERSION}: calibrate anew"
+                )
+            fields = {name: value for name, value in data.items() if name not in _BESIDE}
+            raw = data["raw_threshold"]
+            if unknown := sorted(set(fields) - {field.name for field in dataclasses.fields(cls)}):
                 raise CalibrationError(f"unknown fields: {', '.join(unknown)}")
-            data["scoring"] = Scoring(**data["scoring"])
-            data["curve"] = tuple(CurvePoint(*point) for point in data["curve"])
-            data["score_counts"] = tuple((int(b), int(c)) for b, c in data["score_counts"])
-            made = cls(**data)
+            fields["scoring"] = Scoring(**data["scoring"])
+            fields["curve"] = tuple(CurvePoint(*point) for point in data["curve"])
+            if data["gold"] is not None:
+                fields["gold"] = Gold(**data["gold"])
+            fields["score_counts"] = tuple((place, count) for place, count in data["score_counts"])
+            made = cls(**fields)
             agree = made._agrees(raw)
+            wrong = contradiction(made)
         except CalibrationError:
             raise
-        except (KeyError, TypeError, ValueError) as exc:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as exc:
             raise CalibrationError(f"not a calibration: {type(exc).__name__}: {exc}") from exc
         if not agree:
             raise CalibrationError(
                 f"threshold={made.threshold} is {made.raw_threshold} on the raw scale, but "
                 f"raw_threshold={raw} is written: one of the two was edited; calibrate anew"
             )
-        if wrong := contradiction(made):
+        if wrong:
             raise CalibrationError(f"it contradicts itself: {wrong}; calibrate anew")
+        check_digest(data, "calibrate anew")
         return made
 
     def _agrees(self, raw: Any) -> bool:

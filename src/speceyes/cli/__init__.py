@@ -27,6 +27,7 @@ from speceyes.cli import (
     plan,
     report,
     serve,
+    tune,
 )
 from speceyes.environment import versions_line
 from speceyes.errors import ConfigError, InputError, ModelError, SpecEyesError
@@ -46,6 +47,7 @@ examples:
   speceyes demo --queries 50 --out /tmp/demo    a shorter run
   speceyes bench                                what each way of running costs here
   speceyes eval scenes --limit 120 --out run    all arms on a benchmark; then report, calibrate
+  speceyes tune scenes --limit 400 --out tuned  the best setting under a risk target, and its gain
   speceyes ask scene.png "What shape is the small red object?"
   speceyes ask photo.jpg "Which colour is the collar?" \\
       --large ChenShawn/DeepEyes-7B --small Qwen/Qwen3-VL-2B-Instruct
@@ -67,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     for command in (demo, ask):
         command.add(commands)
     bench_serve.extend(bench.add(commands))
-    for command in (eval, report, calibrate, serve, plan, mcp, env):
+    for command in (eval, report, calibrate, tune, serve, plan, mcp, env):
         command.add(commands)
     return top
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -15,6 +16,7 @@ from speceyes.cli.options import add_device, add_threshold, command
 from speceyes.errors import ConfigError
 
 if TYPE_CHECKING:
+    from speceyes.bench.planned import RoutePlan
     from speceyes.bench.sweep import Sweep
     from speceyes.bench.workloads import BundledWorkload, ShapedWorkload
     from speceyes.evaluation.failures import Failures
@@ -95,12 +97,26 @@ def add(
         metavar="WxH",
         help="size of the images in pixels; default: %(default)s, as V* has them",
     )
+    bench.add_argument(
+        "--prices",
+        type=Path,
+        metavar="FILE",
+        help="money per million tokens of both models, as for tune, to tell money as well as time",
+    )
+    shapes.add_argument(
+        "--roofline",
+        metavar="ACCELERATOR",
+        help="compute nothing: engines that take as long as an A100-40, H100 or H200 would, in "
+        "virtual time; forecast and measurement for each choice of judge",
+    )
     bench.set_defaults(run=run)
     return bench
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
+    if options.roofline is not None:
+        return _roofline(options)
     from speceyes.bench.measure import interval_note
     from speceyes.bench.sweep import parse
     from speceyes.environment import machine, versions
@@ -135,13 +151,56 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
+def _roofline(options: argparse.Namespace) -> int:
+    """Forecasts beside measurements over scripted engines."""
+    from speceyes.bench.roofline.foresight import foresee, table
+    from speceyes.bench.roofline.workload import RooflineWorkload
+    from speceyes.tuning.roofline import ACCELERATORS
+
+    known = {name.lower(): name for name in ACCELERATORS}
+    if options.roofline.lower() not in known:
+        raise ConfigError(
+            f"--roofline {options.roofline!r}; it must be one of {', '.join(ACCELERATORS)}"
+        )
+    names = [name.strip() for name in (options.shapes or "qwen3-vl-2b,qwen2.5-vl-7b").split(",")]
+    if len(names) != 2:
+        raise ConfigError(f"--shapes {options.shapes!r} names {len(names)}; name two: small,large")
+    # As many are measured as are tried: a few would say more of their lots than of the forecast.
+    pilot = max(options.queries, 192, 12 * options.batch_size)
+    routes, found = dataclasses.replace(_routes(options), n=pilot), []
+    for judge in ("large", "small", "none"):
+        _told(f"{judge} judge")
+        workload = RooflineWorkload(
+            options.image,
+            routes,
+            _size(options.image),
+            judge,
+            options.batch_size,
+            accelerator=known[options.roofline.lower()],
+            small=names[0],
+            large=names[1],
+        )
+        found.append(foresee(workload, pilot=pilot))
+    said = table(found)
+    print(said)
+    if options.out is not None:
+        one_file = options.out.suffix == ".json"
+        if not one_file:
+            options.out.mkdir(parents=True, exist_ok=True)
+            (options.out / "roofline.md").write_text(said + "\n", encoding="utf-8")
+        to = options.out if one_file else options.out / "roofline.json"
+        to.write_text(json.dumps([_plain(one) for one in found], indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
 def _arms(
     options: argparse.Namespace, report: dict[str, Any], failed: list[Failures]
 ) -> tuple[str, str, str]:
     """The table of arms, as a section of the page; adds to the failures."""
-    from speceyes.bench.measure import failures, markdown, measure, summarise
+    from speceyes.bench.measure import failures, markdown, measure, over_itself, summarise
     from speceyes.bench.workloads import BundledWorkload, chosen
     from speceyes.evaluation import plots
+    from speceyes.evaluation.prices import Prices
 
     workload = _shaped(options, options.shapes) if options.shapes else _bundled(options)
     n = options.queries
@@ -152,8 +211,9 @@ def _arms(
     )
     measured = measure(ways, queries, repeats=options.repeats, step=_told)
     failed += failures(measured)
-    table = summarise(measured, n)
-    text = markdown(table)
+    prices = None if options.prices is None else Prices.load(options.prices)
+    table = summarise(measured, n, prices)
+    text = f"{markdown(table)}\n\n{over_itself(measured) or ''}".rstrip()
     report["arms"] = table
     _note(report["about"], workload, options.shapes)
     drawn = plots.stacked(
@@ -224,25 +284,29 @@ def _bundled(options: argparse.Namespace) -> BundledWorkload:
 
 
 def _shaped(options: argparse.Namespace, names: str) -> ShapedWorkload:
-    from speceyes.bench.planned import RoutePlan
     from speceyes.bench.workloads import shaped
 
-    routes = RoutePlan(
+    return shaped(
+        names,
+        _routes(options),
+        _size(options.image),
+        device=options.device,
+        dtype=options.dtype,
+        batch=options.batch_size,
+        tell=lambda line: print(line, file=sys.stderr),
+    )
+
+
+def _routes(options: argparse.Namespace) -> RoutePlan:
+    from speceyes.bench.planned import RoutePlan
+
+    return RoutePlan(
         options.queries,
         beta=options.beta,
         alpha=options.alpha,
         depth=options.depth,
         turn_tokens=options.turn_tokens,
         draft_tokens=options.draft_tokens,
-    )
-    return shaped(
-        names,
-        routes,
-        _size(options.image),
-        device=options.device,
-        dtype=options.dtype,
-        batch=options.batch_size,
-        tell=lambda line: print(line, file=sys.stderr),
     )
 
 

@@ -16,10 +16,11 @@ from speceyes.cli.options import (
     at_least_zero,
     command,
 )
+from speceyes.models.by_name import load_model
 
 ABOUT = """\
-Runs four arms on held-out synthetic scenes and prints them side by side: the agent one query at
-a time, the agent in batches, the small model alone, and the funnel. Writes into the folder
+Runs five arms on held-out synthetic scenes and prints them side by side: the funnel and the agent,
+both in batches and one query at a time, and the small model alone. Writes into the folder
   results.jsonl   every answer of every arm, graded, a line each
   summary.json    all figures
   report.html     the same to look at, with every query; needs no network
@@ -59,6 +60,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="I",
         help="number of the first held-out query; another one gives other scenes",
     )
+    one.add_argument(
+        "--judge",
+        choices=("draft", "large"),
+        default="draft",
+        help="draft: the small model judges in its draft, which answers or asks for a closer look "
+        "(the default); large: the agent's model judges first, as in the paper, which costs more",
+    )
     one.add_argument("--quiet", action="store_true", help="no progress bars")
     add_device(one)
     add_threshold(one)
@@ -67,7 +75,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
-    settings = models.bundled_settings()
+    in_draft = options.judge == "draft"
+    settings = models.bundled_settings("draft" if in_draft else None)
     if options.threshold is not None:
         settings["threshold"] = options.threshold
     print("loading the bundled tiny pair ...", file=sys.stderr)
@@ -82,22 +91,26 @@ def run(options: argparse.Namespace) -> int:
     from speceyes.pipeline import ScheduleConfig, SpecPipeline
     from speceyes.tiny.scenes import questions
 
-    large, small = (models.load_model(path, options.device) for path in (tiny.LARGE, tiny.SMALL))
+    drafter = tiny.SMALL_JUDGE if in_draft else tiny.SMALL
+    large, small = (load_model(path, options.device) for path in (tiny.LARGE, drafter))
     size = options.batch_size
-    answerer = SpeculativeAnswerer(small, top_k=settings["top_k"])
+    judge = None if in_draft else ToolJudge(large, tools=["zoom"])
+    answerer = SpeculativeAnswerer(
+        small, top_k=settings["top_k"], tools=["zoom"], may_look=in_draft
+    )
     gate = SeparabilityGate(**settings)
     agent = AgenticFallback(large, tools=["zoom"], max_batch=size)
     alone = AgenticFallback(large, tools=["zoom"], max_batch=1)
     demo = Demo(
         pipeline=SpecPipeline(
-            judge=ToolJudge(large, tools=["zoom"]),
+            judge=judge,
             answerer=answerer,
             gate=gate,
             fallback=agent,
             schedule=ScheduleConfig(batch_size=size),
         ),
         one_by_one=SpecPipeline(
-            judge=ToolJudge(large, tools=["zoom"]),
+            judge=judge,
             answerer=answerer,
             gate=gate,
             fallback=alone,
@@ -106,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
         again=True,
         agent=alone,
         agent_batched=agent,
-        answerer=answerer,
+        answerer=SpeculativeAnswerer(small, top_k=settings["top_k"]),
         gate=gate,
         batch_size=size,
         out=options.out,

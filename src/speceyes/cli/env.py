@@ -105,9 +105,9 @@ def _ocr() -> str:
 
 def _models(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Driver of each model, by its name; "error" where it can't be loaded."""
+    from speceyes.errors import describe
     from speceyes.models.hf import HFModel
     from speceyes.models.hf.load import hide_progress
-    from speceyes.retry_per_row import describe
 
     hide_progress()  # between the lines of a report
     named = {role: getattr(options, role) for role in ("large", "small")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import re
 import sys
@@ -13,14 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from speceyes.cli import models
-from speceyes.cli.failures import say_failures
+from speceyes.cli.failures import resumable, say_failures
 from speceyes.cli.options import add_max_failures, add_speech, add_threshold, command
 from speceyes.errors import ConfigError
+from speceyes.models.by_name import is_address
 
 if TYPE_CHECKING:
-    from speceyes.evaluation.arms import EvalContext
-    from speceyes.evaluation.benchmarks import Samples
+    from speceyes.evaluation.context import EvalContext
+    from speceyes.pipeline.settings import FunnelSettings
     from speceyes.protocols import VisionLanguageModel
+    from speceyes.strategies.questions import Place
 
 ABOUT = """\
 Runs every arm on the same samples of a benchmark, on the same warmed-up models, in turns, and
@@ -36,7 +39,7 @@ puzzles are answered without tools, by the bundled pair that reasons.
 
 RECORD_K: Final = 128
 DEFAULT_ARMS: Final = "agent,draft,min,bottom20,mean,log"
-PUZZLE_ARMS: Final = "large-short,small-short,small-reasoning,transfer,transfer-sure"
+PUZZLE_ARMS: Final = "large-short,small-short,small-reasoning,transfer,transfer-calibrated"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,6 +73,19 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="a small model that calls tools, for the arms deep, cascade and specreason; "
         "default: the bundled one, beside the bundled pair",
     )
+    one.add_argument(
+        "--settings",
+        type=Path,
+        metavar="FILE",
+        help='what speceyes tune wrote, as the arm "tuned": what was foreseen is held against what '
+        "is measured here, on questions that it wasn't tuned on",
+    )
+    one.add_argument(
+        "--prices",
+        type=Path,
+        metavar="FILE",
+        help="money per million tokens of each model, so that reports tell money as well as time",
+    )
     models.add_loading(one)
     add_threshold(one)
     add_speech(one)
@@ -77,11 +93,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--arms",
         metavar="LIST",
         help="with commas; agent and draft are always run; also min-small-judge, min-no-judge, "
+        "min-one-pass (the drafter answers or asks to look closer), min-ladder (drafts on "
+        "--rung-pixels first), "
         "agent-one and min-one (one query at a time), agent-paper and min-paper (the paper's "
         "schedule, whose speed is over its own agent), agent-no-tools (what tools contribute), "
         "one-pass=MODEL (a rival that answers in one pass, named like --large; also several), "
         "specreason, deep and cascade; in words alone large-short, large-reasoning, small-short, "
-        "small-reasoning, transfer, transfer-two-stage, transfer-likely, transfer-sure and "
+        "small-reasoning, transfer, transfer-two-stage, transfer-likely, transfer-sure, "
+        "transfer-calibrated and "
         f"transfer-SELECTOR-PERCENT, such as transfer-attended-50; default: {DEFAULT_ARMS}, and "
         f"for puzzles by the bundled pair {PUZZLE_ARMS}",
     )
@@ -90,6 +109,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="LIST",
         help="the small model's attention heads for transfer-attended, as layer.head with commas, "
         "such as 2.1,3.0; default: all, or the bundled pair's",
+    )
+    one.add_argument(
+        "--notes-in",
+        choices=("prompt", "turn"),
+        help="where transfer gives the large model the small one's reasoning: in its prompt, or as "
+        "a turn that it began; default: prompt, and for the bundled pair what its settings say",
     )
     one.add_argument(
         "--without-tools",
@@ -105,6 +130,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("max-steps", None, "turns of the agent; default: its profile's"),
         ("max-tokens", None, "new tokens of a turn; default: its profile's"),
         ("draft-tokens", 20, "new tokens of a draft; default: 20"),
+        ("rung-pixels", None, "most pixels of the first drafts of the arm min-ladder"),
         ("one-pass-tokens", 1024, "new tokens of a one-pass model; default: 1024"),
         ("sweep-limit", 64, "test samples at each batch size of --sweep-batch; default: 64"),
     ):
@@ -141,13 +167,19 @@ def run(options: argparse.Namespace) -> int:
     from speceyes.evaluation import ablations, arms, benchmarks, transfer_costs
     from speceyes.evaluation.ablations import BATCHES, JUDGES
     from speceyes.evaluation.analysis import figures
+    from speceyes.evaluation.benchmarks.sample import samples_hash
     from speceyes.evaluation.eval_report import brief
     from speceyes.evaluation.evaluate import Plan, evaluate, failures, parts
     from speceyes.evaluation.failures import check_share
+    from speceyes.evaluation.prices import Prices
     from speceyes.evaluation.runs import TEST, check_folder
+    from speceyes.evaluation.spending import save_prices
+    from speceyes.tuning.after import after
 
     if _reasoners(options):
         options.without_tools = True
+    settings = None if options.settings is None else _settled(options)
+    prices = None if options.prices is None else Prices.load(options.prices)
     if options.ablations:
         if options.without_tools:
             raise ConfigError("--ablations with --without-tools: they are of the funnel")
@@ -181,7 +213,7 @@ def run(options: argparse.Namespace) -> int:
                 "alone, such as transfer"
             )
     check_folder(options.out)
-    context, about = _context(options)
+    context, about = _context(options, settings)
     if any(entry.parity_prompt is not None for entry in loaded.samples.entries):
         context = replace(context, bare=True)
     fixed = {
@@ -191,26 +223,33 @@ def run(options: argparse.Namespace) -> int:
             "split": options.split,
             "limit": options.limit,
             "parity": options.parity,
-            "samples": _samples_hash(loaded.samples),
+            "samples": samples_hash(loaded.samples),
             "n": len(loaded.samples),
             "bad": [[bad.name, bad.reason] for bad in loaded.bad],
         },
         "models": about,
         "context": _settings(context),
     }
-    done = evaluate(
-        loaded.samples,
-        context,
-        plan,
-        folder=options.out,
-        fixed=fixed,
-        progress=None if options.quiet else sys.stderr,
-        max_failures=options.max_failures,
-    )
+    if settings is not None:
+        fixed["tuned"] = {**json.loads(settings.to_json()), "forecast": None}
+    with resumable(options.out):
+        done = evaluate(
+            loaded.samples,
+            context,
+            plan,
+            folder=options.out,
+            fixed=fixed,
+            progress=None if options.quiet else sys.stderr,
+            max_failures=options.max_failures,
+        )
     found = failures(done, TEST)
     code = say_failures(found)
     check_share(found, options.max_failures, "conclusion")
+    if prices is not None:
+        save_prices(options.out, prices)
     print(brief(done))
+    if settings is not None:
+        print("\n".join(("", *after(done, settings))))
     if "transfer" in plan.arms:
         found_costs = transfer_costs.transfer_costs(done, context, loaded.samples[0].query)
         transfer_costs.write(found_costs, options.out)
@@ -220,6 +259,40 @@ def run(options: argparse.Namespace) -> int:
         print(f"\n{options.out / 'ablations'}: {', '.join(file.name for file in drawn)}")
     print(f"\nspeceyes report {options.out} makes the tables and the page")
     return code
+
+
+def _settled(options: argparse.Namespace) -> FunnelSettings:
+    """The settings, which the run's other options then follow.
+
+    Raises:
+        ConfigError: The file can't be read, or an option contradicts it.
+    """
+    from speceyes.pipeline.settings import FunnelSettings
+
+    found = FunnelSettings.load(options.settings)
+    set_here = ("k", "max_steps", "max_tokens", "threshold", "tools", "profile", "texts", "agent")
+    given = [f"--{name.replace('_', '-')}" for name in set_here if getattr(options, name)]
+    if given or options.dialect != "auto":
+        raise ConfigError(
+            f"--settings brings its own {', '.join(given) or '--dialect'}: leave these out"
+        )
+    if found.small is None or found.gate is None:
+        raise ConfigError(
+            f"{options.settings} leaves speculation off, so that there is nothing to evaluate: "
+            f"{found.forecast.get('statement', 'it has no drafter')}"
+        )
+    options.large = options.large or found.large.source
+    options.small = options.small or found.small.source
+    options.k, options.threshold = max(3, found.gate.top_k), found.gate.threshold
+    options.calibration_share = 0.0
+    options.max_steps, options.max_tokens = found.agent.max_steps, found.agent.max_tokens
+    options.draft_tokens = found.draft.max_tokens
+    options.tools, options.dialect = ",".join(found.tools), found.dialect
+    options.profile, options.texts = found.agent.profile, found.texts
+    options.arms = options.arms or "tuned"
+    if "tuned" not in models.listed(options.arms):
+        options.arms += ",tuned"
+    return found
 
 
 def _asked(options: argparse.Namespace) -> list[str]:
@@ -246,22 +319,18 @@ def _settings(context: EvalContext) -> dict[str, Any]:
         "max_tokens",
         "draft_tokens",
         "one_pass_tokens",
+        "rung",
         "parity",
         "bare",
         "without_tools",
         "heads",
+        "place",
     )
     found = {name: getattr(context, name) for name in kept}
+    for name in ("profile", "texts"):  # objects where they come from a settings file
+        if not isinstance(found[name], str | None):
+            found[name] = repr(found[name])
     return {**found, "prompt_hash": context.answerer(context.top_k).prompt_hash}
-
-
-def _samples_hash(samples: Samples) -> str:
-    """Of ids, images, questions, options and answers, in order."""
-    from speceyes.evaluation.benchmarks.sample import rank
-
-    return rank(
-        *(f"{e.id}\n{e.image_key}\n{e.question}\n{e.choices}\n{e.answer}" for e in samples.entries)
-    )[:16]
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:
@@ -319,13 +388,20 @@ def _rivals(
     }
 
 
-def _context(options: argparse.Namespace) -> tuple[EvalContext, dict[str, Any]]:
+_JUDGING: Final = frozenset({"min-small-judge", "min-one-pass", "min-ladder"})
+"""Arms for which the bundled drafter that judges is taken."""
+
+
+def _context(
+    options: argparse.Namespace, settings: FunnelSettings | None = None
+) -> tuple[EvalContext, dict[str, Any]]:
     """Models, loaded, with their settings; and what the manifest says of them."""
     from speceyes import tiny
     from speceyes.evaluation import arms
-    from speceyes.evaluation.arms import EvalContext
+    from speceyes.evaluation.context import EvalContext
     from speceyes.evaluation.manifest import model_files
     from speceyes.evaluation.rivals import PREFIX
+    from speceyes.strategies import TransferRule
 
     if options.agent is not None and options.large is None:
         # Only the drafter is named beside an agent of the user's own.
@@ -338,24 +414,37 @@ def _context(options: argparse.Namespace) -> tuple[EvalContext, dict[str, Any]]:
                 "wheel, train it (docs/tiny.md), or name models with --large and --small"
             )
     else:
-        *names, bundled = models.named_pair(options.large, options.small)
+        judging = bool(_JUDGING.intersection(_asked(options)))
+        *names, bundled = models.named_pair(options.large, options.small, judging=judging)
     if names[1].lower() == "none":
         raise ConfigError(
             "--small none: an evaluation compares the agent with drafts; name a model"
         )
     heads = _heads(options.heads)
+    place: Place = options.notes_in or "prompt"
+    rule = None
     if _reasoners(options):
         chosen = tiny.reasoner_settings()
+        place = options.notes_in or chosen["place"]
+        rule = TransferRule.from_dict(chosen["rule"])
         heads = heads or tuple(map(tuple, chosen["heads"]))
     else:
         chosen = models.bundled_settings() if bundled else models.DEFAULT_GATE
     top_k = int(chosen["top_k"])
     top_k = top_k if options.k is None else options.k
-    small = models.load_named(names[1], options, "small", top_k=top_k)
+    told: dict[str, Any] = {"large": {}, "small": {}}
+    if settings is not None and settings.small is not None:
+        from speceyes.pipeline.model_settings import loading_arguments
+
+        told["large"] = loading_arguments(names[0], settings.large)
+        told["small"] = loading_arguments(names[1], settings.small)
+    small = models.load_named(names[1], options, "small", top_k=top_k, **told["small"])
     own = None if options.agent is None else callable_named(options.agent)
     if own is not None and options.large is None:
         names[0] = names[1]  # nothing is asked of a large model, and the small one judges
-    large = small if names[0] == names[1] else models.load_named(names[0], options, "large")
+    large = small
+    if names[0] != names[1]:
+        large = models.load_named(names[0], options, "large", **told["large"])
     looks = {
         "specreason",
         *(a for a in _asked(options) if arms.arm(a).needs or a == arms.DEEP),
@@ -364,7 +453,7 @@ def _context(options: argparse.Namespace) -> tuple[EvalContext, dict[str, Any]]:
     looker = looker if looks.intersection(_asked(options)) else None
     vocabulary = getattr(getattr(small, "config", None), "get_text_config", lambda: None)()
     # An engine returns few log-probabilities a token: as many as the gate reads were asked for.
-    record_k = options.record_k or (top_k if models.is_address(names[1]) else RECORD_K)
+    record_k = options.record_k or (top_k if is_address(names[1]) else RECORD_K)
     most = getattr(vocabulary, "vocab_size", None) or record_k
     context = EvalContext(
         large,
@@ -381,11 +470,15 @@ def _context(options: argparse.Namespace) -> tuple[EvalContext, dict[str, Any]]:
         max_tokens=options.max_tokens,
         draft_tokens=options.draft_tokens,
         one_pass_tokens=options.one_pass_tokens,
+        rung=options.rung_pixels,
         rivals=_rivals(options, {names[0]: large, names[1]: small}),
         parity=options.parity,
         without_tools=options.without_tools,
         heads=heads,
+        place=place,
+        rule=rule,
         own=own,
+        settings=settings,
         looker=None if looker is None else models.load_named(looker, options, "small"),
     )
     loaded = [("large", large, names[0]), ("small", small, names[1])]

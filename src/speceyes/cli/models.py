@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from speceyes import tiny
 from speceyes.cli.options import Parser, add_device, add_speech, add_threshold, at_least_one
 from speceyes.cli.speculation import add_speculation, draft_of, judge_of
 from speceyes.errors import ConfigError
+from speceyes.models.by_name import is_address, load_model
 
 if TYPE_CHECKING:
     from speceyes.gate import SeparabilityGate
     from speceyes.pipeline import SpecPipeline
     from speceyes.pipeline.audit import Auditor
+    from speceyes.pipeline.settings import FunnelSettings
     from speceyes.protocols import VisionLanguageModel
 
 MODEL_HELP = "a Hugging Face name, a directory, or an engine's address"
 DEFAULT_GATE: dict[str, Any] = {"threshold": 0.98, "top_k": 64, "aggregate": "min"}
 """The gate of models that aren't the bundled ones, as the research code has it."""
+
+
+SETTLED: Final = (
+    *("threshold", "calibration", "top_k", "max_steps", "max_tokens", "batch_size", "tools"),
+    *("dialect", "profile", "texts", "judge", "judge_threshold", "judge_pixels", "draft_pixels"),
+    *("ladder", "speculate"),
+)
+"""Options that a settings file takes the place of."""
 
 
 def add_loading(parser: Parser, *, served: bool = False) -> None:
@@ -87,6 +96,13 @@ def add_models(
     models.add_argument(
         "--small", metavar="MODEL", help='the drafter, likewise; "none" for the agent alone'
     )
+    models.add_argument(
+        "--settings",
+        type=Path,
+        metavar="FILE",
+        help="what speceyes tune wrote: models, judge, resolutions, gate and all else; --large and "
+        "--small may say where the same models are now",
+    )
     add_loading(models, served=served)
     add_speech(models)
     add_threshold(models)
@@ -117,6 +133,7 @@ def add_models(
         command.add_argument_group("speculation", "who judges, and on how many pixels"),
         speculate=speculate,
     )
+    command.set_defaults(unchanged={name: command.get_default(name) for name in SETTLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +166,12 @@ def pipeline(
     """
     from speceyes.pipeline import AgentConfig, InputConfig, ScheduleConfig, SpecPipeline
 
+    if options.settings is not None:
+        from speceyes.pipeline.settings import FunnelSettings
+
+        return settled_pipeline(
+            options, FunnelSettings.load(options.settings), allow_urls=allow_urls, auditor=auditor
+        )
     chosen = load_models(options)
     return SpecPipeline.from_pretrained(
         chosen.large,
@@ -168,6 +191,70 @@ def pipeline(
     )
 
 
+def settled_pipeline(
+    options: argparse.Namespace,
+    found: FunnelSettings,
+    *,
+    allow_urls: bool = False,
+    auditor: Auditor | None = None,
+) -> SpecPipeline:
+    """The pipeline of a settings file.
+
+    Args:
+        options: The command line's.
+        found: What is in the file.
+        allow_urls: Images may be http(s) addresses.
+        auditor: Has accepted drafts audited.
+
+    Raises:
+        ConfigError: Options contradict the file, or a model isn't the one that was tuned.
+    """
+    from speceyes.pipeline import InputConfig, SpecPipeline
+
+    check_settled(options)
+    large, small = loaded_for(options, found)
+    return SpecPipeline.from_settings(
+        found, large=large, small=small, inputs=InputConfig(allow_urls=allow_urls), auditor=auditor
+    )
+
+
+def check_settled(options: argparse.Namespace) -> None:
+    """Refuses options that a settings file takes the place of.
+
+    Raises:
+        ConfigError: One is given.
+    """
+    given = [name for name in SETTLED if getattr(options, name) != options.unchanged[name]]
+    if given:
+        words = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ConfigError(f"--settings brings its own {words}: leave these out, or change the file")
+
+
+def loaded_for(
+    options: argparse.Namespace, found: FunnelSettings
+) -> tuple[VisionLanguageModel, VisionLanguageModel | None]:
+    """The models that settings are for, from where they were or from where options say.
+
+    Raises:
+        ConfigError: One can't be loaded or reached.
+    """
+    from speceyes.pipeline.model_settings import loading_arguments
+
+    if options.small is not None and options.small.lower() == "none":
+        raise ConfigError("--settings with --small none: pass --large and --small none alone")
+    models: list[VisionLanguageModel] = []
+    for role, one in (("large", found.large), ("small", found.small)):
+        if one is None:
+            return models[0], None
+        name = getattr(options, role) or one.source
+        if models and name == (options.large or found.large.source) and one == found.large:
+            return models[0], models[0]
+        top_k = found.gate.top_k if role == "small" and found.gate is not None else None
+        own = loading_arguments(name, one)
+        models.append(load_named(name, options, role, top_k=top_k, **own))
+    return models[0], models[1]
+
+
 def load_models(options: argparse.Namespace) -> Chosen:
     """Loads the models that the options name, and makes their gate.
 
@@ -175,8 +262,11 @@ def load_models(options: argparse.Namespace) -> Chosen:
         ConfigError: They don't go together, or a model can't be loaded or reached.
     """
     alone = options.small is not None and options.small.lower() == "none"
-    large, small, bundled = named_pair(options.large, options.small)
-    settings = {**DEFAULT_GATE, **(bundled_settings() if bundled else {})}
+    judge, ladder = getattr(options, "judge", "large"), getattr(options, "ladder", ())
+    judging = judge in ("small", "draft") or bool(ladder)
+    large, small, bundled = named_pair(options.large, options.small, judging=judging)
+    own = bundled_settings(judge if judging else None) if bundled else {}
+    settings = {**DEFAULT_GATE, **own}
     if bundled:
         print(
             "speceyes: the bundled tiny pair answers; it knows only its own synthetic scenes "
@@ -193,15 +283,24 @@ def load_models(options: argparse.Namespace) -> Chosen:
     )
 
 
-def named_pair(large: str | None, small: str | None) -> tuple[str, str, bool]:
+def named_pair(
+    large: str | None, small: str | None, *, judging: bool = False
+) -> tuple[str, str, bool]:
     """Names of agent and drafter, and whether they are the bundled pair.
+
+    Args:
+        large: The agent's, or None.
+        small: The drafter's, or None.
+        judging: Whether the drafter judges as well, or drafts at several sizes, so that of the
+            bundled ones the one that has learned to is taken.
 
     Raises:
         ConfigError: One is given without the other.
     """
     alone = small is not None and small.lower() == "none"
     if large is None and (small is None or alone):
-        return str(tiny.LARGE), str(small if alone else tiny.SMALL), True
+        mine = tiny.SMALL_JUDGE if judging and tiny.SMALL_JUDGE.is_dir() else tiny.SMALL
+        return str(tiny.LARGE), str(small if alone else mine), True
     if large is None or small is None:
         given, missing = ("--large", "--small") if large else ("--small", "--large")
         hint = ", or --small none for the agent alone" if missing == "--small" else ""
@@ -209,8 +308,11 @@ def named_pair(large: str | None, small: str | None) -> tuple[str, str, bool]:
     return large, small, False
 
 
-def bundled_settings() -> dict[str, Any]:
+def bundled_settings(judge: str | None = None) -> dict[str, Any]:
     """Threshold, K and aggregate that were chosen for the bundled pair.
+
+    Args:
+        judge: Where the drafter that judges is taken, the name of the judge.
 
     Raises:
         ConfigError: The weights are not there.
@@ -221,11 +323,21 @@ def bundled_settings() -> dict[str, Any]:
             "python -m speceyes.tiny.training.train, or name models with --large and --small"
         )
     found = tiny.settings()
+    if judge is not None and tiny.SMALL_JUDGE.is_dir():
+        own = tiny.judge_settings()
+        # Both judges were taught the same, and let the same questions through.
+        which = "small" if judge == "large" else judge
+        found = {**found, **own, "threshold": own["thresholds"][which]}
     return {key: found[key] for key in DEFAULT_GATE}
 
 
 def load_named(
-    name: str | Path, options: argparse.Namespace, role: str, *, top_k: int | None = None
+    name: str | Path,
+    options: argparse.Namespace,
+    role: str,
+    *,
+    top_k: int | None = None,
+    **known: Any,
 ) -> VisionLanguageModel:
     """A model as the options of `add_loading` have it.
 
@@ -234,6 +346,7 @@ def load_named(
         options: The command line's.
         role: "large", "small" or "one-pass": its own arguments go before those of both.
         top_k: See `load_model`.
+        **known: Further arguments, which give way to those of the options.
 
     Raises:
         ConfigError: It can't be loaded or reached, or an argument is unknown.
@@ -245,6 +358,7 @@ def load_named(
                 more.setdefault(key.removeprefix("model_"), getattr(options, key))
         if options.trust_remote_code:
             more.setdefault("trust_remote_code", True)
+    more = {**known, **more}
     try:
         return load_model(name, options.device, top_k, **more)
     except TypeError as exc:
@@ -277,33 +391,6 @@ def model_arguments(options: argparse.Namespace, role: str) -> dict[str, Any]:
     return {**found, **own}
 
 
-def load_model(
-    name: str | Path, device: str | None, top_k: int | None = None, /, **more: Any
-) -> VisionLanguageModel:
-    """A model that is loaded here, or the engine behind an address.
-
-    Args:
-        name: A Hugging Face name, a directory, or an address, after whose "#" the name stands
-            under which the engine serves the model.
-        device: Where it is loaded; None takes a GPU if there is one.
-        top_k: Log-probabilities that an engine must be able to return; None doesn't ask.
-        **more: For `OpenAIModel` or `HFModel.from_pretrained`.
-
-    Raises:
-        ConfigError: It can't be loaded or reached.
-    """
-    if is_address(name):
-        from speceyes.models.openai import OpenAIModel
-
-        url, _, served = str(name).partition("#")
-        return OpenAIModel(url, served or None, top_k=top_k, **more)
-    if Path(name).is_dir():  # a download shows its progress; read when the library is imported
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from speceyes.models.hf import HFModel
-
-    return HFModel.from_pretrained(name, device=device, **more)
-
-
 def tools_for(options: argparse.Namespace, large: VisionLanguageModel) -> tuple[str, ...]:
     """The tools that the options name, or those that the agent's dialect was trained with.
 
@@ -316,11 +403,6 @@ def tools_for(options: argparse.Namespace, large: VisionLanguageModel) -> tuple[
 
     spoken = dialect(options.dialect, large, profile=options.profile, texts=options.texts)
     return profile_of(spoken).tools or ("zoom",)
-
-
-def is_address(name: str | Path) -> bool:
-    """True for an engine's http(s) address."""
-    return str(name).lower().startswith(("http://", "https://"))
 
 
 def listed(text: str) -> list[str]:

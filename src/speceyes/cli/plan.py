@@ -20,6 +20,7 @@ query takes. What a query costs is measured beforehand, where nothing else is un
 
   speceyes bench --serve --url http://127.0.0.1:8000 --out load
   speceyes plan --from load/load.json --rate 20 --p95 3
+  speceyes plan --from tuned/tune.json --rate 20
   speceyes plan --rate 20 --beta 0.8 --alpha 0.7 --judge 0.05 --draft 0.04 --agent 1.2
 
 docs/scaling.md has the arithmetic, and how far it was from a simulation and from a real engine."""
@@ -35,8 +36,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         dest="source",
         type=Path,
         metavar="FILE",
-        help="load.json of speceyes bench --serve, or summary.json of speceyes demo; what is given "
-        "besides replaces what is in it",
+        help="load.json of speceyes bench --serve, tune.json of speceyes tune, or summary.json of "
+        "speceyes demo; what is given besides replaces what is in it",
     )
     for option, name, what in (
         ("beta", "beta", "share that the judge leaves to a draft"),

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from speceyes.cli.options import command
-from speceyes.errors import ConfigError
+from speceyes.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from speceyes.evaluation.runs import Run
 
 ABOUT = """\
 Reads the folders of one or more runs and writes, without running a model,
@@ -16,6 +21,14 @@ Reads the folders of one or more runs and writes, without running a model,
   report.html   one page that needs nothing but itself: pictures of all figures, and every query
   answers.parquet, answers.csv   with --to: a row for each run, arm and query, for pandas or polars
 A run that is under way or was killed is reported up to its last whole round."""
+
+
+_NEEDED: Final[Mapping[str, frozenset[str]]] = {
+    "plan": frozenset({"arms", "seed", "batch_size", "threshold", "sweep_batch"}),
+    "benchmark": frozenset({"name", "bad", "parity"}),
+    "models": frozenset(),
+    "context": frozenset({"top_k"}),
+}
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
     from speceyes.evaluation.runs import read, write_table
 
     runs = [read(folder) for folder in dict.fromkeys(options.runs)]
+    for one in runs:
+        _check_kind(one)
     made = [(found, figures(found)) for found in runs]
     out = options.out or options.runs[0]
     out.mkdir(parents=True, exist_ok=True)
@@ -78,3 +93,24 @@ def run(options: argparse.Namespace) -> int:
     if options.to:
         print(f"{out / f'answers.{options.to}'}: {len(rows)} answers")
     return 0
+
+
+def _check_kind(run: Run) -> None:
+    """Makes sure that the folder holds a run of `speceyes eval`, as its manifest has it.
+
+    Raises:
+        InputError: It is another command's, or its manifest was changed.
+    """
+    fixed = run.fixed
+    if fixed.get("tune"):
+        raise InputError(
+            f"{run.folder} was written by speceyes tune, which prints its own table: read "
+            "tune.json there, or give its settings to speceyes eval --settings"
+        )
+    for part, names in _NEEDED.items():
+        given = fixed.get(part)
+        if not isinstance(given, dict) or not given.keys() >= names:
+            raise InputError(
+                f"{run.folder / 'manifest.json'} was damaged or changed after it was written: "
+                f"{part!r} lacks some of {', '.join(sorted(names))}. Take it from a copy"
+            )

@@ -13,9 +13,11 @@ from speceyes.cli.options import command
 from speceyes.errors import ConfigError
 
 if TYPE_CHECKING:
+    from speceyes.calibration import Calibration
     from speceyes.evaluation.failures import Failures
     from speceyes.pipeline import SpecPipeline
     from speceyes.pipeline.audit import Auditor
+    from speceyes.server.run import Renewal
 
 ABOUT = """\
 Serves a funnel under OpenAI's /v1/chat/completions, so that the official clients work against it.
@@ -26,6 +28,7 @@ knows only its own synthetic scenes.
   speceyes serve --new-key alice >> keys.txt     the key itself goes to standard error
   speceyes serve --keys keys.txt --host 0.0.0.0 --port 8000
   speceyes serve --large http://gpu1:8000/v1 --small http://gpu2:8000/v1
+  speceyes serve --settings tuned/settings.json  what speceyes tune found
 
 A model is a Hugging Face name, a directory, or an engine's address; after a "#" the name under
 which the engine serves it, where there are several. SIGTERM ends it: what was accepted is
@@ -169,7 +172,7 @@ def run(options: argparse.Namespace) -> int:
         from speceyes.server.app import application
     except ImportError as exc:
         raise ConfigError(f"{exc.name} is not installed: pip install 'speceyes[serve]'") from exc
-    auditor = None if options.calibration is None else auditor_of(options, options.calibration)
+    auditor = auditor_of(options, promise_of(options))
     pipe = models.pipeline(options, auditor=auditor)
     if not options.no_check and say_failures(asked_once(pipe)):
         return 1
@@ -186,36 +189,97 @@ def run(options: argparse.Namespace) -> int:
     if options.request_log is not None:
         log_requests(options.request_log)
 
+    armings = 0
+
     def read_again() -> Renewal:
         from speceyes.gate import SeparabilityGate
 
+        nonlocal armings
+        if (now := app.state.service.pipe.auditor) is not None:
+            armings = max(armings, now.monitor.arming.number)
+        if options.settings is not None:
+            return renewed(options, app.state.service.pipe, armings)
         made, file = options.calibration, options.keys
         watched = app.state.service.pipe.auditor is not None
         return Renewal(
             None if made is None else SeparabilityGate.from_calibration(made),
             None if file is None else Keys.load(file),
-            None if made is None or watched else auditor_of(options, made),
+            None if made is None or watched else auditor_of(options, promise_of(options), armings),
         )
 
     return run_app(app, options.name, options.host, options.port, read_again=read_again)
 
 
-def auditor_of(options: argparse.Namespace, calibration: Path) -> Auditor | None:
+def promise_of(options: argparse.Namespace) -> Calibration | None:
+    """Calibration that the gate of the options has; None where it has none."""
+    from speceyes.calibration import Calibration
+    from speceyes.pipeline.settings import FunnelSettings
+
+    if options.settings is not None:
+        gate = FunnelSettings.load(options.settings).gate
+        return None if gate is None else gate.calibration
+    return None if options.calibration is None else Calibration.load(options.calibration)
+
+
+def renewed(options: argparse.Namespace, pipe: SpecPipeline, armings: int = 0) -> Renewal:
+    """What the settings and keys say now, over the models that are loaded already.
+
+    A promise that hasn't changed goes on being watched with all that audits have shown of it; a new
+    one spends the part of delta that comes after those of the promises before it.
+
+    Args:
+        options: The command line's.
+        pipe: The pipeline that serves.
+        armings: How often its gate was armed, where it has no monitor now.
+
+    Raises:
+        ConfigError: The files can't be read, or the settings are for other models.
+    """
+    from speceyes.pipeline import SpecPipeline
+    from speceyes.pipeline.settings import FunnelSettings
+    from speceyes.protocols import HasModel
+    from speceyes.server.keys import Keys
+    from speceyes.server.run import Renewal
+
+    models.check_settled(options)
+    found = FunnelSettings.load(options.settings)
+    agent: object = pipe.fallback
+    drafter: object = pipe.answerer
+    promise = None if found.gate is None else found.gate.calibration
+    old = pipe.auditor
+    same = old is not None and old.monitor.arming.calibration == promise
+    if old is not None:
+        armings = max(armings, old.monitor.arming.number)
+    made = SpecPipeline.from_settings(
+        found,
+        large=agent.model if isinstance(agent, HasModel) else None,
+        small=drafter.model if isinstance(drafter, HasModel) else options.small,
+        inputs=pipe.inputs,
+        auditor=old if same else auditor_of(options, promise, armings),
+        observers=pipe.observers,
+    )
+    keys = None if options.keys is None else Keys.load(options.keys)
+    return Renewal(keys=keys, pipe=made)
+
+
+def auditor_of(
+    options: argparse.Namespace, made: Calibration | None, armings: int = 0
+) -> Auditor | None:
     """Auditor of what a calibration promised; None where it isn't wanted or nothing was promised.
 
     Args:
         options: The command line's.
-        calibration: The calibration's file.
+        made: The calibration.
+        armings: How often the gate was armed before.
     """
-    from speceyes.calibration import Calibration, GateMonitor
+    from speceyes.calibration import GateMonitor
     from speceyes.evaluation.grading import same_answer
     from speceyes.pipeline.audit import Auditor
 
-    made = Calibration.load(calibration)
-    if options.no_monitor or not made.certified:
+    if made is None or options.no_monitor or not made.certified:
         return None
     monitor = GateMonitor.from_calibration(
-        made, tolerance=options.tolerance, share=options.audit_share
+        made, tolerance=options.tolerance, share=options.audit_share, armings=armings
     )
     sys.stderr.write(
         f"speceyes: the agent audits {100 * monitor.share:g}% of accepted drafts; the gate is shut "
@@ -241,7 +305,7 @@ def asked_once(pipe: SpecPipeline) -> list[Failures]:
     from PIL import Image
 
     from speceyes.evaluation.failures import Failures
-    from speceyes.retry_per_row import generate_rows
+    from speceyes.models.rows import generate_rows
     from speceyes.types import Conversation, Message, Query, Sampling
 
     picture = Image.new("RGB", (112, 112), (120, 140, 160))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from speceyes.cli.options import Parser, at_least_one
 
 if TYPE_CHECKING:
-    from speceyes.pipeline import DraftConfig, JudgeConfig
+    from speceyes.pipeline import DraftConfig, JudgeConfig, Rung
 
 
 def add_speculation(parser: Parser, *, speculate: str = "always") -> None:
@@ -20,10 +20,11 @@ def add_speculation(parser: Parser, *, speculate: str = "always") -> None:
     """
     parser.add_argument(
         "--judge",
-        choices=("large", "small", "none"),
+        choices=("large", "small", "draft", "none"),
         default="large",
         help='who says whether tools are needed: "large" as in the paper; "small", which costs '
-        'next to nothing in front of an engine that batches; "none" drafts every query; default: '
+        'next to nothing in front of an engine that batches; "draft": the small model answers or '
+        'says that it must look closer, in one pass; "none" drafts every query; default: '
         "%(default)s",
     )
     parser.add_argument(
@@ -40,6 +41,14 @@ def add_speculation(parser: Parser, *, speculate: str = "always") -> None:
             metavar="N",
             help=f"most pixels of an image that {what}; default: all that the model takes",
         )
+    parser.add_argument(
+        "--ladder",
+        type=_rungs,
+        default=(),
+        metavar="LIST",
+        help="drafts on fewer pixels that are tried first, as PIXELS or PIXELS:THRESHOLD with "
+        "commas, from the fewest up, such as 65536:0.99,262144; default: none",
+    )
     parser.add_argument(
         "--speculate",
         choices=("always", "auto"),
@@ -61,4 +70,25 @@ def draft_of(options: argparse.Namespace) -> DraftConfig:
     """Bounds of the drafts."""
     from speceyes.pipeline import DraftConfig
 
-    return DraftConfig(max_pixels=options.draft_pixels)
+    return DraftConfig(max_pixels=options.draft_pixels, ladder=options.ladder)
+
+
+def _rungs(text: str) -> tuple[Rung, ...]:
+    """The rungs that `--ladder` lists.
+
+    Raises:
+        ArgumentTypeError: One is not as it must be.
+    """
+    from speceyes.pipeline import Rung
+
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        pixels, sign, threshold = part.partition(":")
+        try:
+            found.append(Rung(int(pixels), float(threshold) if sign else None))
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(
+                f"{part!r} is not allowed; it must be PIXELS or PIXELS:THRESHOLD, such as "
+                f"65536:0.99 ({exc})"
+            ) from exc
+    return tuple(found)

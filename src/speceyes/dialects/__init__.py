@@ -13,14 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from speceyes.dialects._family import Family
-from speceyes.dialects._turn import foreign_call
+from speceyes.dialects._turn import is_call, without_end
 from speceyes.dialects.profile import Profile, limits_differ, profile_of
 from speceyes.errors import ConfigError
 from speceyes.protocols import Dialect
 from speceyes.say_once import warn_once
 from speceyes.texts import Texts
 
-__all__ = ["NAMES", "Profile", "detect", "dialect", "foreign_call", "limits_differ", "profile_of"]
+__all__ = [
+    "NAMES",
+    "Profile",
+    "detect",
+    "dialect",
+    "is_call",
+    "limits_differ",
+    "profile_of",
+    "without_end",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +69,7 @@ _AGENTS = tuple(
         (r"pixel[-_. ]?reasoner", "pixelreasoner"),
         (r"vilasr", "vilasr"),
         (r"sensenova[-_. ]?mars", "sensenova"),
-        (r"chain[-_. ]?of[-_. ]?focus", "chainoffocus"),
+        (r"chain[-_. ]?of[-_. ]?focus|(?<![a-z])cof[-_.](?:rl|sft)", "chainoffocus"),
         (r"adaptvision", "adaptvision"),
         (r"visionthink", "visionthink"),
         (r"pyvision", "pyvision"),
@@ -74,6 +83,11 @@ _AGENTS = tuple(
 _MODEL_TYPES: Mapping[str, str] = {
     "qwen3_vl": "qwen3vl",
     "qwen3_vl_moe": "qwen3vl",
+    "qwen3_5": "xml",
+    "qwen3_5_moe": "xml",
+    "glm4v_moe": "glm",
+    "kimi_k25": "kimi",
+    "gemma4": "gemma",
     # No template for tools, and trained to give boxes in pixels of the resized image.
     "qwen2_5_vl": "deepeyes",
 }
@@ -83,6 +97,10 @@ _FAMILIES = tuple(
     for pattern, name in (
         (r"qwen[-_. ]?3[-_. ]?vl", "qwen3vl"),
         (r"qwen[-_. ]?2[-_. ]?5[-_. ]?vl", "deepeyes"),
+        (r"qwen[-_. ]?3[-_. ]?[56](?![0-9])", "xml"),
+        (r"(?<![a-z])step[-_. ]?3[-_. ][57](?![0-9])", "xml"),
+        (r"glm[-_. ]?4[-_. ]?[56]v", "glm"),
+        (r"kimi[-_. ]?k2", "kimi"),
         (r"gemma[-_. ]?4", "gemma"),
         (r"hermes", "hermes"),
     )

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from speceyes import prompts
-from speceyes.control_tokens import RESULT_TAGS, neutral, said_by_others
 from speceyes.dialects._space import locate
 from speceyes.dialects._talk import boxes, content_of, joined, reply, texts_in
 from speceyes.dialects.profile import Profile
+from speceyes.models.control_tokens import RESULT_TAGS, neutral, said_by_others
 from speceyes.protocols import Tool
 from speceyes.texts import Texts, fill, filled
 from speceyes.types import Conversation, Image, Message, Observation, Query, ToolCall

@@ -6,7 +6,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from speceyes.errors import ParseError
@@ -112,7 +112,8 @@ def read_json(text: str, what: str = "the call") -> Any:
         body = body.strip("`").strip()
         body = body[4:].strip() if body[:4].lower() == "json" else body
     try:
-        return json.loads(body, parse_constant=_no_constant)
+        # Line breaks within texts, as in programs, are read.
+        return json.loads(body, parse_constant=_no_constant, strict=False)
     except ParseError:
         raise
     except (ValueError, RecursionError) as exc:
@@ -135,27 +136,58 @@ def clean(value: Any) -> Any:
         raise ParseError("the call is nested too deeply") from None
 
 
+CALL_FIELDS = frozenset(("name", "arguments", "parameters", "function", "id", "type"))
+_OTHER_WORDS = frozenset(("args", "params", "input", "kwargs"))
+"""Names that "arguments" goes by elsewhere."""
+_BLANK = ("", "null", "none")
+
+
+def nothing(value: Any) -> bool:
+    """True for null, and for a text that is blank or says null."""
+    return value is None or (isinstance(value, str) and value.strip().lower() in _BLANK)
+
+
 def call_of(data: Any, raw: str) -> ToolCall:
     """The call that a JSON value `{"name": ..., "arguments": {...}}` stands for.
+
+    Arguments that are absent, null, blank or an empty list are none; where the field is absent,
+    what stands beside the name is the arguments.
 
     Raises:
         ParseError: It isn't one.
     """
     if not isinstance(data, dict):
         raise ParseError(f"the call is a {type(data).__name__}; a JSON object is needed")
-    name, arguments = data.get("name"), data.get("arguments")
-    if not isinstance(name, str) or not name:
+    name = data.get("name")
+    if not isinstance(name, str) or not name.strip():
         raise ParseError('the call has no "name"; write the tool\'s name there')
-    if arguments is None or (isinstance(arguments, str) and arguments.strip() in ("", "null")):
-        arguments = {}
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments, parse_constant=_no_constant)
-        except (ValueError, RecursionError):
-            raise ParseError('"arguments" is text; a JSON object is needed') from None
+    return ToolCall(name, clean(_arguments(data)), raw)
+
+
+def _arguments(data: Mapping[str, Any]) -> dict[str, Any]:
+    if "arguments" not in data:
+        beside = {key: value for key, value in data.items() if key not in CALL_FIELDS}
+        inner = next(iter(beside.values())) if beside.keys() & _OTHER_WORDS else None
+        return inner if len(beside) == 1 and isinstance(inner, dict) else beside
+    arguments = data["arguments"]
+    for _ in range(2):  # some engines and models encode twice
+        if isinstance(arguments, str):
+            arguments = _arguments_in(arguments)
+    if arguments is None or arguments == []:
+        return {}
     if not isinstance(arguments, dict):
         raise ParseError(f'"arguments" is a {type(arguments).__name__}; an object is needed')
-    return ToolCall(name, clean(arguments), raw)
+    return arguments
+
+
+def _arguments_in(text: str) -> Any:
+    """What arguments that are written as text hold."""
+    if nothing(text):
+        return {}
+    try:
+        return read_json(text)
+    except ParseError:
+        raise ParseError('"arguments" is text; a JSON object is needed') from None
 
 
 def parse_call(text: str) -> ToolCall:
@@ -181,34 +213,18 @@ def parse_calls(text: str) -> list[ToolCall]:
 
 
 def plain_form(data: Any) -> Any:
-    """`{"name", "arguments"}` of OpenAI's `{"function": {...}}` and Llama's "parameters"."""
-    if isinstance(data, dict) and isinstance(data.get("function"), dict):
+    """`{"name", "arguments"}` of OpenAI's `{"function": {...}}`, Llama's "parameters", and a
+    function named without its object.
+    """
+    if not isinstance(data, dict):
+        return data
+    if isinstance(data.get("function"), dict):
         data = data["function"]
-    if isinstance(data, dict) and "arguments" not in data and "parameters" in data:
+    elif "name" not in data and isinstance(data.get("function"), str):
+        data = {**data, "name": data["function"]}
+    if "arguments" not in data and "parameters" in data:
         data = {**data, "arguments": data["parameters"]}
     return data
-
-
-def bare_call(text: str, known: Collection[str]) -> bool:
-    """True where a text without tags is a call: JSON with a name, and with arguments or the name of
-    a tool that there is. Any other JSON may be an answer.
-
-    Text that begins like such JSON and is broken counts as one too, for it says "arguments".
-    """
-    body = text.strip().removeprefix("```json").removeprefix("```").lstrip()
-    if body[:1] not in ("{", "[") or not re.search(r"""["']name["']""", body):
-        return False
-    try:
-        data = read_json(text)
-    except ParseError:
-        return re.search(r"""["'](?:arguments|parameters)["']\s*:""", body) is not None
-    listed = [plain_form(one) for one in (data if isinstance(data, list) else [data])]
-    return bool(listed) and all(
-        isinstance(one, dict)
-        and isinstance(one.get("name"), str)
-        and ("arguments" in one or one["name"] in known)
-        for one in listed
-    )
 
 
 def render_json(call: ToolCall, tags: tuple[str, str] = ("<tool_call>", "</tool_call>")) -> str:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from speceyes import prompts
+from speceyes.dialects._bare_call import call_within
 from speceyes.dialects._family import Family
 from speceyes.dialects._json_call import (
     MAX_CALL_CHARS,
-    bare_call,
     between,
     parse_calls,
     render_json,
@@ -92,13 +92,14 @@ def parse_native(
     """
     opening, closing = tags
     thought, said = thought_in(text, *tags), spoken(text)
-    answer = answer_in(said)
+    answer = answer_in(said, known)
     if answer is not None:
         return Turn(answer=answer, thought=thought)
     bodies = between(said, *tags)
     if not bodies and "</think>" not in said:
-        bare = said.replace(closing, "")  # the tags are special tokens for some
-        bodies = [bare] if bare_call(bare, known) else []
+        # The tags are special tokens for some, and lost.
+        bare = call_within(said.replace(closing, ""), known)
+        bodies = [] if bare is None else [bare]
     calls = tuple(call for body in bodies for call in read(body))
     if bodies:
         return Turn(calls=calls, thought=thought)
@@ -107,5 +108,5 @@ def parse_native(
         raise ParseError(f"neither a {opening} nor an answer was found")
     if closing in plain:
         raise ParseError(f"a {closing} stands without its {opening}")
-    refuse_foreign(plain, opening)
+    refuse_foreign(plain, opening, known=known)
     return Turn(answer=plain, thought=thought, plain=True)

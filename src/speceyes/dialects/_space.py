@@ -7,6 +7,7 @@ height, whatever its size; None stands for pixels of the image as the model sees
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,13 @@ from speceyes.errors import ParseError
 from speceyes.types import Image, ToolCall
 
 _SIDES = "[left, top, right, bottom]"
+ZOOM = "image_zoom_in_tool"
 BOXES = ("bbox_2d", "bbox")
+_NUMBER = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]{0,30})?")
+_NUMBERS = re.compile(
+    rf"{_NUMBER.pattern}(?:[ \n]{{0,9}}[,\uff0c\u3001; ][ \n]{{0,9}}{_NUMBER.pattern}){{0,3}}"
+)
+_WHOLE = re.compile(r"([0-9]{1,9})(?:\.0{1,9})?")
 POINTS = ("point_2d", "start_point_2d", "end_point_2d")
 
 
@@ -33,15 +40,57 @@ def image_index(arguments: Mapping[str, Any], key: str, images: int, *, first: i
         ParseError: It isn't an image so far.
     """
     given = arguments.get(key)
-    index = first if given is None or given == "" else given
-    if isinstance(index, str) and index.strip().isascii() and index.strip().isdigit():
-        index = int(index.strip()[:9])
-    if isinstance(index, float) and index.is_integer():
-        index = int(index)
+    index = first if given is None else number_of(given, first)
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index - first < images:
         last = images - 1 + first
         raise ParseError(f"{key}={shown(given)} is not an image so far; use {first} to {last}")
     return index - first
+
+
+def number_of(given: Any, blank: int) -> Any:
+    """The whole number that a value is, or is written as: 1, 1.0, "1", "1.0".
+
+    Args:
+        given: A JSON value; what is no whole number comes back as it is.
+        blank: What a text stands for that is blank, "null" or "None".
+    """
+    if isinstance(given, str):
+        text = given.strip()
+        if text.lower() in ("", "null", "none"):
+            return blank
+        found = _WHOLE.fullmatch(text)
+        return int(found[1]) if found else given
+    if isinstance(given, float) and given.is_integer():
+        return int(given)
+    return given
+
+
+def numbers_of(values: Any) -> Any:
+    """Numbers of a box or point as a list, also where they are written as text, each by itself or
+    all in one, in a list of one list, or as two corners; anything else comes back as it is.
+
+    Example:
+        >>> numbers_of("[1, 2, 3, 4.5]"), numbers_of([["1", 2], [3, "4"]]), numbers_of("all")
+        ([1, 2, 3, 4.5], [1, 2, 3, 4], 'all')
+    """
+    found = _written_out(values) if isinstance(values, str) else values
+    if isinstance(found, list | tuple) and len(found) == 1 and isinstance(found[0], list | tuple):
+        found = found[0]
+    corners = isinstance(found, list | tuple) and len(found) == 2
+    if corners and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in found):
+        found = [*found[0], *found[1]]
+    if not isinstance(found, list | tuple):
+        return values
+    return [_written_out(one) if isinstance(one, str) else one for one in found]
+
+
+def _written_out(text: str) -> Any:
+    """The number that a text is, or a list of those that stand in it; else the text."""
+    body = text.strip(" \n\t\"'[]()\u3000")
+    if len(body) > 200 or not _NUMBERS.fullmatch(body):
+        return text
+    found = [float(one) if "." in one else int(one) for one in _NUMBER.findall(body)]
+    return found[0] if len(found) == 1 else found
 
 
 def to_pixels(
@@ -60,6 +109,7 @@ def to_pixels(
         ParseError: They aren't so many finite numbers, or can only be meant in another space.
     """
     count, form = (2, "[x, y]") if "point" in key else (4, _SIDES)
+    values = numbers_of(values)
     if not isinstance(values, list | tuple) or len(values) != count:
         raise ParseError(f"{key}={shown(values)} is not {form}")
     for value in values:
@@ -82,10 +132,11 @@ def to_pixels(
 
 def _fractions(values: Sequence[float]) -> bool:
     """True where numbers are parts of an image and nothing else: 0 to 1, a little outside at
-    most, and written so.
+    most. Whole numbers are so in a box, [0, 0, 1, 1]; a point may be the corner's pixel.
     """
     inside = all(-0.1 <= value <= 1.1 for value in values)
-    return inside and any(isinstance(value, float) for value in values) and any(values)
+    written = len(values) == 4 or any(isinstance(value, float) for value in values)
+    return inside and written and any(values)
 
 
 def _range(scale: float | None, seen: tuple[int, int]) -> str:
@@ -146,6 +197,9 @@ def locate(
         ParseError: A box, a point or an image that can't be understood.
     """
     arguments = dict(call.arguments)
+    if call.name == ZOOM and "bbox" in arguments and "bbox_2d" not in arguments:
+        # DeepEyes' published schema names it so by mistake, and other agents do too.
+        arguments["bbox_2d"] = arguments.pop("bbox")
     box = next((name for name in BOXES if name in arguments), None)
     found = [*([box] if box else []), *(name for name in POINTS if name in arguments)]
     whole = isinstance(arguments.get(key), int)
@@ -155,9 +209,11 @@ def locate(
     if arguments.pop(key, None) is not None or key != "img_idx":
         arguments["img_idx"] = index
     for name in found:
-        values = arguments[name]
+        values = numbers_of(arguments[name])
         located = to_pixels(values, name, images[index], seen[index], profile.scale)
         if name == box:
+            if values[0] == values[2] or values[1] == values[3]:
+                raise ParseError(f"{name}={shown(values)} has no area; a box is {_SIDES}")
             small = min(abs(values[2] - values[0]), abs(values[3] - values[1]))
             if profile.min_box and small <= profile.min_box:
                 raise ParseError(

@@ -17,8 +17,6 @@ from speceyes.protocols import Tool
 from speceyes.texts import Texts
 from speceyes.types import Image, ToolCall, Turn
 
-ZOOM = "image_zoom_in_tool"
-
 
 @dataclass(frozen=True, slots=True)
 class TaggedFamily(Family):
@@ -36,12 +34,12 @@ class TaggedFamily(Family):
         Raises:
             ParseError: Neither is there, or a call can't be read.
         """
-        thought, answer = thought_in(text, "<tool_call>", "<answer>"), answer_in(text)
+        thought, answer = thought_in(text, "<tool_call>", "<answer>"), answer_in(text, self.known)
         if answer is not None:
             return Turn(answer=answer, thought=thought)
         calls = tuple(parse_call(body) for body in between(text, "<tool_call>", "</tool_call>"))
         if not calls:
-            refuse_foreign(text)
+            refuse_foreign(text, known=self.known)
             raise ParseError("neither a <tool_call> nor an <answer> was found")
         return Turn(calls=calls, thought=thought)
 
@@ -57,11 +55,6 @@ class TaggedFamily(Family):
         Raises:
             ParseError: `img_idx` is not an earlier image, or the box can't be understood.
         """
-        arguments = dict(call.arguments)
-        if call.name == ZOOM and "bbox" in arguments and "bbox_2d" not in arguments:
-            # Upstream's schema names it so by mistake.
-            arguments["bbox_2d"] = arguments.pop("bbox")
-            call = ToolCall(call.name, arguments, call.raw)
         return locate(call, images, seen, self.profile)
 
     def _listed(self, tools: Sequence[Tool]) -> tuple[str, tuple[Mapping[str, Any], ...]]:

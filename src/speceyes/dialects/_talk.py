@@ -6,8 +6,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from speceyes.control_tokens import RESULT_TAGS, neutral, said_by_others
 from speceyes.dialects.profile import Profile
+from speceyes.models.control_tokens import (
+    RESULT_TAGS,
+    SPOKEN_TAGS,
+    deeply,
+    neutral,
+    neutral_parts,
+    said_by_others,
+)
 from speceyes.protocols import Tool
 from speceyes.texts import filled
 from speceyes.types import Conversation, Image, Message, Observation
@@ -17,15 +24,15 @@ _BOXES_SCALED = "from 0 to {scale} across the image's width and height, whatever
 
 
 def schema_of(tool: Tool) -> dict[str, Any]:
-    """A tool as chat templates and engines take it (OpenAI's function form)."""
-    return {
-        "type": "function",
-        "function": {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": dict(tool.parameters),
-        },
+    """A tool as chat templates and engines take it (OpenAI's function form). Whoever offers it may
+    be a stranger: control tokens in its words are broken up.
+    """
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": dict(tool.parameters),
     }
+    return {"type": "function", "function": deeply(function, said_by_others)}
 
 
 def schema_lines(schemas: Iterable[Mapping[str, Any]]) -> str:
@@ -47,14 +54,12 @@ def content_of(seen: Observation, profile: Profile, error: str) -> list[str | Im
         error: How an error is told; {error} in it.
     """
     told = [filled(error, error=neutral(seen.error, RESULT_TAGS))] if seen.error is not None else []
-    return [
-        *told,
-        *(
-            said_by_others(part) if isinstance(part, str) else profile.crop(part)
-            for part in seen.content
-            if isinstance(part, str | Image)
-        ),
+    shown = [
+        part if isinstance(part, str) else profile.crop(part)
+        for part in seen.content
+        if isinstance(part, str | Image)
     ]
+    return list(neutral_parts([*told, *neutral_parts(shown, SPOKEN_TAGS)], RESULT_TAGS))
 
 
 def texts_in(parts: Iterable[str | Image]) -> str:

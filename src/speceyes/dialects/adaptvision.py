@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 from speceyes import prompts
-from speceyes.dialects._space import locate
-from speceyes.dialects._tagged import ZOOM, TaggedFamily
+from speceyes.dialects._space import ZOOM, locate
+from speceyes.dialects._tagged import TaggedFamily
 from speceyes.dialects._talk import schema_lines, schema_of
 from speceyes.dialects._turn import unboxed
 from speceyes.dialects.profile import Profile

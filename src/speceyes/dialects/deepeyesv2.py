@@ -72,7 +72,7 @@ class DeepEyesV2Dialect(Family):
         Raises:
             ParseError: None is there, or one can't be read.
         """
-        thought, answer = thought_in(text, "<code>", "<tool_call>"), answer_in(text)
+        thought, answer = thought_in(text, "<code>", "<tool_call>"), answer_in(text, self.known)
         if answer is not None:
             return Turn(answer=answer, thought=thought)
         calls = programs(text, self.tool)
@@ -80,7 +80,7 @@ class DeepEyesV2Dialect(Family):
             bodies = between(text, "<tool_call>", "</tool_call>")
             calls = tuple(parse_call(body) for body in bodies)
         if not calls:
-            refuse_foreign(text)
+            refuse_foreign(text, known=self.known)
             raise ParseError("neither <code>, nor a <tool_call>, nor an <answer> was found")
         return Turn(calls=calls, thought=thought)
 

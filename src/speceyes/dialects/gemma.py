@@ -27,6 +27,10 @@ _CALL = ("<|tool_call>", "<tool_call|>")
 _QUOTE = '<|"|>'
 _NAME = re.compile(r"[A-Za-z_][\w.-]{0,199}")
 _HEAD = re.compile(r"\s{0,9}call:\s{0,9}([A-Za-z_][\w.-]{0,199})\s{0,9}\{")
+_ALONE = re.compile(
+    r"\s{0,9}call:\s{0,9}([A-Za-z_][\w.-]{0,199})\s{0,9}(?:\(\s{0,9}\)|\{\s{0,9}(?:null|None)\s{0,9}\})?\s*+"
+)
+"""A call without arguments, written without its braces or with null in them."""
 _BARE = re.compile(r"(?:^|\n)\s{0,9}(?=call:[A-Za-z_][\w.-]{0,199}\{)")
 _KEY = re.compile(r'\s*(?:<\|"\|>|")?([^\s:,{}\[\]"<>][^:,{}\[\]"<>]{0,199}?)(?:<\|"\|>|")?\s*:')
 _NEXT_KEY = re.compile(r"\s*,\s*(?=[A-Za-z_][\w.-]*\s*:)|\s*\}")
@@ -83,7 +87,7 @@ class GemmaDialect(NativeFamily):
             InputError: A name or a text can't be told apart from the marks.
         """
         if not _NAME.fullmatch(call.name):
-            raise InputError(f"{call.name[:40]!r} can't be a tool's name here")
+            raise InputError(f"{call.name[:40]!r:.40} can't be a tool's name here")
         return f"{_CALL[0]}call:{call.name}{_written(dict(call.arguments))}{_CALL[1]}"
 
     def _kept(self, text: str) -> str:
@@ -103,6 +107,8 @@ class GemmaDialect(NativeFamily):
 def _calls(body: str) -> list[ToolCall]:
     if (written := json_calls(body)) is not None:
         return written
+    if alone := _ALONE.fullmatch(body):
+        return [ToolCall(alone[1], {}, body)]
     found, at = [], 0
     while (head := _HEAD.match(body, at)) is not None:
         arguments, at = _object(body, head.end(), 0)
@@ -181,12 +187,12 @@ def _blanks(text: str, at: int) -> int:
 def _written(value: Any) -> str:
     if isinstance(value, str):
         if "<" in value:
-            raise InputError(f"the text {value[:40]!r} can't be told apart from the marks")
+            raise InputError(f"the text {value[:40]!r:.40} can't be told apart from the marks")
         return f"{_QUOTE}{value}{_QUOTE}"
     if isinstance(value, dict):
         for key in value:
             if not _NAME.fullmatch(key):
-                raise InputError(f"{key[:40]!r} can't be a key")
+                raise InputError(f"{key[:40]!r:.40} can't be a key")
         return "{" + ",".join(f"{key}:{_written(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_written, value)) + "]"

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from speceyes.dialects._json_call import clean
+from speceyes.dialects._json_call import call_of, clean
 from speceyes.dialects._native import CALL, IN_TURNS, NativeFamily, json_calls, parse_native
 from speceyes.dialects.profile import Profile
 from speceyes.dialects.xml import raw_of, value_of
@@ -25,6 +25,8 @@ _PAIR = re.compile(
     r"<arg_key>([^<>]{1,200})</arg_key>\s{0,9}<arg_value>\n?((?:[^<]|<(?!/?arg_))*+)(?:</arg_value>|\Z)"
 )
 _NAME = re.compile(r"[A-Za-z_][\w.-]{0,199}")
+_IN_JSON = re.compile(r"([A-Za-z_][\w.-]{0,199}?)\s{0,9}(\(\)|\bnull|\bNone|\{.*\})", re.DOTALL)
+"""A name with its arguments as JSON, or with none."""
 _BOX = ("<|begin_of_box|>", "<|end_of_box|>")
 
 PROFILE = Profile(
@@ -78,11 +80,11 @@ class GlmDialect(NativeFamily):
             InputError: A name or a text can't be told apart from the tags.
         """
         if not _NAME.fullmatch(call.name):
-            raise InputError(f"{call.name[:40]!r} can't be a tool's name here")
+            raise InputError(f"{call.name[:40]!r:.40} can't be a tool's name here")
         lines = [f"<tool_call>{call.name}"]
         for key, value in call.arguments.items():
             if not key.strip() or key != key.strip() or set(key) & set("<>") or len(key) > 200:
-                raise InputError(f"{key[:40]!r} can't be a name in a tag")
+                raise InputError(f"{key[:40]!r:.40} can't be a name in a tag")
             raw = raw_of(value, ("<", "\n"))
             lines += [f"<arg_key>{key}</arg_key>", f"<arg_value>{raw}</arg_value>"]
         return "\n".join([*lines, "</tool_call>"])
@@ -92,6 +94,9 @@ def _calls(body: str) -> list[ToolCall]:
     if (written := json_calls(body)) is not None:
         return written
     name = body.partition("<arg_key>")[0].strip()
+    if "<arg_key>" not in body and (bare := _IN_JSON.fullmatch(name)):
+        said = "{}" if bare[2] == "()" else bare[2]
+        return [call_of({"name": bare[1], "arguments": said}, body)]
     if not _NAME.fullmatch(name):
         raise ParseError("the call has no tool's name before its <arg_key>")
     pairs = {found[1].strip(): found[2].removesuffix("\n") for found in _PAIR.finditer(body)}

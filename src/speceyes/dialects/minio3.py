@@ -23,7 +23,8 @@ from speceyes.errors import InputError, ParseError
 from speceyes.texts import Texts
 from speceyes.types import Image, Query, ToolCall, Turn
 
-_SOURCE = re.compile(r"observation[_ ]?([0-9]{1,6})")
+_SOURCE = re.compile(r"observation[_ ]?([0-9]{1,6})", re.IGNORECASE)
+_ORIGINAL = re.compile(r"original[_ ]?image|null|none|", re.IGNORECASE)
 
 PROFILE = Profile(
     scale=1.0,
@@ -68,17 +69,20 @@ class MiniO3Dialect(Family):
             ParseError: Neither is there, or a box can't be read.
         """
         thought, said = thought_in(text, "<grounding>"), spoken(text)
-        answer = answer_in(said)
+        answer = answer_in(said, self.known)
         if answer is not None:
             return Turn(answer=answer, thought=thought)
         calls = []
-        for body in between(said, "<grounding>", "</grounding>"):
+        bodies = between(said, "<grounding>", "</grounding>")
+        if not bodies and said.strip()[:1] == "{" and '"source"' in said:
+            bodies = [said.strip()]  # its tags are lost
+        for body in bodies:
             data = read_json(body, "the <grounding>")
             if not isinstance(data, dict) or "bbox_2d" not in data:
                 raise ParseError('the <grounding> is not a JSON object with "bbox_2d"')
             calls.append(ToolCall(self.zoom, clean(data), body))
         if not calls:
-            refuse_foreign(said)
+            refuse_foreign(said, known=self.known)
             raise ParseError("neither a <grounding> nor an <answer> was found")
         return Turn(calls=tuple(calls), thought=thought)
 
@@ -105,9 +109,9 @@ class MiniO3Dialect(Family):
         """
         arguments = dict(call.arguments)
         source = arguments.pop("source", None)
-        source = "original_image" if source is None else source  # absent or null
-        match = _SOURCE.fullmatch(source.strip()) if isinstance(source, str) else None
-        index = 0 if source == "original_image" else int(match[1]) if match else -1
+        named = "" if source is None else source.strip() if isinstance(source, str) else "?"
+        match = _SOURCE.fullmatch(named)
+        index = 0 if _ORIGINAL.fullmatch(named) else int(match[1]) if match else -1
         if not 0 <= index < len(images):
             known = f', "observation_1" to "observation_{len(images) - 1}"' * (len(images) > 1)
             raise ParseError(f'source={shown(source)} is not an image; use "original_image"{known}')

@@ -17,16 +17,17 @@ from typing import Any, ClassVar, final
 
 from speceyes import prompts
 from speceyes.dialects._family import Family
-from speceyes.dialects._json_call import MAX_CALL_CHARS, call_of, read_json
+from speceyes.dialects._json_call import call_of, read_json
 from speceyes.dialects._space import image_index, locate
 from speceyes.dialects._talk import schema_lines, schema_of
+from speceyes.dialects._turn import spoken, without_end
 from speceyes.dialects.profile import Profile
 from speceyes.errors import ParseError
 from speceyes.protocols import Tool
 from speceyes.texts import Texts
 from speceyes.types import Conversation, Image, Query, ToolCall, Turn
 
-_IMAGE = re.compile(r"img_([0-9]{1,6})")
+_IMAGE = re.compile(r"img_([0-9]{1,6})(?:\.0)?")
 _END = "Terminate"
 
 PROFILE = Profile(
@@ -37,6 +38,31 @@ PROFILE = Profile(
     stop=(),
     stop_after="",
 )
+
+
+def _object_in(text: str) -> tuple[Any, str]:
+    """The turn's JSON, and where it was read from.
+
+    Reasoning may stand before it, and `</think>` in one of its texts ends none: a turn that is one
+    object is read whole, others from the first `</think>` on, or else from the last.
+
+    Raises:
+        ParseError: There is none, it can't be read, or it is too long.
+    """
+    whole = without_end(text).strip()
+    tried = [whole] if whole[:1] == "{" and whole[-1:] == "}" else []
+    tried += whole.partition("</think>")[2], spoken(text)
+    fault = ParseError('no JSON object with "thought" and "actions" was found')
+    for one in dict.fromkeys(tried):
+        start, end = one.find("{"), one.rfind("}")
+        if start < 0 or end < start:
+            continue
+        body = one[start : end + 1]
+        try:
+            return read_json(body, "the turn"), body
+        except ParseError as exc:
+            fault = exc
+    raise fault
 
 
 @final
@@ -69,14 +95,9 @@ class OpenThinkImgDialect(Family):
         Raises:
             ParseError: It isn't such an object.
         """
-        start, end = text.find("{"), text.rfind("}")
-        if start < 0 or end < start:
-            raise ParseError('no JSON object with "thought" and "actions" was found')
-        body = text[start : end + 1]
-        if len(body) > MAX_CALL_CHARS:
-            raise ParseError(f"a turn of {len(body)} characters; at most {MAX_CALL_CHARS} are read")
-        data = read_json(body, "the turn")
+        data, body = _object_in(text)
         actions = data.get("actions") if isinstance(data, dict) else None
+        actions = [actions] if isinstance(actions, dict) else actions
         if not isinstance(actions, list) or not actions:
             raise ParseError('the turn has no list of "actions"')
         thought = str(data.get("thought") or "")
@@ -84,7 +105,9 @@ class OpenThinkImgDialect(Family):
         ends = [call for call in calls if call.name == _END]
         if not ends:
             return Turn(calls=tuple(calls), thought=thought)
-        answer = str(ends[-1].arguments.get("ans", "")).strip()
+        said = ends[-1].arguments.get("ans")
+        answer = "" if said is None else said if isinstance(said, str) else json.dumps(said)
+        answer = answer.strip()
         if not answer:
             raise ParseError(f'{_END} has no "ans"')
         return Turn(answer=answer, thought=thought)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, final
 from speceyes import prompts
 from speceyes.dialects._family import Family
 from speceyes.dialects._json_call import between, parse_call, render_json
-from speceyes.dialects._space import locate
+from speceyes.dialects._space import locate, numbers_of
 from speceyes.dialects._talk import schema_lines, schema_of
 from speceyes.dialects._turn import answer_in, boxed, refuse_foreign, spoken, thought_in
 from speceyes.dialects.profile import Profile
@@ -110,13 +110,13 @@ class PixelReasonerDialect(Family):
         bodies = between(said, "<tool_call>", "</tool_call>")
         if bodies:
             return Turn(calls=tuple(parse_call(body) for body in bodies), thought=thought)
-        answer = answer_in(said)
+        answer = answer_in(said, self.known)
         if answer is not None:
             box = boxed(answer)
             return Turn(answer=box[0] if box and box[0] else answer, thought=thought)
         box = boxed(said)
         if box is None:
-            refuse_foreign(said)
+            refuse_foreign(said, known=self.known)
             raise ParseError("neither a <tool_call> nor a \\boxed{} answer was found")
         if not box[0]:
             raise ParseError("the \\boxed{} is empty")
@@ -139,7 +139,7 @@ class PixelReasonerDialect(Family):
         if call.name not in (*_CROPS, self.zoom):
             plain = replace(self.profile, margin=0.0)
             return locate(call, images, seen, plain, key="target_image", first=1)
-        box = call.arguments.get("bbox_2d")
+        box = numbers_of(call.arguments.get("bbox_2d", call.arguments.get("bbox")))
         listed = box if isinstance(box, list | tuple) else ()
         in_pixels = any(isinstance(value, int | float) and value > 1 for value in listed)
         return locate(

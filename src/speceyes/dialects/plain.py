@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from speceyes.control_tokens import said_by_others
+from speceyes.models.control_tokens import said_by_others
 from speceyes.protocols import VisionLanguageModel
 from speceyes.texts import filled
 from speceyes.types import Conversation, Message, Query

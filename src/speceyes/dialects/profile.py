@@ -19,6 +19,18 @@ from speceyes.types import Image, Sampling
 Pixels = tuple[int, int]
 """Fewest and most pixels of an image, width times height."""
 
+_NUMBERS = (
+    "scale",
+    "margin",
+    "grow",
+    "min_box",
+    "crop_scale",
+    "image_scale",
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "repetition_penalty",
+)
 _LONGEST = 200
 """Images that are more than so many times as long as wide are refused by the Qwen families."""
 
@@ -105,6 +117,7 @@ class Profile:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}={value!r}; it must be a whole number, at least 1")
+        self._check_kinds()
         for name, low, strict in (
             ("scale", 0, True),
             ("grow", 0, True),
@@ -131,9 +144,32 @@ class Profile:
                 raise ConfigError(f"{name}={getattr(self, name)!r}; it must be one of {allowed}")
         for name in ("image_pixels", "crop_pixels"):
             limits = getattr(self, name)
-            if limits is not None and not (len(limits) == 2 and 0 < limits[0] <= limits[1]):
-                raise ConfigError(f"{name}={limits}; it must be (fewest, most) pixels")
+            if limits is None:
+                continue
+            whole = isinstance(limits, tuple) and all(type(one) is int for one in limits)
+            if not (whole and len(limits) == 2 and 0 < limits[0] <= limits[1]):
+                raise ConfigError(f"{name}={limits!r}; it must be (fewest, most) pixels")
         self.sampling()
+
+    def _check_kinds(self) -> None:
+        """Refuses values of another kind than their field's."""
+        for name in ("first_image", "top_k"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ConfigError(f"{name}={value!r}; it must be a whole number from 0")
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            optional = value is None and name in ("scale", "repetition_penalty")
+            if not optional and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ConfigError(f"{name}={value!r}; it must be a number")
+        for name in ("stop", "tools"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
+                raise ConfigError(f"{name}={value!r}; it must be a list of texts")
+        if not isinstance(self.stop_after, str):
+            raise ConfigError(f"stop_after={self.stop_after!r}; it must be text")
+        if not isinstance(self.keep_reasoning, bool):
+            raise ConfigError(f"keep_reasoning={self.keep_reasoning!r}; it must be true or false")
 
     def sampling(self) -> Sampling:
         """Sampling that a turn of the agent asks for."""

@@ -3,9 +3,10 @@ r"""PyVision-RL: a notebook whose images are clues, numbered from 0.
 Facts from the PyVision-RL repository, its `rl_system_prompt_template.json` and
 `verl/workers/agent/envs/agents_x/`: code in `<code>` with a Python fence; each image stands in
 `<image_clue_i>` and is the variable image_clue_i; shown by `plt.show()`; a result is
-`<interpreter>` with "Text Result:" and "Image Result:" in a user turn, in `<tool_response>`; the
-last program of a turn counts; the answer may stand in `\boxed{}` within `<answer>`. Its README and
-`ppo_trainer.yaml`: 3,136 to 2,000,000 pixels; greedy in validation, 30 turns of 10,240 tokens.
+`<interpreter>` with "Text Result:" and "Image Result:" in a user turn, in `<tool_response>`, where
+an error stands alone; the last program of a turn counts; the answer may stand in `\boxed{}` within
+`<answer>`. Its README and `ppo_trainer.yaml`: 3,136 to 2,000,000 pixels; greedy in validation, 30
+turns of 10,240 tokens.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ class PyVisionDialect(Family):
     own: ClassVar[Texts] = Texts(
         system=prompts.PYVISION_SYSTEM,
         instruction=prompts.DEEPEYESV2_INSTRUCTION,
-        observation="<tool_response>\n<interpreter>{result}</interpreter>\n</tool_response>\n",
+        observation="<tool_response>\n<interpreter>{result}</interpreter>\n\n</tool_response>\n",
         again="",
+        error="Execution error: {error}",
     )
 
     profile: Profile = PROFILE
@@ -66,12 +68,12 @@ class PyVisionDialect(Family):
         Raises:
             ParseError: Neither is there, or a program is empty or too long.
         """
-        thought, answer = thought_in(text, "<code>"), answer_in(text)
+        thought, answer = thought_in(text, "<code>"), answer_in(text, self.known)
         if answer is not None:
             return unboxed(Turn(answer=answer, thought=thought))
         calls = programs(text, self.tool)
         if not calls:
-            refuse_foreign(text)
+            refuse_foreign(text, known=self.known)
             raise ParseError("neither <code> nor an <answer> was found")
         return Turn(calls=calls[-1:], thought=thought)
 
@@ -101,11 +103,17 @@ class PyVisionDialect(Family):
         last: bool,
     ) -> list[str | Image]:
         first = len(conversation.images)
+        ran = "<code>" in text
         told = []
         for seen in observations:
-            parts = content_of(seen, self.profile, str(self.texts.error))
+            error = str(self.texts.error) if ran else prompts.OBSERVATION_ERROR
+            parts = content_of(seen, self.profile, error)
             pictures = [part for part in parts if isinstance(part, Image)]
-            said = f"Text Result:\n{texts_in(parts)}" + "\nImage Result:\n" * bool(pictures)
+            said = texts_in(parts)
+            if pictures:
+                said = f"Text Result:\n{said}\nImage Result:\n"
+            elif seen.error is None:
+                said = f"\nText Result:\n{said}"
             told.append(Observation((said, *_clues(pictures, first))))
             first += len(pictures)
         plain = replace(self, profile=replace(self.profile, crop_pixels=None, crop_scale=1.0))

@@ -2,8 +2,9 @@
 
 Facts from Qwen-Agent (Apache-2.0), `qwen_agent/tools/image_zoom_in_qwen3vl.py`: a zoom tool with
 `bbox_2d` relative to 1000, `label` and `img_idx`, all required, which counts every image so far
-from 0; crops of at least 262,144 pixels in multiples of 32. Its cookbook samples at temperature
-0.7, top_p 0.8, top_k 20, presence penalty 1.5, 32,768 tokens.
+from 0; crops of at least 262,144 pixels in multiples of 32; `settings.py`: 20 turns. The cookbook
+think_with_images.ipynb (QwenLM/Qwen3-VL) samples at temperature 0.7, top_p 0.8, top_k 20, presence
+penalty 1.5; its evaluation takes 32,768 tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ PROFILE = Profile(
     scale=1000.0,
     crop_pixels=(262_144, 12_845_056),
     factor=32,
-    max_steps=12,
+    max_steps=20,
     max_tokens=32_768,
     temperature=0.7,
     top_p=0.8,

@@ -60,13 +60,13 @@ class CodeInTurn(Family):
         Raises:
             ParseError: Neither is there, or a program is empty or too long.
         """
-        thought, answer = thought_in(text, "<code>"), answer_in(text)
+        thought, answer = thought_in(text, "<code>"), answer_in(text, self.known)
         if answer is not None:
             box = boxed(answer)
             return Turn(answer=box[0] if box and box[0] else answer, thought=thought)
         calls = self._programs(text)
         if not calls:
-            refuse_foreign(text)
+            refuse_foreign(text, known=self.known)
             raise ParseError("neither <code> nor an <answer> was found")
         return Turn(calls=calls, thought=thought)
 

@@ -18,14 +18,14 @@ from typing import Any, ClassVar, final
 from speceyes import prompts
 from speceyes.dialects._family import Family
 from speceyes.dialects._json_call import clean, read_json, shown, written
-from speceyes.dialects._space import image_index, to_pixels
+from speceyes.dialects._space import image_index, number_of, to_pixels
 from speceyes.dialects._turn import answer_in, refuse_foreign, spoken, thought_in
 from speceyes.dialects.profile import Profile
 from speceyes.errors import InputError, ParseError
 from speceyes.texts import Texts, filled
 from speceyes.types import Conversation, Image, Observation, Query, ToolCall, Turn
 
-_ACTION = re.compile(r"Action:[ \t]{0,9}", re.IGNORECASE)
+_ACTION = re.compile(r"Action[*]{0,2}[:\uff1a][*]{0,2}[ \t]{0,9}", re.IGNORECASE)
 _KINDS = {"object_mapper": ("Object Mapper", "objects"), "path_tracer": ("Path Tracer", "paths")}
 _PLACES = ("bbox_2d", "start_point_2d", "end_point_2d")
 
@@ -74,19 +74,20 @@ class ViLaSRDialect(Family):
             ParseError: Neither is there, or a list can't be read.
         """
         thought, said = thought_in(text, "Action:"), spoken(text)
-        answer = answer_in(said)
+        answer = answer_in(said, self.known)
         if answer is not None:
             return Turn(answer=answer, thought=thought)
+        last = max((action.end() for action in _ACTION.finditer(said)), default=len(said))
+        after = said[last:].strip()
+        answers = after[:6].lower() == "answer"
+        if answers and (plain := after[6:].strip(" \n:.*`\uff1a")):
+            return Turn(answer=plain, thought=thought, plain=True)
         parts = said.split("```")
         bodies = [body for body in parts[1::2] if body.strip()]
         if not bodies:
-            last = max((action.end() for action in _ACTION.finditer(said)), default=len(said))
-            after = said[last:].strip()
-            if after[:6].lower() == "answer" and (plain := after[6:].strip(" \n:.*")):
-                return Turn(answer=plain, thought=thought, plain=True)
             start, end = after.find("["), after.rfind("]")
             if start < 0:
-                refuse_foreign(said)
+                refuse_foreign(said, known=self.known)
                 raise ParseError("neither a drawing (Action: and a JSON list) nor an <answer>")
             bodies = [after[start : end + 1 if end > start else len(after)]]
         calls = tuple(call for body in bodies for call in _calls(body))
@@ -172,9 +173,8 @@ def _calls(body: str) -> list[ToolCall]:
         if not isinstance(item, dict):
             raise ParseError(f"the list holds a {type(item).__name__}; JSON objects are needed")
         item = clean(item)
-        index = item.pop("index", 1)
-        if isinstance(index, float) and index.is_integer():
-            index = int(index)
+        index = item.pop("index", None)
+        index = 1 if index is None else number_of(index, 1)
         if isinstance(index, bool) or not isinstance(index, int):
             raise ParseError(f"index={shown(index)} is not the number of an image")
         if "bbox_2d" in item:

@@ -49,11 +49,16 @@ class VThinkerDialect(thyme.CodeInTurn):
 
     def _programs(self, text: str) -> tuple[ToolCall, ...]:
         if "<code>" in text or "'''" not in text:
-            return programs(text, self.tool)
+            return tuple(self._unquoted(call) for call in programs(text, self.tool))
         if len(text) > 4 * MAX_CODE_CHARS:
             raise ParseError(f"a turn of {len(text)} characters; be shorter")
         found = [match[1].strip("\n") for match in _QUOTED.finditer(text)]
         return tuple(ToolCall(self.tool, {"code": code}, code) for code in found if code.strip())
+
+    def _unquoted(self, call: ToolCall) -> ToolCall:
+        quoted = _QUOTED.fullmatch(call.arguments["code"].strip())
+        code = quoted[1].strip("\n") if quoted else ""
+        return replace(call, arguments={"code": code}) if code.strip() else call
 
     def _told(self, query: Query, sizes: Sequence[tuple[int, int]]) -> Mapping[str, str]:
         paths = [

@@ -2,8 +2,11 @@
 
 Facts from the families' chat templates: `<tool_call>`, `<function=name>` and a `<parameter=key>`
 each, texts raw and all else as JSON; results in turns of the role "tool", which the template writes
-between `<tool_response>` tags; reasoning stays only behind the last question. Boxes from 0 to 1000
-and the sampling are the family's habit and not verified.
+between `<tool_response>` tags; reasoning stays only behind the last question. Qwen3.5's boxes run
+from 0 to 1000 in modelscope/ms-swift (`swift/template/templates/qwen.py`, whose class for it is
+Qwen3-VL's); its model cards sample at temperature 1, top_p 0.95, top_k 20, presence penalty 1.5
+while thinking, and take 32,768 tokens; Qwen-Agent takes 20 turns. Crop sizes are Qwen3-VL's and not
+verified.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from speceyes.dialects._json_call import clean
+from speceyes.dialects._json_call import clean, read_json
 from speceyes.dialects._native import CALL, IN_TURNS, NativeFamily, json_calls, parse_native
 from speceyes.dialects.profile import Profile
 from speceyes.errors import InputError, ParseError
@@ -30,10 +33,10 @@ PROFILE = Profile(
     scale=1000.0,
     crop_pixels=(262_144, 12_845_056),
     factor=32,
-    max_steps=12,
+    max_steps=20,
     max_tokens=32_768,
-    temperature=0.7,
-    top_p=0.8,
+    temperature=1.0,
+    top_p=0.95,
     top_k=20,
     presence_penalty=1.5,
     results="tool",
@@ -90,20 +93,30 @@ def parse_xml(body: str) -> list[ToolCall]:
         raise ParseError("the call has no <function=name>")
     ends = [start.start() for start in starts[1:]] + [len(body)]
     return [
-        ToolCall(start[1].strip(), clean(_arguments(body[start.end() : end])), body)
+        ToolCall(_bared(start[1]), clean(_arguments(body[start.end() : end])), body)
         for start, end in zip(starts, ends, strict=True)
     ]
 
 
 def _arguments(inside: str) -> dict[str, Any]:
+    if (body := inside.partition("</function>")[0].strip())[:1] == "{":
+        data = read_json(body)
+        return data if isinstance(data, dict) else {}
     found: dict[str, Any] = {}
     at = 0
     while (key := _PARAMETER.search(inside, at)) is not None:
         end = _ENDS.search(inside, key.end())
         stop = end.start() if end else len(inside)
-        found[key[1].strip()] = value_of(inside[key.end() : stop])
+        found[_bared(key[1])] = value_of(inside[key.end() : stop])
         at = max(end.end() if end else len(inside), key.end())
     return found
+
+
+def _bared(name: str) -> str:
+    """A name without the quotes that some write around it."""
+    name = name.strip().removesuffix("/").rstrip()
+    quoted = len(name) > 2 and name[0] == name[-1] and name[0] in "\"'"
+    return name[1:-1].strip() if quoted else name
 
 
 def value_of(raw: str) -> Any:
@@ -142,11 +155,11 @@ def raw_of(value: Any, tags: Sequence[str]) -> str:
         text = json.dumps(value, ensure_ascii=False)
         return text.replace("<", "\\u003c")
     if any(tag in value for tag in tags) or value_of(value) != value or value[-1:] == "\n":
-        raise InputError(f"the text {value[:40]!r} can't be written as a raw value")
+        raise InputError(f"the text {value[:40]!r:.40} can't be written as a raw value")
     return value
 
 
 def _named(name: str) -> str:
     if not _NAME.fullmatch(name) or name != name.strip() or len(name) > 200:
-        raise InputError(f"{name[:40]!r} can't be a name in a tag")
+        raise InputError(f"{name[:40]!r:.40} can't be a name in a tag")
     return name

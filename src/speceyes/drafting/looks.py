@@ -16,8 +16,8 @@ from typing import Any, Final, final
 from speceyes.dialects import dialect as dialect_named
 from speceyes.errors import ConfigError, ParseError
 from speceyes.fallback import AgenticFallback
+from speceyes.models.rows import generate_rows
 from speceyes.protocols import Dialect, Tool, VisionLanguageModel
-from speceyes.retry_per_row import generate_rows
 from speceyes.tools import Tools
 from speceyes.types import (
     Completion,

@@ -1,4 +1,4 @@
-"""Arms of one model: the agent alone, and the small model alone."""
+"""Arms of one part: the agent alone, the small model alone, a judge alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from speceyes.evaluation.turn import Stream
-from speceyes.types import Query, Result, Timings
+from speceyes.types import Query, Result, Route, Timings
 
 if TYPE_CHECKING:
     from speceyes.answerer import SpeculativeAnswerer
     from speceyes.fallback import AgenticFallback
+    from speceyes.judge import ToolJudge
 
 
 def agent_arm(agent: AgenticFallback) -> Stream:
@@ -53,5 +54,30 @@ def draft_arm(answerer: SpeculativeAnswerer, batch_size: int) -> Stream:
                     draft=draft,
                     error=draft.error,
                 )
+
+    return stream
+
+
+def judge_arm(
+    judge: ToolJudge, batch_size: int, answerer: SpeculativeAnswerer | None = None
+) -> Stream:
+    """A judge alone: results carry its word and no answer.
+
+    Args:
+        judge: The judge.
+        batch_size: Queries that are judged together.
+        answerer: Drafts what the judge lets through, as behind a judge that reads for both.
+    """
+
+    def stream(queries: Iterable[Query]) -> Iterator[Result]:
+        source = iter(queries)
+        while batch := list(islice(source, batch_size)):
+            judged = judge(batch)
+            if answerer is not None:
+                answerer([q for q, j in zip(batch, judged, strict=True) if not j.needs_tools])
+            for query, said in zip(batch, judged, strict=True):
+                error = None if said.completion is None else said.completion.error
+                route: Route = "error" if error else "agent"
+                yield Result(query.id, None, route, judgement=said, error=error)
 
     return stream

@@ -7,7 +7,7 @@ against those of an unbroken one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,15 +17,19 @@ from speceyes.errors import InputError
 from speceyes.evaluation import arms as known
 from speceyes.evaluation import rivals
 from speceyes.evaluation.arms import AGENT_ONE, BASELINE, DRAFT, FUNNEL, FUNNEL_ONE, NO_TOOLS
+from speceyes.evaluation.context import threshold_name
+from speceyes.evaluation.harness import repeated
 from speceyes.evaluation.intervals import (
     aurc_interval,
     auroc_interval,
+    difference_interval,
     mean_interval,
     risk_coverage,
 )
 from speceyes.evaluation.rounds import quantile, ratio
-from speceyes.evaluation.runs import CALIBRATION, TEST, Record, Run
-from speceyes.evaluation.statistics import cluster_interval, mcnemar_exact, wilson_interval
+from speceyes.evaluation.runs import AGAIN, CALIBRATION, TEST, Record, Run
+from speceyes.evaluation.spending import spending
+from speceyes.evaluation.statistics import cluster_interval, mcnemar_clusters
 from speceyes.evaluation.sweep import Recorded, chosen_thresholds, costs, recorded, sweeps
 from speceyes.scoring.scores import AGGREGATES
 
@@ -42,7 +46,8 @@ def figures(run: Run) -> dict[str, Any]:
         `arms` (accuracy, failures, tokens, tool calls, depth; under "time" latency and gain),
         `columns` (the same by column of Table 1), `kinds`, `tests` (exact McNemar against the
         agent), `failed`, `thresholds`, `scores` (AUROC, AURC, curve of each aggregate), `sweeps`,
-        `rolling`, `depths`, `routes`, `tools` (see `tool_contribution`), `rivals` (see
+        `rolling`, `depths`, `routes`, `tools` (see `tool_contribution`), `money` (see
+        `spending.spending`), `rivals` (see
         `rivals.compared`), and under "time" the
         phases' shares, batch sizes, CPU seconds and how busy the machine was.
 
@@ -106,12 +111,14 @@ def figures(run: Run) -> dict[str, Any]:
         "rolling": {a: _rolling(rows) for a, rows in by_arm.items()},
         "depths": _depths(by_arm[BASELINE]),
         "tools": tool_contribution(by_arm),
+        "money": spending(run, by_arm),
         "time": {
             "rounds": len(whole),
             "round_size": max(Counter(r.round for r in by_arm[BASELINE]).values()),
             "arms": {a: {**_timing(by_arm, a, spent), **_processors(run, a, whole)} for a in names},
             "rivals": rivals.gains(by_arm, spent, funnel),
             "one_by_one": _one_by_one(by_arm, spent),
+            "same_arm": _same_arm(run, repeated(names), whole),
             "columns": {
                 column: {
                     a: _gain(
@@ -147,14 +154,18 @@ def tool_contribution(by_arm: Mapping[str, Sequence[Record]]) -> dict[str, Any] 
     bare = {r.result.query_id: r.correct for r in by_arm[NO_TOOLS]}
     pairs = Counter((r.correct, bare[r.result.query_id]) for r in by_arm[BASELINE])
     both, only_with = pairs[True, True], pairs[True, False]
-    low, high = wilson_interval(both, both + only_with)
+    whole = by_arm[BASELINE]
+    without = [bare[r.result.query_id] for r in whole]
+    solved = [at for at, r in enumerate(whole) if r.correct]
+    images = _images(whole)
+    low, high = cluster_interval([without[at] for at in solved], [images[at] for at in solved])
     return {
         "both": both,
         "only_with": only_with,
         "only_without": pairs[False, True],
         "neither": pairs[False, False],
         "without_too": (both / (both + only_with), low, high) if both + only_with else None,
-        "p": mcnemar_exact(only_with, pairs[False, True]),
+        "p": mcnemar_clusters([r.correct for r in whole], without, images),
     }
 
 
@@ -186,16 +197,34 @@ def _whole_rounds(run: Run, names: Sequence[str]) -> set[int]:
     return {r for r in rounds if all((TEST, r, a) in done for a in names)}
 
 
+def _same_arm(run: Run, arm: str, rounds: Collection[int]) -> dict[str, Any] | None:
+    """Speed of an arm over itself, which is 1: what intervals of speed are worth on this machine.
+    None for runs in which no arm took a second turn.
+    """
+    walls = {(b.arm, b.round): b.wall for b in run.blocks if b.phase == TEST and b.round in rounds}
+    both = [r for r in sorted(rounds) if (AGAIN, r) in walls]
+    with suppress(InputError):  # no such rounds, or nothing took any time
+        return {
+            "arm": arm,
+            "speed": ratio([walls[arm, r] for r in both], [walls[AGAIN, r] for r in both]),
+        }
+    return None
+
+
 def _column(record: Record) -> str:
     name = record.benchmark or "questions"
     return f"{name}/{record.kind}" if name in _BY_KIND else name
 
 
+def _images(rows: Sequence[Record]) -> list[Hashable]:
+    """Each row's image: questions about one are right or wrong together."""
+    return [r.image_key or number for number, r in enumerate(rows)]
+
+
 def _accuracy(rows: Sequence[Record]) -> dict[str, Any]:
     right = sum(r.correct for r in rows)
-    # Questions about one image are right or wrong together.
-    images = [r.image_key or number for number, r in enumerate(rows)]
-    low, high = cluster_interval([r.correct for r in rows], images) if rows else (0.0, 1.0)
+    right_ones = [r.correct for r in rows]
+    low, high = cluster_interval(right_ones, _images(rows)) if rows else (0.0, 1.0)
     share = right / len(rows) if rows else 0.0
     return {"n": len(rows), "correct": right, "accuracy": share, "low": low, "high": high}
 
@@ -211,9 +240,9 @@ def _arm(rows: Sequence[Record]) -> dict[str, Any]:
     return {
         **_accuracy(rows),
         "failed": sum(r.result.answer is None for r in rows),
-        "tokens": mean_interval([float(_tokens(r)) for r in rows]),
-        "calls": mean_interval([float(w.depth) if w else 0.0 for w in ways]),
-        "turns": mean_interval([float(len(w.steps)) if w else 0.0 for w in ways]),
+        "tokens": mean_interval([float(_tokens(r)) for r in rows], _images(rows)),
+        "calls": mean_interval([float(w.depth) if w else 0.0 for w in ways], _images(rows)),
+        "turns": mean_interval([float(len(w.steps)) if w else 0.0 for w in ways], _images(rows)),
     }
 
 
@@ -221,8 +250,9 @@ def _against(agent: Sequence[Record], rows: Sequence[Record]) -> dict[str, Any]:
     alone = {r.result.query_id: r.correct for r in agent}
     only_agent = sum(alone[r.result.query_id] and not r.correct for r in rows)
     only_arm = sum(r.correct and not alone[r.result.query_id] for r in rows)
-    p = mcnemar_exact(only_agent, only_arm)
-    return {"only_agent": only_agent, "only_arm": only_arm, "p": p}
+    pairs = [r.correct for r in rows], [alone[r.result.query_id] for r in rows], _images(rows)
+    p, gap = mcnemar_clusters(*pairs), difference_interval(*pairs)
+    return {"only_agent": only_agent, "only_arm": only_arm, "p": p, "gap": gap}
 
 
 def _routes(rows: Sequence[Record]) -> dict[str, int]:
@@ -253,7 +283,7 @@ def _regated(
     """Count of recorded drafts that take the arm's route when they are gated again."""
     arm = known.arm(rows[0].arm)
     assert arm.aggregate is not None
-    name = known.threshold_name(arm.aggregate, arm.judge, thresholds)
+    name = threshold_name(arm.aggregate, arm.judge, thresholds)
     again = found.accepted(arm.aggregate, top_k, thresholds[name], arm.judge)
     by_id = dict(zip(found.ids, again.tolist(), strict=True))
     same = sum(
@@ -270,13 +300,13 @@ def _score(found: Recorded, aggregate: Any, top_k: int) -> dict[str, Any]:
     coverage, risk = risk_coverage(filled, found.right)
     at = np.unique(np.linspace(0, len(raw) - 1, min(len(raw), _CURVE)).astype(int))
     try:
-        area: Any = auroc_interval(filled, found.right)
+        area: Any = auroc_interval(filled, found.right, found.image_keys or None)
     except InputError:  # all right, or all wrong: there is nothing to tell apart
         area = None
     there = ~np.isnan(raw)
     return {
         "auroc": area,
-        "aurc": aurc_interval(filled, found.right),
+        "aurc": aurc_interval(filled, found.right, found.image_keys or None),
         "curve": [[round(float(coverage[i]), 5), round(float(risk[i]), 5)] for i in at],
         "right": [round(x, 4) for x in raw[there & found.right].tolist()],
         "wrong": [round(x, 4) for x in raw[there & ~found.right].tolist()],

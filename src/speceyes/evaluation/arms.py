@@ -1,4 +1,4 @@
-"""The arms of an evaluation by name, and what they are built from.
+"""The arms of an evaluation by name.
 
 An arm takes queries as it has room for them and yields results as they finish. Adding one is a
 call of `register`; it then runs beside the others, on the same models and the same samples.
@@ -6,38 +6,28 @@ call of `register`; it then runs beside the others, on the same models and the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, get_args
+from typing import Any, Final, TypeAlias, final, get_args
 
-from speceyes.answerer import SpeculativeAnswerer
-from speceyes.drafting.rule import DepthRule
 from speceyes.errors import ConfigError
 from speceyes.evaluation import rivals
-from speceyes.evaluation.alone import agent_arm, draft_arm
+from speceyes.evaluation.alone import agent_arm, draft_arm, judge_arm
+from speceyes.evaluation.context import EvalContext
+from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.turn import Stream
-from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
-from speceyes.judge import ToolJudge
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.pipeline.reference import as_published, reading_anew
-from speceyes.protocols import VisionLanguageModel
 from speceyes.scoring.scores import AGGREGATES, Aggregate
-from speceyes.strategies import (
-    Cascade,
-    Drafter,
-    Reasoner,
-    ReasoningTransfer,
-    Selector,
-    SpecReason,
-)
-from speceyes.strategies.selection import By, Head
+from speceyes.strategies import Reasoner, ReasoningTransfer, Selector, SpecReason
+from speceyes.strategies.selection import By
 from speceyes.tools import Tools
 
-if TYPE_CHECKING:
-    from speceyes.protocols import Dialect
+_log = logging.getLogger(__name__)
 
 BASELINE: Final = "agent"
 """The arm that all are held against: the agent alone, in batches as large as the funnel's."""
@@ -55,207 +45,20 @@ AGENT_PAPER: Final = "agent-paper"
 """The agent as the paper's code runs it: one query at a time, everything read anew."""
 FUNNEL_PAPER: Final = "min-paper"
 """The funnel of `FUNNEL` in the paper's schedule: drafts in batches, then the agent as above."""
+LOOK_DRAFT: Final = "draft-look"
+"""The arm whose drafts may ask to look closer, which the threshold of "min-one-pass" comes from."""
+LOW_DRAFT: Final = "draft-reduced"
+"""The arm that drafts on a ladder's first rung, which that rung's threshold comes from."""
 NO_TOOLS: Final = "agent-no-tools"
 """The agent in batches with its tools switched off."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class EvalContext:
-    """Models and settings that all arms of a run share.
-
-    Args:
-        large: The agent's model, which also judges.
-        small: The model that drafts.
-        thresholds: The gate's threshold, 0 to 1, for each aggregate behind the large judge, as
-            "min/small" and "min/none" behind another or none, which lets other drafts through,
-            and for "deep", "cascade-1" and "cascade-2", the gates of drafts made after a look.
-        top_k: K of the gate.
-        record_k: Log-probabilities a token that the draft arm records; at least `top_k`.
-        batch_size: Queries drafted together, and trajectories alive at once.
-        tools: What the agent may call.
-        dialect: How it writes calls.
-        profile: A file that says how it is driven; None for the dialect's own.
-        texts: A file that says what all are told; None for our own.
-        max_steps: Most turns of the agent; None for the profile's.
-        max_tokens: Most new tokens of a turn; None for the profile's.
-        draft_tokens: Most new tokens of a draft.
-        parity: Judge as the published code does.
-        bare: Send the drafter questions without an instruction below, where they bring their own.
-        without_tools: Questions are for words alone: the arm "agent" is the large model's own
-            written reasoning instead of an agent with tools, and nobody judges.
-        heads: The small model's attention heads by which reasoning is selected; none means all.
-        looker: A small model that has learned to call the tools, for drafts with depth and as
-            the one that proposes in SpecReason; None where there is none.
-        rivals: Models that answer in one pass, by the name that stands behind `one-pass=`.
-        one_pass_tokens: Most new tokens of their answers, reasoning included.
-        own: An agent of the user's own, called with a query, that answers in place of the large
-            model; where the large model is the small one then, that one judges, asked plainly.
-
-    Raises:
-        ConfigError: record_k is below top_k.
-    """
-
-    large: VisionLanguageModel
-    small: VisionLanguageModel
-    thresholds: Mapping[str, float]
-    top_k: int
-    record_k: int
-    batch_size: int = 16
-    tools: tuple[str, ...] = ("zoom",)
-    dialect: str | Dialect = "auto"
-    profile: str | None = None
-    texts: str | None = None
-    max_steps: int | None = None
-    max_tokens: int | None = None
-    draft_tokens: int = 20
-    parity: bool = False
-    bare: bool = False
-    without_tools: bool = False
-    heads: tuple[Head, ...] = ()
-    looker: VisionLanguageModel | None = None
-    rivals: Mapping[str, VisionLanguageModel] = field(default_factory=dict)
-    one_pass_tokens: int = 1024
-    own: Callable[..., Any] | None = None
-
-    def __post_init__(self) -> None:
-        if self.record_k < self.top_k:
-            raise ConfigError(
-                f"record_k={self.record_k} is below top_k={self.top_k}: record at least as many "
-                "log-probabilities as the gate reads"
-            )
-
-    @property
-    def models(self) -> dict[str, VisionLanguageModel]:
-        """The models by role; one that plays both roles counts as the large one."""
-        found = {
-            "large": self.large,
-            "small": self.small,
-            "looker": self.looker,
-            **{f"{rivals.PREFIX}{name}": model for name, model in self.rivals.items()},
-        }
-        return {
-            role: model
-            for at, (role, model) in enumerate(found.items())
-            if model is not None and not any(model is m for m in list(found.values())[:at])
-        }
-
-    def answerer(self, top_k: int) -> SpeculativeAnswerer:
-        """The drafter, keeping `top_k` log-probabilities a token."""
-        return self._drafting(self.small, top_k)
-
-    def deep_answerer(self, top_k: int, rule: DepthRule | None = None) -> SpeculativeAnswerer:
-        """The drafter that looks once where the rule lets it, or always.
-
-        Raises:
-            ConfigError: There is no model that looks.
-        """
-        if self.looker is None:
-            raise ConfigError(
-                "drafts with depth need a small model that calls tools: name one with --looker"
-            )
-        looks = {"tools": Tools(self.tools), "max_depth": 1, "dialect": self.dialect}
-        return self._drafting(self.looker, top_k, rule=rule, **looks)
-
-    def _drafting(self, model: VisionLanguageModel, top_k: int, **more: Any) -> SpeculativeAnswerer:
-        more["texts"] = self.texts
-        if self.bare:
-            more |= {"prompt": "", "choice_prompt": ""}
-        return SpeculativeAnswerer(model, top_k=top_k, max_tokens=self.draft_tokens, **more)
-
-    def agent(self) -> AgenticFallback:
-        """The agent in batches, or the user's own."""
-        if self.own is not None:
-            return AgenticFallback.from_callable(self.own)
-        return AgenticFallback(
-            self.large,
-            tools=Tools(self.tools),
-            dialect=self.dialect,
-            profile=self.profile,
-            texts=self.texts,
-            max_steps=self.max_steps,
-            max_tokens=self.max_tokens,
-            max_batch=self.batch_size,
-        )
-
-    def judge(self, which: str) -> ToolJudge | None:
-        """The judge by the "large" model, by the "small" one, or "none"."""
-        if which == "large" and not (self.own is not None and self.large is self.small):
-            return ToolJudge(
-                self.large,
-                dialect=self.dialect,
-                texts=self.texts,
-                tools=Tools(self.tools),
-                parity=self.parity,
-            )
-        if which != "none":  # not trained as the agent, so asked without the agent's system text
-            return ToolJudge(self.small, dialect=None, texts=self.texts, parity=self.parity)
-        return None
-
-    def gate(self, aggregate: Aggregate, threshold: str | None = None) -> SeparabilityGate:
-        """The gate of one aggregate at its threshold, or at another one's."""
-        return SeparabilityGate(
-            self.thresholds[threshold or aggregate], top_k=self.top_k, aggregate=aggregate
-        )
-
-    def deep_funnel(self) -> SpecPipeline:
-        """The funnel whose drafter looks once where its gate would reject what it says at once."""
-        gate = self.gate("min", "deep")
-        return SpecPipeline(
-            judge=self.judge("large"),
-            answerer=self.deep_answerer(self.top_k, DepthRule(gate)),
-            gate=gate,
-            fallback=self.agent(),
-            schedule=ScheduleConfig(batch_size=self.batch_size),
-        )
-
-    def cascade(self) -> Cascade | SpecPipeline:
-        """The small model, then one that looks, then the agent; a drafter whose threshold could
-        not be certified is left out.
-        """
-        steps = [
-            Drafter(answerer, self.gate("min", name))
-            for name, answerer in (
-                ("cascade-1", self.answerer(self.top_k)),
-                ("cascade-2", self.deep_answerer(self.top_k)),
-            )
-            if name in self.thresholds
-        ]
-        if not steps:
-            return SpecPipeline(
-                fallback=self.agent(), schedule=ScheduleConfig(batch_size=self.batch_size)
-            )
-        return Cascade(
-            steps,
-            judge=self.judge("large"),
-            fallback=self.agent(),
-            schedule=ScheduleConfig(batch_size=self.batch_size),
-        )
-
-    def funnel(self, aggregate: Aggregate, judge: str = "large") -> SpecPipeline:
-        """The whole funnel; it speculates always, so that routes don't depend on time."""
-        return SpecPipeline(
-            judge=self.judge(judge),
-            answerer=self.answerer(self.top_k),
-            gate=self.gate(aggregate, threshold_name(aggregate, judge, self.thresholds)),
-            fallback=self.agent(),
-            schedule=ScheduleConfig(batch_size=self.batch_size),
-        )
-
-
-def threshold_name(aggregate: str, judge: str, thresholds: Mapping[str, float]) -> str:
-    """Name of the threshold of an arm's gate.
-
-    Example:
-        >>> threshold_name("min", "small", {"min": 0.9, "min/small": 0.95})
-        'min/small'
-        >>> threshold_name("min", "large", {"min": 0.9})
-        'min'
-    """
-    own = f"{aggregate}/{judge}"
-    return own if own in thresholds else aggregate
-
-
+TUNED: Final = "tuned"
+"""The funnel of a settings file."""
+JUDGE: Final = "judge-"
+"""What begins the names of arms in which a judge alone speaks."""
+JUDGED: Final = "judged"
+"""The agent on every query, behind the large judge."""
+PARTS: Final = (f"{JUDGE}large", f"{JUDGE}small", JUDGED)
+"""Arms of one part, for what it costs and says by itself."""
 Build: TypeAlias = Callable[[EvalContext], Stream]
 
 
@@ -273,8 +76,10 @@ class Arm:
         aggregate: Its gate's; None where it has no gate, or one of its own.
         drafts: Whether its drafts are recorded with all their log-probabilities.
         needs: Arms that record drafts, which its thresholds are chosen from.
+        labelled: Whether it is built from labelled samples of the calibration split.
         words: Whether it works in words alone, so that it can run without tools.
         base: The arm that its speed is held against; it is run as well.
+        answers: Whether it answers; a judge by itself only says who should.
     """
 
     name: str
@@ -285,8 +90,10 @@ class Arm:
     aggregate: Aggregate | None = None
     drafts: bool = False
     needs: tuple[str, ...] = ()
+    labelled: bool = False
     words: bool = False
     base: str = BASELINE
+    answers: bool = True
 
 
 def _specreason(context: EvalContext) -> SpecReason:
@@ -304,7 +111,11 @@ def _specreason(context: EvalContext) -> SpecReason:
 
 def _transfer(context: EvalContext, **more: Any) -> Stream:
     return ReasoningTransfer(
-        context.large, context.small, batch_size=context.batch_size, **more
+        context.large,
+        context.small,
+        batch_size=context.batch_size,
+        place=context.place,
+        **more,
     ).stream
 
 
@@ -312,6 +123,23 @@ def _sure(context: EvalContext) -> Stream:
     """Both models' gates are the funnel's."""
     gate = context.gate(FUNNEL)
     return _transfer(context, verify="separability", gates=(gate, gate))
+
+
+def _calibrated(context: EvalContext) -> Stream:
+    """What settles a query and which notes are heeded is chosen on the calibration split, or was
+    for the bundled pair.
+    """
+    if context.rule is not None and not len(context.labelled):
+        return _transfer(context, rule=context.rule)
+    golds = {item.query.id: item.answer for item in context.labelled}
+    options: dict[str, Any] = {"batch_size": context.batch_size, "place": context.place}
+    rule = ReasoningTransfer(context.large, context.small, **options).calibrate(
+        (item.query for item in context.labelled),
+        lambda query, said: is_correct(said, golds[query.id], query.choices),
+        top_k=max(3, context.top_k),
+    )
+    _log.info("transfer-calibrated: %s", rule.to_dict())
+    return ReasoningTransfer(context.large, context.small, rule=rule, **options).stream
 
 
 def _selected(by: By, percent: int) -> Arm:
@@ -336,6 +164,18 @@ def _agent(context: EvalContext) -> Stream:
     if context.without_tools:
         return _alone(context, "large", reason=True)
     return agent_arm(context.agent())
+
+
+def _tuned(context: EvalContext) -> Stream:
+    """The funnel of a settings file; it speculates always, so that routes don't depend on time."""
+    if context.settings is None:
+        raise ConfigError(f"the arm {TUNED!r} runs what --settings names: give a file")
+    schedule = replace(context.settings.schedule, speculate="always")
+    return SpecPipeline.from_settings(
+        replace(context.settings, schedule=schedule),
+        large=context.large,
+        small=context.small,
+    ).stream
 
 
 def _funnel(name: str, title: str, aggregate: Aggregate, judge: str, variant: str | None) -> Arm:
@@ -396,6 +236,7 @@ _ARMS: dict[str, Arm] = {
             "agent without its tools",
             lambda context: agent_arm(replace(context, tools=(), max_steps=1).agent()),
         ),
+        Arm(TUNED, "funnel, as tuned", _tuned),
         Arm("specreason", "SpecReason", lambda context: _specreason(context).stream, "specreason"),
         *(
             Arm(
@@ -421,6 +262,13 @@ _ARMS: dict[str, Arm] = {
             words=True,
         ),
         Arm("transfer-sure", "transfer, verified by separability", _sure, words=True),
+        Arm(
+            "transfer-calibrated",
+            "transfer, by a calibrated rule",
+            _calibrated,
+            labelled=True,
+            words=True,
+        ),
         *(_selected(by, percent) for by in get_args(By) if by != "all" for percent in (25, 50, 75)),
         Arm(
             DEEP,
@@ -433,6 +281,32 @@ _ARMS: dict[str, Arm] = {
             "funnel, drafts with depth",
             lambda context: context.deep_funnel().stream,
             needs=(DEEP,),
+        ),
+        Arm(
+            LOOK_DRAFT,
+            "draft that may ask to look closer, alone",
+            lambda context: draft_arm(
+                context.looking_answerer(context.record_k), context.batch_size
+            ),
+            drafts=True,
+        ),
+        Arm(
+            LOW_DRAFT,
+            "draft on few pixels, alone",
+            lambda context: draft_arm(context.low_answerer(context.record_k), context.batch_size),
+            drafts=True,
+        ),
+        Arm(
+            "min-one-pass",
+            "funnel, judge and draft in one pass",
+            lambda context: context.one_pass().stream,
+            needs=(LOOK_DRAFT,),
+        ),
+        Arm(
+            "min-ladder",
+            "ladder: few pixels, more, agent",
+            lambda context: context.ladder().stream,
+            needs=(LOW_DRAFT,),
         ),
         Arm(
             "cascade",
@@ -477,8 +351,52 @@ def _one_pass(context: EvalContext, model: str) -> Stream:
     ).stream
 
 
+def _at(context: EvalContext, part: str, pixels: int | None) -> Stream:
+    """A part of the funnel by itself: "draft", "draft-look", "judge-large", "judge-small"."""
+    if part in (DRAFT, LOOK_DRAFT):
+        answerer = context.answerer if part == DRAFT else context.looking_answerer
+        return draft_arm(answerer(context.record_k, pixels), context.batch_size)
+    which = part.removeprefix(JUDGE)
+    judge = context.judge(which, pixels)
+    assert judge is not None
+    # A small judge's reading serves the draft: what it costs shows with its drafts behind it.
+    drafts = context.answerer(context.record_k, pixels) if which == "small" else None
+    return judge_arm(judge, context.batch_size, drafts)
+
+
+def _judged(context: EvalContext) -> Stream:
+    """The large judge sends every query to the agent, which finds read what the judge has read."""
+    return SpecPipeline(
+        judge=context.judge("large", threshold=0.0),
+        answerer=context.answerer(context.top_k),
+        gate=SeparabilityGate(1.0, top_k=context.top_k),
+        fallback=context.agent(),
+        schedule=ScheduleConfig(batch_size=context.batch_size),
+    ).stream
+
+
+def _part(name: str) -> Arm | None:
+    """An arm of parts of the funnel by themselves; None where the name isn't one's."""
+    part, at, pixels = name.partition("@")
+    if part not in (*PARTS, *((DRAFT, LOOK_DRAFT) if at else ())):
+        return None
+    if at and not (pixels.isdecimal() and int(pixels)):
+        raise ConfigError(f"{name!r}; behind the @ stands a number of pixels, such as 65536")
+    if part == JUDGED and not at:
+        return Arm(name, "agent behind the large judge", _judged)
+    if part == JUDGED:
+        return None
+    title = part.replace("-", " by the ") + (f", {pixels} pixels" if at else "") + ", alone"
+    most = int(pixels) if at else None
+    build = partial(_at, part=part, pixels=most)
+    drafts = not part.startswith(JUDGE)
+    return Arm(name, title, build, drafts=drafts, answers=drafts)
+
+
 def arm(name: str) -> Arm:
-    """The arm of that name; "one-pass=MODEL" is one for any model.
+    """The arm of that name; "one-pass=MODEL" is one for any model, and "draft@PIXELS",
+    "draft-look@PIXELS", "judge-large" and "judge-small", these with "@PIXELS" too, and "judged" are
+    parts of the funnel by themselves.
 
     Raises:
         ConfigError: There is none.
@@ -488,6 +406,8 @@ def arm(name: str) -> Arm:
         if not model:
             raise ConfigError(f"{name!r} names no model: one-pass=MODEL, as --large has it")
         return Arm(name, rivals.title(name), partial(_one_pass, model=model), words=True)
+    if name not in _ARMS and (made := _part(name)) is not None:
+        return made
     try:
         return _ARMS[name]
     except KeyError:

@@ -43,7 +43,7 @@ RESULTS, SUMMARY, REPORT = "results.jsonl", "summary.json", "report.html"
 
 @final
 class Demo:
-    """Runs the four arms and writes what came of them.
+    """Runs the arms and writes what came of them.
 
     Writes into `out`: results.jsonl (a graded `Row` a line for each query and arm, complete
     up to the moment of an interruption), summary.json (see `summarise`) and report.html.

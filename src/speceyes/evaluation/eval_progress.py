@@ -22,14 +22,10 @@ class Progress:
     """
 
     def __init__(self, file: TextIO | None, total: int) -> None:
-        self._bar: Any = bar(
-            file,
-            total=total,
-            unit=" answers",
-            bar_format="{desc}{percentage:3.0f} % |{bar:20}| {n_fmt}/{total_fmt}, "
-            "{remaining} left {postfix}",
-        )
+        self._file, self._total = file, total
+        self._bar: Any = None
         self._tally: dict[str, list[float]] = {}
+        self._judging: set[str] = set()
         self._phase = ""
 
     def __enter__(self) -> Progress:
@@ -40,35 +36,58 @@ class Progress:
             self._bar.close()
 
     def skip(self, n: int) -> None:
-        """Counts answers that are there already."""
-        if self._bar is not None:
+        """Counts answers that are there already, the first ones before anything is drawn."""
+        if self._file is None:
+            return
+        if self._bar is None:
+            self._draw(n)
+        elif n:
             self._bar.initial += n  # or the time left would be told from them
             self._bar.update(n)
+            self._bar.refresh()
 
     def step(self) -> None:
         """One more answer is there."""
-        if self._bar is not None:
-            self._bar.update()
+        if self._file is not None:
+            self._drawn.update()
 
-    def block(self, phase: str, arm: str, right: int, n: int, wall: float) -> None:
-        """A round of an arm is graded."""
+    @property
+    def _drawn(self) -> Any:
         if self._bar is None:
+            self._draw(0)
+        return self._bar
+
+    def _draw(self, done: int) -> None:
+        self._bar = bar(
+            self._file,
+            total=self._total,
+            initial=done,
+            unit=" answers",
+            bar_format="{desc}{percentage:3.0f} % |{bar:20}| {n_fmt}/{total_fmt}, "
+            "{remaining} left {postfix}",
+        )
+
+    def block(self, phase: str, arm: str, right: int | None, n: int, wall: float) -> None:
+        """A round of an arm is graded; `right` is None for an arm that doesn't answer."""
+        if self._file is None:
             return
         if phase != self._phase:
             self._phase = phase
             self._tally = {}
-            self._bar.set_description_str(f"{phase} ", refresh=False)
+            self._drawn.set_description_str(f"{phase} ", refresh=False)
         tally = self._tally.setdefault(arm, [0.0, 0.0, 0.0])
-        for at, more in enumerate((right, n, wall)):
+        if right is None:
+            self._judging.add(arm)
+        for at, more in enumerate((right or 0, n, wall)):
             tally[at] += more
-        self._bar.set_postfix_str(self.standing())
+        self._drawn.set_postfix_str(self.standing())
 
     def standing(self) -> str:
-        """Accuracy of each arm so far, and its speed over the agent's."""
+        """Accuracy of each arm that answers so far, and its speed over the agent's."""
         base = self._tally.get(BASELINE)
         parts = []
         for arm, (right, n, wall) in self._tally.items():
-            text = f"{arm} {right / n:.1%}" if n else arm
+            text = f"{arm} {right / n:.1%}" if n and arm not in self._judging else arm
             if base is not None and arm != BASELINE and wall > 0 and base[1]:
                 text += f" {(base[2] / base[1]) / (wall / n):.2f}x"
             parts.append(text)

@@ -12,8 +12,10 @@ from speceyes.evaluation import arms as known
 from speceyes.evaluation import paper_table, transfer_costs
 from speceyes.evaluation.analysis import figures
 from speceyes.evaluation.arms import AGENT_PAPER, BASELINE, FUNNEL_PAPER
+from speceyes.evaluation.context import threshold_name
 from speceyes.evaluation.rounds import FEWEST
 from speceyes.evaluation.runs import Run
+from speceyes.evaluation.spending import money_lines
 from speceyes.evaluation.verdict import plain_lines, verdict
 
 Made = tuple[Run, Mapping[str, Any]]
@@ -61,21 +63,32 @@ def _cell(text: str) -> str:
 def brief(run: Run) -> str:
     """A few lines for a terminal."""
     found = figures(run)
+    titles = {name: known.arm(name).title for name in found["arms"]}
+    width = max(26, 2 + max(map(len, titles.values())))
     lines = [
         *plain_lines(verdict(found)),
         "",
         f"{found['n']} test queries in {found['time']['rounds']} rounds, "
         f"{found['calibration_n']} for calibration",
-        f"{'':<26}{'accuracy, %':<22}{'speed':<22}{'CPU s a query':<15}",
+        f"{'':<{width}}{'accuracy, %':<22}{'speed':<22}{'CPU s a query':<15}",
     ]
     for name, arm in found["arms"].items():
         gain = found["time"]["arms"][name]["gain"]
         lines.append(
-            f"{known.arm(name).title:<26}{share(arm):<22}{times(gain):<22}"
+            f"{titles[name]:<{width}}{share(arm):<22}{times(gain):<22}"
             f"{_processors(found['time']['arms'][name]):<15}"
             + (f"{arm['failed']} failed" if arm["failed"] else "")
         )
+    lines += [*_same_arm(found), *money_lines(found["money"])]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _same_arm(found: Mapping[str, Any]) -> list[str]:
+    """The speed of an arm over itself, for whoever reads the other intervals."""
+    if (same := found["time"].get("same_arm")) is None:
+        return []
+    title = known.arm(same["arm"]).title
+    return [f"{title.capitalize()} over itself (A/A), which is 1: {times(same['speed'])}"]
 
 
 def _pair(run: Run) -> tuple[str, str]:
@@ -101,7 +114,8 @@ def markdown(made: Sequence[Made]) -> str:
 
 def _how(made: Sequence[Made]) -> str:
     lines = [
-        "Accuracy in percent with its 95 % Wilson interval; a query without an answer is wrong. "
+        "Accuracy in percent with its 95 % interval (Wilson, over images); a query without an "
+        "answer is wrong. "
         "Speed over the agent alone, in batches of the same size, with a 95 % interval over rounds "
         f"(jackknife, Student's t); none where there are fewer than {FEWEST} rounds. All arms of a "
         "run answered the same queries on the same warm models, in turns that change from round "
@@ -285,19 +299,27 @@ def _details(run: Run, found: Mapping[str, Any]) -> str:
         ),
         *_tokens_by_model(titles, time["tokens"]),
         *_one_by_one(time["one_by_one"]),
+        *_same_arm(found),
         *transfer_costs.lines(run.folder),
         *_tools(found["tools"]),
-        "Against the agent alone (exact McNemar test, two-sided):",
+        "Against the agent alone (points of accuracy with a 95 % interval over images; exact "
+        "McNemar test, two-sided, in which the rows of an image change places together):",
         _table(
-            ["arm", "only the agent right", "only the arm right", "p"],
+            ["arm", "points", "only the agent right", "only the arm right", "p"],
             [
-                [titles[a], str(t["only_agent"]), str(t["only_arm"]), f"{t['p']:.4g}"]
+                [
+                    titles[a],
+                    _spread(t["gap"], 100, 1),
+                    str(t["only_agent"]),
+                    str(t["only_arm"]),
+                    f"{t['p']:.4g}",
+                ]
                 for a, t in found["tests"].items()
             ],
         ),
         "How well each score tells right drafts from wrong ones:",
         _table(
-            ["score", "AUROC (DeLong)", "AURC (bootstrap)", "unscored drafts"],
+            ["score", "AUROC (score interval)", "AURC (bootstrap)", "unscored drafts"],
             [
                 [
                     a,
@@ -422,7 +444,7 @@ def to_csv(made: Sequence[Made]) -> str:
                 arm = known.arm(name)
                 aggregate = arm.aggregate
                 if aggregate is not None:
-                    used = known.threshold_name(aggregate, arm.judge, found["thresholds"])
+                    used = threshold_name(aggregate, arm.judge, found["thresholds"])
                 writer.writerow(
                     [
                         run.folder.name,

@@ -10,8 +10,8 @@ from speceyes.errors import ConfigError, InputError
 from speceyes.evaluation.failures import MOST_FAILURES, Failures, check_share, counted
 
 if TYPE_CHECKING:
-    from speceyes.evaluation.arms import EvalContext
     from speceyes.evaluation.benchmarks import Samples
+    from speceyes.evaluation.context import EvalContext
     from speceyes.evaluation.runs import Run
 
 
@@ -109,14 +109,17 @@ def evaluate(
     judges = ("large", "small") if "min-small-judge" in plan.arms else ("large",)
     phases = []
     needed = dict.fromkeys(name for one in plan.arms for name in known.arm(one).needs)
-    if needed and not len(calibration):
+    ruled = context.rule is not None
+    own = [a for a in plan.arms if known.arm(a).needs or (known.arm(a).labelled and not ruled)]
+    if own and not len(calibration):
         raise ConfigError(
-            f"arms {', '.join(a for a in plan.arms if known.arm(a).needs)} have thresholds of "
+            f"arms {', '.join(own)} have thresholds of "
             "their own, which are chosen on a calibration split: give --calibration-share"
         )
     if len(calibration):
         phases.append(Phase(CALIBRATION, calibration, (BASELINE, DRAFT, *needed), context, judges))
-    phases.append(Phase(TEST, test, plan.arms, context, judges, pictures=True))
+    labelled = replace(context, labelled=calibration)
+    phases.append(Phase(TEST, test, plan.arms, labelled, judges, pictures=True, again=True))
     for size in plan.sweep_batch:
         phases.append(
             Phase(
@@ -147,7 +150,7 @@ def failures(run: Run, phase: str) -> list[Failures]:
         run: The run.
         phase: "calibration", "test" or "batch-N".
     """
-    arms = dict.fromkeys(block.arm for block in run.blocks if block.phase == phase)
+    arms = dict.fromkeys(block.arm for block in run.blocks if block.phase == phase and block.n)
     return [
         one
         for arm in arms

@@ -16,20 +16,21 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from speceyes.errors import InputError
+from speceyes.errors import InputError, describe
 from speceyes.evaluation import arms as known
-from speceyes.evaluation.arms import BASELINE, DRAFT, EvalContext
+from speceyes.evaluation.arms import BASELINE, DRAFT
 from speceyes.evaluation.benchmarks.sample import Samples
+from speceyes.evaluation.context import EvalContext
 from speceyes.evaluation.eval_progress import Progress
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.rounds import round_size
 from speceyes.evaluation.row import Item, PublishedItem
-from speceyes.evaluation.runs import CALIBRATION, Block, Record, Writer
+from speceyes.evaluation.runs import AGAIN, CALIBRATION, Block, Record, Writer
 from speceyes.evaluation.turn import Stream, Turn, forget, order_of
 from speceyes.images import content_key
 from speceyes.looked import zoomed
+from speceyes.models.rows import retry_per_row
 from speceyes.pipeline.parts import models_of
-from speceyes.retry_per_row import describe, retry_per_row
 from speceyes.types import Image, Judgement, Query, Result
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,9 @@ class Phase:
         context: What the arms are built from.
         judges: Judges whose word on every query is recorded beside the drafts, off the clock.
         pictures: Whether small pictures are kept for the page.
+        round: Queries a round; None for as many as the number of samples calls for.
+        again: Whether an arm takes a second turn in each round, of which only the time counts: its
+            speed over itself shows what the intervals of the others are worth.
     """
 
     name: str
@@ -60,9 +64,16 @@ class Phase:
     context: EvalContext
     judges: tuple[str, ...] = ()
     pictures: bool = False
+    round: int | None = None
+    again: bool = False
 
     def __len__(self) -> int:
         return len(self.samples) * len(self.arms)
+
+
+def repeated(arms: Sequence[str]) -> str:
+    """Name of the arm that takes a second turn in each round: the funnel, else the first."""
+    return known.FUNNEL if known.FUNNEL in arms else arms[0]
 
 
 @final
@@ -100,10 +111,14 @@ def run_phase(writer: Writer, phase: Phase, progress: Progress) -> None:
         )
     size = _round(phase)
     rounds = range(-(-n // size))
+    turns_of = (*phase.arms, AGAIN) if phase.again else phase.arms
     missing = {
-        r: [a for a in order_of(phase.arms, r) if (phase.name, r, a) not in writer.blocks]
+        r: [a for a in order_of(turns_of, r) if (phase.name, r, a) not in writer.blocks]
         for r in rounds
     }
+    for todo in missing.values():
+        if todo == [AGAIN]:  # its other turns were taken long ago, on another machine perhaps
+            todo.clear()
     progress.skip(sum(b.n for key, b in writer.blocks.items() if key[0] == phase.name))
     if not any(missing.values()):
         return
@@ -115,9 +130,12 @@ def run_phase(writer: Writer, phase: Phase, progress: Progress) -> None:
         asked = [_ask(phase)(at) for at in range(number * size, min(n, (number + 1) * size))]
         _check(asked, writer, phase.name, number)
         for arm in missing[number]:
+            if arm == AGAIN:
+                writer.block(turns.repeat(repeated(phase.arms), asked, number), [])
+                continue
             block, records, pictures = turns.take(arm, asked, number)
             writer.block(block, records, pictures)
-            right = sum(r.correct for r in records)
+            right = sum(r.correct for r in records) if known.arm(arm).answers else None
             progress.block(phase.name, arm, right, len(records), block.wall)
 
 
@@ -127,6 +145,7 @@ def _round(phase: Phase) -> int:
     """
     batch, n = phase.context.batch_size, len(phase.samples)
     most = 4 * batch if phase.name == CALIBRATION else round_size(n, batch)
+    most = most if phase.round is None else phase.round
     first = _ask(phase)(0).query
     pixels = sum(i.width * i.height for i in first.images) if first is not None else 1
     return min(most, max(batch, _MOST_PIXELS // max(pixels, 1)))
@@ -163,7 +182,7 @@ def _check(asked: Sequence[_Asked], writer: Writer, phase: str, number: int) -> 
     if len(set(ids)) < len(ids) or not all(ids):
         raise InputError(f"round {number} of {phase} has a blank or repeated query id: {ids}")
     for key in writer.blocks:
-        if key[:2] == (phase, number):
+        if key[:2] == (phase, number) and key[2] != AGAIN:  # a second turn has no records
             before = {r.result.query_id for r in writer.records if (r.phase, r.round, r.arm) == key}
             if before != set(ids):
                 raise InputError(
@@ -214,6 +233,8 @@ class _Turns:
             for role, counts in zip(self._roles, turn.spent[len(self._models) :], strict=True)
             if counts
         }
+        told = turn.engine[len(self._models) :]
+        engine = {role: times for role, times in zip(self._roles, told, strict=True) if times}
         judged = self._judged(asked) if arm == DRAFT else {}
         records, pictures = [], []
         for one in asked:
@@ -241,8 +262,16 @@ class _Turns:
                     one.image_key,
                 )
             )
-        block = Block(self._phase.name, number, arm, wall, len(asked), spent, cpu, others)
+        block = Block(self._phase.name, number, arm, wall, len(asked), spent, cpu, others, engine)
         return block, records, pictures
+
+    def repeat(self, arm: str, asked: Sequence[_Asked], number: int) -> Block:
+        """An arm's second turn on one round, of which only the time counts."""
+        turn = Turn((*self._models, *self._roles.values()))
+        for _ in turn.run(self._streams[arm], [o.query for o in asked if o.query is not None]):
+            pass
+        wall, cpu, others = turn.took
+        return Block(self._phase.name, number, AGAIN, wall, 0, {}, cpu, others)
 
     def _judged(self, asked: Sequence[_Asked]) -> Mapping[str, dict[str, bool]]:
         queries = [one.query for one in asked if one.query is not None]

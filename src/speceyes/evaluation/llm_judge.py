@@ -214,7 +214,7 @@ class LLMJudge:
                     if reply.error is not None:
                         errors[key] = reply.error
                     elif read_verdict(reply.text) is None:
-                        errors[key] = f"the judge said neither yes nor no: {reply.text[:80]!r}"
+                        errors[key] = f"the judge said neither yes nor no: {reply.text[:80]!r:.80}"
                     else:
                         fresh[key] = reply.text
                 self._keep(fresh, wanted)

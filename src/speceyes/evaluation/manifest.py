@@ -161,7 +161,7 @@ def read(path: Path) -> dict[str, Any]:
             raise ValueError(f"format {data['format']!r}, version {data['version']!r}")
         if not (isinstance(data["fixed"], dict) and isinstance(data["sessions"], list)):
             raise ValueError("its parts are missing")
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
         raise InputError(
             f"{path} is no manifest of a run ({exc}): name a folder that speceyes eval wrote"
         ) from exc

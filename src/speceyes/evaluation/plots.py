@@ -104,7 +104,8 @@ class _Axis:
         powers = range(math.floor(math.log10(self._low)), math.ceil(math.log10(self._high)) + 1)
         factors = (1, 2, 5) if len(powers) < 4 else (1,)
         found = [m * 10.0**p for p in powers for m in factors]
-        return [value for value in found if self._low <= value <= self._high]
+        found = [value for value in found if self._low <= value <= self._high]
+        return found if len(found) > 1 else _ticks(self._low, self._high)
 
 
 class _Plane:

@@ -12,7 +12,7 @@ from typing import Any, final
 from speceyes.evaluation import plots
 from speceyes.evaluation.flow import funnel
 from speceyes.evaluation.page import fill
-from speceyes.evaluation.row import Item, Row
+from speceyes.evaluation.row import Item, Row, needed_tools
 from speceyes.evaluation.summary import BASE, NAMES, verdict
 from speceyes.looked import zoomed
 from speceyes.types import Box, Image, Trajectory
@@ -93,7 +93,7 @@ def route_of(row: Row) -> str:
         return "error"
     if result.route == "draft":
         return "accepted"
-    return "rejected" if result.draft is not None else "tools"
+    return "tools" if result.draft is None or needed_tools(result) else "rejected"
 
 
 @final
@@ -273,7 +273,7 @@ def _ends(gain: Sequence[float | None], rounds: int) -> str:
 
 def _tiles(summary: Mapping[str, Any]) -> str:
     arms, counts = summary["arms"], summary["counts"]
-    funnel = arms["funnel"]
+    funnel, who = arms["funnel"], "draft" if summary["cost_model"]["one_pass"] else "judge"
     tiles = [
         (
             f"{summary['gain_over_batched'][0]:.2f}×",
@@ -285,7 +285,7 @@ def _tiles(summary: Mapping[str, Any]) -> str:
             "accuracy of the funnel",
             f"95% {funnel['accuracy_low']:.1%} to {funnel['accuracy_high']:.1%}",
         ),
-        (f"{summary['beta']:.0%}", "β, drafted: the judge saw no need of tools",
+        (f"{summary['beta']:.0%}", f"β: the {who} saw no need of tools",
          f"{counts['drafted']} of {counts['queries']}"),
         (f"{summary['alpha']:.0%}", "α, of those accepted by the gate",
          f"{counts['accepted']} of {counts['drafted']}"),
@@ -318,8 +318,11 @@ def _gains_table(summary: Mapping[str, Any]) -> str:
 
 def _costs(summary: Mapping[str, Any]) -> str:
     costs = summary["cost_model"]
+    one = costs["one_pass"]
+    judged = "" if one else f"c<sub>J</sub> = {1e3 * costs['c_judge_s']:.1f} ms and "
+    front = "c_S" if one else "c_J + β c_S"
     return (
-        f"Measured: c<sub>J</sub> = {1e3 * costs['c_judge_s']:.1f} ms and "
+        f"<code>E[L] = {front} + (1 − βα) L_agent</code>. Measured: {judged}"
         f"c<sub>S</sub> = {1e3 * costs['c_draft_s']:.1f} ms a query inside the funnel, "
         f"β = {summary['beta']:.3f}, α = {summary['alpha']:.3f}."
     )

@@ -12,12 +12,12 @@ from typing import Any, Final, final
 
 from speceyes import prompts
 from speceyes.dialects.plain import ask_plainly
-from speceyes.errors import InputError
+from speceyes.errors import InputError, describe
 from speceyes.evaluation.rounds import ratio
 from speceyes.evaluation.runs import Record
-from speceyes.evaluation.statistics import mcnemar_exact
+from speceyes.evaluation.statistics import mcnemar_clusters
+from speceyes.models.rows import generate_rows
 from speceyes.protocols import VisionLanguageModel
-from speceyes.retry_per_row import describe, generate_rows
 from speceyes.strategies.verification import answered
 from speceyes.texts import Texts
 from speceyes.types import Completion, Query, Result, Sampling, Step, Trajectory
@@ -106,7 +106,7 @@ def compared(by_arm: Mapping[str, Sequence[Record]], funnel: str | None) -> dict
 
     Returns:
         For each one-pass arm the questions that `only_funnel` and `only_rival` answered rightly,
-        and `p` of the exact McNemar test.
+        and `p` of the exact McNemar test, by images.
     """
     if funnel is None:
         return {}
@@ -117,7 +117,11 @@ def compared(by_arm: Mapping[str, Sequence[Record]], funnel: str | None) -> dict
             continue
         only_funnel = sum(right[r.result.query_id] and not r.correct for r in rows)
         only_rival = sum(r.correct and not right[r.result.query_id] for r in rows)
-        p = mcnemar_exact(only_funnel, only_rival)
+        p = mcnemar_clusters(
+            [right[r.result.query_id] for r in rows],
+            [r.correct for r in rows],
+            [r.image_key or r.result.query_id for r in rows],
+        )
         found[name] = {
             "funnel": funnel,
             "only_funnel": only_funnel,

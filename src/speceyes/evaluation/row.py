@@ -44,6 +44,11 @@ class PublishedItem(Item, Protocol):
         ...
 
 
+def needed_tools(result: Result) -> bool:
+    """True where a judge, or the draft itself, said that the question needs tools."""
+    return result.judgement is not None and result.judgement.needs_tools
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One arm's graded answer.
@@ -93,5 +98,5 @@ class Row:
             fields = {name: data[name] for name in names}
             result = json.dumps(data["result"])
         except (ValueError, KeyError, TypeError) as exc:
-            raise InputError(f"not a row of results.jsonl: {exc!r} in {line[:120]!r}") from exc
+            raise InputError(f"not a row of results.jsonl: {exc!r} in {line[:120]!r:.120}") from exc
         return cls(**fields, result=Result.from_json(result))

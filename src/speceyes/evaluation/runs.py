@@ -33,6 +33,8 @@ CALIBRATION: Final = "calibration"
 """The phase that thresholds are chosen on: the agent and the drafts, no gate."""
 TEST: Final = "test"
 """The phase of all arms."""
+AGAIN: Final = "again"
+"""Block of an arm's second turn in a round, which has no records: only its time counts."""
 
 
 @final
@@ -104,12 +106,14 @@ class Block:
         round: See `Record`.
         arm: See `Record`.
         wall: Seconds that the arm ran.
-        n: Queries in it.
+        n: Queries in it whose records stand before it; none for `AGAIN`.
         spent: Tokens by role ("large", "small", ...): "read" of prompts, "reused" of them, and
             "decoded"; empty for models that don't count.
         cpu: CPU seconds of this process; None in runs of before it was noted.
         others: Share of the machine that other processes took meanwhile, 0 to 1; None where the
             system doesn't tell.
+        engine: By role what a served model's engine says: "requests", and seconds of them "queued",
+            in "prefill" and in "decode"; empty where it says nothing.
     """
 
     phase: str
@@ -120,6 +124,7 @@ class Block:
     spent: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     cpu: float | None = None
     others: float | None = None
+    engine: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -207,16 +212,16 @@ class Run:
         """The pictures given to `Writer.block`, read as they are asked for."""
         path = self.folder / PICTURES
         if path.exists():
-            with path.open(encoding="utf-8") as file:
+            with path.open("rb") as file:
                 for number, line in enumerate(file, 1):
-                    if not line.endswith("\n"):
+                    if not line.endswith(b"\n"):
                         break  # torn, or being written
-                    try:
-                        yield json.loads(line)
-                    except (ValueError, RecursionError) as exc:
+                    data = _parsed(line)
+                    if data is None:
                         raise InputError(
-                            f"{path} was damaged: line {number} can't be read ({line[:60]!r})"
-                        ) from exc
+                            f"{path} was damaged: line {number} can't be read ({line[:60]!r:.60})"
+                        )
+                    yield data
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -270,7 +275,7 @@ def _scan(path: Path) -> _Scanned:
             data = _parsed(line)
             if data is None:
                 # Torn, if nothing whole follows: a kill leaves such a line at the end.
-                damage = damage or f"line {number} can't be read: {line[:60]!r}"
+                damage = damage or f"line {number} can't be read: {line[:60]!r:.60}"
             elif "done" not in data:
                 pending.append(line)
             elif damage is not None or (damage := _add(found, pending, data, number)):

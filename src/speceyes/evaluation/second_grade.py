@@ -37,7 +37,7 @@ def second_grades(run: Run, model: VisionLanguageModel) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     differ: dict[tuple[str, str, str], Opinion] = {}
-    for name in dict.fromkeys(block.arm for block in run.blocks if block.phase == TEST):
+    for name in dict.fromkeys(b.arm for b in run.blocks if b.phase == TEST and b.n):
         rows = run.of(TEST, name)
         cases = [Case(r.question, r.gold, r.result.answer, r.choices) for r in rows]
         opinions = judge(cases)

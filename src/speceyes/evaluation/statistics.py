@@ -256,3 +256,54 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
         tail += ways
         ways = ways * (n - i) // (i + 1)
     return min(1.0, tail / (1 << n) * 2)
+
+
+def mcnemar_clusters(
+    one: Sequence[bool] | npt.NDArray[np.bool_],
+    other: Sequence[bool] | npt.NDArray[np.bool_],
+    clusters: Sequence[Hashable],
+) -> float:
+    """McNemar's exact test of two arms on rows that come in clusters, such as questions of one
+    image.
+
+    Where both arms are equally good on every cluster, they may change places in it: the sign of
+    its difference is a fair coin, one a cluster, not one a row. Of the sum of all differences the
+    distribution under these coins is computed whole. With a row a cluster it is `mcnemar_exact`.
+
+    Args:
+        one: bool[n], right answers of one arm.
+        other: bool[n], of the other, on the same queries.
+        clusters: Each row's cluster.
+
+    Returns:
+        The two-sided p-value.
+
+    Raises:
+        InputError: Lengths differ.
+
+    Example:
+        >>> one, other = [True] * 8 + [False] * 2, [False] * 8 + [True] * 2
+        >>> mcnemar_clusters(one, other, range(10)), mcnemar_exact(8, 2)
+        (0.109375, 0.109375)
+        >>> mcnemar_clusters(one, other, [0] * 8 + [1] * 2)
+        1.0
+    """
+    a, b = np.asarray(one, dtype=bool), np.asarray(other, dtype=bool)
+    if a.ndim != 1 or a.shape != b.shape or a.size != len(clusters):
+        raise InputError(f"{a.shape}, {b.shape} and {len(clusters)} clusters; one each is needed")
+    gaps: dict[Hashable, int] = {}
+    for at in np.flatnonzero(a != b).tolist():
+        gaps[clusters[at]] = gaps.get(clusters[at], 0) + (1 if a[at] else -1)
+    sizes = [abs(gap) for gap in gaps.values() if gap]
+    if not sizes:
+        return 1.0
+    if max(sizes) == 1:
+        up = sum(gap > 0 for gap in gaps.values())
+        return mcnemar_exact(up, len(sizes) - up)
+    whole = sum(sizes)
+    chances = np.zeros(2 * whole + 1)  # of each sum, from -whole to whole
+    chances[whole] = 1.0
+    for size in sizes:
+        chances = (np.roll(chances, size) + np.roll(chances, -size)) / 2
+    far = np.abs(np.arange(-whole, whole + 1)) >= abs(sum(gaps.values()))
+    return min(1.0, float(chances[far].sum()))

@@ -1,7 +1,9 @@
 """Summary of a demo's rows: accuracy, latency, routes, and predicted and measured gain.
 
 The cost model is Sec. 3.4 of SpecEyes (arXiv 2603.23483):
-E[L] = c_J + beta c_S + (1 - beta alpha) L_agent, with c_J and c_S measured inside the funnel.
+E[L] = c_J + beta c_S + (1 - beta alpha) L_agent, with c_J and c_S measured inside the funnel. Where
+the draft itself asks for a closer look, every query is drafted and none judged before:
+E[L] = c_S + (1 - beta alpha) L_agent.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any, Final
 
 from speceyes.errors import InputError
 from speceyes.evaluation.rounds import Interval, ratio
-from speceyes.evaluation.row import Row
+from speceyes.evaluation.row import Row, needed_tools
 from speceyes.evaluation.statistics import (
     auroc,
     mcnemar_exact,
@@ -64,7 +66,8 @@ def _arm(rows: Sequence[Row], wall_s: float) -> dict[str, Any]:
 
 def _counts(funnel: Sequence[Row]) -> dict[str, int]:
     """Queries by route; each phase's parts add up to what reached it."""
-    free = [row.result for row in funnel if row.result.draft is not None]
+    results = [row.result for row in funnel]
+    free = [one for one in results if one.draft is not None and not needed_tools(one)]
     accepted = sum(result.route == "draft" for result in free)
     return {
         "queries": len(funnel),
@@ -89,6 +92,10 @@ def _gains(
     funnel, agent, alone = by_arm["funnel"], by_arm["agent"], by_arm.get(ONE, ())
     beta = counts["drafted"] / counts["queries"]
     alpha = counts["accepted"] / counts["drafted"] if counts["drafted"] else 0.0
+    one_pass = any(
+        row.result.judgement is not None and row.result.timings.judge is None for row in funnel
+    )
+    drafted = 1.0 if one_pass else beta
     c_judge, c_draft = _front(funnel)
     own_judge, own_draft = _front(alone) if alone else (c_judge, c_draft)
     one, batched, whole = (
@@ -98,10 +105,10 @@ def _gains(
     hard = _mean(row.seconds for row in agent if row.result.query_id in sent)
 
     def gain(base: float, fallback: float) -> float:
-        return base / (c_judge + beta * c_draft + (1 - beta * alpha) * fallback)
+        return base / (c_judge + drafted * c_draft + (1 - beta * alpha) * fallback)
 
     def gain_alone(fallback: float) -> float:
-        spent: float = own_judge + beta * own_draft + (1 - beta * alpha) * fallback
+        spent: float = own_judge + drafted * own_draft + (1 - beta * alpha) * fallback
         return float(one / spent)
 
     one_measured = one * arms[ONE]["queries_per_s"] if alone else None
@@ -121,6 +128,7 @@ def _gains(
         "rounds": len(rounds),
         "same_arm": _over_rounds(AGAIN, rounds) if rounds and AGAIN in rounds[0] else None,
         "cost_model": {
+            "one_pass": one_pass,
             "c_judge_s": c_judge,
             "c_draft_s": c_draft,
             "l_agent_s": one,
@@ -191,6 +199,7 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
         against["only_agent_right"],
         against["only_funnel_right"],
         against["mcnemar_p"],
+        summary.get("same_arm"),
     ).sentences()
 
 
@@ -305,19 +314,21 @@ def table(summary: Mapping[str, Any]) -> str:
             f"{arm['queries_per_s'] / base:>7.2f}x"
         )
     counts, costs = summary["counts"], summary["cost_model"]
+    one = costs["one_pass"]
     lines += [
         "",
         f"routes   {counts['queries']} queries: {counts['accepted']} answered by the draft, "
         f"{counts['rejected']} drafts rejected, {counts['tools_needed']} needed tools"
         + (f", {summary['routes']['error']} failed" if summary["routes"]["error"] else ""),
-        f"         beta = {summary['beta']:.3f} (let through by the judge), "
+        f"         beta = {summary['beta']:.3f} ({'no look asked for' if one else 'let through'} "
+        f"by the {'draft' if one else 'judge'}), "
         f"alpha = {summary['alpha']:.3f} (of those, accepted by the gate)",
-        f"costs    c_J = {1e3 * costs['c_judge_s']:.1f} ms, "
+        f"costs    {'' if one else 'c_J = {:.1f} ms, '.format(1e3 * costs['c_judge_s'])}"
         f"c_S = {1e3 * costs['c_draft_s']:.1f} ms, "
         f"L_agent = {1e3 * costs['l_agent_s']:.1f} ms one by one, "
         f"{1e3 * costs['l_agent_batched_s']:.1f} ms batched",
         "",
-        "E[L] = c_J + beta c_S + (1 - beta alpha) L_agent",
+        f"E[L] = {'c_S' if one else 'c_J + beta c_S'} + (1 - beta alpha) L_agent",
         f"{'gain over':<19}{'with L_agent':<48}{'predicted':>9} {'measured':>8}",
     ]
     lines += [

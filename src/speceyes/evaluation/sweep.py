@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
 
+from speceyes.answerer import asks_to_look
 from speceyes.errors import InputError
-from speceyes.evaluation.arms import BASELINE, DEEP, DRAFT
+from speceyes.evaluation.arms import BASELINE, DEEP, DRAFT, LOOK_DRAFT, LOW_DRAFT
 from speceyes.evaluation.grading import same_answer
 from speceyes.evaluation.runs import CALIBRATION, Block, Record, Run
 from speceyes.evaluation.statistics import cluster_interval
@@ -21,6 +22,8 @@ from speceyes.scoring.scores import AGGREGATES, Aggregate, raw_scores
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Clock: TypeAlias = Literal["wall", "cpu"]
+"""Seconds by the wall clock, or of the processors that this process had."""
 
 LOSS: Final = 0.005
 """Accuracy, as a share of all queries, that the chosen threshold may lose on calibration."""
@@ -114,7 +117,7 @@ def recorded(run: Run, phase: str, drafter: str = DRAFT) -> Recorded:
     return Recorded(
         tuple(r.result.query_id for r in drafts),
         tuple(r.kind for r in drafts),
-        tuple(_scorable(r) for r in drafts),
+        tuple(scorable(r) for r in drafts),
         np.array([r.correct for r in drafts]),
         np.array([agent[r.result.query_id].correct for r in drafts]),
         np.array([_differs(r, agent[r.result.query_id]) for r in drafts]),
@@ -132,7 +135,8 @@ def recorded(run: Run, phase: str, drafter: str = DRAFT) -> Recorded:
     )
 
 
-def _scorable(record: Record) -> npt.NDArray[np.float32]:
+def scorable(record: Record) -> npt.NDArray[np.float32]:
+    """float32[n, K] of a record's draft; none where it failed, was cut or is blank."""
     draft = record.result.draft
     if draft is None or draft.error or draft.finish != "stop" or not draft.text.strip():
         return np.zeros((0, 0), np.float32)
@@ -144,13 +148,18 @@ def _differs(draft: Record, agent: Record) -> bool:
     return not same_answer(draft.result.answer, agent.result.answer, draft.choices)
 
 
-def costs(records: Sequence[Record], blocks: Sequence[Block]) -> dict[str, float]:
+def costs(
+    records: Sequence[Record], blocks: Sequence[Block], clock: Clock = "wall"
+) -> dict[str, float]:
     """Seconds that each query took of an arm, which sum to the arm's wall clock.
 
-    A block's wall clock is shared out by what its queries were charged while it ran (a batch's
+    With the clock "cpu" they are those that this process had of the processors: where models run on
+    them, beside other programs, that is what a query costs.
+
+    A block's clock is shared out by what its queries were charged while it ran (a batch's
     time is split equally over its rows), equally where nothing was noted.
     """
-    walls = {block.key: block.wall for block in blocks}
+    walls = {block.key: seconds_of(block, clock) for block in blocks}
     groups: dict[tuple[str, int, str], list[Record]] = {}
     for record in records:
         groups.setdefault((record.phase, record.round, record.arm), []).append(record)
@@ -162,6 +171,19 @@ def costs(records: Sequence[Record], blocks: Sequence[Block]) -> dict[str, float
             share = charged / total if total > 0 else 1 / len(group)
             spent[record.result.query_id] = share * walls[key]
     return spent
+
+
+def seconds_of(block: Block, clock: Clock = "wall") -> float:
+    """Seconds that an arm had for a round by a clock.
+
+    Raises:
+        InputError: The run is of before CPU seconds were noted.
+    """
+    if clock == "wall":
+        return block.wall
+    if block.cpu is None:
+        raise InputError("this run noted no CPU seconds: go by the wall clock")
+    return block.cpu
 
 
 def _noted(record: Record) -> float:
@@ -215,7 +237,8 @@ def chosen_thresholds(run: Run) -> dict[str, float]:
 
     Behind the large judge; "min/small" and "min/none" are those behind the small one and none.
     Where drafts after a look were recorded there, also that of their gate, "deep", and those of
-    a cascade, "cascade-1" and "cascade-2"; a drafter that is better left out has none.
+    a cascade, "cascade-1" and "cascade-2"; a drafter that is better left out has none. "min/draft"
+    is that of drafts that may ask to look closer, "ladder" that of a ladder's first rung.
     """
     given, top_k = run.fixed["plan"]["threshold"], int(run.fixed["context"]["top_k"])
     chosen: dict[str, float] = dict.fromkeys(AGGREGATES, 0.0 if given is None else float(given))
@@ -228,7 +251,17 @@ def chosen_thresholds(run: Run) -> dict[str, float]:
             for judge in found.through
             if judge != "large"
         }
-    if any((b.phase, b.arm) == (CALIBRATION, DEEP) for b in run.blocks):
+    ran = {b.arm for b in run.blocks if b.phase == CALIBRATION}
+    if LOOK_DRAFT in ran:
+        looking = _without_looks(run, recorded(run, CALIBRATION, LOOK_DRAFT))
+        own = choose(looking, "min", top_k, judge="draft") if given is None else float(given)
+        chosen["min/draft"] = own
+    if LOW_DRAFT in ran:
+        low = recorded(run, CALIBRATION, LOW_DRAFT)
+        chosen["ladder"] = (
+            choose(low, "min", top_k, judge="none") if given is None else float(given)
+        )
+    if DEEP in ran:
         deep = recorded(run, CALIBRATION, DEEP)
         chosen["deep"] = choose(deep, "min", top_k) if given is None else float(given)
         setting = _cascade(run, deep, top_k).setting
@@ -238,6 +271,19 @@ def chosen_thresholds(run: Run) -> dict[str, float]:
             if raw is not None
         }
     return chosen
+
+
+def _without_looks(run: Run, found: Recorded) -> Recorded:
+    """Recorded drafts, of which those that ask to look closer never get to the gate: they are what
+    the judge "draft" sends to the agent.
+    """
+    said = {
+        r.result.query_id: r.result.draft
+        for r in run.of(CALIBRATION, LOOK_DRAFT)
+        if r.result.draft is not None
+    }
+    asks = [one in said and asks_to_look(said[one].text) for one in found.ids]
+    return replace(found, through={**found.through, "draft": ~np.array(asks, bool)})
 
 
 def _cascade(run: Run, deep: Recorded, top_k: int) -> Chosen:

@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import Any, Final
 
 from speceyes.errors import SpecEyesError
-from speceyes.evaluation.arms import BASELINE, EvalContext
+from speceyes.evaluation.arms import BASELINE
+from speceyes.evaluation.context import EvalContext
 from speceyes.evaluation.runs import TEST, Record, Run
 from speceyes.evaluation.sweep import costs
 from speceyes.strategies import Pace, break_even, questions

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias, TypeVar, final
 
 from speceyes.evaluation import machine_load
-from speceyes.protocols import SupportsForget
+from speceyes.protocols import SupportsForget, TellsTimes
 from speceyes.types import Query, Result
 
 Stream: TypeAlias = Callable[[Iterable[Query]], Iterable[Result]]
@@ -54,6 +54,7 @@ class Turn:
         self._models = tuple(models)
         forget(self._models)
         self._counts = [_counts(model) for model in self._models]
+        self._times = [_times(model) for model in self._models]
         self._start = machine_load.now()
         self._end: machine_load.Load | None = None
 
@@ -89,6 +90,21 @@ class Turn:
             {name: count - before[name] for name, count in _counts(model).items()}
             for model, before in zip(self._models, self._counts, strict=True)
         ]
+
+    @property
+    def engine(self) -> list[dict[str, float]]:
+        """What each model's engine says that it has spent since, in seconds ("queued", "prefill",
+        "decode") on so many "requests"; {} where it says nothing. Others' requests count as well.
+        """
+        return [
+            {name: total - before[name] for name, total in now.items()} if before else {}
+            for before, now in zip(self._times, map(_times, self._models), strict=True)
+        ]
+
+
+def _times(model: object) -> dict[str, float]:
+    said = model.times() if isinstance(model, TellsTimes) else None
+    return {} if said is None else dataclasses.asdict(said)
 
 
 def forget(models: Iterable[object]) -> None:

@@ -31,6 +31,8 @@ class Outcome:
         only_agent: Questions that only the agent got right.
         only_funnel: Questions that only the funnel got right.
         p: Of the exact McNemar test between the two.
+        itself: Speed of an arm over itself with its interval, which is 1 on a quiet machine; None
+            where no arm was run twice.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Outcome:
     only_agent: int
     only_funnel: int
     p: float
+    itself: Sequence[float | None] | None = None
 
     def sentences(self) -> list[str]:
         """Sentences on accepted drafts, the wrong ones among them, the gain, and advice."""
@@ -77,6 +80,12 @@ class Outcome:
             return f"It accepts nothing, so that it only costs time: {OFF}."
         if self.gain is None or self.gain[1] is None or self.gain[2] is None:
             return "Too little was measured to advise: give more questions."
+        low, high = (self.itself or (1.0, None, None))[1:]
+        if low is not None and high is not None and not low <= 1 <= high:
+            return (
+                f"No advice on its speed: an arm over itself, which is 1, ran {low:.2f} to "
+                f"{high:.2f} times as fast; other work disturbed the clock. Run it again."
+            )
         if self.gain[2] < 1:
             return f"It is slower than the agent: {OFF}."
         if self.gain[1] <= 1:
@@ -113,6 +122,7 @@ def verdict(found: Mapping[str, Any], arm: str | None = "min") -> list[str]:
         test["only_agent"],
         test["only_arm"],
         test["p"],
+        (found["time"].get("same_arm") or {}).get("speed"),
     )
     return [*outcome.sentences(), *rivals.sentences(found), *disturbed(found)]
 

@@ -16,9 +16,9 @@ from typing import Final, Literal, final
 import numpy as np
 
 from speceyes.checks import checked_number, checked_whole
-from speceyes.errors import ConfigError
+from speceyes.errors import ConfigError, describe
 from speceyes.gates._wrapper import AnswererWrapper
-from speceyes.retry_per_row import describe, retry_per_row
+from speceyes.models.rows import retry_per_row
 from speceyes.texts import fingerprint
 from speceyes.types import Completion, Query
 

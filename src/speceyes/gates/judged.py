@@ -9,7 +9,7 @@ from typing import ClassVar, Final, final
 from speceyes.checks import checked_number
 from speceyes.errors import ConfigError
 from speceyes.gates._wrapper import AnswererWrapper
-from speceyes.retry_per_row import retry_per_row
+from speceyes.models.rows import retry_per_row
 from speceyes.types import Completion, Judgement, Query, Verdict
 
 _NAME: Final = "p(tools)"

@@ -7,15 +7,16 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, final, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, final, runtime_checkable
 
-from speceyes.errors import CalibrationError, ConfigError
+from speceyes.errors import CalibrationError, ConfigError, describe
 from speceyes.gate import SeparabilityGate
 from speceyes.protocols import HasLeast, HasTopK
-from speceyes.retry_per_row import describe
 from speceyes.types import Completion, Verdict
 
 _TAGGED: Final = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
+Decode: TypeAlias = Callable[[Sequence[int]], str]
+"""Token ids to text."""
 _LEAD_IN: Final = re.compile(
     r"\s*(?:(?:so|thus|therefore|hence|well|okay)\b[,:]?\s*)?"
     r"(?:(?:the|my)\s+(?:(?:final|correct|right)\s+)?(?:answer|option)\s*(?:is\b|:)"
@@ -62,6 +63,18 @@ def answer_span(text: str) -> tuple[int, int]:
     return (start, end) if start < end else (0, len(text))
 
 
+def decode_of(model: object) -> Decode | None:
+    """Decoder of a model whose tokenizer is in this process; None for others."""
+    tokenizer: Any = getattr(getattr(model, "processor", None), "tokenizer", None)
+    if tokenizer is None:
+        return None
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    return decode
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class AnswerSpanGate:
@@ -91,7 +104,7 @@ class AnswerSpanGate:
     """
 
     gate: Callable[[Completion], Verdict]
-    decode: Callable[[Sequence[int]], str]
+    decode: Decode
 
     def __post_init__(self) -> None:
         for name, part in (("gate", self.gate), ("decode", self.decode)):
@@ -144,8 +157,8 @@ class AnswerSpanGate:
         shift = whole.find(text) if text else -1
         if shift < 0:
             raise ConfigError(
-                f"decode gives {whole[:80]!r} for a draft that reads {text[:80]!r}: pass the "
-                "tokenizer's own decode, and drafts of that model"
+                f"decode gives {whole[:80]!r:.80} for a draft that reads {text[:80]!r:.80}: "
+                "pass the tokenizer's own decode, and drafts of that model"
             )
         start, end = (at + shift for at in answer_span(text))
         # A token's end is where the text of all up to it ends; bytes of one character that come

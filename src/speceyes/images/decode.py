@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from PIL import Image as PILImage
@@ -21,6 +21,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from speceyes.errors import ImageError
+from speceyes.images.deferred import at_a_scale, deferred, smaller, whole_size
 from speceyes.images.headers import format_of, gif_header, tile_size
 from speceyes.images.limits import ImageLimits
 from speceyes.images.rgb import upright_rgb
@@ -61,18 +62,43 @@ def check_size(size: tuple[int, int], what: str, limits: ImageLimits) -> None:
         )
 
 
-def decode(data: bytes, what: str, limits: ImageLimits) -> Image:
+def decode(data: bytes, what: str, limits: ImageLimits, views: Sequence[int] = ()) -> Image:
     """The image in an encoded file: its header is read first, limits next, pixels last.
 
     Args:
         data: The file's bytes.
         what: Names the image in errors.
         limits: Limits of the image.
+        views: Most pixels of smaller views that are looked at first; see `load_image`.
 
     Raises:
         ImageError: It can't be read, or is outside the limits.
     """
-    return upright(opened(data, what, limits), what, limits)
+    image = opened(data, what, limits)
+    size, seen = seen_small(image, what, views)
+    if seen:
+        return deferred(size, seen, lambda: upright(opened(data, what, limits), what, limits))
+    return upright(image, what, limits)
+
+
+def seen_small(image: Image, what: str, most: Sequence[int]) -> tuple[tuple[int, int], list[Image]]:
+    """(width, height) of an opened file, upright, and its views; none where it has to be decoded in
+    full for them, and then it is left as it was.
+
+    Args:
+        image: The opened file; a JPEG that has views is used up.
+        what: Names the image in errors.
+        most: Most pixels of each view; empty for no views.
+
+    Raises:
+        ImageError: It can't be decoded.
+    """
+    if not most or not isinstance(image, JpegImageFile):
+        return image.size, []
+    size = whole_size(image)
+    if not at_a_scale(image, most):
+        return size, []
+    return size, smaller(_upright(image, what), size, most)
 
 
 def opened(data: bytes, what: str, limits: ImageLimits) -> Image:
@@ -135,6 +161,10 @@ def upright(image: Image, what: str, limits: ImageLimits) -> Image:
         ImageError: It can't be decoded, or is outside the limits.
     """
     check_size(image.size, what, limits)
+    return _upright(image, what)
+
+
+def _upright(image: Image, what: str) -> Image:
     try:
         return upright_rgb(image, what)
     except ImageError:

@@ -220,7 +220,7 @@ def _exchange(
             raise ImageError(f"{what} answered with status {response.status}; 200 is needed")
         content = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
         if not content.startswith("image/") and content not in _BINARY:
-            raise ImageError(f"{what} is of type {content[:60]!r}; image/... is needed")
+            raise ImageError(f"{what} is of type {content[:60]!r:.60}; image/... is needed")
         if (response.getheader("Content-Encoding") or "identity").lower() != "identity":
             raise ImageError(f"{what} is sent compressed although that was not asked for")
         body = bytearray()

@@ -18,6 +18,8 @@ MAX_SEGMENTS: Final = 1024
 """Of any kind; 255 hold the largest colour profile, some 160 a phone's map of depths."""
 MAX_FILL: Final = 4096
 """Bytes 0xFF before markers over the whole file, and bytes before the first scan in no segment."""
+MAX_RESOURCES: Final = 4096
+"""Of Photoshop, which are read one by one; programs write a few dozen."""
 
 _EXIF_SEGMENTS = 2
 _MARK = re.compile(rb"\xff[\x01-\xcf\xd8-\xff]")  # neither a stuffed 0xFF nor a restart
@@ -35,7 +37,7 @@ def slow_jpeg(data: bytes, start: int = 0, stop: int | None = None) -> str | Non
         stop: Where it ends; None for the end of data.
     """
     at, end = start, len(data) if stop is None else stop
-    scans = segments = fill = frames = 0
+    scans = segments = fill = frames = resources = 0
     exif: list[bytes] = []
     while (found := _MARK.search(data, at, end)) is not None:
         if not scans:
@@ -61,6 +63,8 @@ def slow_jpeg(data: bytes, start: int = 0, stop: int | None = None) -> str | Non
             length = int.from_bytes(data[at : at + 2], "big")
             if kind == 0xE1 and data[at + 2 : at + 8] == b"Exif\0\0":
                 exif.append(data[at + 8 : min(at + length, end)])
+            if kind == 0xED:
+                resources += data.count(b"8BIM", at, min(at + length, end))
             at += max(length, 2)
             frames += kind in _FRAMES
             scans += kind == 0xDA
@@ -70,6 +74,8 @@ def slow_jpeg(data: bytes, start: int = 0, stop: int | None = None) -> str | Non
             return f"has more than {MAX_SCANS} scans"
         if segments > MAX_SEGMENTS:
             return f"has more than {MAX_SEGMENTS} segments"
+        if resources > MAX_RESOURCES:
+            return f"has more than {MAX_RESOURCES} resources of Photoshop"
     if len(exif) > _EXIF_SEGMENTS or costly(b"".join(exif)):
         return "has EXIF data of a size that no camera writes"
     return None

@@ -6,9 +6,10 @@ behind it.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,15 +18,18 @@ from PIL import Image as PILImage
 
 from speceyes.errors import ImageError
 from speceyes.images.decode import check_size, decode, upright
+from speceyes.images.deferred import DeferredImage
 from speceyes.images.limits import DEFAULT_LIMITS, ImageLimits
 from speceyes.images.rgb import to_uint8
 from speceyes.images.sources import (
     check_bytes,
+    encoded_text,
     from_base64,
     is_base64,
     read_data_url,
     read_file,
     short,
+    unquoted,
 )
 from speceyes.types import Image
 
@@ -43,6 +47,7 @@ def load_image(
     allow_urls: bool = False,
     allow_hosts: Set[str] = frozenset(),
     url_timeout_s: float = 10.0,
+    views: Sequence[int] = (),
 ) -> Image:
     """The image as RGB, upright, decoded.
 
@@ -60,6 +65,10 @@ def load_image(
         allow_urls: Fetch http(s) URLs. Hosts in private networks are refused.
         allow_hosts: Names of hosts that may be fetched from although their address is private.
         url_timeout_s: Seconds for the whole fetch.
+        views: Most pixels of the smaller views that phases look at first (`max_pixels`). A JPEG
+            larger than each is then decoded at the scale of 1/2, 1/4 or 1/8 that serves the
+            largest of them, and in full, once, when its own pixels are first asked for. Errors
+            in its data are found here in either case.
 
     Raises:
         ImageError: It can't be read, or is outside the limits.
@@ -69,6 +78,10 @@ def load_image(
         >>> load_image(np.zeros((48, 64, 3), dtype=np.uint8)).size
         (64, 48)
     """
+    read = functools.partial(decode, limits=limits, views=views)
+    if isinstance(source, DeferredImage):
+        check_size(source.size, "the image", limits)
+        return source
     if isinstance(source, PILImage.Image):
         return upright(source, f"the PIL image of mode {source.mode}", limits)
     if isinstance(source, np.ndarray):
@@ -80,14 +93,16 @@ def load_image(
         if not isinstance(inner, str | bytes | os.PathLike):
             raise ImageError(f"a mapping needs 'bytes' or 'path'; it has {sorted(source)!r}")
         source = inner
+    if isinstance(source, bytes | bytearray) and (text := encoded_text(bytes(source))):
+        source = text
     if isinstance(source, bytes | bytearray | memoryview):
         what = f"the image given as {type(source).__name__}"
         check_bytes(memoryview(source).nbytes, what, limits.max_bytes)
-        return decode(bytes(source), what, limits)
+        return read(bytes(source), what)
     if isinstance(source, str):
-        source = source.strip() if source[:1].isspace() else source
+        source = unquoted(source)
     if isinstance(source, str) and source[:5].lower() == "data:":
-        return decode(read_data_url(source, limits.max_bytes), "the data URL", limits)
+        return read(read_data_url(source, limits.max_bytes), "the data URL")
     if isinstance(source, str) and (scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", source)):
         if scheme[1].lower() not in ("http", "https"):
             raise ImageError(f"{scheme[1]}:// URLs are not read; pass a path, or an http(s) URL")
@@ -101,11 +116,11 @@ def load_image(
         data = fetch(
             source, max_bytes=limits.max_bytes, timeout_s=url_timeout_s, allow_hosts=allow_hosts
         )
-        return decode(data, shown(source), limits)
+        return read(data, shown(source))
     if isinstance(source, str) and is_base64(source):
-        return decode(from_base64(source, "the base64 text", limits.max_bytes), "the image", limits)
+        return read(from_base64(source, "the base64 text", limits.max_bytes), "the image")
     if isinstance(source, str | os.PathLike):
-        return decode(read_file(source, limits.max_bytes), short(source), limits)
+        return read(read_file(source, limits.max_bytes), short(source))
     raise ImageError(
         f"an image can't be loaded from a {type(source).__name__}; pass a path, bytes, a data "
         "URL, a PIL image, a numpy array or a torch tensor"

@@ -120,10 +120,24 @@ def _data(image: Image) -> bytes:
 def _kept(image: Image) -> _Kept | None:
     """Key and bytes kept for these very pixels; None where the image isn't frozen."""
     kept: _Kept | None = getattr(image, _KEPT, None)
+    if kept is not None and getattr(image, "undecoded", False):
+        return kept
     if kept is not None and (kept.core is not image.im or not image.readonly):
         kept.core, kept.digest, kept.data, kept.views = image.im, b"", None, {}
         image.readonly = 1
     return kept
+
+
+def defer(image: Image) -> None:
+    """Lets an image of our own, whose pixels aren't there yet, keep views of them; it tells
+    `undecoded` until it has called `decoded`.
+    """
+    setattr(image, _KEPT, _Kept())
+
+
+def decoded(image: Image) -> None:
+    """The pixels of such an image are there now, and what it keeps is about them."""
+    getattr(image, _KEPT).core = image.im
 
 
 def frozen(image: Image, *, ours: bool = False) -> Image:

@@ -46,6 +46,11 @@ def reduced(query: Query, max_pixels: int | None) -> Query:
     return dataclasses.replace(query, images=images)
 
 
+def shrunk(image: Image, size: tuple[int, int]) -> Image:
+    """The image in that size, as all smaller views are made."""
+    return image.resize(size, PILImage.Resampling.BICUBIC, reducing_gap=_GAP)
+
+
 def _reduced(image: Image, max_pixels: int) -> Image:
     size = reduced_size(image.width, image.height, max_pixels)
     if size == image.size:
@@ -53,8 +58,7 @@ def _reduced(image: Image, max_pixels: int) -> Image:
     kept = views(image)
     view = None if kept is None else kept.get(size)
     if view is None:
-        small = image.resize(size, PILImage.Resampling.BICUBIC, reducing_gap=_GAP)
-        view = frozen(small, ours=True)
+        view = frozen(shrunk(image, size), ours=True)
         if kept is not None:
             kept[size] = view
     return view

@@ -47,6 +47,11 @@ def upright_rgb(image: Image, what: str) -> Image:
     return rgb
 
 
+def lies_down(image: Image) -> bool:
+    """True where standing upright exchanges an image's width and height."""
+    return _orientation(image) >= 5
+
+
 def _orientation(image: Image) -> int:
     try:
         if costly(_exif_of(image)):

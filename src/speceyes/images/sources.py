@@ -13,6 +13,7 @@ from speceyes.images.headers import format_of
 
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
 _WRITTEN_OUT = {"%2B": "+", "%2F": "/", "%3D": "=", "%0A": "", "%0D": "", "%20": ""}
+_AROUND = " \t\r\n\f\v\ufeff\"'"
 _BLANKS = b" \t\n\r\f\v"
 
 
@@ -65,7 +66,7 @@ def read_file(source: str | os.PathLike[str], max_bytes: int) -> bytes:
 
 
 def read_data_url(source: str, max_bytes: int) -> bytes:
-    """The bytes in a `data:image/...;base64,...` URL.
+    """The bytes in a `data:image/...;base64,...` URL, or in one that leaves the type open.
 
     Raises:
         ImageError: It is another kind of URL, not valid base64, or empty or too long.
@@ -73,9 +74,31 @@ def read_data_url(source: str, max_bytes: int) -> bytes:
     what = "the data URL"
     head, comma, body = source.partition(",")
     kind = head[:200].lower().replace(" ", "")
-    if not comma or not kind.startswith("data:image/") or not kind.endswith(";base64"):
+    untold = kind in ("data:;base64", "data:application/octet-stream;base64")
+    if not (untold or (comma and kind.startswith("data:image/") and kind.endswith(";base64"))):
         raise ImageError(f"{what} begins {short(head)!r}; data:image/...;base64,... is read")
     return from_base64(body, what, max_bytes)
+
+
+def unquoted(source: str) -> str:
+    """A source without the blanks, the mark of byte order and the quotes around a data URL.
+
+    Example:
+        >>> unquoted(' "data:image/png;base64,AAAA" ')
+        'data:image/png;base64,AAAA'
+    """
+    start = source[:16].lstrip(_AROUND)
+    if start[:5].lower() == "data:" and source[:5].lower() != "data:":
+        return source.strip(_AROUND)
+    return source.strip() if source[:1].isspace() else source
+
+
+def encoded_text(data: bytes) -> str | None:
+    """The text that bytes are where they hold a data URL or base64 instead of a file; else None."""
+    start = data[:48].lstrip()
+    if start[:5].lower() == b"data:" or (start.isascii() and is_base64(start.decode())):
+        return data.decode("ascii", "replace")
+    return None
 
 
 def is_base64(source: str) -> bool:

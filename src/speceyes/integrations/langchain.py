@@ -8,15 +8,19 @@ calls come back as `tool_calls`. `funnel_runnable` takes queries and gives resul
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from speceyes.errors import ConfigError, ImageError, ModelError
 from speceyes.images import load_image
+from speceyes.images.blocks import block_image, block_text, encoded_image, is_image_block
 from speceyes.images.sources import is_base64
 from speceyes.integrations.langchain_images import lent_tools, question
+from speceyes.models.control_tokens import deeply, whole
 from speceyes.pipeline import SpecPipeline
+from speceyes.server.backend import turn_text
 from speceyes.strategies.turn_taking import OfferedTool, Round, Said, TurnTaking
 from speceyes.types import Image, Observation, Query, Result
 
@@ -26,6 +30,8 @@ try:
         AIMessage,
         AIMessageChunk,
         BaseMessage,
+        ChatMessage,
+        FunctionMessage,
         HumanMessage,
         ToolMessage,
     )
@@ -157,7 +163,7 @@ class ChatSpecEyes(BaseChatModel):
             raise ModelError(_NEEDED)
         at = asked[-1]
         for block in parts[at][2]:
-            if block.get("type") not in _IMAGES:
+            if not is_image_block(block):
                 raise ModelError(f"a block of type {block.get('type')!r}; text and images are read")
         # Images of earlier messages are not opened: their addresses may be dead by now.
         humans = [blocks for one, _, blocks in parts[: at + 1] if _is_human(one)]
@@ -166,37 +172,32 @@ class ChatSpecEyes(BaseChatModel):
         if not shown:
             raise ModelError(_NEEDED)
         rounds = list[Round]()
+        fallback = self.funnel.fallback
+        dialect = None if fallback is None else fallback.dialect
         for message, text, blocks in parts[at + 1 :]:
             if isinstance(message, AIMessage):
-                rounds.append(Round(text))
-            elif isinstance(message, ToolMessage) and rounds:
-                failed = message.status == "error"
+                rounds.append(Round(whole(turn_text(dialect, text, _calls(message, blocks)))))
+            elif isinstance(message, ToolMessage | FunctionMessage) and rounds:
+                failed = getattr(message, "status", "") == "error"
                 content: list[str | Image] = [self._image(block) for block in _images(blocks)]
                 if text and not failed:
-                    content.insert(0, text)
-                seen = Observation(tuple(content), text if failed else None)
+                    content.insert(0, whole(text))
+                why = (whole(text) or f"{message.name or 'the tool'} failed") if failed else None
+                seen = Observation(tuple(content), why)
                 rounds[-1] = Round(rounds[-1].text, (*rounds[-1].observations, seen))
         return Query(parts[at][1], tuple(self._image(block) for block in shown)), rounds
 
     def _image(self, block: Mapping[str, Any]) -> Image:
-        address = block.get("image_url") or block.get("url")
-        address = address.get("url") if isinstance(address, Mapping) else address
-        address = address.strip() if isinstance(address, str) else address
-        source = block.get("source")  # Anthropic's form
-        block = {**source, **block} if isinstance(source, Mapping) else block
-        address = block.get("url") if address is None else address
-        data = block.get("base64") or block.get("data")
-        if data is not None:
-            # The bytes themselves tell the format.
-            address = data if str(data)[:5].lower() == "data:" else f"data:image/png;base64,{data}"
+        limits = self.funnel.inputs.limits
+        held = block_image(block, limits.max_bytes)
+        if isinstance(held, str) and held[:5].lower() == "data:":
+            held = encoded_image(held, limits.max_bytes)  # the bytes themselves tell the format
         # A message never opens a file.
-        if not isinstance(address, str) or not (
-            address[:8].lower().startswith(("data:", "http")) or is_base64(address)
+        if held is None or (
+            isinstance(held, str) and not (held[:4].lower() == "http" or is_base64(held))
         ):
             raise ImageError("an image must be a data URL, base64 or an http(s) address")
-        return load_image(
-            address, limits=self.funnel.inputs.limits, allow_urls=self.funnel.inputs.allow_urls
-        )
+        return load_image(held, limits=limits, allow_urls=self.funnel.inputs.allow_urls)
 
 
 class FunnelRunnable(Runnable[Any, Result]):
@@ -255,7 +256,6 @@ def funnel_runnable(pipe: SpecPipeline) -> FunnelRunnable:
     return FunnelRunnable(pipe)
 
 
-_IMAGES = ("image_url", "image")
 _NEEDED = (
     "the funnel answers questions about images: there must be a human message with text, and an "
     "image in it or before it"
@@ -263,6 +263,8 @@ _NEEDED = (
 
 
 def _is_human(message: BaseMessage) -> bool:
+    if isinstance(message, ChatMessage):
+        return message.role.casefold() in ("user", "human")
     return isinstance(message, HumanMessage)
 
 
@@ -275,17 +277,42 @@ def _content(message: BaseMessage) -> tuple[str, list[Mapping[str, Any]]]:
         return message.content.strip(), []
     texts, others = [], list[Mapping[str, Any]]()
     for block in message.content:
-        if isinstance(block, str):
-            texts.append(block)
-        elif block.get("type") == "text":
-            texts.append(str(block.get("text") or ""))
-        else:
+        text = block if isinstance(block, str) else block_text(block)
+        if text is not None:
+            texts.append(text)
+        elif isinstance(block, Mapping):
             others.append(block)
     return "\n".join(text for text in texts if text).strip(), others
 
 
+def _calls(message: AIMessage, blocks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(name, arguments as JSON) of a turn's calls, in any of LangChain's forms."""
+    found: list[tuple[Any, Any]] = [(one["name"], one["args"]) for one in message.tool_calls]
+    found += [(one["name"], one["args"]) for one in message.invalid_tool_calls]
+    if not found:
+        told = [block for block in blocks if block.get("type") in _CALLED]
+        told += [block["toolUse"] for block in blocks if isinstance(block.get("toolUse"), Mapping)]
+        if isinstance(older := message.additional_kwargs.get("function_call"), Mapping):
+            told.append(older)
+        for one in told:
+            given: Any = next((one[key] for key in _GIVEN if one.get(key) is not None), {})
+            found.append((one.get("name"), given))
+    return [
+        (
+            whole(str(name)),
+            whole(given) if isinstance(given, str) else json.dumps(deeply(given or {}, whole)),
+        )
+        for name, given in found
+        if name
+    ]
+
+
+_CALLED = ("tool_use", "tool_call", "function_call")
+_GIVEN = ("args", "input", "arguments")
+
+
 def _images(blocks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [block for block in blocks if block.get("type") in _IMAGES]
+    return [block for block in blocks if is_image_block(block)]
 
 
 def _offered(tools: Sequence[Mapping[str, Any]] | None) -> list[OfferedTool]:

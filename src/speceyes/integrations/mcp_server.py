@@ -223,7 +223,7 @@ def confined(folder: Path, name: str) -> Path:
         ImageError: It isn't there, or not in the folder; the two are not told apart.
     """
     refused = ImageError(
-        f"there is no image {name[:120]!r} in the folder; names are relative to it"
+        f"there is no image {name[:120]!r:.120} in the folder; names are relative to it"
     )
     try:
         # An absolute name would replace the folder, and is caught by what follows.

@@ -17,8 +17,7 @@ from typing import TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.errors import ConfigError, InputError
-from speceyes.retry_per_row import describe
+from speceyes.errors import ConfigError, InputError, describe
 from speceyes.scoring.scores import separability
 from speceyes.types import Completion, Conversation, Image, Sampling
 

@@ -10,6 +10,7 @@ from speceyes.pipeline.config import (
     InputConfig,
     JudgeConfig,
     LoadConfig,
+    Rung,
     ScheduleConfig,
 )
 from speceyes.pipeline.spec_pipeline import SpecPipeline
@@ -20,6 +21,7 @@ __all__ = [
     "InputConfig",
     "JudgeConfig",
     "LoadConfig",
+    "Rung",
     "ScheduleConfig",
     "SpecPipeline",
 ]

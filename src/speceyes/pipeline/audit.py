@@ -12,8 +12,7 @@ from typing import Final, final
 from speceyes.calibration.arming import Audit
 from speceyes.calibration.monitor import GateMonitor
 from speceyes.checks import checked_number
-from speceyes.errors import ConfigError
-from speceyes.retry_per_row import describe
+from speceyes.errors import ConfigError, describe
 from speceyes.types import Query, Trajectory
 
 _log = logging.getLogger(__name__)

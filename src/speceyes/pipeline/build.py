@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speceyes.errors import ConfigError
-from speceyes.pipeline.config import AgentConfig, DraftConfig, JudgeConfig, LoadConfig
+from speceyes.pipeline.config import AgentConfig, DraftConfig, JudgeConfig, LoadConfig, Rung
 from speceyes.pipeline.parts import Parts
 from speceyes.protocols import Dialect, Judge, Tool, VisionLanguageModel
 from speceyes.types import Query
@@ -18,9 +19,29 @@ _log = logging.getLogger(__name__)
 _BUNDLED = Path(__file__).resolve().parents[1] / "tiny" / "weights"
 
 if TYPE_CHECKING:
+    from speceyes.answerer import SpeculativeAnswerer
     from speceyes.gate import SeparabilityGate
     from speceyes.texts import Texts
     from speceyes.tools import Tools
+
+
+def agent_of(given: object, large: object) -> Callable[[Query], Any]:
+    """The function that is given as the agent.
+
+    Raises:
+        ConfigError: It is none, or a large model is named too.
+    """
+    if not callable(given) or isinstance(given, type | VisionLanguageModel):
+        raise ConfigError(
+            f"agent={given!r:.60} is neither an AgentConfig nor a function of a Query: pass a "
+            "model as large=, and an agent of your own as agent="
+        )
+    if large is not None:
+        raise ConfigError(
+            "large= and a function as agent= are two agents: pass one of them, and judge with "
+            'judge="small" or None'
+        )
+    return given
 
 
 def parts_of(
@@ -53,10 +74,12 @@ def parts_of(
         gate = SeparabilityGate(gate)
     if judge.model == "large" and small is not None:
         if large is None:
-            raise ConfigError('there is no large model to judge: pass judge="small" or None')
+            raise ConfigError(
+                'there is no large model to judge: pass judge="small", "draft" or None'
+            )
         if callable(large) and not isinstance(large, VisionLanguageModel):
             raise ConfigError(
-                'the agent is a function, which judges nothing: pass judge="small" or None'
+                'the agent is a function, which judges nothing: pass judge="small", "draft" or None'
             )
     known = tools if isinstance(tools, Tools) else Tools(tools)
     strong = None
@@ -84,16 +107,8 @@ def parts_of(
             texts=texts,
             max_pixels=judge.max_pixels,
         )
-    elif quick is not None and judge.model == "small":
-        # A model that was not trained as the agent is asked without the agent's system text.
-        judged = ToolJudge(
-            quick,
-            threshold=judge.threshold,
-            dialect=None,
-            texts=texts,
-            max_pixels=judge.max_pixels,
-        )
     answerer = fallback = None
+    ladder: tuple[tuple[SpeculativeAnswerer, SeparabilityGate], ...] = ()
     if quick is not None:
         answerer = SpeculativeAnswerer(
             quick,
@@ -105,7 +120,11 @@ def parts_of(
             dialect=dialect,
             texts=texts,
             max_pixels=draft.max_pixels,
+            may_look=judge.model == "draft",
         )
+        ladder = tuple(_rung(answerer, gate, rung) for rung in draft.rungs)
+        if judge.model == "small":
+            judged = answerer.judge(threshold=judge.threshold, max_pixels=judge.max_pixels)
     if strong is not None:
         fallback = AgenticFallback(
             strong,
@@ -117,7 +136,24 @@ def parts_of(
         )
     elif callable(large):
         fallback = AgenticFallback.from_callable(large)
-    return Parts(judged, answerer, None if quick is None else gate, fallback)
+    return Parts(judged, answerer, None if quick is None else gate, fallback, ladder=ladder)
+
+
+def _rung(
+    answerer: SpeculativeAnswerer, gate: SeparabilityGate, rung: Rung
+) -> tuple[SpeculativeAnswerer, SeparabilityGate]:
+    """Answerer and gate of a rung.
+
+    Raises:
+        ConfigError: The gate is calibrated, and the rung has no threshold of its own.
+    """
+    if rung.threshold is None and gate.calibration is not None:
+        raise ConfigError(
+            f"the gate is calibrated for other drafts than those on {rung.max_pixels} pixels: "
+            "give the rung a threshold of its own, Rung(max_pixels, threshold)"
+        )
+    threshold = gate.threshold if rung.threshold is None else rung.threshold
+    return answerer.on(rung.max_pixels), replace(gate, threshold=threshold, calibration=None)
 
 
 def _bundled(model: object) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -107,9 +108,12 @@ class JudgeConfig:
     """Choice of the judging model, and its threshold; see `speceyes.ToolJudge`.
 
     Args:
-        model: "large", as in the paper, "small", or None, which drafts every query.
-        threshold: Tools are needed where p(tools) >= threshold.
-        max_pixels: Most pixels of an image that it judges by; None for all that the model takes.
+        model: "large", as in the paper; "small", which reads images and question once for its
+            judgement and its draft; "draft", the small model in one pass, which answers or says
+            that it must look closer; or None, which drafts every query.
+        threshold: Tools are needed where p(tools) >= threshold; without effect under "draft".
+        max_pixels: Most pixels of an image that it judges by; None for all that the large model
+            takes, and for the draft's with the small one.
 
     Raises:
         ConfigError: A value is none of these.
@@ -122,8 +126,37 @@ class JudgeConfig:
     _repr_html_ = settings_html
 
     def __post_init__(self) -> None:
-        if self.model not in ("large", "small", None):
-            raise ConfigError(f'judge={self.model!r}; it must be "large", "small" or None')
+        if self.model not in ("large", "small", "draft", None):
+            raise ConfigError(f'judge={self.model!r}; it must be "large", "small", "draft" or None')
+        if self.model == "draft" and self.max_pixels is not None:
+            raise ConfigError(
+                f'judge="draft" with max_pixels={self.max_pixels}: the draft itself judges, so '
+                "give DraftConfig(max_pixels=...)"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A first draft on fewer pixels; see `DraftConfig.ladder`.
+
+    Args:
+        max_pixels: Most pixels of an image that it is made from.
+        threshold: Of its gate, 0 to 1; None for the pipeline's gate, whose scale is that of drafts
+            on more pixels.
+
+    Raises:
+        ConfigError: max_pixels is below 1, or the threshold isn't between 0 and 1.
+    """
+
+    max_pixels: int
+    threshold: float | None = None
+
+    _repr_html_ = settings_html
+
+    def __post_init__(self) -> None:
+        _at_least_one(max_pixels=self.max_pixels)
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold={self.threshold}; it must be 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +169,37 @@ class DraftConfig:
             0 drafts at once (docs/depth.md).
         tools: What it may look with; None for the agent's.
         max_pixels: Most pixels of an image that it drafts from; None for all that the model takes.
+        ladder: Drafts of the same model on fewer pixels that are tried before that one, from the
+            fewest up: `Rung`s or numbers of pixels. What a rung's gate rejects goes up one rung,
+            and to the agent from the last.
+
+    Raises:
+        ConfigError: The rungs don't grow, up to max_pixels.
     """
 
     max_tokens: int = 20
     max_depth: int = 0
     tools: Tools | str | Iterable[Tool | type | Callable[..., Any] | str] | None = None
     max_pixels: int | None = None
+    ladder: Sequence[Rung | int] = ()
 
     _repr_html_ = settings_html
+
+    def __post_init__(self) -> None:
+        rungs = tuple(one if isinstance(one, Rung) else Rung(one) for one in self.ladder)
+        object.__setattr__(self, "ladder", rungs)
+        sizes = [one.max_pixels for one in rungs]
+        sizes += [] if self.max_pixels is None else [self.max_pixels]
+        if any(below >= above for below, above in itertools.pairwise(sizes)):
+            raise ConfigError(
+                f"ladder={[one.max_pixels for one in rungs]} with max_pixels={self.max_pixels}: "
+                "each rung must have more pixels than the one before it, up to max_pixels"
+            )
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """The ladder's rungs, below the draft on `max_pixels`."""
+        return tuple(one for one in self.ladder if isinstance(one, Rung))
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,10 +153,15 @@ class EngineLoop:
 
     def _run(self, lane: Lane) -> None:
         while self._scheduler.wait(lane):
-            for request in self._scheduler.step(lane):
-                try:
-                    request.deliver()
-                except Exception as exc:  # noqa: BLE001 - a listener's failure ends no loop
-                    _log.error("a result could not be delivered: %s", type(exc).__name__)
+            done = list(self._scheduler.step(lane))
+            while done:  # nothing of them is held while it waits for others
+                _deliver(done.pop(0))
         if lane != "speculative":
             self._scheduler.abort()
+
+
+def _deliver(request: RequestState) -> None:
+    try:
+        request.deliver()
+    except Exception as exc:  # noqa: BLE001 - a listener's failure ends no loop
+        _log.error("a result could not be delivered: %s", type(exc).__name__)

@@ -14,6 +14,15 @@ from speceyes.types import Completion, Judgement, Result, Verdict
 _BROKEN: Final = re.compile(r"could not be asked|the judge failed|[A-Za-z_]+(Error|Exception)\b")
 """Beginnings of the reasons of judgements that were never made."""
 _QUOTED: Final = 300
+_NOW: Final = {
+    "judge": ("the judge fails, so that every query goes to the agent", False),
+    "needs tools": ("the judge sends every query to the agent", True),
+    "draft": ("drafts fail, so that every query goes to the agent", False),
+    "cut": ("drafts are cut at their token limit and never accepted", False),
+    "gate": ("the gate accepts no draft", True),
+    "agent": ("the agent fails", False),
+}
+"""What is counted, in words, and whether by queries that are turned away or by failures."""
 
 
 @final
@@ -56,6 +65,24 @@ class Health:
         """
         with self._lock:
             return self._note(result)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings that hold now, without words of models or engines: fit to be shown to anybody.
+        Those of a part that works again are gone.
+
+        Example:
+            >>> health = Health(failures=1)
+            >>> _ = health.note(Result("1", None, "error", draft=Completion.failed("gone")))
+            >>> health.warnings
+            ('drafts fail, so that every query goes to the agent',)
+        """
+        with self._lock:
+            return tuple(
+                text
+                for what, (text, of_drafts) in _NOW.items()
+                if self._running[what] >= (self.rejections if of_drafts else self.failures)
+            )
 
     def _note(self, result: Result) -> list[str]:
         found = [

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, final
 
-from speceyes.errors import InputError
+from speceyes.errors import InputError, describe
 from speceyes.images import DEFAULT_LIMITS, ImageLimits, load_image
 from speceyes.images.pixel_cache import frozen
 from speceyes.pipeline.config import InputConfig
-from speceyes.retry_per_row import describe
 from speceyes.types import Image, Query, Result, Timings
 
 Loaded = TypeVar("Loaded")
@@ -53,7 +52,12 @@ def given_question(item: Any) -> str:
 
 
 def to_query(
-    item: Any, *, number: int, limits: ImageLimits = DEFAULT_LIMITS, allow_urls: bool = False
+    item: Any,
+    *,
+    number: int,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    allow_urls: bool = False,
+    views: Sequence[int] = (),
 ) -> Query:
     """The query that `item` stands for, its images loaded.
 
@@ -65,6 +69,7 @@ def to_query(
         limits: What images are loaded under, those of a `Query` too: a PIL image may be a file
             that was merely opened. One that is plain RGB already is not copied.
         allow_urls: Whether http(s) addresses are fetched.
+        views: See `load_image`.
 
     Raises:
         InputError: It isn't any of these, or the question is blank.
@@ -76,20 +81,22 @@ def to_query(
         '7'
     """
     if isinstance(item, Query):
-        loaded = _load(item.images, limits, allow_urls)
+        loaded = _load(item.images, limits, allow_urls, views)
         return dataclasses.replace(item, images=loaded, id=item.id or str(number))
     if isinstance(item, Mapping):
         # Rows of data sets have further columns; a slip of the pen is told from these.
         for key in item.keys() - set(KEYS):
             close = difflib.get_close_matches(str(key), KEYS, 1, 0.75)
-            if close and close[0] not in item:
+            # Columns such as "idx" are common, and a query does well without an id.
+            if close and close[0] not in (*item, "id"):
                 raise InputError(
                     f"a query has no {key!r}: is {close[0]!r} meant? Its keys are {', '.join(KEYS)}"
                 )
         if ("image" in item) == ("images" in item):
             raise InputError('a query needs "image" or "images", and not both')
         source = item["image"] if "image" in item else item["images"]
-        question, choices = item.get("question"), item.get("choices") or ()
+        question, choices = item.get("question"), item.get("choices")
+        choices = () if choices is None else choices
     elif is_query_tuple(item):
         source, question, *rest = item
         choices = rest[0] if rest else ()
@@ -105,12 +112,12 @@ def to_query(
     if not all(isinstance(choice, str) for choice in choices):
         raise InputError(f"choices={list(choices)!r}; every choice must be text")
     sources = list(source) if isinstance(source, list | tuple) else [source]
-    images = _load(sources, limits, allow_urls)
+    images = _load(sources, limits, allow_urls, views)
     return Query(question, images, tuple(choices), given_id(item) or str(number))
 
 
 def query_or_failure(
-    item: Any, config: InputConfig, *, number: int, since: float
+    item: Any, config: InputConfig, *, number: int, since: float, views: Sequence[int] = ()
 ) -> Query | Result:
     """The query that an item stands for, or a result that says why it can't be read.
 
@@ -119,9 +126,12 @@ def query_or_failure(
         config: What is taken as an image.
         number: The id of a query without one.
         since: When it was pulled, `time.perf_counter` seconds.
+        views: See `load_image`.
     """
     try:
-        return to_query(item, number=number, limits=config.limits, allow_urls=config.allow_urls)
+        return to_query(
+            item, number=number, limits=config.limits, allow_urls=config.allow_urls, views=views
+        )
     except Exception as exc:  # noqa: BLE001 - a query's failure is its own
         reason = str(exc) if isinstance(exc, InputError) else describe(exc)
         spent = Timings(latency=time.perf_counter() - since)
@@ -212,9 +222,11 @@ class Prefetch(Generic[Loaded]):
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _load(sources: Sequence[Any], limits: ImageLimits, allow_urls: bool) -> tuple[Image, ...]:
+def _load(
+    sources: Sequence[Any], limits: ImageLimits, allow_urls: bool, views: Sequence[int]
+) -> tuple[Image, ...]:
     """The images, each with its fingerprint kept, so that no phase reads all its pixels twice."""
-    loaded = [load_image(one, limits=limits, allow_urls=allow_urls) for one in sources]
+    loaded = [load_image(one, limits=limits, allow_urls=allow_urls, views=views) for one in sources]
     return tuple(
         frozen(image, ours=image is not source)
         for image, source in zip(loaded, sources, strict=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from speceyes.calibration.watched import WatchedGate
 from speceyes.errors import ConfigError
-from speceyes.judge import NO_JUDGE
+from speceyes.gate import SeparabilityGate
+from speceyes.judge import DRAFT_JUDGES, NO_JUDGE, behind_ladder
 from speceyes.pipeline.audit import Auditor
 from speceyes.pipeline.config import ScheduleConfig
 from speceyes.pipeline.route import Policy
 from speceyes.protocols import (
     Answerer,
+    ChecksImages,
     DescribesDrafts,
     Gate,
     HasIdentity,
@@ -22,8 +25,10 @@ from speceyes.protocols import (
     HasRevision,
     HasTopK,
     Judge,
+    JudgesDrafts,
     NeedsTopK,
     RunsHere,
+    SeesFewer,
     SupportsCheck,
     VisionLanguageModel,
 )
@@ -43,6 +48,8 @@ class Parts:
         fallback: Phase IV; None leaves a query that isn't answered by draft without an answer.
         auditor: Has accepted drafts audited.
         schedule: Batch size, order and the rest.
+        clock: Tells the time, seconds, by which phases are measured.
+        ladder: Answerer and gate of each rung below these, from the cheapest up.
     """
 
     judge: Judge | None = None
@@ -51,6 +58,8 @@ class Parts:
     fallback: AgenticFallback | None = None
     auditor: Auditor | None = None
     schedule: ScheduleConfig = ScheduleConfig()
+    clock: Callable[[], float] = time.perf_counter
+    ladder: tuple[tuple[Answerer, Gate], ...] = ()
 
     def __post_init__(self) -> None:
         # One object owns gate and monitor, so that both change in the same moment.
@@ -66,7 +75,33 @@ class Parts:
             drafts=self.answerer is not None and self.gate is not None,
             has_agent=self.fallback is not None,
             order=self.schedule.order,
+            rungs=1 + len(self.ladder),
         )
+
+    @cached_property
+    def agent_judges(self) -> bool:
+        """True where the agent's own model judges."""
+        judge: object = self.judge
+        mine = judge.model if isinstance(judge, HasModel) else None
+        return mine is not None and self.fallback is not None and mine is self.fallback.model
+
+    @cached_property
+    def draft_judges(self) -> bool:
+        """True where drafts may say that tools are needed."""
+        answerer: object = self.answerer
+        return isinstance(answerer, JudgesDrafts) and answerer.may_look
+
+    @cached_property
+    def views(self) -> tuple[int, ...]:
+        """Most pixels that judge and drafts look at, each size once; empty where one of them looks
+        at whole images.
+        """
+        if self.answerer is None:
+            return ()
+        judges = () if self.judge is None else (self.judge,)
+        front: list[object] = [*judges, *(answerer for answerer, _ in self.ladder), self.answerer]
+        sizes = [part.max_pixels if isinstance(part, SeesFewer) else None for part in front]
+        return () if None in sizes else tuple(dict.fromkeys(s for s in sizes if s is not None))
 
     @cached_property
     def models(self) -> tuple[VisionLanguageModel, ...]:
@@ -97,7 +132,8 @@ class Parts:
         """Refuses parts that can't work together.
 
         Raises:
-            ConfigError: A part is missing, or K of drafts and gate don't fit.
+            ConfigError: A part is missing, K of drafts and gate don't fit, or an engine takes
+                no pictures.
             CalibrationError: The gate is calibrated for other drafts.
         """
         if (self.answerer is None) != (self.gate is None):
@@ -122,16 +158,30 @@ class Parts:
             raise ConfigError(
                 "the gate is watched by another monitor than the auditor's: give both the same one"
             )
+        if self.ladder and self.auditor is not None:
+            raise ConfigError(
+                "an auditor with a ladder: its monitor watches the scores of one gate, and those "
+                "of several have no scale in common; leave out one of them"
+            )
+        for answerer, gate in self.ladder:
+            self.check_gate(gate, answerer)
         self.check_gate(self.gate.gate if isinstance(self.gate, WatchedGate) else self.gate)
+        for model in self.models:
+            if isinstance(model, ChecksImages):
+                model.check_images()
 
-    def check_gate(self, gate: object) -> None:
+    def check_gate(self, gate: object, answerer: object = None) -> None:
         """Refuses a gate that doesn't fit the drafts.
+
+        Args:
+            gate: The gate.
+            answerer: Makes the drafts; None for the one at the top.
 
         Raises:
             ConfigError: K of drafts and gate don't fit.
             CalibrationError: The gate is calibrated for other drafts.
         """
-        answerer: object = self.answerer
+        answerer = self.answerer if answerer is None else answerer
         kept = answerer.top_k if isinstance(answerer, HasTopK) else None
         needed = gate.needed_top_k if isinstance(gate, NeedsTopK) else None
         if kept is not None and needed is not None and kept < needed:
@@ -142,18 +192,35 @@ class Parts:
         if answerer is not None and isinstance(gate, SupportsCheck):
             # A calibrated gate refuses drafts of another model, prompt or K.
             model = answerer.model if isinstance(answerer, HasModel) else None
-            judge: object = self.judge
             gate.check(
                 model=None if model is None else model.name,
                 revision=model.revision if isinstance(model, HasRevision) else None,
                 prompt_hash=answerer.prompt_hash if isinstance(answerer, DescribesDrafts) else None,
                 top_k=kept,
-                judge=NO_JUDGE
-                if judge is None
-                else judge.identity
-                if isinstance(judge, HasIdentity)
-                else None,
+                judge=self._before(answerer),
             )
+
+    def _before(self, answerer: object) -> str | None:
+        """Identity of what decides which queries reach an answerer's gate; None where a judge has
+        none.
+        """
+        judge: object = self.judge
+        if judge is None:
+            said = DRAFT_JUDGES if self.draft_judges else NO_JUDGE
+        elif isinstance(judge, HasIdentity):
+            said = judge.identity
+        else:
+            return None
+        if answerer is not self.answerer:
+            return said
+        rungs = [
+            (
+                rung.max_pixels if isinstance(rung, SeesFewer) else None,
+                gate.threshold if isinstance(gate, SeparabilityGate) else None,
+            )
+            for rung, gate in self.ladder
+        ]
+        return behind_ladder(said, rungs)
 
 
 def models_of(parts: Sequence[object]) -> tuple[VisionLanguageModel, ...]:

@@ -8,16 +8,16 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from speceyes.answerer import SpeculativeAnswerer
+from speceyes.errors import describe
+from speceyes.models.rows import one_by_one, one_each
 from speceyes.pipeline.parts import Parts
 from speceyes.pipeline.request import CANCELLED, FairQueue, RequestState
 from speceyes.pipeline.route import Phase
-from speceyes.protocols import Gate, SupportsFloor
-from speceyes.retry_per_row import describe, one_by_one, one_each
+from speceyes.protocols import Answerer, Gate, JudgesDrafts, SupportsFloor
 from speceyes.types import Completion, Judgement, Query, Step, Verdict
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ _log = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
+RUNG: Final = "drafter"
+"""Name of the note that holds the place, from 0, of what made a draft: a rung, or a drafter of a
+cascade."""
+
 
 @final
 class SpeculativeStage:
@@ -35,16 +39,15 @@ class SpeculativeStage:
     A phase that fails on a query says so in that query's facts, which route it to the agent.
 
     Args:
-        parts: Judge, answerer and gate.
+        parts: Judge, answerer and gate, and the rungs below them.
         gate: The gate to use instead of the parts' own.
     """
 
     def __init__(self, parts: Parts, gate: Gate | None) -> None:
-        self._judge, self._gate = parts.judge, gate
-        self._answerer = parts.answerer
-        if parts.ends_early and isinstance(parts.answerer, SpeculativeAnswerer):
-            floor = gate.floor if isinstance(gate, SupportsFloor) else None
-            self._answerer = functools.partial(parts.answerer, floor=floor)
+        self._judge, self._clock = parts.judge, parts.clock
+        top = () if parts.answerer is None or gate is None else ((parts.answerer, gate),)
+        self._rungs = (*parts.ladder, *top)
+        self._answerers = [_ending(answerer, gate, parts) for answerer, gate in self._rungs]
         self.phases: Mapping[Phase, Callable[[Sequence[RequestState]], None]] = {
             "judge": self.judge,
             "draft": self.draft,
@@ -55,7 +58,7 @@ class SpeculativeStage:
     def judge(self, requests: Sequence[RequestState]) -> None:
         """Phase I."""
         assert self._judge is not None
-        judgements, seconds = _asked(self._judge, requests, _unjudged)
+        judgements, seconds = _asked(self._judge, requests, _unjudged, self._clock)
         for request, judgement in zip(requests, judgements, strict=True):
             request.learn(judgement=judgement)
             request.spent(judge=seconds / len(requests))
@@ -63,31 +66,49 @@ class SpeculativeStage:
                 request.trace.phase("judge", seconds, judgement, len(requests))
 
     def draft(self, requests: Sequence[RequestState]) -> None:
-        """Phase II."""
-        assert self._answerer is not None
-        drafts, seconds = _asked(self._answerer, requests, Completion.failed)
-        for request, draft in zip(requests, drafts, strict=True):
-            request.learn(draft=draft)
-            request.spent(draft=seconds / len(requests))
+        """Phase II, of the lowest rung that any of them is due for."""
+        last = len(self._rungs) - 1
+        due = [self._due(request, last) for request in requests]
+        rung = min(due)
+        mine = [r for r, its in zip(requests, due, strict=True) if its == rung]
+        answerer: object = self._rungs[rung][0]
+        drafts, seconds = _asked(self._answerers[rung], mine, Completion.failed, self._clock)
+        for request, draft in zip(mine, drafts, strict=True):
+            if last:
+                draft = draft.noted(RUNG, rung)
+            request.learn(draft=draft, verdict=None, rung=rung)
+            request.spent(draft=seconds / len(mine) + (request.timings.draft or 0.0))
             if request.trace is not None:
-                request.trace.phase("draft", seconds, draft, len(requests))
+                request.trace.phase("draft", seconds, draft, len(mine))
+            if isinstance(answerer, JudgesDrafts) and (found := answerer.judgement(draft)):
+                if found.needs_tools and rung < last:
+                    verdict = Verdict(False, None, None, float("nan"), reason=found.reason)
+                    request.learn(verdict=verdict)
+                else:
+                    request.learn(judgement=found)
+
+    def _due(self, request: RequestState, last: int) -> int:
+        """Rung of a request's next draft. A gate of its own knows the top one's scores alone."""
+        if request.gate is not None:
+            return last
+        return 0 if request.facts.draft is None else min(request.facts.rung + 1, last)
 
     def gate(self, requests: Sequence[RequestState]) -> None:
         """Phase III."""
         for request in requests:
             assert request.facts.draft is not None
-            start = time.perf_counter()
-            verdict = self._verdict(request.facts.draft, request.gate)
-            seconds = time.perf_counter() - start
+            start = self._clock()
+            gate = self._rungs[request.facts.rung][1]
+            verdict = self._verdict(gate, request.facts.draft, request.gate)
+            seconds = self._clock() - start
             request.learn(verdict=verdict)
-            request.spent(gate=seconds)
+            request.spent(gate=seconds + (request.timings.gate or 0.0))
             if request.trace is not None:
                 request.trace.phase("gate", seconds, verdict)
 
-    def _verdict(self, draft: Completion, own: Gate | None) -> Verdict:
+    def _verdict(self, gate: Gate, draft: Completion, own: Gate | None) -> Verdict:
         """Verdict of the gate, or of the query's own gate."""
-        assert self._gate is not None
-        verdict = verdict_of(self._gate, draft)
+        verdict = verdict_of(gate, draft)
         if own is not None:
             mine = verdict_of(own, draft)
             # What the loosest gate rejects, none accepts; what it calls blank, it keeps blank.
@@ -99,19 +120,28 @@ class SpeculativeStage:
         return verdict
 
 
+def _ending(answerer: Answerer, gate: Gate, parts: Parts) -> Answerer:
+    """The answerer, whose drafts end at the first token by which the gate rejects them."""
+    if not parts.ends_early or not isinstance(answerer, SpeculativeAnswerer):
+        return answerer
+    floor = gate.floor if isinstance(gate, SupportsFloor) else None
+    return functools.partial(answerer, floor=floor)
+
+
 def _asked(
     phase: Callable[[Sequence[Query]], Sequence[Found]],
     requests: Sequence[RequestState],
     failed: Callable[[str], Found],
+    clock: Callable[[], float],
 ) -> tuple[Sequence[Found], float]:
     """What a phase says of each query, and the seconds that all of them took."""
-    start = time.perf_counter()
+    start = clock()
     queries = [request.query for request in requests]
     try:
         found: Sequence[Found] = one_each(phase(queries), queries)
     except Exception as exc:  # noqa: BLE001 - whatever it is, the rows are told apart
         found = one_by_one(phase, queries, failed, exc)
-    return found, time.perf_counter() - start
+    return found, clock() - start
 
 
 def _unjudged(reason: str) -> Judgement:
@@ -139,6 +169,7 @@ class AgentSlots:
 
     def __init__(self, parts: Parts, *, observed: bool) -> None:
         self._fallback, self._observed = parts.fallback, observed
+        self._clock = parts.clock
         self.waiting: FairQueue[RequestState] = FairQueue(piled=parts.schedule.batch_size)
         self.live: dict[int, RequestState] = {}
         self._run: AgentRun | None = None
@@ -219,7 +250,7 @@ class AgentSlots:
     def _opened(self) -> AgentRun:
         assert self._fallback is not None
         if self._run is None:
-            self._run = self._fallback.begin()
+            self._run = self._fallback.begin(self._clock)
             if self._observed:
                 self._run.tell_turns(self._turn_ended)
         return self._run

@@ -26,6 +26,7 @@ def as_published(pipe: SpecPipeline) -> SpecPipeline:
         schedule=dataclasses.replace(pipe.schedule, overlap=False, end_drafts_early=False),
         inputs=pipe.inputs,
         observers=pipe.observers,
+        ladder=[(reading_anew(answerer), gate) for answerer, gate in pipe.parts.ladder],
     )
 
 

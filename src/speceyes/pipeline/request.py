@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, Literal, TypeVar, final
 
 from speceyes.pipeline.events import QueryTrace
 from speceyes.pipeline.route import Facts, outcome
@@ -38,6 +38,7 @@ class RequestState:
         since: When it was submitted or pulled, `time.perf_counter` seconds.
         trace: Tells observers of it; None where there are none.
         on_end: Called once, when nothing will be done for it any more.
+        clock: Tells the time that `since` and `timings` go by, seconds.
     """
 
     query: Query
@@ -49,11 +50,19 @@ class RequestState:
     since: float = field(default_factory=time.perf_counter)
     trace: QueryTrace | None = None
     on_end: Callable[[], None] | None = None
+    clock: Callable[[], float] = time.perf_counter
     queued_s: float = 0.0
     """Seconds from submission until a model took it up."""
     timings: Timings = field(default_factory=Timings)
     audit: int | None = None
     """Number of its audit; None where it isn't audited."""
+    straight: int | None = None
+    """Its number among those that were planned to go straight to the agent."""
+    why_straight: Literal["", "costs", "probe"] = ""
+    stage_alone: bool = True
+    """True where nothing ran beside its judgement and its draft."""
+    joined_at: int | None = None
+    """Batches that had been judged or drafted when the agent took it up; None where one was."""
     cancelled: bool = False
     future: Future[Result] = field(default_factory=Future)
     result: Result | None = None
@@ -81,12 +90,12 @@ class RequestState:
 
     def begin(self) -> None:
         """Notes that a model takes it up now."""
-        self.queued_s = time.perf_counter() - self.since
+        self.queued_s = self.clock() - self.since
 
     def conclude(self) -> Result:
         """Settles what becomes of it, where its next phase is "answer"."""
         ended = outcome(self.facts)
-        self.spent(latency=time.perf_counter() - self.since)
+        self.spent(latency=self.clock() - self.since)
         self.result = Result(
             query_id=self.query.id,
             answer=ended.answer,
@@ -98,6 +107,7 @@ class RequestState:
             timings=self.timings,
             error=ended.error,
             question=self.query.question,
+            straight=self.why_straight or ("asked" if self.facts.direct else ""),
         )
         self.learn(answered=True)
         return self.result

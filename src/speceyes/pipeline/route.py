@@ -10,6 +10,9 @@ A query's way under the default policy::
       |                            |
       +--tools needed--> agent <---+--rejected         agent --> answer
 
+With a ladder, a rejected draft is followed by the next rung's, of more pixels; the agent comes
+after the last.
+
 What can't be decided cheaply goes to the agent: a judge that fails means tools, a draft that fails
 is rejected. Only the agent's own failure, a missing agent, or a request that can't be carried out
 ends a query without an answer.
@@ -38,27 +41,31 @@ class Policy:
         drafts: There are an answerer and a gate.
         has_agent: There is a fallback.
         order: Whether the judge or the draft comes first.
+        rungs: Drafts that a query may have, one behind the other, before the agent; at least 1.
     """
 
     judges: bool
     drafts: bool
     has_agent: bool
     order: Order = "judge_first"
+    rungs: int = 1
 
 
 @dataclass(slots=True)
 class Facts:
-    """Everything that decides a query's way. Phases add what they found; nothing is taken back.
+    """Everything that decides a query's way. Phases add what they found; nothing is taken back, but
+    that a rung's draft and verdict take the place of those of the rung below.
 
     Args:
         direct: The query goes to the agent without being judged or drafted.
         judgement: Phase I.
-        draft: Phase II.
-        verdict: Phase III.
+        draft: Phase II, of the rung that it is at.
+        verdict: Phase III, on that draft.
         trajectory: Phase IV, or the audit's.
         audited: The agent is to be asked as well, after an answer by draft.
         answered: The answer was given.
         failure: The request can't be carried out: cancelled, expired, or something broke.
+        rung: Of the draft, from 0.
     """
 
     direct: bool = False
@@ -69,6 +76,7 @@ class Facts:
     audited: bool = False
     answered: bool = False
     failure: str | None = None
+    rung: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,8 @@ def next_phase(facts: Facts, policy: Policy) -> Phase:
             return "gate"
         if facts.verdict.accepted:
             return "judge" if unjudged else "answer"
+        if facts.rung + 1 < policy.rungs:
+            return "draft"
     return "agent" if policy.has_agent else "answer"
 
 

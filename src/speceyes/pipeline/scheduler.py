@@ -67,7 +67,10 @@ class Scheduler:
         self._changed = threading.Condition()
         self._closing = False
         self._in_stage = 0
+        self._working = self._worked = 0
         self._batches_since_turn = 0
+        places = 1 if parts.fallback is None else parts.fallback.max_batch
+        costs.serve(same_model=parts.agent_judges, places=places)
 
     @property
     def waiting(self) -> int:
@@ -115,6 +118,15 @@ class Scheduler:
             return arrived or with_agent
         return arrived if lane == "speculative" else with_agent
 
+    def ready(self, lane: Lane = "both") -> bool:
+        """True where a step of that lane is due: what would only wait for the agent is left where
+        it can still go another way.
+        """
+        if not self.has_work(lane):
+            return False
+        full = len(self._agent.waiting) >= self._batch_size
+        return not (lane == "speculative" and full and self._costs.going_straight)
+
     def submit(self, requests: Sequence[RequestState]) -> None:
         """Takes requests on: each will be returned by `step` once, whatever happens.
 
@@ -152,8 +164,9 @@ class Scheduler:
             False once the scheduler is closing and no work will come any more.
         """
         with self._changed:
-            while not self.has_work(lane):
-                if self._closing and not (lane == "agent" and self._may_reach_agent()):
+            while not self.ready(lane):
+                idle = not self.has_work(lane)
+                if self._closing and idle and not (lane == "agent" and self._may_reach_agent()):
                     return False
                 self._changed.wait()
             return True
@@ -224,11 +237,19 @@ class Scheduler:
             self._plan(wanted)
             if self._on_batch is not None and (size := self._many_due(wanted)):
                 self._on_batch(size)
+            alone = not self._parts.overlaps or not self._agent.live
             while due := self._due(wanted):
                 phase, requests = due
+                with self._changed:
+                    self._working, self._worked = 1, self._worked + 1
                 self._stage.phases[phase](requests)
+            self._working = 0
+            if self._parts.overlaps:
+                for request in wanted:
+                    request.stage_alone = alone and not self._agent.live
             self._draw_audits(wanted, arming)
         except Exception as exc:  # noqa: BLE001 - these fail, and the next are served
+            self._working = 0
             _log.error("a batch of %d failed: %s", len(batch), type(exc).__name__)
             for request in wanted:
                 request.learn(failure=f"the pipeline failed: {type(exc).__name__}")
@@ -250,6 +271,10 @@ class Scheduler:
         )
         for request, speculated in zip(open_, plan, strict=True):
             request.learn(direct=not speculated)
+            if not speculated:
+                request.straight = self._costs.next_straight()
+                auto = self._parts.schedule.speculate == "auto"
+                request.why_straight = "costs" if auto else "probe"
 
     def _due(self, requests: Sequence[RequestState]) -> tuple[Phase, list[RequestState]] | None:
         """The next phase of the stage that any of them needs, and who needs it."""
@@ -300,10 +325,12 @@ class Scheduler:
         while self._agent.room:
             with self._changed:
                 taken = self._agent.waiting.take(1)
+                self._changed.notify_all()  # what was held back may come
             if not taken:
                 break
             if taken[0].facts.answered and not self._audit_begins(taken[0]):
                 continue
+            taken[0].joined_at = None if self._working else self._worked
             self._agent.join(taken[0])
             if taken[0].facts.failure is not None:
                 failed += taken
@@ -316,7 +343,17 @@ class Scheduler:
             phase = next_phase(request.facts, self._policy)
             if phase == "answer":
                 result = request.conclude()
-                self._costs.note(result)
+                alone = not self._parts.overlaps or (
+                    request.straight is not None
+                    and request.joined_at == self._worked
+                    and not self._working
+                )
+                self._costs.note(
+                    result,
+                    stage_alone=request.stage_alone,
+                    agent_alone=alone,
+                    straight=request.straight,
+                )
                 for warning in self._health.note(result):
                     _log.warning("%s", warning)
                 ended.append(request)

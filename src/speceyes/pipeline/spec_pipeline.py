@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, final, overload
 import numpy as np
 
 from speceyes.errors import ConfigError, InputError
+from speceyes.images.reduced import reduced
 from speceyes.pipeline import build
 from speceyes.pipeline.audit import Auditor
 from speceyes.pipeline.config import (
@@ -30,7 +31,8 @@ from speceyes.pipeline.config import (
     LoadConfig,
     ScheduleConfig,
 )
-from speceyes.pipeline.costs import CostModel, Report, efficiency
+from speceyes.pipeline.costs import CostModel, efficiency
+from speceyes.pipeline.efficiency import Report
 from speceyes.pipeline.engine_loop import EngineLoop
 from speceyes.pipeline.events import Observer, ObserverDispatcher
 from speceyes.pipeline.health import Health
@@ -44,6 +46,7 @@ from speceyes.protocols import (
     Gate,
     HasModel,
     Judge,
+    SeesFewer,
     SupportsPrepare,
     Tool,
     VisionLanguageModel,
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from speceyes.calibration import Calibration
     from speceyes.fallback import AgenticFallback
     from speceyes.gate import SeparabilityGate
+    from speceyes.pipeline.settings import FunnelSettings
     from speceyes.texts import Texts
     from speceyes.tools import Tools
 
@@ -80,6 +84,8 @@ class SpecPipeline:
             shuts the gate when the promised risk is passed. Drafts then never end early.
         observers: Each is called with what happens to queries; see `speceyes.pipeline.events`.
             One that raises is logged and changes nothing.
+        ladder: Answerer and gate of drafts that are tried before `answerer`, from the cheapest up;
+            see `DraftConfig.ladder`.
 
     Raises:
         ConfigError: Parts that can't work together.
@@ -106,8 +112,11 @@ class SpecPipeline:
         inputs: InputConfig = InputConfig(),
         auditor: Auditor | None = None,
         observers: Iterable[Observer] = (),
+        ladder: Sequence[tuple[Answerer, Gate]] = (),
     ) -> None:
-        self.parts = Parts(judge, answerer, gate, fallback, auditor, schedule)
+        if not isinstance(schedule, ScheduleConfig):
+            raise ConfigError(f"schedule={schedule!r:.80}; it must be a ScheduleConfig(...)")
+        self.parts = Parts(judge, answerer, gate, fallback, auditor, schedule, ladder=tuple(ladder))
         """The phases, and how they are run."""
         self.parts.check()
         self.inputs = inputs
@@ -122,7 +131,16 @@ class SpecPipeline:
         self._health = Health()
         # The agent sees what the judge saw, where both are the same model.
         first = (judge, answerer) if answerer is not None else (fallback,)
-        self._prepares = [m for m in models_of(first) if isinstance(m, SupportsPrepare)]
+        if ladder:
+            first = (judge, ladder[0][0])
+        sizes = {
+            (id(m), most): (m, most)
+            for part in first
+            for m in models_of((part,))
+            if isinstance(m, SupportsPrepare)
+            for most in (part.max_pixels if isinstance(part, SeesFewer) else None,)
+        }
+        self._prepares = list(sizes.values())
         self._loop: EngineLoop | None = None
         self._opening = threading.Lock()
         self._numbers = itertools.count()
@@ -167,9 +185,9 @@ class SpecPipeline:
         dialect: str | Dialect = "auto",
         texts: Texts | str | PathLike[str] | None = None,
         gate: SeparabilityGate | float = 0.98,
-        judge: JudgeConfig | str | None = "large",
+        judge: JudgeConfig | str | None = "auto",
         draft: DraftConfig = DraftConfig(),
-        agent: AgentConfig = AgentConfig(),
+        agent: AgentConfig | Callable[[Query], Any] = AgentConfig(),
         schedule: ScheduleConfig = ScheduleConfig(),
         load: LoadConfig = LoadConfig(),
         inputs: InputConfig = InputConfig(),
@@ -187,10 +205,11 @@ class SpecPipeline:
             texts: What agent, judge and drafter are told, or a file for `Texts.load`; None for
                 our own words.
             gate: The gate, or its threshold from 0 to 1 at K = 64.
-            judge: The model that judges, "large" or "small", perhaps with a threshold; None
-                drafts every query.
+            judge: The model that judges, "large", "small" or "draft", perhaps with a threshold;
+                None drafts every query. "auto" is "large", and None where `agent` is a function.
             draft: Bounds of drafts.
-            agent: Bounds of the agent's trajectories.
+            agent: Bounds of the agent's trajectories; or the agent itself, a function as for
+                `large`. There is no large model to judge then.
             schedule: See `SpecPipeline`.
             load: How models named here are loaded.
             inputs: See `SpecPipeline`.
@@ -208,6 +227,10 @@ class SpecPipeline:
             >>> pipe(Image.new("RGB", (64, 64)), "Which colour?").route
             'agent'
         """
+        if not isinstance(agent, AgentConfig):
+            large, judge = build.agent_of(agent, large), None if judge == "auto" else judge
+            agent = AgentConfig()
+        judge = "large" if judge == "auto" else judge
         made = build.parts_of(
             large,
             small,
@@ -225,9 +248,54 @@ class SpecPipeline:
             answerer=made.answerer,
             gate=made.gate,
             fallback=made.fallback,
+            ladder=made.ladder,
             schedule=schedule,
             inputs=inputs,
             auditor=auditor,
+            observers=observers,
+        )
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: FunnelSettings | str | PathLike[str],
+        *,
+        large: str | PathLike[str] | VisionLanguageModel | None = None,
+        small: str | PathLike[str] | VisionLanguageModel | None = None,
+        load: LoadConfig = LoadConfig(),
+        inputs: InputConfig = InputConfig(),
+        auditor: Auditor | None = None,
+        observers: Iterable[Observer] = (),
+    ) -> SpecPipeline:
+        """A pipeline as `speceyes tune` has written it down.
+
+        Args:
+            settings: The settings, or their file.
+            large: The agent, where it isn't to be loaded from where it was tuned: the same model
+                under another address, or already loaded.
+            small: The drafter, likewise.
+            load: Device and further arguments of models that are loaded.
+            inputs: See `SpecPipeline`.
+            auditor: See `SpecPipeline`; without effect where the settings have no drafter.
+            observers: See `SpecPipeline`.
+
+        Raises:
+            ConfigError: The file can't be read, a model can't be loaded, or one isn't the model
+                that was tuned: another name, other weights, or other limits of pixels.
+            CalibrationError: The gate is calibrated for other drafts.
+        """
+        from speceyes.pipeline.settings import FunnelSettings
+
+        found = settings if isinstance(settings, FunnelSettings) else FunnelSettings.load(settings)
+        made = found.parts(large, small, load=load)
+        return cls(
+            judge=made.judge,
+            answerer=made.answerer,
+            gate=made.gate,
+            fallback=made.fallback,
+            schedule=found.schedule,
+            inputs=inputs,
+            auditor=auditor if found.small is not None else None,
             observers=observers,
         )
 
@@ -260,7 +328,9 @@ class SpecPipeline:
             raise InputError("choices without a question: pass pipe(image, question, choices)")
         if isinstance(queries, Query | Mapping) or is_query_tuple(queries):
             limits, allow_urls = self.inputs.limits, self.inputs.allow_urls
-            query = to_query(queries, number=0, limits=limits, allow_urls=allow_urls)
+            query = to_query(
+                queries, number=0, limits=limits, allow_urls=allow_urls, views=self.parts.views
+            )
             [(_, result)] = self._run([query])
             return replace(result, images=query.images)
         # Text, bytes and arrays can be iterated, but never over queries.
@@ -353,7 +423,12 @@ class SpecPipeline:
         # Decoding takes long enough to hold up the event loop.
         since, number = time.perf_counter(), next(self._numbers)
         loaded = await asyncio.to_thread(
-            query_or_failure, query, self.inputs, number=number, since=since
+            query_or_failure,
+            query,
+            self.inputs,
+            number=number,
+            since=since,
+            views=self.parts.views,
         )
         if isinstance(loaded, Result):
             if self.observers:
@@ -408,6 +483,13 @@ class SpecPipeline:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Parts that can't be doing their work now, in plain words; empty where all do. The log
+        says so once, with the reason and what to do.
+        """
+        return self._health.warnings
 
     def engine_loop(
         self,
@@ -480,7 +562,9 @@ class SpecPipeline:
         unreadable: list[tuple[int, Result]] = []
         requests: list[RequestState] = []
         for position, item, since in taken:
-            loaded = query_or_failure(item, self.inputs, number=position, since=since)
+            loaded = query_or_failure(
+                item, self.inputs, number=position, since=since, views=self.parts.views
+            )
             if isinstance(loaded, Result):
                 if dispatcher is not None:
                     dispatcher.trace(loaded.query_id, None).end(loaded)
@@ -489,9 +573,8 @@ class SpecPipeline:
             trace = None if dispatcher is None else dispatcher.trace(loaded.id, loaded)
             requests.append(RequestState(loaded, position=position, since=since, trace=trace))
         if self.parts.overlaps and len(taken) > 1:
-            images = [image for request in requests for image in request.query.images]
-            for model in self._prepares:
-                model.prepare(images)
+            for model, most in self._prepares:
+                model.prepare([im for r in requests for im in reduced(r.query, most).images])
         return unreadable, requests
 
     def _dispatcher(self) -> ObserverDispatcher:

@@ -11,18 +11,15 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from speceyes.pipeline import SpecPipeline
-from speceyes.server.description import (
-    BEARER,
-    describe_chat,
-    describe_models,
-    failure,
-    secured,
-)
-from speceyes.server.formats import ChatFormat
+from speceyes.server.decisions_description import describe_decisions
+from speceyes.server.description import describe_chat, describe_models
+from speceyes.server.formats import ChatFormat, DecisionFormat, ResponsesFormat
 from speceyes.server.keys import Keys
 from speceyes.server.limits import ServerLimits
 from speceyes.server.metrics import CONTENT_TYPE
 from speceyes.server.refusal import Refusal
+from speceyes.server.responses_description import describe_responses
+from speceyes.server.schemas import BEARER, failure, secured
 from speceyes.server.service import Service, refused
 from speceyes.server.writing import BoundedWriting
 
@@ -89,6 +86,22 @@ def application(
         """Answers one question about one or several images."""
         return await service.answer(request, chats)
 
+    responses = ResponsesFormat(name, lambda: service.pieces)
+    described = describe_responses(name, service.limits, keyed=keyed)
+
+    @app.post("/v1/responses", openapi_extra=described, response_class=JSONResponse)
+    async def respond(request: Request) -> Response:
+        """Answers one question about one or several images."""
+        return await service.answer(request, responses)
+
+    decisions = DecisionFormat(name, lambda: service.chances)
+    described = describe_decisions(name, service.limits, keyed=keyed)
+
+    @app.post("/v1/decisions", openapi_extra=described, response_class=JSONResponse)
+    async def decide(request: Request) -> Response:
+        """Answers yes/no questions and choices about images, each with its probability."""
+        return await service.answer(request, decisions)
+
     listed = describe_models(keyed=keyed, one=False)
 
     @app.get("/v1/models", responses=listed, openapi_extra=secured(keyed))
@@ -109,8 +122,8 @@ def application(
 
     @app.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> str:
-        """Says that the process runs."""
-        return "ok\n"
+        """Says that the process runs, with a line for each part that can't be doing its work."""
+        return "".join(["ok\n", *(f"warning: {one}\n" for one in service.pipe.warnings)])
 
     @app.get("/readyz", response_class=PlainTextResponse, responses={503: _NOT_READY})
     async def readyz() -> Response:

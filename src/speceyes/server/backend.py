@@ -11,12 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, final
 
-from speceyes.errors import ConfigError, InputError, ParseError, fault_of
+from speceyes.answerer import SpeculativeAnswerer
+from speceyes.dialects.context import opening, too_long
+from speceyes.errors import ConfigError, InputError, ParseError, describe, fault_of
+from speceyes.models.control_tokens import deeply, said_by_others, turn_by_others
 from speceyes.pipeline import SpecPipeline
 from speceyes.pipeline.request import CANCELLED, RequestState
 from speceyes.pipeline.route import Facts
 from speceyes.protocols import Dialect, Gate
-from speceyes.retry_per_row import describe
 from speceyes.server.image_sources import Picture
 from speceyes.server.messages import ToolTurn
 from speceyes.strategies.turn_taking import OfferedTool, Round, Said, TurnTaking
@@ -103,6 +105,15 @@ class Backend:
         """The agent's way to write calls."""
         return None if self.pipe.fallback is None else self.pipe.fallback.dialect
 
+    def views(self, *, straight: bool) -> tuple[int, ...]:
+        """Most pixels of each view that a request's images are first seen in; empty where they are
+        seen whole at once.
+
+        Args:
+            straight: Nothing is drafted.
+        """
+        return () if straight else self.pipe.parts.views
+
     @property
     def alive(self) -> bool:
         """It takes requests."""
@@ -126,6 +137,51 @@ class Backend:
         """Answers all that was accepted, and ends."""
         self._loop.close()
         self._threads.shutdown(wait=True)
+
+    def too_long(
+        self,
+        query: Query,
+        rounds: Sequence[Round],
+        tools: Sequence[OfferedTool],
+        *,
+        straight: bool,
+    ) -> str | None:
+        """The reason for which no model here can ever answer a query, text and images together
+        being above its context; None where one may.
+
+        Args:
+            query: Its images loaded.
+            rounds: Turns since, where its tools run elsewhere.
+            tools: These tools.
+            straight: Nothing is drafted.
+        """
+        try:
+            return self._too_long(query, rounds, tools, straight=straight)
+        except Exception as exc:  # noqa: BLE001 - the call itself says what is wrong with it
+            _log.debug("the prompt could not be counted: %s", type(exc).__name__)
+            return None
+
+    def _too_long(
+        self,
+        query: Query,
+        rounds: Sequence[Round],
+        tools: Sequence[OfferedTool],
+        *,
+        straight: bool,
+    ) -> str | None:
+        agent, answerer = self.pipe.fallback, self.pipe.answerer
+        if agent is None or agent.model is None or agent.dialect is None:
+            return None
+        if tools and self._taking is not None:
+            return too_long(agent.model, self._taking.conversation(query, rounds, tools))
+        asked = opening(agent.dialect, query, tuple(agent.tools), max_steps=agent.max_steps)
+        why = too_long(agent.model, asked)
+        if why is None or straight or answerer is None:
+            return why
+        # The draft is not told what may be too long for the agent.
+        if not isinstance(answerer, SpeculativeAnswerer):
+            return None
+        return why if too_long(answerer.model, answerer.conversation(query)) else None
 
     def submit(
         self,
@@ -229,13 +285,33 @@ def rounds_of(
     """
     found = []
     for turn in turns:
-        text = turn.text
-        if turn.calls and not _holds_calls(dialect, text):  # the client kept the calls alone
-            said = [text, *(_rendered(dialect, name, given) for name, given in turn.calls)]
-            text = "\n".join(part for part in said if part)
+        text = turn_text(dialect, turn.text, turn.calls)
         content = [part if isinstance(part, str) else shown[part] for part in turn.results]
         found.append(Round(text, (Observation(tuple(content)),) if content else ()))
     return found
+
+
+def turn_text(dialect: Dialect | None, text: str, calls: Sequence[tuple[str, str]]) -> str:
+    """An assistant's turn as the agent's dialect writes it, with its calls.
+
+    Args:
+        dialect: The agent's.
+        text: What the turn is said to be: whoever asks may have written what no model would.
+        calls: (name, arguments as JSON) of its calls, where they were kept apart.
+    """
+    text = turn_by_others(text, _sample(dialect))
+    if calls and not _holds_calls(dialect, text):  # the client kept the calls alone
+        said = [text, *(_rendered(dialect, name, given) for name, given in calls)]
+        text = "\n".join(part for part in said if part)
+    return text
+
+
+def _sample(dialect: Dialect | None) -> str:
+    """A call as a dialect writes them."""
+    try:
+        return "" if dialect is None else dialect.render_call(ToolCall("look", {"at": "it"}))
+    except InputError:
+        return ""
 
 
 def _holds_calls(dialect: Dialect | None, text: str) -> bool:
@@ -246,10 +322,13 @@ def _holds_calls(dialect: Dialect | None, text: str) -> bool:
 
 
 def _rendered(dialect: Dialect | None, name: str, arguments: str) -> str:
-    """A call in the agent's own words; name and arguments where it can't be written so."""
+    """A call in the agent's own words; name and arguments where it can't be written so. Both are a
+    stranger's: control tokens in them are broken up.
+    """
+    name = said_by_others(name)
     try:
-        given = json.loads(arguments)
+        given = deeply(json.loads(arguments), said_by_others)
         assert dialect is not None
         return dialect.render_call(ToolCall(name, given if isinstance(given, dict) else {}))
-    except (ValueError, InputError):
-        return f"{name}({arguments})"
+    except (ValueError, InputError, RecursionError):
+        return f"{name}({said_by_others(arguments)})"

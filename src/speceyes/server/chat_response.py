@@ -73,7 +73,7 @@ def refusal_of(result: Result, request: ChatRequest) -> Refusal:
         pictures = asked.pictures
         # A text may be any message's; what makes an image impossible is told by the image.
         alone = not (asked.instructions or asked.history or asked.turns)
-        param = asked.where if kind == "image" or (kind == "text" and alone) else "messages"
+        param = asked.where if kind == "image" or (kind == "text" and alone) else asked.field
         if kind == "image" and len(pictures) == 1:
             param = pictures[0].where
         code = "context_length_exceeded" if kind == "length" else "unanswerable"

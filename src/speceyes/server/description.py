@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from typing import Any, Final
-
-from PIL import Image
-
-from speceyes.server.chat_request import MAX_SEED, MAX_TOP_LOGPROBS, MOST_CHOICES, MOST_STOPS
+from speceyes.server.chat_request import MOST_STOPS
+from speceyes.server.common_fields import MAX_SEED, MAX_TOP_LOGPROBS
 from speceyes.server.limits import ServerLimits
-
-Schema = dict[str, Any]
-
-BEARER: Final = "key"
-"""The name of the security scheme."""
-DATA_URL: Final = "image-data-url"
-"""The format of an image's address: "data:image/png;base64,..." and the like."""
-
-_ERROR: Schema = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
-
-
-_FOREIGN = "It was asked under a name of somebody else's, as a web page may do"
+from speceyes.server.schemas import (
+    DATA_URL,
+    FOREIGN,
+    Schema,
+    asked,
+    closed,
+    example_url,
+    failure,
+    maybe,
+    refusals,
+    secured,
+    told,
+    whole_number,
+)
 
 
 def describe_chat(name: str, limits: ServerLimits, *, keyed: bool) -> Schema:
@@ -56,21 +38,7 @@ def describe_chat(name: str, limits: ServerLimits, *, keyed: bool) -> Schema:
             },
         }
     }
-    for status, words in (
-        ("400", "Something in the request is not served; the error names it"),
-        ("401", "No key that is known"),
-        ("404", "No such model"),
-        ("408", "The body came too slowly"),
-        ("413", "The body is too large"),
-        *(() if keyed else (("403", _FOREIGN), ("415", "The body is not said to be JSON"))),
-        ("422", "There is no answer to it"),
-        ("429", "Too many requests are under way, or a key's budget is spent; see Retry-After"),
-        ("500", "The server failed"),
-        ("502", "A model failed"),
-        ("503", "The server is closing"),
-        ("504", "The request's time is over"),
-    ):
-        what[status] = failure(words)
+    what |= refusals(keyed=keyed)
     body = {"schema": _request(name, limits), "example": _example(name)}
     return {
         "requestBody": {"required": True, "content": {"application/json": body}},
@@ -79,47 +47,19 @@ def describe_chat(name: str, limits: ServerLimits, *, keyed: bool) -> Schema:
     }
 
 
-def secured(keyed: bool) -> Schema:
-    """The description of a key, for a route that asks for one."""
-    return {"security": [{BEARER: []}]} if keyed else {}
-
-
-def failure(words: str) -> Schema:
-    """A response that is an error."""
-    return {"description": words, "content": {"application/json": {"schema": _ERROR}}}
-
-
 def describe_models(*, keyed: bool, one: bool) -> dict[int | str, Schema]:
     """The responses of `/v1/models`, or of `/v1/models/{model}`."""
     found: dict[int | str, Schema] = (
-        {401: failure("No key that is known")} if keyed else {403: failure(_FOREIGN)}
+        {401: failure("No key that is known")} if keyed else {403: failure(FOREIGN)}
     )
     return found | ({404: failure("No such model")} if one else {})
-
-
-def _maybe(schema: Schema) -> Schema:
-    """The same, or null, which is as if it were left out."""
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def _whole(**range_: int) -> Schema:
-    return {"type": "integer", **range_}
-
-
-def _object(required: list[str], properties: Schema) -> Schema:
-    return {
-        "type": "object",
-        "required": required,
-        "additionalProperties": False,
-        "properties": properties,
-    }
 
 
 def _request(name: str, limits: ServerLimits) -> Schema:
     text = {"type": "string"}
     flag = {"type": "boolean"}
     zero = {"type": "number", "const": 0}
-    image = _object(
+    image = closed(
         ["url"],
         {
             "url": {
@@ -127,7 +67,7 @@ def _request(name: str, limits: ServerLimits) -> Schema:
                 "format": DATA_URL,
                 "description": "data:image/...;base64,...",
             },
-            "detail": _maybe({"enum": ["auto", "high"]}),
+            "detail": maybe({"enum": ["auto", "high"]}),
         },
     )
     # A part may hold fields beyond these; they are not looked at.
@@ -146,7 +86,7 @@ def _request(name: str, limits: ServerLimits) -> Schema:
         "required": ["type", "text"],
         "properties": {"type": {"const": "text"}, "text": {"type": "string", "pattern": "\\S"}},
     }
-    message = _object(
+    message = closed(
         ["role", "content"],
         {
             "role": {"const": "user"},
@@ -164,52 +104,52 @@ def _request(name: str, limits: ServerLimits) -> Schema:
     fields: Schema = {
         "model": {"type": "string", "const": name},
         "messages": {"type": "array", "items": message, "minItems": 1, "maxItems": 1},
-        "stream": _maybe(flag),
-        "stream_options": _maybe(
+        "stream": maybe(flag),
+        "stream_options": maybe(
             {
                 "type": "object",
                 "additionalProperties": False,
-                "properties": {"include_usage": _maybe(flag)},
+                "properties": {"include_usage": maybe(flag)},
                 "description": "Only with stream: true",
             }
         ),
-        "logprobs": _maybe(flag),
+        "logprobs": maybe(flag),
         "top_logprobs": {
-            **_maybe(_whole(minimum=0, maximum=MAX_TOP_LOGPROBS)),
+            **maybe(whole_number(minimum=0, maximum=MAX_TOP_LOGPROBS)),
             "description": "Only with logprobs: true",
         },
-        "stop": _maybe({"anyOf": [stop, {"type": "array", "items": stop, "maxItems": MOST_STOPS}]}),
-        "max_tokens": _maybe(_whole(minimum=1)),
+        "stop": maybe({"anyOf": [stop, {"type": "array", "items": stop, "maxItems": MOST_STOPS}]}),
+        "max_tokens": maybe(whole_number(minimum=1)),
         "max_completion_tokens": {
-            **_maybe(_whole(minimum=1)),
+            **maybe(whole_number(minimum=1)),
             "description": "Not together with max_tokens",
         },
-        "speceyes": _maybe(_extension(limits)),
+        "speceyes": maybe(asked(limits)),
         # What changes nothing here.
-        "temperature": _maybe(zero),
-        "top_p": _maybe({"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
-        "n": _maybe(_whole(const=1)),
-        "seed": _maybe(_whole(minimum=-MAX_SEED, maximum=MAX_SEED)),
-        "presence_penalty": _maybe(zero),
-        "frequency_penalty": _maybe(zero),
-        "logit_bias": _maybe({"type": "object", "maxProperties": 0}),
-        "tools": _maybe({"type": "array", "maxItems": 0}),
-        "tool_choice": _maybe({"const": "none"}),
-        "parallel_tool_calls": _maybe(flag),
-        "response_format": _maybe({"const": {"type": "text"}}),
-        "modalities": _maybe({"const": ["text"]}),
-        "store": _maybe({"const": False}),
-        "service_tier": _maybe({"enum": ["auto", "default"]}),
-        "user": _maybe(text),
-        "safety_identifier": _maybe(text),
-        "functions": _maybe({"type": "array", "maxItems": 0}),
-        "function_call": _maybe({"const": "none"}),
+        "temperature": maybe(zero),
+        "top_p": maybe({"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
+        "n": maybe(whole_number(const=1)),
+        "seed": maybe(whole_number(minimum=-MAX_SEED, maximum=MAX_SEED)),
+        "presence_penalty": maybe(zero),
+        "frequency_penalty": maybe(zero),
+        "logit_bias": maybe({"type": "object", "maxProperties": 0}),
+        "tools": maybe({"type": "array", "maxItems": 0}),
+        "tool_choice": maybe({"const": "none"}),
+        "parallel_tool_calls": maybe(flag),
+        "response_format": maybe({"const": {"type": "text"}}),
+        "modalities": maybe({"const": ["text"]}),
+        "store": maybe({"const": False}),
+        "service_tier": maybe({"enum": ["auto", "default"]}),
+        "user": maybe(text),
+        "safety_identifier": maybe(text),
+        "functions": maybe({"type": "array", "maxItems": 0}),
+        "function_call": maybe({"const": "none"}),
         "audio": {"type": "null"},
     }
     if limits.tolerant:
         fields |= _tolerated()
         fields["messages"] = _messages(written, shown)
-    whole = _object(["model", "messages"], fields)
+    whole = closed(["model", "messages"], fields)
     if limits.tolerant:
         del whole["additionalProperties"]  # they are ignored, and named in a header
 
@@ -231,8 +171,8 @@ def _tolerated() -> Schema:
         "required": ["name"],
         "properties": {
             "name": {"type": "string"},
-            "description": _maybe({"type": "string"}),
-            "parameters": _maybe({"type": "object"}),
+            "description": maybe({"type": "string"}),
+            "parameters": maybe({"type": "object"}),
         },
     }
     tool = {"type": "object", "required": ["function"], "properties": {"function": function}}
@@ -259,20 +199,20 @@ def _tolerated() -> Schema:
         "description": "The agent alone is told",
     }
     return {
-        "temperature": _maybe({"type": "number", "minimum": 0, "maximum": 2}),
-        "presence_penalty": _maybe(penalty),
-        "frequency_penalty": _maybe(penalty),
-        "logit_bias": _maybe({"type": "object"}),
+        "temperature": maybe({"type": "number", "minimum": 0, "maximum": 2}),
+        "presence_penalty": maybe(penalty),
+        "frequency_penalty": maybe(penalty),
+        "logit_bias": maybe({"type": "object"}),
         "tools": {
-            **_maybe({"type": "array", "items": tool}),
+            **maybe({"type": "array", "items": tool}),
             "description": "Run by the client; the agent alone is told",
         },
-        "tool_choice": _maybe(
+        "tool_choice": maybe(
             {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}]}
         ),
-        "response_format": _maybe(form),
-        "store": _maybe(flag),
-        "service_tier": _maybe({"type": "string"}),
+        "response_format": maybe(form),
+        "store": maybe(flag),
+        "service_tier": maybe({"type": "string"}),
     }
 
 
@@ -311,25 +251,11 @@ def _messages(written: Schema, shown: Schema) -> Schema:
     }
 
 
-def _extension(limits: ServerLimits) -> Schema:
-    text = {"type": "string"}
-    fields: Schema = {
-        "choices": _maybe({"type": "array", "items": text, "maxItems": MOST_CHOICES}),
-        "deadline_s": _maybe({"type": "number", "exclusiveMinimum": 0, "maximum": limits.seconds}),
-        "route": _maybe({"enum": ["auto", "agent"] if limits.agent_on_request else ["auto"]}),
-    }
-    if limits.thresholds is not None:
-        low, high = limits.thresholds
-        fields["threshold"] = _maybe({"type": "number", "minimum": low, "maximum": high})
-    return {"type": "object", "additionalProperties": False, "properties": fields}
-
-
 def _completion(name: str) -> Schema:
     """A chat completion as it comes back."""
-    number = {"type": ["number", "null"]}
     count = {"type": "integer", "minimum": 0}
     text = {"type": "string"}
-    message = _object(
+    message = closed(
         ["role", "content", "refusal"],
         {
             "role": {"const": "assistant"},
@@ -338,7 +264,7 @@ def _completion(name: str) -> Schema:
             "tool_calls": {"type": "array", "items": {"type": "object"}},
         },
     )
-    choice = _object(
+    choice = closed(
         ["index", "message", "logprobs", "finish_reason"],
         {
             "index": {"const": 0},
@@ -348,35 +274,22 @@ def _completion(name: str) -> Schema:
         },
     )
     tokens = ("prompt_tokens", "completion_tokens", "total_tokens")
-    phases = ("queue", "judge", "draft", "gate", "fallback", "latency")
-    pair = {"type": "array", "items": count, "minItems": 2, "maxItems": 2}
-    own = {
-        "route": {"enum": ["draft", "agent"]},
-        **dict.fromkeys(("score", "separability", "threshold", "p_tools"), number),
-        "needs_tools": {"type": ["boolean", "null"]},
-        **dict.fromkeys(("depth", "turns"), count),
-        "timings": _object(list(phases), dict.fromkeys(phases, number)),
-        "tokens": {"type": "object", "additionalProperties": pair},
-    }
     whole = {
         "id": text,
         "object": {"const": "chat.completion"},
         "created": count,
         "model": {"const": name},
         "choices": {"type": "array", "items": choice, "minItems": 1, "maxItems": 1},
-        "usage": _object(list(tokens), dict.fromkeys(tokens, count)),
-        "speceyes": _object(list(own), own),
+        "usage": closed(list(tokens), dict.fromkeys(tokens, count)),
+        "speceyes": told(),
     }
-    return _object(list(whole), whole)
+    return closed(list(whole), whole)
 
 
 def _example(name: str) -> Schema:
     """A request that can be sent as it stands."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 48), "red").save(buffer, "PNG")
-    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     content = [
-        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "image_url", "image_url": {"url": example_url()}},
         {"type": "text", "text": "Which colour is it?"},
     ]
     return {"model": name, "messages": [{"role": "user", "content": content}]}

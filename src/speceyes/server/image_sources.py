@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 from urllib.parse import urlsplit
 
 from speceyes.errors import ImageError
-from speceyes.images.decode import opened, upright
+from speceyes.images.decoding_pool import Cancellation, DecodingPool, DecodingStopped
 from speceyes.images.fetch import fetch
 from speceyes.images.sources import read_data_url
 from speceyes.server.limits import ServerLimits
@@ -25,6 +26,7 @@ _ADVICE = re.compile(r"; (?:shrink|save|pass|encode)|\. Convert|, or raise")
 FETCH_S = 10.0
 """Seconds for one image from another host, redirects included."""
 _PIXEL_S = 50e-9  # that decoding one is expected to take
+_WHAT = "the image"
 
 
 @final
@@ -46,7 +48,7 @@ def check_source(url: str, where: str, limits: ServerLimits) -> None:
     Example:
         >>> check_source("data:image/png;base64,AA==", "url", ServerLimits())
     """
-    if url[:5].lower() == "data:":
+    if _inside(url):
         return
     scheme = url.partition(":")[0].lower()
     if scheme not in ("http", "https"):
@@ -91,39 +93,66 @@ def load_images(
     pictures: Iterable[Picture],
     limits: ServerLimits,
     images: dict[Picture, Image],
+    pool: DecodingPool,
+    cancellation: Cancellation,
     reserve: Callable[[int], None] = lambda pixels: None,
+    *,
+    views: Sequence[int] = (),
+    deadline: float = math.inf,
 ) -> Iterator[float]:
     """Loads the images of a request, in steps; see `speceyes.server.loading`.
 
-    All are opened, and their pixels reserved together, before one of them is decoded.
+    The heads of all are looked at, and their pixels reserved together, before one of them is
+    decoded; both in processes that can be killed.
 
     Args:
         pictures: Data URLs, or http(s) ones of allowed hosts; each is loaded once.
         limits: Limits of each image.
         images: Gets the images.
+        pool: Decodes them.
+        cancellation: Ends the decoding that is under way.
         reserve: Called with the pixels of all.
+        views: Most pixels of the smaller views that the models look at first.
+        deadline: Of the request, in `time.monotonic` seconds.
 
     Raises:
-        Refusal: 400 for an image that can't be used. A decoder's own words stay here.
+        Refusal: 400 for an image that can't be used, 503 where there is no process to decode it.
+            A decoder's own words stay here.
     """
     sources = list(dict.fromkeys(pictures))
     for one in sources:
         check_source(one.url, one.where, limits)
-    closed: dict[Picture, Image] = {}
+    files: dict[Picture, tuple[bytes, int]] = {}
     for one in sources:
-        with _named(one):
-            closed[one] = opened(_bytes_of(one.url, limits), "the image", limits.image)
+        if not _inside(one.url):
+            yield FETCH_S
+        with _named(one, cancellation):
+            data = _bytes_of(one.url, limits)
+            width, height = pool.size(data, _WHAT, limits.image, cancellation=cancellation)
+            files[one] = data, width * height
         yield 0.0
-    reserve(sum(image.width * image.height for image in closed.values()))
+    reserve(sum(pixels for _, pixels in files.values()))
     for one in sources:
-        image = closed.pop(one)
-        yield image.width * image.height * _PIXEL_S
-        with _named(one):
-            images[one] = upright(image, "the image", limits.image)
+        data, pixels = files.pop(one)
+        yield pixels * _PIXEL_S
+        with _named(one, cancellation):
+            images[one] = pool.decode(
+                data,
+                _WHAT,
+                limits.image,
+                cancellation=cancellation,
+                views=views,
+                deadline=deadline,
+            )
+
+
+def _inside(url: str) -> bool:
+    """True where the image itself stands in the request."""
+    return url[:5].lower() == "data:"
 
 
 def _bytes_of(url: str, limits: ServerLimits) -> bytes:
-    if url[:5].lower() == "data:":
+    if _inside(url):
         return read_data_url(url, limits.image.max_bytes)
     return fetch(
         url,
@@ -135,15 +164,25 @@ def _bytes_of(url: str, limits: ServerLimits) -> bytes:
 
 
 @contextmanager
-def _named(one: Picture) -> Iterator[None]:
+def _named(one: Picture, cancellation: Cancellation) -> Iterator[None]:
     """Tells the client of an image that can't be used, by its field."""
     try:
         yield
     except ImageError as exc:
-        inside = one.url[:5].lower() == "data:"
+        inside = _inside(one.url)
         why = _for_client(str(exc)) if inside else "the image can't be fetched or used"
         _log.info("an image was refused")
         raise Refusal(400, f"{one.where}: {why}", code="bad_image", param=one.where) from None
+    except DecodingStopped as exc:
+        if not cancellation.cancelled:
+            _log.warning("%s", exc)
+        raise Refusal(
+            503,
+            f"{one.where}: the image could not be decoded at this moment; try again",
+            code="decoding_stopped",
+            param=one.where,
+            headers={"Retry-After": "1"},
+        ) from None
 
 
 def _for_client(why: str) -> str:

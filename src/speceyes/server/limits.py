@@ -27,6 +27,7 @@ class ServerLimits:
         pixels: Most pixels of all images that are held at once; half of them for a client, and the
             last quarter for small requests.
         bytes: Most bytes of all bodies that are held at once, shared in the same way.
+        head_s: Seconds in which the head of a request must have come on a connection.
         write_s: Seconds in which a client must have taken the next 64 KiB of an answer.
         seconds: Longest time from acceptance to answer; a request may ask for less.
         thresholds: The lowest and the highest threshold that a request may ask for; None for
@@ -54,6 +55,7 @@ class ServerLimits:
     per_client: int = 64
     pixels: int = 1_000_000_000
     bytes: int = 512 << 20
+    head_s: float = 30.0
     write_s: float = 30.0
     seconds: float = 120.0
     thresholds: tuple[float, float] | None = None
@@ -75,7 +77,7 @@ class ServerLimits:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}; it must be at least 1")
-        for name in ("body_s", "seconds", "write_s"):
+        for name in ("head_s", "body_s", "seconds", "write_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name}={value}; it must be finite and above 0 seconds")

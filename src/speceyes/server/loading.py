@@ -2,22 +2,26 @@
 
 Clients take turns by the seconds that they have had, and requests of one client by what they have
 had and what their next step is expected to take: whoever sends a small picture never waits for
-another's eight large ones. One thread takes short steps only.
+another's eight large ones. One thread takes short steps only, and of the others one is always left
+for other clients.
 """
 
 from __future__ import annotations
 
-import ctypes
-import sys
+import math
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final, final
+from typing import Final, final
 
-THREADS: Final = 2
-"""That take any step; one more takes those that are short."""
+from speceyes.free_memory import give_back_memory
+
+THREADS: Final = 3
+"""That take any step, all but one of them those of the same client."""
+LANES: Final = THREADS + 1
+"""All threads: one more takes steps that are short."""
 SHORT_S: Final = 0.15
 """Expected seconds of a short step."""
 _TRIM_AFTER_S = 0.5  # by then what was answered is let go of
@@ -67,11 +71,12 @@ class Loading:
         self._waiting: list[Job] = []
         self._spent: dict[str, float] = {}
         self._jobs: dict[str, int] = {}
+        self._long: dict[str, int] = {}
         self._trim_at: float | None = None
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, args=(most,), name="speceyes-images", daemon=True)
-            for most in (*[float("inf")] * THREADS, SHORT_S)
+            for most in (*[math.inf] * THREADS, SHORT_S)
         ]
         for thread in self._threads:
             thread.start()
@@ -104,17 +109,23 @@ class Loading:
 
     def _work(self, most_s: float) -> None:
         while (job := self._next(most_s)) is not None:
-            begin = time.perf_counter()
-            more = False
-            try:
-                if not job.gone:
-                    job.expected_s = next(job.steps)
-                    more = True
-            except StopIteration:
-                pass
-            except BaseException as exc:  # noqa: BLE001 - whoever waits for it is told
-                job.future.set_exception(exc)
-            self._done(job, time.perf_counter() - begin, more=more)
+            self._step(job, long=most_s == math.inf)
+            del job  # while it waits for another, it would hold this one's images
+
+    def _step(self, job: Job, *, long: bool) -> None:
+        begin = time.perf_counter()
+        more = False
+        try:
+            if not job.gone:
+                job.expected_s = next(job.steps)
+                more = True
+        except StopIteration:
+            pass
+        except BaseException as exc:  # noqa: BLE001 - whoever waits for it is told
+            job.future.set_exception(exc)
+        if not more:
+            job.steps = iter(())
+        self._done(job, time.perf_counter() - begin, more=more, long=long)
 
     def _next(self, most_s: float) -> Job | None:
         with self._there:
@@ -123,22 +134,33 @@ class Loading:
                 if self._trim_at is not None and now >= self._trim_at:
                     self._trim_at = None
                     give_back_memory()
-                fit = [job for job in self._waiting if job.gone or job.expected_s <= most_s]
+                fit = [job for job in self._waiting if job.gone or self._fits(job, most_s)]
                 if fit:
                     job = min(fit, key=lambda one: self._place(one, now))
                     self._waiting.remove(job)
+                    if most_s == math.inf:
+                        self._long[job.client] = self._long.get(job.client, 0) + 1
                     return job
                 if self._closed and not self._waiting:
                     return None
                 self._there.wait(None if self._trim_at is None else self._trim_at - now)
+
+    def _fits(self, job: Job, most_s: float) -> bool:
+        if most_s == math.inf:
+            return self._long.get(job.client, 0) < THREADS - 1
+        return job.expected_s <= most_s
 
     def _place(self, job: Job, now: float) -> tuple[bool, float, float]:
         """Those nobody waits for are ended first, since that takes no time."""
         waited = now - job.since
         return not job.gone, self._spent[job.client], job.spent_s + job.expected_s - waited
 
-    def _done(self, job: Job, seconds: float, *, more: bool) -> None:
+    def _done(self, job: Job, seconds: float, *, more: bool, long: bool) -> None:
         with self._there:
+            if long:
+                self._long[job.client] -= 1
+                if not self._long[job.client]:
+                    del self._long[job.client]
             job.spent_s += seconds
             self._spent[job.client] += seconds
             if more:
@@ -150,11 +172,3 @@ class Loading:
             self._there.notify_all()
         if not more and not job.future.done():
             job.future.set_result(None)
-
-
-def give_back_memory() -> None:
-    """Has glibc return what is free; it keeps it otherwise. Nothing elsewhere."""
-    if sys.platform == "linux":
-        trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)

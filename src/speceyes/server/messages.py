@@ -70,6 +70,7 @@ class Dialogue:
         instructions: The system's and the developer's texts.
         history: Earlier turns, texts only.
         turns: Turns since that called the client's tools.
+        field: The field that holds all of them.
     """
 
     question: str
@@ -78,11 +79,19 @@ class Dialogue:
     instructions: str = ""
     history: tuple[Message, ...] = ()
     turns: tuple[ToolTurn, ...] = ()
+    field: str = "messages"
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """One message, read: its texts and images in order."""
+class ReadMessage:
+    """One message, read: its texts and images in order.
+
+    Args:
+        role: One of `ROLES`.
+        where: The field of its content.
+        content: Its texts and images.
+        calls: (name, arguments as JSON) of an assistant's calls.
+    """
 
     role: str
     where: str
@@ -97,6 +106,7 @@ class _Read:
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
+        """Its images."""
         return tuple(part for part in self.content if isinstance(part, Picture))
 
 
@@ -117,6 +127,29 @@ def read_messages(messages: Any, limits: ServerLimits, notes: Notes, *, tools: b
     if not limits.tolerant:
         _check_strict(messages)
     parts = [_message(message, at, limits, notes) for at, message in enumerate(messages)]
+    return dialogue_of(parts, limits, notes, tools=tools)
+
+
+def dialogue_of(
+    parts: Sequence[ReadMessage],
+    limits: ServerLimits,
+    notes: Notes,
+    *,
+    tools: bool,
+    field: str = "messages",
+) -> Dialogue:
+    """Question, images, and what stands around them, out of messages that are read.
+
+    Args:
+        parts: The messages, oldest first.
+        limits: Limits of a request.
+        notes: Told what has no effect, and what the agent alone is told.
+        tools: The client offers tools, so that turns may follow the question.
+        field: The field that holds the messages.
+
+    Raises:
+        Refusal: There is no question or no image, or there are too many images.
+    """
     asked = [at for at, one in enumerate(parts) if one.role == "user" and one.text]
     # A user message that shows images right behind tools' results is how clients send these.
     own = [
@@ -124,7 +157,7 @@ def read_messages(messages: Any, limits: ServerLimits, notes: Notes, *, tools: b
         for at in asked
         if not (tools and at > asked[0] and parts[at - 1].role == "tool" and parts[at].pictures)
     ]
-    where = parts[-1].where if len(parts) == 1 else "messages"
+    where = parts[-1].where if len(parts) == 1 else field
     if not own:
         raise bad_field(where, "there is no text: ask a question in a user message")
     at = own[-1]
@@ -132,20 +165,20 @@ def read_messages(messages: Any, limits: ServerLimits, notes: Notes, *, tools: b
     pictures = question.pictures or _latest([*parts[:at], *parts[at + 1 :]])
     if not pictures:
         raise bad_field(
-            question.where if len(parts) == 1 else "messages",
+            question.where if len(parts) == 1 else field,
             "there is no image: a question is about at least one",
         )
-    turns = _turns(parts[at + 1 :], notes, tools=tools)
+    turns = _turns(parts[at + 1 :], notes, field, tools=tools)
     used = [*pictures, *(one for turn in turns for one in turn.results if isinstance(one, Picture))]
     if len(used) > limits.images:
-        raise bad_field("messages", f"more than {limits.images} images", "too_many_images")
+        raise bad_field(field, f"more than {limits.images} images", "too_many_images")
     instructions = "\n\n".join(one.text for one in parts if one.role in SYSTEM and one.text)
-    history = _history(parts[:at], pictures, notes)
+    history = _history(parts[:at], pictures, notes, field)
     if instructions:
         notes.hand_over("system")
     if history:
         notes.hand_over("history")
-    return Dialogue(question.text, question.where, pictures, instructions, history, turns)
+    return Dialogue(question.text, question.where, pictures, instructions, history, turns, field)
 
 
 def _check_strict(messages: Sequence[Any]) -> None:
@@ -166,7 +199,7 @@ def _check_strict(messages: Sequence[Any]) -> None:
         raise bad_field("messages", f"{len(messages)} messages; a query is one user message")
 
 
-def _message(message: Any, at: int, limits: ServerLimits, notes: Notes) -> _Read:
+def _message(message: Any, at: int, limits: ServerLimits, notes: Notes) -> ReadMessage:
     where = f"messages[{at}]"
     role = message.get("role") if isinstance(message, dict) else None
     if role not in ROLES:
@@ -189,7 +222,7 @@ def _message(message: Any, at: int, limits: ServerLimits, notes: Notes) -> _Read
     elif isinstance(content, list):
         read = []
         for number, part in enumerate(content):
-            one = _content(part, f"{within}[{number}]", role, limits, notes)
+            one = read_part(part, f"{within}[{number}]", role, limits, notes)
             if one is not None:
                 read.append(one)
     elif content is None and role != "user":
@@ -197,13 +230,17 @@ def _message(message: Any, at: int, limits: ServerLimits, notes: Notes) -> _Read
     else:
         raise bad_field(within, "a text or a list of parts is needed")
     calls = _calls(message.get("tool_calls"), where) if role == "assistant" else ()
-    return _Read(role, within, tuple(read), calls)
+    return ReadMessage(role, within, tuple(read), calls)
 
 
-def _content(
+def read_part(
     part: Any, where: str, role: str, limits: ServerLimits, notes: Notes
 ) -> str | Picture | None:
-    """A part of a message's content; None where it has no effect."""
+    """A part of a message's content; None where it has no effect.
+
+    Raises:
+        Refusal: It is neither text nor an image.
+    """
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in _TEXT:
         return text_of(part.get("text"), f"{where}.text")
@@ -211,7 +248,9 @@ def _content(
         return _picture(part, f"{where}.image_url", limits, notes)
     if role == "user" or not isinstance(kind, str):
         raise bad_field(f"{where}.type", '"text" or "image_url" is needed')
-    notes.ignore(f"messages.content.{kind}")  # an assistant's reasoning, for instance
+    notes.ignore(
+        f"{where.partition('[')[0]}.content.{kind}"
+    )  # an assistant's reasoning, for instance
     return None
 
 
@@ -226,7 +265,7 @@ def _picture(part: Mapping[str, Any], where: str, limits: ServerLimits, notes: N
                 notes.ignore(f"messages.content.image_url.{name}")
         detail = value.get("detail", detail)
         value, where = value.get("url"), f"{where}.url"
-    elif not (limits.tolerant and isinstance(value, str)):
+    elif not isinstance(value, str) or not (limits.tolerant or part["type"] == "input_image"):
         raise bad_field(where, 'an object {"url": ...} is needed')
     if detail not in (None, "auto", "high"):
         if not limits.tolerant:
@@ -262,14 +301,14 @@ def _calls(value: Any, where: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _latest(parts: Sequence[_Read]) -> tuple[Picture, ...]:
+def _latest(parts: Sequence[ReadMessage]) -> tuple[Picture, ...]:
     """The images of the latest message of the user that has any."""
     shown = [one.pictures for one in parts if one.role == "user" and one.pictures]
     return shown[-1] if shown else ()
 
 
 def _history(
-    parts: Sequence[_Read], pictures: Sequence[Picture], notes: Notes
+    parts: Sequence[ReadMessage], pictures: Sequence[Picture], notes: Notes, field: str
 ) -> tuple[Message, ...]:
     """The turns before the question, texts only: tools number images from the question's."""
     said: list[Message] = []
@@ -277,7 +316,7 @@ def _history(
         if one.role in SYSTEM:
             continue
         if any(picture not in pictures for picture in one.pictures):
-            notes.ignore("messages.images")
+            notes.ignore(f"{field}.images")
         if one.text:
             speaker: Literal["assistant", "user"] = (
                 "assistant" if one.role == "assistant" else "user"
@@ -286,7 +325,9 @@ def _history(
     return tuple(said)
 
 
-def _turns(parts: Sequence[_Read], notes: Notes, *, tools: bool) -> tuple[ToolTurn, ...]:
+def _turns(
+    parts: Sequence[ReadMessage], notes: Notes, field: str, *, tools: bool
+) -> tuple[ToolTurn, ...]:
     """The turns behind the question: calls of the client's tools, and their results."""
     turns: list[ToolTurn] = []
     for one in parts:
@@ -294,7 +335,7 @@ def _turns(parts: Sequence[_Read], notes: Notes, *, tools: bool) -> tuple[ToolTu
             continue
         if not tools:
             if one.role != "user":  # without text; its images may be the question's
-                notes.ignore(f"messages.{one.role}")
+                notes.ignore(f"{field}.{one.role}")
             continue
         if one.role == "assistant":
             turns.append(ToolTurn(one.text, one.calls))

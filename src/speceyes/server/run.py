@@ -6,20 +6,29 @@ import asyncio
 import ipaddress
 import logging
 import math
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Final
 
 from speceyes.errors import ConfigError
+from speceyes.pipeline import SpecPipeline
 from speceyes.pipeline.audit import Auditor
 from speceyes.protocols import Gate
 from speceyes.server.keys import Keys
+from speceyes.server.unheard import Unheard
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+ENDED_AT_ONCE: Final = 130
+"""Exit code after a second Ctrl-C, 128 + SIGINT, as shells have it."""
+
+_TICKS: Final = 10  # of a tenth of a second each, between two looks at connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +39,13 @@ class Renewal:
         gate: The gate.
         keys: The clients that are let in.
         auditor: Audits drafts, where none did before.
+        pipe: Another pipeline altogether, in place of gate and auditor.
     """
 
     gate: Gate | None = None
     keys: Keys | None = None
     auditor: Auditor | None = None
+    pipe: SpecPipeline | None = None
 
 
 def run_app(
@@ -72,11 +83,34 @@ def run_app(
         log_level="warning",
         access_log=False,
         server_header=False,
+        ws="none",
         timeout_keep_alive=30,
         # By then whatever was accepted is answered or late, and whoever doesn't read is cut off.
         timeout_graceful_shutdown=math.ceil(limits.body_s + limits.seconds + limits.write_s),
     )
     server = uvicorn.Server(config)
+    wind_down = server.handle_exit
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        # Whoever presses Ctrl-C again doesn't want to wait for models. What they compute can't be
+        # stopped in this process, and processes of its own end with it.
+        if server.should_exit and number == signal.SIGINT:
+            sys.stderr.write("speceyes: ended; what was not answered is lost\n")
+            sys.stderr.flush()
+            os._exit(ENDED_AT_ONCE)
+        wind_down(number, frame)
+
+    server.handle_exit = interrupted  # type: ignore[method-assign, assignment]
+
+    unheard = Unheard(server.server_state.connections, limits.head_s)
+    tick = server.on_tick
+
+    async def on_tick(counter: int) -> bool:
+        if counter % _TICKS == 0:
+            unheard.close_late()
+        return await tick(counter)
+
+    server.on_tick = on_tick  # type: ignore[method-assign]
 
     def told(number: int, frame: object) -> None:
         # Before uvicorn listens to signals itself; and after it, since it raises the signal again
@@ -87,6 +121,8 @@ def run_app(
         assert read_again is not None
         try:
             found = await asyncio.to_thread(read_again)
+            if found.pipe is not None:
+                await app.state.service.exchange(found.pipe)
             await app.state.service.renew(gate=found.gate, keys=found.keys, auditor=found.auditor)
         except ConfigError as exc:
             sys.stderr.write(f"speceyes: not reloaded, the server goes on as it was: {exc}\n")

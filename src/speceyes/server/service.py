@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import logging
 import time
 import uuid
@@ -17,8 +18,11 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from speceyes.calibration.chances import Chances
+from speceyes.calibration.watched import WatchedGate
 from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
+from speceyes.images.decoding_pool import Cancellation, DecodingPool
 from speceyes.pipeline import SpecPipeline
 from speceyes.pipeline.audit import Auditor
 from speceyes.protocols import Gate
@@ -27,13 +31,14 @@ from speceyes.server.allowance import Allowance, Budgets
 from speceyes.server.backend import Backend, Pending, rounds_of
 from speceyes.server.body import client_left, read_body
 from speceyes.server.chat_request import ChatRequest
+from speceyes.server.decisions_reply import Outcome
 from speceyes.server.fields import bad_field
 from speceyes.server.formats import Format
 from speceyes.server.hosts import check_origin
 from speceyes.server.image_sources import Picture, load_images
 from speceyes.server.keys import Keys
 from speceyes.server.limits import ServerLimits
-from speceyes.server.loading import Loading, Steps
+from speceyes.server.loading import LANES, Loading, Steps
 from speceyes.server.metrics import Metrics
 from speceyes.server.refusal import Refusal
 from speceyes.server.request_log import RequestRecord
@@ -46,6 +51,8 @@ _log = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 10.0
 """Seconds between two comments in a stream that waits for its answer."""
+HOLD_S: Final = 2.0
+"""Seconds for which a stream's head is held back: what fails meanwhile has a status of its own."""
 _NO_LIMITS: Final = Allowance()
 GONE: Final = 499
 """Counted where the client left, as proxies do."""
@@ -116,8 +123,10 @@ class Service:
                 ("trajectories", "Of these, with the agent", lambda: self.backend.live),
             ),
         )
+        self._chances: Chances | None = None
         self.limits, self.backend = self._made(pipe)
-        self._loading = Loading()
+        # One process more than threads that load, for what models ask for.
+        self._loading, self._decoding = Loading(), DecodingPool(LANES + 1)
         self.slots = Slots(self.limits, emptied=self._loading.trim_soon)
         self.draining = False
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -132,6 +141,21 @@ class Service:
     def pieces(self) -> chat_response.Pieces | None:
         """The text of each of the drafter's tokens, where its tokenizer is in this process."""
         return chat_response.pieces_of(getattr(self.pipe.answerer, "model", None))
+
+    @property
+    def chances(self) -> Chances | None:
+        """Chances of drafts by their scores, where the gate has a calibration that is trusted."""
+        gate = self.pipe.gate
+        if isinstance(gate, WatchedGate):
+            if gate.monitor.tripped:
+                return None
+            gate = gate.gate
+        made = gate.calibration if isinstance(gate, SeparabilityGate) else None
+        if made is None or not made.curve:
+            return None
+        if self._chances is None or self._chances.calibration is not made:
+            self._chances = Chances(made)
+        return self._chances
 
     @property
     def top_k(self) -> int | None:
@@ -199,6 +223,7 @@ class Service:
                     inputs=pipe.inputs,
                     auditor=auditor,
                     observers=pipe.observers,
+                    ladder=pipe.parts.ladder,
                 )
             )
         if keys is not None and self.keys is not None:
@@ -215,7 +240,10 @@ class Service:
         finally:
             self.draining = True
             await asyncio.to_thread(self.backend.close)
-            self._loading.close()
+            try:
+                await asyncio.to_thread(self._loading.close)
+            finally:
+                self._decoding.close()
 
     def client(self, request: Request) -> str:
         """The client's name: of its key, or its address.
@@ -275,32 +303,46 @@ class Service:
             [asked] = read
             deadline = since + (most if asked.seconds is None else min(asked.seconds, most))
             images: dict[Picture, Image] = {}
-            steps = load_images(_pictures(asked), self.limits, images, slot.reserve)
-            await self._loaded(request, client, steps, 0.0, deadline)
+            stop = Cancellation()
+            loads = load_images(
+                _pictures(asked),
+                self.limits,
+                images,
+                self._decoding,
+                stop,
+                slot.reserve,
+                views=backend.views(straight=asked.straight or bool(asked.tools)),
+                deadline=deadline,
+            )
+            steps = itertools.chain(loads, _foreseen(backend, asked, images))
+            await self._loaded(request, client, steps, 0.0, deadline, stop.cancel)
             slot.free_bytes()
-            pending = self._submit(backend, asked, client, slot, images, since, deadline)
+            begun = self._submitted(backend, asked, client, slot, images, since, deadline)
             asked = _without_urls(asked)
         except BaseException:
             slot.release()
             raise
-        del images, read, steps
+        del images, read, steps, loads
         try:
             # Charged whatever becomes of it, also where its client has left.
-            pending.future.add_done_callback(
-                lambda done: self.budgets.charge(client, done.result())
-            )
+            for one in begun:
+                one.future.add_done_callback(
+                    lambda done: self.budgets.charge(client, done.result())
+                )
+            pending = begun[0]
             record.id = pending.id
             headers = {"x-request-id": pending.id, **chat_response.headers_of(asked)}
             if asked.stream:
+                early = await self._early(request, pending, asked, record)
                 events = StreamingResponse(
-                    self._events(form, asked, pending, record),
+                    self._events(form, asked, pending, record, early),
                     media_type="text/event-stream",
                     headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers},
                 )
                 return _Held(events, slot)
-            await self._wait(request, pending)
-            result = self._result(pending, asked, record)
-            said = form.whole(pending.id, asked, result, pending.queued_s())
+            outcomes = await self._outcomes(request, asked, begun, record)
+            # Holding an answer against a schema or many options takes a moment.
+            said = await asyncio.to_thread(form.whole, pending.id, asked, outcomes)
             return _Held(JSONResponse(said, headers=headers), slot)
         except BaseException:
             slot.release()
@@ -325,16 +367,84 @@ class Service:
         yield from ()
 
     async def _loaded(
-        self, request: Request, client: str, steps: Steps, expected_s: float, deadline: float
+        self,
+        request: Request,
+        client: str,
+        steps: Steps,
+        expected_s: float,
+        deadline: float,
+        stop: Callable[[], None] = lambda: None,
     ) -> None:
-        """Until steps are done, in another thread.
+        """Until steps are done, in another thread; `stop` is called where nobody waits any more.
 
         Raises:
             Refusal: 504, its time is over; or what is wrong with the request.
             ClientDisconnect: The client has left.
         """
         job = self._loading.submit(client, steps, expected_s)
-        await self._until(request, job.future, deadline, job.abandon)
+
+        def abandon() -> None:
+            job.abandon()
+            stop()
+
+        await self._until(request, job.future, deadline, abandon)
+
+    def _submitted(
+        self,
+        backend: Backend,
+        asked: ChatRequest,
+        client: str,
+        slot: Slot,
+        images: Mapping[Picture, Image],
+        since: float,
+        deadline: float,
+    ) -> list[Pending]:
+        """Hands its queries to the models, which keep its place until they are done with all."""
+        parts = asked.parts
+        others = iter(range(len(parts) - 1))
+
+        def done() -> None:
+            if next(others, None) is None:  # the last one, whichever it is
+                self.slots.free(slot)
+            slot.release()
+
+        begun: list[Pending] = []
+        try:
+            for part in parts:
+                begun.append(
+                    self._submit(backend, part, client, slot, images, since, deadline, done)
+                )
+        except BaseException:
+            for one in begun:
+                one.abandon()
+            raise
+        return begun
+
+    async def _outcomes(
+        self, request: Request, asked: ChatRequest, begun: list[Pending], record: RequestRecord
+    ) -> list[Outcome]:
+        """What became of each query of a request, once all have ended.
+
+        Raises:
+            Refusal: None of them has an answer; it is the first one's.
+        """
+        try:
+            for one in begun:
+                await self._wait(request, one)
+        finally:
+            for one in begun:
+                if not one.future.done():
+                    one.abandon()
+        found: list[Outcome] = []
+        for one, part in zip(begun, asked.parts, strict=True):
+            try:
+                found.append((self._result(one, part, record), one.queued_s()))
+            except Refusal as exc:
+                found.append((exc, one.queued_s()))
+        first = found[0][0]
+        if isinstance(first, Refusal) and all(isinstance(one, Refusal) for one, _ in found):
+            raise first
+        return found
 
     def _submit(
         self,
@@ -345,28 +455,16 @@ class Service:
         images: Mapping[Picture, Image],
         since: float,
         deadline: float,
+        done: Callable[[], None],
     ) -> Pending:
-        """Hands it to the models, which keep its place until they are done with it."""
-        dialogue = asked.dialogue
+        """Hands a query to the models; see `_submitted`."""
         loaded_s = time.monotonic() - since
-        query = Query(
-            dialogue.question,
-            tuple(images[one] for one in dialogue.pictures),
-            asked.choices,
-            uuid.uuid4().hex,
-            asked.instructions,
-            dialogue.history,
-        )
-
-        def done() -> None:
-            self.slots.free(slot)
-            slot.release()
-
+        query = _query(asked, images)
         while True:
             slot.keep()
             try:
                 if asked.tools:
-                    rounds = rounds_of(backend.dialect, dialogue.turns, images)
+                    rounds = rounds_of(backend.dialect, asked.dialogue.turns, images)
                     pending = backend.take_turn(query, rounds, asked.tools, deadline, done)
                 else:
                     pending = backend.submit(
@@ -441,8 +539,45 @@ class Service:
             if not done.done():  # what becomes of it is nobody's any more
                 done.add_done_callback(lambda one: one.cancelled() or one.exception())
 
+    async def _early(
+        self, request: Request, pending: Pending, asked: ChatRequest, record: RequestRecord
+    ) -> Result | None:
+        """The result of a streamed request that is done within `HOLD_S`; None where it isn't.
+
+        Raises:
+            Refusal: There is no answer, or its time is over.
+            ClientDisconnect: The client has left.
+        """
+        done = asyncio.wrap_future(pending.future)
+        left = asyncio.ensure_future(client_left(request))
+        rest = max(0.0, pending.deadline - time.monotonic())
+        try:
+            await asyncio.wait(
+                (done, left), timeout=min(HOLD_S, rest), return_when=asyncio.FIRST_COMPLETED
+            )
+            if done.done():
+                return self._result(pending, asked, record)
+            if left.done():
+                raise ClientDisconnect
+            if pending.expired:
+                raise _late()
+            return None
+        except BaseException:
+            if not pending.future.done():
+                pending.abandon()
+            raise
+        finally:
+            left.cancel()
+            with suppress(asyncio.CancelledError):
+                await left
+
     async def _events(
-        self, form: Format, asked: ChatRequest, pending: Pending, record: RequestRecord
+        self,
+        form: Format,
+        asked: ChatRequest,
+        pending: Pending,
+        record: RequestRecord,
+        early: Result | None,
     ) -> AsyncIterator[str]:
         """The stream; where it is closed before its end, nobody waits for the answer any more."""
         created, record.status = int(time.time()), GONE
@@ -457,12 +592,13 @@ class Service:
                 await asyncio.wait((done,), timeout=min(rest, HEARTBEAT_S))
                 if not done.done() and not pending.expired:
                     yield ": waiting\n\n"
-            result = self._result(pending, asked, record)
+            result = self._result(pending, asked, record) if early is None else early
             events = form.events(pending.id, asked, result, pending.queued_s(), created)
             for event in events:
                 yield event
             record.status = 200
-            yield form.end
+            if form.end:
+                yield form.end
         except Refusal as exc:
             record.refused(exc)
             yield form.failed(pending.id, exc)
@@ -501,6 +637,38 @@ def _pictures(asked: ChatRequest) -> list[Picture]:
     """Its images, those in results of tools behind the others."""
     later = [one for turn in asked.dialogue.turns for one in turn.results]
     return [*asked.dialogue.pictures, *(one for one in later if isinstance(one, Picture))]
+
+
+def _query(asked: ChatRequest, images: Mapping[Picture, Image]) -> Query:
+    dialogue = asked.dialogue
+    return Query(
+        dialogue.question,
+        tuple(images[one] for one in dialogue.pictures),
+        asked.choices,
+        uuid.uuid4().hex,
+        asked.instructions,
+        dialogue.history,
+    )
+
+
+def _foreseen(backend: Backend, asked: ChatRequest, images: Mapping[Picture, Image]) -> Steps:
+    """Refuses, in a step of its own, what is too long for every model here.
+
+    Raises:
+        Refusal: 400, which no further attempt changes.
+    """
+    why: str | None = None
+    for part in asked.parts:  # each has an answer of its own
+        query = _query(part, images)
+        rounds = rounds_of(backend.dialect, part.dialogue.turns, images) if part.tools else []
+        why = backend.too_long(query, rounds, part.tools, straight=part.straight)
+        if why is None:
+            break
+    if why is not None:
+        _log.info("a request was refused: length: %s", why)
+        field = asked.dialogue.field
+        raise Refusal(400, f"{field}: {why}", code="context_length_exceeded", param=field)
+    yield from ()
 
 
 def _without_urls(asked: ChatRequest) -> ChatRequest:

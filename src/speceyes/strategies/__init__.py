@@ -6,6 +6,7 @@ from speceyes.strategies.reasoner import Reasoner
 from speceyes.strategies.reasoning_transfer import ReasoningTransfer, Transferred
 from speceyes.strategies.selection import Selector
 from speceyes.strategies.specreason import SpecReason, Steps
+from speceyes.strategies.transfer_rule import TransferRule
 
 __all__ = [
     "BreakEven",
@@ -17,6 +18,7 @@ __all__ = [
     "Selector",
     "SpecReason",
     "Steps",
+    "TransferRule",
     "Transferred",
     "break_even",
     "drafter_of",

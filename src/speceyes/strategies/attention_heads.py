@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from speceyes.errors import InputError
+from speceyes.models.rows import generate_rows
 from speceyes.protocols import VisionLanguageModel
-from speceyes.retry_per_row import generate_rows
 from speceyes.strategies import questions
 from speceyes.strategies.reasoning_transfer import TellsAttention
 from speceyes.strategies.selection import Head, Selector, Weights
@@ -65,6 +65,7 @@ def choose_heads(
     *,
     share: float = 0.5,
     most: int = 4,
+    place: questions.Place = "prompt",
     answer_tokens: int = 20,
 ) -> tuple[Head, ...]:
     """The heads, at most `most`, whose attention keeps what the large model needs.
@@ -75,6 +76,7 @@ def choose_heads(
         right: Whether an answer to a query is right.
         share: Share of the tokens that is kept.
         most: Most heads.
+        place: Where the large model is given what is kept, see `ReasoningTransfer`.
         answer_tokens: Most new tokens of an answer.
 
     Raises:
@@ -88,7 +90,7 @@ def choose_heads(
     def score(group: tuple[Head, ...]) -> float:
         selector = Selector("attended", share=share, heads=group)
         told = [
-            questions.noted(row.query, selector.select(row.reasoning, row.attention)[0])
+            questions.noted(row.query, selector.select(row.reasoning, row.attention)[0], place)
             for row in rows
         ]
         said = generate_rows(large, told, sampling)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from speceyes.errors import InputError
+from speceyes.errors import InputError, describe
 from speceyes.images import ImageLimits
 from speceyes.pipeline import inputs
-from speceyes.retry_per_row import describe
 from speceyes.types import Query, Result, Timings
 
 

@@ -22,23 +22,20 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, final, overload
+from typing import TYPE_CHECKING, Any, final, overload
 
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.errors import ConfigError
+from speceyes.models.rows import retry_per_row
 from speceyes.pipeline import InputConfig, ScheduleConfig, SpecPipeline
-from speceyes.pipeline.phases import verdict_of
+from speceyes.pipeline.phases import RUNG, verdict_of
 from speceyes.protocols import Answerer, Gate, SupportsFloor
-from speceyes.retry_per_row import retry_per_row
 from speceyes.types import Completion, Judgement, Query, Result, Verdict
 
 if TYPE_CHECKING:
     from speceyes.fallback import AgenticFallback
 
 _log = logging.getLogger(__name__)
-
-_DRAFTER: Final = "drafter"
-"""Name of the note that holds the place, from 0, of the drafter that made a draft."""
 
 
 @final
@@ -149,7 +146,7 @@ class Cascade:
 
 
 def drafter_of(result: Result) -> int | None:
-    """The place, from 0, of the drafter that answered; None where none did.
+    """The place, from 0, of the drafter or rung that answered; None where none did.
 
     It can be read from a result that was written down and read again.
     """
@@ -159,7 +156,7 @@ def drafter_of(result: Result) -> int | None:
 
 
 def _place(draft: Completion) -> int | None:
-    place = draft.notes.get(_DRAFTER)
+    place = draft.notes.get(RUNG)
     return None if place is None else int(place)
 
 
@@ -185,7 +182,7 @@ class _Stair:
             said = retry_per_row(self._ask(step), [queries[at] for at in left], Completion.failed)
             rejected = []
             for at, draft in zip(left, said, strict=True):
-                drafts[at] = draft.noted(_DRAFTER, i)
+                drafts[at] = draft.noted(RUNG, i)
                 if not _usable(draft, verdict_of(step.gate, draft)):
                     rejected.append(at)
             left = rejected

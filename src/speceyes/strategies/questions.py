@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal, TypeAlias
 
 from speceyes import prompts
-from speceyes.control_tokens import said_by_others
+from speceyes.models.control_tokens import said_by_others
 from speceyes.types import Conversation, Message, Query
 
+Place: TypeAlias = Literal["prompt", "turn"]
+"""Where notes stand: in the prompt, as another's, or as the turn that the model itself began."""
 ANSWER_LEAD = f"\n{prompts.REASONED}"
 """Stands between reasoning and the answer that follows it."""
 
@@ -38,9 +41,11 @@ def concluding(query: Query, thought: str) -> Conversation:
     return dataclasses.replace(reasoning(query), prefill=f"{thought}{ANSWER_LEAD}")
 
 
-def noted(query: Query, notes: str) -> Conversation:
-    """Asks for the answer at once, with another model's notes in the prompt; `short` for none."""
+def noted(query: Query, notes: str, place: Place = "prompt") -> Conversation:
+    """Asks for the answer at once, with another model's notes; `short` where there are none."""
     if not notes:
         return short(query)
+    if place == "turn":
+        return concluding(query, notes)
     told = prompts.TRANSFER.replace("{notes}", notes)
     return _asking(query, f"{told}\n{_brief(query)}")

@@ -8,8 +8,8 @@ from typing import Any, final
 
 from speceyes.errors import ConfigError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
+from speceyes.models.rows import generate_rows
 from speceyes.protocols import VisionLanguageModel
-from speceyes.retry_per_row import generate_rows
 from speceyes.strategies import questions
 from speceyes.strategies.batches import run_batches
 from speceyes.strategies.verification import answered

@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, final, get_args, runtime_checkable
 
-from speceyes.errors import ConfigError
+from speceyes.errors import ConfigError, describe
 from speceyes.gate import SeparabilityGate
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
+from speceyes.models.rows import generate_rows
 from speceyes.protocols import VisionLanguageModel
-from speceyes.retry_per_row import describe, generate_rows
 from speceyes.strategies import questions
 from speceyes.strategies.batches import run_batches
 from speceyes.strategies.selection import Selector, Weights
+from speceyes.strategies.transfer_rule import LOSS, TOP_K, TransferRule, Tried, choose_rule
 from speceyes.strategies.verification import (
     Agrees,
     TellsLikelihoods,
@@ -73,6 +74,7 @@ class Transferred:
         agreed: Of these, how many the first answers settled.
         reasoned: Of these, how many were settled by the small model's reasoned answer, where
             `two_stage` asks for it.
+        unheeded: How many answers with notes a rule put aside for the large model's brief one.
         large_decoded: Tokens that the large model decoded.
         large_read: Tokens of prompts that it was given.
         small_decoded: Tokens that the small model decoded.
@@ -85,6 +87,7 @@ class Transferred:
     queries: int = 0
     agreed: int = 0
     reasoned: int = 0
+    unheeded: int = 0
     large_decoded: int = 0
     large_read: int = 0
     small_decoded: int = 0
@@ -117,8 +120,13 @@ class ReasoningTransfer:
         agrees: For "answers" and "separability".
         likely: For "likelihood": least mean log-probability of an answer's tokens, nats.
         gates: For "separability": the large model's gate and the small model's.
+        rule: Chosen on labelled queries, see `calibrate`: it says when answers that agree
+            (`agrees`) settle a query, in place of `verify`, and when the large model's answer with
+            notes is given rather than its brief one. Without it, it is given always.
         keep: What of the reasoning is handed over: a `Selector`, or its `by`. "attended" needs
             a small model that tells what it attends to.
+        place: Where the reasoning stands: in the large model's "prompt", as somebody's notes, or as
+            the "turn" that it began itself, for models that go on with a turn which is begun.
         two_stage: Let the small model answer once more, behind its reasoning, and where that is
             what the large one said, spare the large one's second answer.
         answer_tokens: Most new tokens of an answer.
@@ -149,7 +157,9 @@ class ReasoningTransfer:
         agrees: Agrees = same_words,
         likely: float = -1.0,
         gates: tuple[SeparabilityGate, SeparabilityGate] | None = None,
+        rule: TransferRule | None = None,
         keep: Selector | str = "all",
+        place: questions.Place = "prompt",
         two_stage: bool = False,
         answer_tokens: int = 20,
         reason_tokens: int = 256,
@@ -158,6 +168,10 @@ class ReasoningTransfer:
     ) -> None:
         if verify not in get_args(Verify):
             raise ConfigError(f"verify={verify!r}; it must be one of {get_args(Verify)}")
+        if rule is not None and (verify != "answers" or gates is not None):
+            raise ConfigError("a rule takes the place of verify and gates: leave these out")
+        if place not in get_args(questions.Place):
+            raise ConfigError(f"place={place!r}; it must be one of {get_args(questions.Place)}")
         counts = {
             "answer_tokens": answer_tokens,
             "reason_tokens": reason_tokens,
@@ -188,12 +202,14 @@ class ReasoningTransfer:
                 "a model of the Qwen-VL families as HFModel"
             )
         self.large, self.small, self.verify = large, small, verify
-        self._agrees, self._likely, self._gates = agrees, likely, gates
-        self._two_stage = two_stage
+        self._agrees, self._likely, self._gates, self.rule = agrees, likely, gates, rule
+        self._two_stage, self._place = two_stage, place
         self._batch_size, self._limits = batch_size, image_limits
         ks = [g.top_k for g in gates] if gates and verify == "separability" else [0, 0]
+        ks = [rule.top_k] * 2 if rule is not None else ks
         self._first = [Sampling(max_tokens=answer_tokens, top_k=k) for k in ks]
         self._short = Sampling(max_tokens=answer_tokens)
+        self._noted = Sampling(max_tokens=answer_tokens, top_k=0 if rule is None else rule.top_k)
         likely_k = 1 if self.selector.by == "likeliest" else 0
         self._long = Sampling(max_tokens=reason_tokens, top_k=likely_k, token_texts=True)
         self._lock = threading.Lock()
@@ -214,35 +230,89 @@ class ReasoningTransfer:
         self._verify(asked)
         left = [one for one in asked if not one.settled]
         if left:
-            thoughts = generate_rows(
-                self.small, [questions.reasoning(o.query) for o in left], self._long
-            )
-            for one, said in zip(left, thoughts, strict=True):
-                one.reasoning = said
-            self._select(left)
+            self._reason(left)
             if self._two_stage:
                 self._conclude(left)
-            rest = [one for one in left if not one.concluded]
-            told = [questions.noted(o.query, o.notes) for o in rest]
-            again = generate_rows(self.large, told, self._short)
-            for one, said in zip(rest, again, strict=True):
-                one.final = said
+            self._hand_over([one for one in left if not one.concluded], self._noted)
         self._count(asked)
 
-    def _first_answers(self, asked: Sequence[_Asked]) -> None:
+    def _reason(self, left: Sequence[_Asked]) -> None:
+        """The small model's reasoning, and the part of it that is kept."""
+        thoughts = generate_rows(
+            self.small, [questions.reasoning(o.query) for o in left], self._long
+        )
+        for one, said in zip(left, thoughts, strict=True):
+            one.reasoning = said
+        self._select(left)
+
+    def _hand_over(self, rest: Sequence[_Asked], sampling: Sampling) -> None:
+        """The large model's answers with the notes."""
+        told = [questions.noted(one.query, one.notes, self._place) for one in rest]
+        for one, said in zip(rest, generate_rows(self.large, told, sampling), strict=True):
+            one.final = said
+            if self.rule is not None and answered(one.large):
+                one.unheeded = not (answered(said) and self.rule.heeds(one.large, said))
+
+    def calibrate(
+        self,
+        queries: Iterable[Query],
+        right: Callable[[Query, str], bool],
+        *,
+        loss: float = LOSS,
+        top_k: int = TOP_K,
+    ) -> TransferRule:
+        """The rule for these models and this selector, chosen on labelled queries.
+
+        All stages run on each of them: both first answers, the reasoning, the answer with notes.
+
+        Args:
+            queries: The labelled queries; measure on others.
+            right: Whether an answer to a query is right.
+            loss: Share of the queries that settling may cost.
+            top_k: K of the separability.
+
+        Raises:
+            InputError: Too few of them were answered.
+        """
+        tried: list[Tried] = []
+        sampling = Sampling(max_tokens=self._short.max_tokens, top_k=top_k)
+        waiting = list(queries)
+        for start in range(0, len(waiting), self._batch_size):
+            asked = [_Asked(query) for query in waiting[start : start + self._batch_size]]
+            self._first_answers(asked, (sampling, sampling))
+            self._reason(asked)
+            told = [questions.noted(one.query, one.notes, self._place) for one in asked]
+            noted = generate_rows(self.large, told, sampling)
+            for one, said in zip(asked, noted, strict=True):
+                if answered(one.large) and answered(one.small) and answered(said):
+                    agree = alike(self._agrees, one.query, one.small.text, one.large.text)
+                    graded = [right(one.query, c.text.strip()) for c in (one.large, said)]
+                    tried.append(Tried(one.large, one.small, said, agree, *graded))
+        return choose_rule(tried, top_k=top_k, loss=loss)
+
+    def _first_answers(
+        self, asked: Sequence[_Asked], sampling: Sequence[Sampling] | None = None
+    ) -> None:
         """Both models' answers at once, side by side."""
         told = [questions.short(one.query) for one in asked]
         models = (self.large, self.small)
         with ThreadPoolExecutor(2, "first-answer") as pool:
             large, small = pool.map(
                 lambda pair: generate_rows(pair[0], told, pair[1]),
-                zip(models, self._first, strict=True),
+                zip(models, sampling or self._first, strict=True),
             )
         for one, by_large, by_small in zip(asked, large, small, strict=True):
             one.large, one.small = by_large, by_small
 
     def _verify(self, asked: Sequence[_Asked]) -> None:
         both = [one for one in asked if answered(one.large) and answered(one.small)]
+        if self.rule is not None:
+            for one in asked:
+                one.settled = answered(one.large) and not self.rule.reasons
+            for one in both:
+                if not one.settled and self.rule.settled_by(one.large, one.small):
+                    one.settled = alike(self._agrees, one.query, one.small.text, one.large.text)
+            return
         if self.verify != "likelihood":
             for one in both:
                 same = alike(self._agrees, one.query, one.small.text, one.large.text)
@@ -303,6 +373,7 @@ class ReasoningTransfer:
                 queries=was.queries + len(asked),
                 agreed=was.agreed + sum(one.settled for one in asked),
                 reasoned=was.reasoned + sum(one.concluded for one in asked),
+                unheeded=was.unheeded + sum(one.unheeded for one in asked),
                 large_decoded=was.large_decoded + sum(len(c.token_ids) for c in large),
                 large_read=was.large_read + sum(c.prompt_tokens for c in large),
                 small_decoded=was.small_decoded + sum(len(c.token_ids) for c in small),
@@ -332,6 +403,8 @@ class _Asked:
     second: Completion | None = None
     concluded: bool = False
     final: Completion | None = None
+    unheeded: bool = False
+    """Whether the rule prefers the brief answer to `final`."""
 
     @property
     def thought(self) -> str:
@@ -340,8 +413,9 @@ class _Asked:
         return "" if said is None or said.error is not None else said.text.strip()
 
     def result(self, spent: Timings) -> Result:
-        """The result: the large model's last answer that there is counts."""
-        given = [c for c in (self.final, self.large) if c is not None and answered(c)]
+        """The result: the large model's last answer that there is and that is heeded counts."""
+        last = None if self.unheeded else self.final
+        given = [c for c in (last, self.large) if c is not None and answered(c)]
         steps = [self.large, *(c for c in (self.reasoning, self.second, self.final) if c)]
         trajectory = Trajectory(
             tuple(Step(c.text, (), (), len(c.token_ids), c.prompt_tokens, c.error) for c in steps),

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, final
 from speceyes import prompts
 from speceyes.errors import ConfigError, ParseError
 from speceyes.fallback import AgenticFallback
+from speceyes.models.rows import generate_rows
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.protocols import Dialect, Tool, VisionLanguageModel
-from speceyes.retry_per_row import generate_rows
 from speceyes.types import Completion, Conversation, Image, Message, Result, Sampling
 
 if TYPE_CHECKING:

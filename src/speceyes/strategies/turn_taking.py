@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 from speceyes import prompts
-from speceyes.agent.context import in_context
+from speceyes.dialects.context import in_context, too_long
 from speceyes.errors import ConfigError, ModelError, ParseError, PromptError
+from speceyes.fallback import AgenticFallback
+from speceyes.models.rows import generate_rows
 from speceyes.pipeline import SpecPipeline
 from speceyes.protocols import Tool
-from speceyes.retry_per_row import generate_rows
 from speceyes.texts import filled
 from speceyes.types import (
     Completion,
@@ -171,22 +172,14 @@ class TurnTaking:
 
     def turn(self, query: Query, rounds: Sequence[Round], tools: Sequence[OfferedTool]) -> Said:
         """The large model's next turn, without a draft; see `__call__`."""
-        agent = self.pipe.fallback
-        if agent is None or agent.model is None or agent.dialect is None:
-            raise ConfigError(
-                "the funnel has no model that can take the turns of an agent: give it a fallback "
-                "with a model, or offer no tools"
-            )
+        agent = self._agent()
+        assert agent.model is not None and agent.dialect is not None
         model, dialect = agent.model, agent.dialect
-        shown = [_as_trained(tool, agent.tools.get(tool.name)) for tool in tools]
-        conversation = in_context(dialect.open(query, shown), query)
-        for number, one in enumerate(rounds, start=1):
-            seen = one.observations or (Observation(("(nothing)",)),)
-            last = number + 1 >= agent.max_steps
-            conversation = dialect.observe(conversation, one.text, seen, last=last)
-        asked = _Asked(conversation)
+        asked = _Asked(self.conversation(query, rounds, tools))
         sampling = Sampling(max_tokens=agent.max_tokens, stop=dialect.stop)
         for _ in range(TRIES):
+            if (why := too_long(model, asked.conversation)) is not None:
+                raise PromptError(why, "length")
             [said] = generate_rows(model, [asked.conversation], sampling)
             if said.error is not None:
                 why = f"the agent's model failed: {said.error}"
@@ -213,6 +206,29 @@ class TurnTaking:
                     tokens=asked.tokens,
                 )
         raise ModelError(f"the agent's turn can't be read, {TRIES} times over: {asked.problem}")
+
+    def conversation(
+        self, query: Query, rounds: Sequence[Round], tools: Sequence[OfferedTool]
+    ) -> Conversation:
+        """What the large model is asked for its next turn; see `__call__`."""
+        agent = self._agent()
+        assert agent.dialect is not None
+        shown = [_as_trained(tool, agent.tools.get(tool.name)) for tool in tools]
+        conversation = in_context(agent.dialect.open(query, shown), query)
+        for number, one in enumerate(rounds, start=1):
+            seen = one.observations or (Observation(("(nothing)",)),)
+            last = number + 1 >= agent.max_steps
+            conversation = agent.dialect.observe(conversation, one.text, seen, last=last)
+        return conversation
+
+    def _agent(self) -> AgenticFallback:
+        agent = self.pipe.fallback
+        if agent is None or agent.model is None or agent.dialect is None:
+            raise ConfigError(
+                "the funnel has no model that can take the turns of an agent: give it a fallback "
+                "with a model, or offer no tools"
+            )
+        return agent
 
 
 def blocking(ask: Callable[[], Any]) -> Any:

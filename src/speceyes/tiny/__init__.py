@@ -19,6 +19,9 @@ LARGE = WEIGHTS / "large"
 """The agent: thinks, zooms, answers, judges. Load with `HFModel.from_pretrained`."""
 SMALL = WEIGHTS / "small"
 """The drafter: answers at once from the downsampled scene."""
+SMALL_JUDGE = WEIGHTS / "small_judge"
+"""A drafter that has also learned to say whether tools are needed, as a judge and in its draft, at
+two sizes: for `judge="small"`, `judge="draft"` and ladders."""
 SMALL_ZOOM = WEIGHTS / "small_zoom"
 """A drafter that has also learned to zoom: for `SpeculativeAnswerer(..., max_depth=1)`."""
 
@@ -52,10 +55,19 @@ def depth_settings() -> dict[str, Any]:
     return data
 
 
+def judge_settings() -> dict[str, Any]:
+    """Settings of `SMALL_JUDGE`, chosen on the calibration split: `top_k`, `aggregate`,
+    `thresholds` behind its own judgements ("small"), behind nobody ("none"), of drafts that may ask
+    to look closer ("draft") and of first drafts on `rung_pixels` ("rung"), and held-out figures;
+    by `speceyes.tiny.training.judging`.
+    """
+    data: dict[str, Any] = json.loads((WEIGHTS / "judge.json").read_text(encoding="utf-8"))
+    return data
+
+
 def reasoner_settings() -> dict[str, Any]:
     """Settings of the pair that reasons, chosen on calibration puzzles: the small one's attention
-    `heads`, and `top_k` and `raw_threshold` of the gates of both first answers (None where none is
-    right often enough); by
+    `heads`, `top_k`, the `place` of notes, and the `rule` (`TransferRule.from_dict`); by
     `speceyes.tiny.training.reasoning_report`.
     """
     data: dict[str, Any] = json.loads((WEIGHTS / "reasoner.json").read_text(encoding="utf-8"))

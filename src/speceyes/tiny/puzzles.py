@@ -1,16 +1,14 @@
 """Puzzles: scenes of a few large shapes, and questions whose answer takes several steps.
 
 Everything that a puzzle asks about is seen at 80 x 80 pixels, so a closer look adds nothing; what
-helps is to write down what is there and to conclude from it. The shapes, colours, rendering and
-splits are those of `speceyes.tiny.scenes`; the objects lie on its 4 x 4 places, and "right of" and
-"left of" mean the nearest object in the same row.
+helps is to write down what is there, to count along, and to conclude from it. The shapes, colours,
+rendering and splits are those of `speceyes.tiny.scenes`; the objects lie on its 4 x 4 places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -31,17 +29,7 @@ from speceyes.tiny.scenes import (
 )
 from speceyes.types import Image, Query
 
-Side: TypeAlias = Literal["right", "left"]
-Asked: TypeAlias = Literal["colour", "shape"]
-
-KINDS: dict[str, float] = {
-    "count": 0.20,
-    "sum": 0.20,
-    "more": 0.15,
-    "next": 0.15,
-    "same": 0.12,
-    "chain": 0.18,
-}
+KINDS: dict[str, float] = {"count": 0.22, "sum": 0.20, "more": 0.22, "same": 0.18, "chain": 0.18}
 """Kinds of puzzles with their shares."""
 OBJECTS = (5, 7)
 """Fewest and most objects in a scene."""
@@ -49,20 +37,6 @@ SIDES = (320, 400, 480)
 """Sides in pixels of rendered scenes."""
 MOST = 9
 """Largest number that an answer can be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """A step from a named object to its neighbour in the row."""
-
-    colour: str
-    shape: str
-    side: Side
-
-    @property
-    def words(self) -> str:
-        """As questions name the neighbour."""
-        return f"{self.side} of the {self.colour} {self.shape}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,76 +54,59 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class Puzzle:
-    """A question that can be asked of any scene in which what it names is there once.
+    """A question that can be asked of any scene.
 
     Args:
         kind: One of `KINDS`.
-        groups: For "count", "sum" and "more": the colours or shapes that are counted.
-        hops: For "next", "same" and "chain".
-        asked: Of what is found, its colour or its shape.
-        row: For "chain": the row, from 1, in which the last object lies.
+        groups: The colours or shapes that are counted: one for "count", three for "chain", else
+            two.
     """
 
     kind: str
-    groups: tuple[str, ...] = ()
-    hops: tuple[Hop, ...] = ()
-    asked: Asked = "colour"
-    row: int = 0
+    groups: tuple[str, ...]
 
     @property
     def text(self) -> str:
         """The question."""
-        named = [plural(group) for group in self.groups]
-        found = [hop.words for hop in self.hops]
+        first, *others = (plural(group) for group in self.groups)
+        more = " plus the number of ".join(others)
         if self.kind == "count":
-            return f"How many {named[0]} are there?"
+            return f"How many {first} are there?"
         if self.kind == "sum":
-            return f"What is the number of {named[0]} plus the number of {named[1]}?"
+            return f"What is the number of {first} plus the number of {more}?"
         if self.kind == "more":
-            return f"Which are there more of, {named[0]} or {named[1]}?"
-        if self.kind == "next":
-            return f"What {self.asked} is the object {found[0]}?"
+            return f"Which are there more of, {first} or {more}?"
         if self.kind == "same":
-            return f"Is the object {found[0]} of the same {self.asked} as the object {found[1]}?"
-        other = "shape" if self.asked == "colour" else "colour"
-        return f"In row {self.row}, what {self.asked} has the {other} of the object {found[0]}?"
+            return f"Is the number of {first} the same as the number of {more}?"
+        return f"Is the number of {first} above the number of {more}?"
+
+    @property
+    def counted(self) -> tuple[tuple[str, ...], ...]:
+        """Groups that are counted together, by what is counted first and second."""
+        if self.kind in ("count", "sum"):
+            return (self.groups,)
+        return (self.groups[:1], self.groups[1:])
 
     def solve(self, scene: Scene) -> Solution | None:
-        """The way to the answer in that scene; None where the scene doesn't have what it names."""
-        if self.groups:
-            counts = [len(_members(scene, group)) for group in self.groups]
-            said = [f"{header(g)}: {n}." for g, n in zip(self.groups, counts, strict=True)]
-            answer = _reckon(self.kind, self.groups, counts)
-            return None if answer is None else self._solution(scene, said, answer)
-        found: list[Shape] = []
-        said = []
-        for hop in self.hops:
-            step = _follow(scene, hop)
-            if step is None:
-                return None
-            one, other = step
-            (row, column), (_, at) = cell(one), cell(other)
-            said.append(f"The {one.colour} {one.shape}: row {row}, column {column}.")
-            way = hop.side.capitalize()
-            said.append(f"{way} of it: column {at} {other.colour} {other.shape}.")
-            found.append(other)
-        if self.kind == "next":
-            return self._solution(scene, said, _get(found[0], self.asked))
-        if self.kind == "same":
-            one_is, other_is = (_get(thing, self.asked) for thing in found)
-            said.append(f"{self.asked.capitalize()}s: {one_is}, {other_is}.")
-            return self._solution(scene, said, "yes" if one_is == other_is else "no")
-        wanted = found[0].shape if self.asked == "colour" else found[0].colour
-        there = [o for o in _members(scene, wanted) if cell(o)[0] == self.row]
-        if len(there) != 1 or there[0] is found[0]:
+        """The way to the answer in that scene; None where it is a number above `MOST`."""
+        counts = [sum(len(_members(scene, g)) for g in groups) for groups in self.counted]
+        if counts[0] > MOST or counts[-1] > MOST:
             return None
-        answer = _get(there[0], self.asked)
-        said.append(f"{header(wanted)} in row {self.row}: column {cell(there[0])[1]} {answer}.")
-        return self._solution(scene, said, answer)
+        names = ["Total" if len(g) > 1 else header(g[0]) for g in self.counted]
+        said = [f"{name}: {n}." for name, n in zip(names, counts, strict=True)]
+        return Solution((*_listing(scene, self.counted), *said), self._reckon(counts))
 
-    def _solution(self, scene: Scene, said: list[str], answer: str) -> Solution:
-        """The list of what is there, then what is concluded."""
-        return Solution((*_listing(scene, self.groups), *said), answer)
+    def _reckon(self, counts: Sequence[int]) -> str:
+        first, last = counts[0], counts[-1]
+        if self.kind in ("count", "sum"):
+            return str(first)
+        if self.kind != "more":
+            found = first == last if self.kind == "same" else first > last
+            return "yes" if found else "no"
+        if first == last:
+            return "neither"
+        group = self.groups[0 if first > last else 1]
+        return group if group in COLOURS else plural(group)
 
 
 def plural(group: str) -> str:
@@ -164,22 +121,8 @@ def header(group: str) -> str:
     return (group if group in COLOURS else plural(group)).capitalize()
 
 
-def _get(thing: Shape, asked: Asked) -> str:
-    return thing.colour if asked == "colour" else thing.shape
-
-
 def _members(scene: Scene, group: str) -> list[Shape]:
     return [o for o in scene.large if group in (o.colour, o.shape)]
-
-
-def _reckon(kind: str, groups: tuple[str, ...], counts: list[int]) -> str | None:
-    if kind == "more":
-        first, second = counts
-        if first == second:
-            return "neither"
-        group = groups[0 if first > second else 1]
-        return group if group in COLOURS else plural(group)
-    return str(sum(counts)) if sum(counts) <= MOST else None
 
 
 def _by_row(scene: Scene) -> list[list[Shape]]:
@@ -189,31 +132,22 @@ def _by_row(scene: Scene) -> list[list[Shape]]:
     return rows
 
 
-def _follow(scene: Scene, hop: Hop) -> tuple[Shape, Shape] | None:
-    """The named object and its neighbour."""
-    named = [o for o in scene.large if (o.colour, o.shape) == (hop.colour, hop.shape)]
-    if len(named) != 1:
-        return None
-    row = _by_row(scene)[cell(named[0])[0] - 1]
-    at = row.index(named[0]) + (1 if hop.side == "right" else -1)
-    return (named[0], row[at]) if 0 <= at < len(row) else None
-
-
-def _listing(scene: Scene, groups: tuple[str, ...]) -> list[str]:
-    """A sentence a row; members of the first group are numbered (1), of the second [1]."""
-    counts = dict.fromkeys(groups, 0)
+def _listing(scene: Scene, counted: Sequence[tuple[str, ...]]) -> list[str]:
+    """A sentence a row. Behind each object stands how many there are so far: (1) of what is counted
+    first, [1] of what is counted second. Groups that are counted together may share members, which
+    count for each.
+    """
+    counts = [0] * len(counted)
     marks = ("({})", "[{}]")
     sentences = []
     for number, row in enumerate(_by_row(scene), start=1):
         objects = []
         for thing in row:
             said = f"column {cell(thing)[1]} {thing.colour} {thing.shape}"
-            numbers = ""
-            for group, mark in zip(groups, marks, strict=False):
-                if group in (thing.colour, thing.shape):
-                    counts[group] += 1
-                    numbers += mark.format(counts[group])
-            objects.append(f"{said} {numbers}" if numbers else said)
+            for at, groups in enumerate(counted):
+                counts[at] += sum(group in (thing.colour, thing.shape) for group in groups)
+                said += f" {marks[at].format(counts[at])}"
+            objects.append(said)
         sentences.append(f"Row {number}: {', '.join(objects) or 'nothing'}.")
     return sentences
 
@@ -236,30 +170,20 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     return Scene((r, g, b), tuple(objects), (), (), ())
 
 
+RARER: dict[tuple[str, str], float] = {("same", "no"): 0.6, ("chain", "no"): 0.9}
+"""Shares of puzzles left out whose answer is frequent by chance."""
+
+
 def pose(scene: Scene, kind: str, rng: np.random.Generator) -> Puzzle | None:
     """A puzzle of that kind which the scene answers, or None where this draw allows none."""
-    asked: Asked = "colour" if rng.random() < 0.5 else "shape"
-    if kind in ("count", "sum", "more"):
-        here = [*{o.colour: 0 for o in scene.large}, *{o.shape: 0 for o in scene.large}]
-        picked = rng.permutation(here)[: 1 if kind == "count" else 2].tolist()
-        if rng.random() < 0.05:
-            absent = [w for w in (*COLOURS, *SHAPES) if w not in here]
-            picked[0] = str(rng.choice(absent))
-        puzzle = Puzzle(kind, tuple(picked))
-    else:
-        hops = []
-        for _ in range(2 if kind == "same" else 1):
-            one = scene.large[int(rng.integers(len(scene.large)))]
-            hops.append(Hop(one.colour, one.shape, "right" if rng.random() < 0.5 else "left"))
-        if kind == "same" and hops[0] == hops[1]:
-            return None
-        row = int(rng.integers(1, GRID + 1)) if kind == "chain" else 0
-        puzzle = Puzzle(kind, (), tuple(hops), asked, row)
+    here = [*{o.colour: 0 for o in scene.large}, *{o.shape: 0 for o in scene.large}]
+    picked = rng.permutation(here)[: {"count": 1, "chain": 3}.get(kind, 2)].tolist()
+    if rng.random() < 0.05:
+        absent = [w for w in (*COLOURS, *SHAPES) if w not in here]
+        picked[0] = str(rng.choice(absent))
+    puzzle = Puzzle(kind, tuple(picked))
     solution = puzzle.solve(scene)
-    if solution is None:
-        return None
-    # Answers that are frequent by chance are asked for less often.
-    if kind == "same" and solution.answer == "no" and rng.random() < 0.5:
+    if solution is None or rng.random() < RARER.get((kind, solution.answer), 0.0):
         return None
     return puzzle
 
@@ -273,7 +197,7 @@ def pose_any(scene: Scene, rng: np.random.Generator) -> Puzzle:
     """A puzzle that the scene answers, of kinds about as frequent as in `KINDS`."""
     while True:
         kind = draw_kind(rng)
-        # Few objects have a neighbour and a name of their own: such kinds take many tries.
+        # Some kinds of answers are rare in some scenes: they take many tries.
         for _ in range(60):
             puzzle = pose(scene, kind, rng)
             if puzzle is not None:

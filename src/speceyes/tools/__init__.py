@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, final
 
-from speceyes.control_tokens import said_by_others
-from speceyes.errors import ConfigError, ToolError
+from speceyes.errors import ConfigError, ToolError, describe
+from speceyes.models.control_tokens import said_by_others, whole
 from speceyes.protocols import Tool
-from speceyes.retry_per_row import describe
 from speceyes.tools._cache import ObservationCache, key_of
 from speceyes.tools._schema import check, check_schema
 from speceyes.tools._waiting import STOP, Stop, finish
@@ -184,7 +183,7 @@ class Tools:
             return seen
         except ToolError as exc:
             told = describe(exc).removeprefix(type(exc).__name__).removeprefix(": ")
-            return Observation(error=_whole(_cut(said_by_others(told))) or f"{found.name} failed")
+            return Observation(error=whole(_cut(said_by_others(told))) or f"{found.name} failed")
         except BaseException as exc:  # a tool's failure is the model's to answer to
             # Only the main thread is interrupted from the keyboard.
             main = threading.current_thread() is threading.main_thread()
@@ -192,7 +191,7 @@ class Tools:
                 raise
             logger.warning("%s failed: %s", found.name, describe(exc), exc_info=True)
             told = said_by_others(f"{found.name} failed: {describe(exc)}")
-            return Observation(error=_whole(_cut(told)))
+            return Observation(error=whole(_cut(told)))
 
     def _run(
         self, found: Tool, images: Sequence[Image], arguments: Mapping[str, Any]
@@ -299,10 +298,10 @@ def _held(seen: Observation, most: int) -> Observation:
         if isinstance(part, str):
             if not left:
                 continue
-            part = _whole(_ends(part, left))
+            part = whole(_ends(part, left))
             left = max(0, left - len(part))
         content.append(part)
-    error = None if seen.error is None else _whole(_ends(said_by_others(seen.error), most))
+    error = None if seen.error is None else whole(_ends(said_by_others(seen.error), most))
     if tuple(content) == seen.content and error == seen.error:
         return seen
     return dataclasses.replace(seen, content=tuple(content), error=error)
@@ -315,11 +314,6 @@ def _ends(text: str, most: int) -> str:
     said = f"\n... {len(text) - most} characters left out ...\n"
     kept = max(0, most - len(said))
     return text[: kept // 2] + said + text[len(text) - (kept - kept // 2) :]
-
-
-def _whole(text: str) -> str:
-    """The text without halves of characters (lone surrogates), which can't be encoded."""
-    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _cut(text: str, most: int = 500) -> str:

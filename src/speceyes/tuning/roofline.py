@@ -25,7 +25,7 @@ from speceyes.tuning.worth import PhaseCosts, worth
 
 _BYTES: Final = 2
 """Of a weight, and of a number in the cache (bfloat16)."""
-_PREFILL, _ENCODE, _DECODE, _READ = 0.5, 0.4, 0.6, 0.7
+PREFILL, ENCODE, DECODE, READ = 0.5, 0.4, 0.6, 0.7
 """Shares of the peak that prefill, image encoding and decoding reach in arithmetic, and of the
 peak bandwidth that decoding reaches: round figures in the range that engines report."""
 
@@ -149,8 +149,8 @@ class ModelCounts:
     def decode_s(self, device: Accelerator, tokens: int, context: float, batch: int) -> float:
         """Seconds a query of writing tokens, its share of steps that serve a whole batch."""
         kept = _BYTES * self.shape.kept_per_token * context
-        read = (self.decoder_bytes + batch * kept) / device.bandwidth / _READ
-        computed = batch * 2 * self.weights / device.flops / _DECODE
+        read = (self.decoder_bytes + batch * kept) / device.bandwidth / READ
+        computed = batch * 2 * self.weights / device.flops / DECODE
         return tokens * max(read, computed) / batch
 
 
@@ -183,12 +183,12 @@ def phase_costs(
 
     image = agent.image_tokens(workload.width, workload.height, None)
     prompt = image + workload.text_tokens
-    encoded = agent.encode(image) / flops / _ENCODE
-    read = encoded + agent.prefill(prompt) / flops / _PREFILL
+    encoded = agent.encode(image) / flops / ENCODE
+    read = encoded + agent.prefill(prompt) / flops / PREFILL
     crop = workload.crop_tokens
     looks = (workload.turns - 1) * (
-        agent.encode(crop) / flops / _ENCODE
-        + agent.prefill(crop, prompt + workload.agent_tokens) / flops / _PREFILL
+        agent.encode(crop) / flops / ENCODE
+        + agent.prefill(crop, prompt + workload.agent_tokens) / flops / PREFILL
     )
     halfway = prompt + crop + workload.agent_tokens / 2
     written = agent.decode_s(device, workload.agent_tokens, halfway, batch)
@@ -196,8 +196,8 @@ def phase_costs(
     seen = drafter.image_tokens(workload.width, workload.height, workload.draft_image_tokens)
     asked = seen + workload.text_tokens
     draft = (
-        drafter.encode(seen) / flops / _ENCODE
-        + drafter.prefill(asked) / flops / _PREFILL
+        drafter.encode(seen) / flops / ENCODE
+        + drafter.prefill(asked) / flops / PREFILL
         + drafter.decode_s(device, workload.draft_tokens, asked, batch)
     )
     return PhaseCosts(

@@ -150,9 +150,9 @@ def costs(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
     """Costs that the answers' `speceyes` fields tell: shares and of seconds a query in each phase.
 
     Returns:
-        beta, alpha, c_judge, c_draft, l_tools, l_rejected as in `speceyes.pipeline.costs`, and the
-        spread of the agent's time (standard deviation over mean); None where there is nothing to
-        tell it from.
+        beta, alpha, c_judge, c_draft, l_tools, l_rejected as in `speceyes.pipeline.efficiency`, and
+        the spread of the agent's time (standard deviation over mean); None where there is nothing
+        to tell it from.
     """
     hows = [one.how for one in outcomes if one.kind == "answer" and one.how is not None]
     judged = [how for how in hows if how["needs_tools"] is not None]

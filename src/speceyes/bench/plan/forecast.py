@@ -87,7 +87,7 @@ class Costs:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Costs:
-        """From the fields of `speceyes.pipeline.costs.Efficiency`, or of a load test's "alone".
+        """From the fields of `pipeline.efficiency.Efficiency`, or of a load test's "alone".
 
         Raises:
             ConfigError: One that is needed is missing.
@@ -291,7 +291,7 @@ def _calls(work: float, replicas: int, fleet: Fleet) -> float:
 
 
 def read_costs(path: Path) -> tuple[Mapping[str, Any], float | None]:
-    """(a query's costs, gain of batching or None) of a load test or of a demo's summary.
+    """(a query's costs, gain of batching or None) of a load test, of `speceyes tune` or of a demo.
 
     Raises:
         ConfigError: It can't be read, or has no costs.
@@ -310,14 +310,19 @@ def read_costs(path: Path) -> tuple[Mapping[str, Any], float | None]:
         return costs, None if not whole else max(1.0, whole * (one.large + one.small))
     model = told.get("cost_model") if isinstance(told, dict) else None
     if isinstance(model, dict):
+        shares = {name: told.get(name) for name in ("beta", "alpha")}
+        if model.get("one_pass") and None not in shares.values():  # every query is drafted
+            shares = {"beta": 1.0, "alpha": told["beta"] * told["alpha"]}
         costs = {
-            **{name: told.get(name) for name in ("beta", "alpha")},
+            **shares,
             "c_judge": model.get("c_judge_s"),
             "c_draft": model.get("c_draft_s"),
             "l_tools": model.get("l_agent_on_fallback_s"),
         }
         return costs, 1.0  # they are shares of full batches already
+    if isinstance(told, dict) and isinstance(told.get("costs"), dict):
+        return told["costs"], 1.0  # of a folder of speceyes tune: shares of full batches as well
     raise ConfigError(
-        f"{path} has no costs: load.json of speceyes bench --serve and summary.json of speceyes "
-        "demo have"
+        f"{path} has no costs: load.json of speceyes bench --serve, tune.json of speceyes tune and "
+        "summary.json of speceyes demo have"
     )

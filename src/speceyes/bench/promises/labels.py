@@ -20,21 +20,21 @@ LEVELS: Final = 200
 Floats = npt.NDArray[np.float64]
 
 # A population of few score levels, so that the true risk of a threshold is a sum.
-_SCORES: Final = np.linspace(1.0, 12.0, LEVELS)
-_BAD: Final = 0.45 * np.exp(-0.28 * (_SCORES - 1.0))
+SCORES: Final = np.linspace(1.0, 12.0, LEVELS)
+BAD: Final = 0.45 * np.exp(-0.28 * (SCORES - 1.0))
 
 
 def drawn(random: np.random.Generator, n: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """N independent queries: raw scores and labels."""
     level = random.integers(0, LEVELS, n)
-    return _SCORES[level], random.random(n) < _BAD[level]
+    return SCORES[level], random.random(n) < BAD[level]
 
 
 def true_risk(raw_threshold: float | None, *, selective: bool = False) -> float:
     """The overall risk of a threshold, or the selective one; 0 where nothing is accepted."""
-    passed = np.zeros(LEVELS, bool) if raw_threshold is None else raw_threshold <= _SCORES
+    passed = np.zeros(LEVELS, bool) if raw_threshold is None else raw_threshold <= SCORES
     share = max(1, int(passed.sum())) if selective else LEVELS
-    return float(_BAD[passed].sum()) / share
+    return float(BAD[passed].sum()) / share
 
 
 def exceeded(

@@ -40,6 +40,7 @@ def load(
     seed: int = 0,
     parity: bool = False,
     limits: ImageLimits = DEFAULT_LIMITS,
+    labels: bool = True,
 ) -> Loaded:
     """A benchmark's samples, and the rows that can't be used.
 
@@ -58,6 +59,7 @@ def load(
         parity: Keep options in published order (in V* the first is right), and give each sample
             the prompt of published evaluations.
         limits: What images may be. Of HR-Bench 8K some may be larger than the default allows.
+        labels: Whether each row must have an answer; where not, it is blank in those without.
 
     Raises:
         InputError: The files aren't there, can't be read at all, or an argument can't work.
@@ -82,7 +84,7 @@ def load(
     assert path is not None
     name = layout.named(path) if layout.named else layout.name
     rows = _some(layout.read(path, split), path, split)
-    return gather(rows, name, limit=limit, seed=seed, parity=parity, limits=limits)
+    return gather(rows, name, limit=limit, seed=seed, parity=parity, limits=limits, labels=labels)
 
 
 def _some(

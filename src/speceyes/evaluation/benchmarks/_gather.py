@@ -19,7 +19,7 @@ from speceyes.evaluation.benchmarks.sample import (
     rank,
     read_bytes,
 )
-from speceyes.evaluation.grading import options
+from speceyes.evaluation.grading import letters, options, sameness
 from speceyes.images import ImageLimits, fingerprint, load_image
 from speceyes.images.similarity import look
 
@@ -73,11 +73,16 @@ def shuffled(choices: tuple[str, ...], *key: object) -> tuple[str, ...]:
     return tuple(choices[i] for i in order)
 
 
-def _wrong_with(draft: Draft) -> str | None:
+def _wrong_with(draft: Draft, *, labels: bool) -> str | None:
     """Why the row's texts can't be used; None where they can."""
+    for text in (draft.id, draft.question, draft.answer, draft.kind, *draft.choices):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return f"{text[:40]!r:.60} holds half a character, which can't be written"
     if not draft.question.strip():
         return "the question is blank"
-    if not draft.answer.strip():
+    if labels and not draft.answer.strip():
         return "there is no answer"
     if not draft.sources:
         return "there is no image"
@@ -88,7 +93,7 @@ def _wrong_with(draft: Draft) -> str | None:
     times = draft.choices.count(draft.answer)
     if times > 1:
         return f"the answer {draft.answer!r} stands {times} times among the options; once is right"
-    alike = options.indistinguishable(draft.choices)
+    alike = sameness.indistinguishable(draft.choices)
     if alike:
         one, other = alike[0]
         return f"options {one!r} and {other!r} can't be told apart"
@@ -104,23 +109,27 @@ def _settled(draft: Draft) -> Draft:
     """
     if not draft.choices:
         return draft
-    own = options.own_letters(draft.choices)
+    own = letters.own_letters(draft.choices)
     texts = draft.choices if own is None else tuple(text for _, text in own)
+    if not draft.answer.strip():
+        if own is not None and sameness.indistinguishable(texts):
+            raise InputError(f"options {draft.choices} can't be told apart without their letters")
+        return replace(draft, choices=texts)
     place = options.of_gold(draft.answer, draft.choices)
     if place is None and own is not None:
         place = options.of_gold(draft.answer, texts)
     if place is None:
         shown = ", ".join(repr(choice) for choice in draft.choices)
         raise InputError(
-            f"the answer {draft.answer[:80]!r} stands 0 times among the options: {shown[:200]}"
+            f"the answer {draft.answer[:80]!r:.80} stands 0 times among the options: {shown[:200]}"
         )
-    letter = options.LETTER.fullmatch(draft.answer.strip())
+    letter = letters.LETTER.fullmatch(draft.answer.strip())
     if own is not None and letter and own[place][0] != letter[1].upper():
         raise InputError(
             f"the answer {draft.answer!r} may be the letter that {draft.choices[place]!r} is shown "
             "with, or the one that another option brings: give the option's text"
         )
-    if own is not None and options.indistinguishable(texts):
+    if own is not None and sameness.indistinguishable(texts):
         raise InputError(f"options {draft.choices} can't be told apart without their letters")
     return replace(draft, choices=texts, answer=texts[place])
 
@@ -133,11 +142,13 @@ def gather(
     seed: int,
     parity: bool,
     limits: ImageLimits,
+    labels: bool = True,
 ) -> Loaded:
     """The samples: texts of all rows are checked, then images are decoded once each.
 
     With a limit, rows are tried in an order drawn from the seed until so many are good; those
-    come in published order, and a smaller limit gives some of a larger one's.
+    come in published order, and a smaller limit gives some of a larger one's. Without `labels`
+    a row may have no answer.
     """
     bad: list[BadRow] = []
     good: list[tuple[int, Draft]] = []
@@ -146,7 +157,7 @@ def gather(
         if isinstance(row, BadRow):
             bad.append(row)
             continue
-        why = _wrong_with(row)
+        why = _wrong_with(row, labels=labels)
         if why is None:
             try:
                 row = _settled(row)

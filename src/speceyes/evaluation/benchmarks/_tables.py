@@ -8,6 +8,7 @@ from typing import Any
 
 from speceyes.errors import InputError
 from speceyes.evaluation.benchmarks import _parquet, _tsv
+from speceyes.evaluation.benchmarks._gather import Draft
 from speceyes.evaluation.benchmarks._options import lettered
 from speceyes.evaluation.benchmarks.sample import BadRow, Source
 
@@ -69,6 +70,34 @@ def rows(
         yield from _parquet.records(path, needed, picture)
     else:
         yield from _tsv.rows(path, (*needed, "image"))
+
+
+def with_options(path: Path, only: str | None, picture: str = "image") -> Iterator[Draft | BadRow]:
+    """The questions of a table with options, or those of one category.
+
+    Args:
+        path: The file, with the columns question, answer, category and index, and with options.
+        only: Category, "Perception/OCR" or "Perception"; None for all. Bad rows are told anyway.
+        picture: The picture's column in a parquet file.
+
+    Raises:
+        InputError: The file can't be read, or lacks a column.
+        ConfigError: It is parquet, and there is no pyarrow.
+    """
+    for found in rows(path, ("question", "answer"), picture):
+        row = found if isinstance(found, BadRow) else _with_options(*found)
+        if isinstance(row, BadRow) or only in (None, row.kind, row.kind.split("/")[0]):
+            yield row
+
+
+def _with_options(name: str, cells: dict[str, Any], picture: Source) -> Draft | BadRow:
+    options = choices(cells)
+    if not options:
+        return BadRow(name, "it has no options that can be read, in columns A, B or in one text")
+    index, kind = text(cells, "index"), text(cells, "category") or "all"
+    return Draft(
+        name, index, text(cells, "question"), options, text(cells, "answer"), kind, (picture,)
+    )
 
 
 def text(cells: dict[str, Any], column: str) -> str:

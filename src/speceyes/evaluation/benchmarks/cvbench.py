@@ -11,16 +11,17 @@ sources of 2D. The card says so, and names the columns; the files were not looke
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from speceyes.errors import InputError
 from speceyes.evaluation.benchmarks import _parquet, _tables
 from speceyes.evaluation.benchmarks._gather import Draft
+from speceyes.evaluation.benchmarks._json_lines import lines
 from speceyes.evaluation.benchmarks.layout import Layout
-from speceyes.evaluation.benchmarks.sample import BadRow, Source, inside, text_of
+from speceyes.evaluation.benchmarks.sample import BadRow, Source, inside
 
 _OWN = ("question", "choices", "answer")
 _STEMS = ("test_2d", "test_3d")
@@ -34,8 +35,8 @@ def read(path: Path, only: str | None) -> Iterator[Draft | BadRow]:
         ConfigError: There is no pyarrow, and no JSONL.
     """
     for file in _files(path):
-        rows = _lines(file) if file.suffix == ".jsonl" else _parquet.records(file, _OWN)
-        for found in rows:
+        own = file.suffix == ".jsonl"
+        for found in lines(file, partial(_line, file)) if own else _parquet.records(file, _OWN):
             row = found if isinstance(found, BadRow) else _row(*found)
             if isinstance(row, BadRow) or only in (None, row.kind, *row.kind.split("/")):
                 yield row
@@ -51,27 +52,13 @@ def _files(path: Path) -> list[Path]:
     raise InputError(f"{path} holds no test_2d.parquet and no test_3d.parquet")
 
 
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any], Source] | BadRow]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as exc:
-        raise InputError(f"{path} can't be read ({exc.strerror})") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name = f"{path.name}, line {number}"
-        try:
-            cells = json.loads(text_of(line))
-            if not isinstance(cells, dict):
-                raise InputError("it is no object")
-            picture = inside(path.parent, f"img/{cells.get('filename')}")
-            if not picture.is_file():
-                picture = inside(path.parent, str(cells.get("filename")))
-            yield name, cells, picture
-        except InputError as exc:
-            yield BadRow(name, str(exc))
-        except (ValueError, RecursionError):
-            yield BadRow(name, "it can't be read as JSON")
+def _line(file: Path, name: str, cells: Any, _: int) -> tuple[str, dict[str, Any], Source]:
+    if not isinstance(cells, dict):
+        raise InputError("it is no object")
+    picture = inside(file.parent, f"img/{cells.get('filename')}")
+    if not picture.is_file():
+        picture = inside(file.parent, str(cells.get("filename")))
+    return name, cells, picture
 
 
 def _row(name: str, cells: dict[str, Any], picture: Source) -> Draft | BadRow:

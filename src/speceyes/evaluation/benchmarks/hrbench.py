@@ -66,7 +66,7 @@ def _row(name: str, cells: dict[str, Any], place: Source) -> Draft | BadRow:
     options = {letter: cells[letter] for letter in _LETTERS if _tables.text(cells, letter)}
     letter = _tables.text(cells, "answer").upper()
     if letter not in options:
-        return BadRow(name, f"answer {letter[:40]!r} is none of {', '.join(options)}")
+        return BadRow(name, f"answer {letter[:40]!r:.40} is none of {', '.join(options)}")
     choices = tuple(options.values())
     cycle, index = _tables.text(cells, "cycle_category"), _tables.text(cells, "index")
     question = str(cells["question"] or "")

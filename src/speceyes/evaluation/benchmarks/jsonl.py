@@ -3,8 +3,10 @@
     {"image": "photos/1.jpg", "question": "...", "choices": ["a", "b"], "answer": "a",
      "category": "colour", "id": "1"}
 
-`choices`, `category` and `id` may be left out; `image` may be a list of paths, relative to the
-file, inside its folder; `answer` may be an option's text or its letter.
+`choices`, `category` and `id` may be left out or null, and `answer` where no labels are needed
+(`speceyes tune`); `image` may be a list of paths, relative to the file, inside its folder; `answer`
+may be an option's text or its letter, or true or false where one option says so. A row with a field
+of another kind is a bad row, told with its reason, and never read as something else.
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from speceyes.errors import InputError
 from speceyes.evaluation.benchmarks._gather import Draft
+from speceyes.evaluation.benchmarks._json_lines import rows
 from speceyes.evaluation.benchmarks.layout import Layout
-from speceyes.evaluation.benchmarks.sample import BadRow, inside, text_of
+from speceyes.evaluation.benchmarks.sample import BadRow, inside
 from speceyes.evaluation.row import Item
 
 
@@ -42,47 +46,39 @@ def read(path: Path, only: str | None) -> Iterator[Draft | BadRow]:
     """
     files = files_of(path)
     for file in files:
-        try:
-            lines = file.read_bytes().split(b"\n")
-        except OSError as exc:
-            raise InputError(f"{file} can't be read ({exc.strerror})") from None
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            name = f"{file.name}, line {number}"
-            try:
-                data = json.loads(text_of(line), parse_constant=_constant)
-                row: Draft | BadRow = _row(name, data, file, number, len(files) > 1)
-            except InputError as exc:
-                row = BadRow(name, str(exc))
-            except (ValueError, RecursionError):
-                row = BadRow(name, "it can't be read as JSON")
-            if isinstance(row, BadRow) or only in (None, row.kind):
-                yield row
+        yield from rows(file, only, partial(_row, file, len(files) > 1), constants=False)
 
 
-def _row(name: str, data: Any, file: Path, number: int, several: bool) -> Draft:
+def _row(file: Path, several: bool, name: str, data: Any, number: int) -> Draft:
     if not isinstance(data, dict):
         raise InputError('it is no object; {"image": ..., "question": ..., "answer": ...} is read')
     images = data.get("image")
     images = [images] if isinstance(images, str) else images
     if not isinstance(images, list) or not images:
         raise InputError("image must be a path, or a list of paths")
-    if not all(isinstance(image, str) for image in images):
+    if not all(isinstance(image, str) and image.strip() for image in images):
         raise InputError("image must be a path, or a list of paths")
     question = data.get("question")
     if not isinstance(question, str):
         raise InputError("question must be a text")
-    choices = data.get("choices") or []
+    choices = data.get("choices")
+    choices = [] if choices is None else choices
     if not isinstance(choices, list):
-        raise InputError("choices must be a list of texts")
+        raise InputError(
+            f"choices is {choices!r:.60}; it must be a list of texts, and is left out or null "
+            "where the question is open"
+        )
     options = tuple(_text("choices", choice) for choice in choices)
-    answer = _text("answer", data.get("answer"))
+    given = data.get("answer")
+    answer = "" if given is None else _answer(given, options)
     own = data.get("id")
-    id = str(own) if isinstance(own, str | int) and own != "" else f"line-{number}"
+    if isinstance(own, bool) or not isinstance(own, str | int | None):
+        raise InputError(f"id is {own!r:.60}; it must be a text or a whole number, or left out")
+    id = f"line-{number}" if own is None or not str(own).strip() else str(own).strip()
     if several:
         id = f"{file.stem}/{id}"
     category = data.get("category")
+    category = category.strip() if isinstance(category, str) else category
     if isinstance(category, bool | float | list | dict):
         raise InputError(f"category is {category!r}; it must be a text or a whole number")
     return Draft(
@@ -96,6 +92,19 @@ def _row(name: str, data: Any, file: Path, number: int, several: bool) -> Draft:
     )
 
 
+def _answer(given: Any, options: tuple[str, ...]) -> str:
+    """The right answer as text; a truth value, as JSON or in a word, as the option that says it."""
+    answer = _text("answer", given)
+    if answer in options:
+        return answer
+    truth = answer.strip().casefold()
+    for words in (("true", "yes"), ("false", "no")):
+        same = [option for option in options if option.strip(" .").casefold() in words]
+        if truth in words and len(same) == 1:
+            return same[0]
+    return str(given).casefold() if isinstance(given, bool) and options else answer
+
+
 def _text(what: str, value: Any) -> str:
     if isinstance(value, str):
         return value
@@ -104,10 +113,6 @@ def _text(what: str, value: Any) -> str:
     if isinstance(value, int | float) and math.isfinite(value):
         return str(value)
     raise InputError(f"{what} holds {value!r}; texts and finite numbers are read")
-
-
-def _constant(name: str) -> Any:
-    raise InputError(f"it holds {name}, which is no JSON: write a number, a text or null")
 
 
 def write(items: Iterable[Item], path: Path) -> int:

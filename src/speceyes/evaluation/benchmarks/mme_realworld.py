@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from speceyes.evaluation.benchmarks import _tables
 from speceyes.evaluation.benchmarks._gather import Draft
 from speceyes.evaluation.benchmarks.layout import Layout
-from speceyes.evaluation.benchmarks.sample import BadRow, Source
+from speceyes.evaluation.benchmarks.sample import BadRow
 
 _OWN = ("question", "answer", "multi-choice options", "l2-category")
 _STEM = "MME-RealWorld-Lite"
@@ -34,23 +33,11 @@ def read(path: Path, only: str | None) -> Iterator[Draft | BadRow]:
         ConfigError: It is parquet, and there is no pyarrow.
     """
     for file in _tables.files(path, _STEM):
-        for found in _tables.rows(file, ("question", "answer"), _picture(file)):
-            row = found if isinstance(found, BadRow) else _row(*found)
-            if isinstance(row, BadRow) or only in (None, row.kind, row.kind.split("/")[0]):
-                yield row
+        yield from _tables.with_options(file, only, _picture(file))
 
 
 def _picture(file: Path) -> str:
     return "bytes" if "bytes" in _tables.columns(file) else "image"
-
-
-def _row(name: str, cells: dict[str, Any], picture: Source) -> Draft | BadRow:
-    choices = _tables.choices(cells)
-    if not choices:
-        return BadRow(name, "it has no options that can be read")
-    index, kind = _tables.text(cells, "index"), _tables.text(cells, "category")
-    question, answer = _tables.text(cells, "question"), _tables.text(cells, "answer")
-    return Draft(name, index, question, choices, answer, kind or "all", (picture,))
 
 
 def _holds(path: Path) -> bool:

@@ -10,16 +10,17 @@ aren't used. The authors' README and notebook show the fields; the files were no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from speceyes.errors import InputError
 from speceyes.evaluation.benchmarks._gather import Draft
+from speceyes.evaluation.benchmarks._json_lines import rows
 from speceyes.evaluation.benchmarks._options import lettered
 from speceyes.evaluation.benchmarks.layout import Layout
-from speceyes.evaluation.benchmarks.sample import BadRow, inside, text_of
+from speceyes.evaluation.benchmarks.sample import BadRow, inside
 
 
 def read(path: Path, only: str | None) -> Iterator[Draft | BadRow]:
@@ -29,22 +30,7 @@ def read(path: Path, only: str | None) -> Iterator[Draft | BadRow]:
         InputError: There is no such file, or it can't be read.
     """
     file = _file(path)
-    try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError as exc:
-        raise InputError(f"{file} can't be read ({exc.strerror}): pass its folder") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name = f"{file.name}, line {number}"
-        try:
-            row: Draft | BadRow = _row(name, json.loads(text_of(line)), file, number)
-        except InputError as exc:
-            row = BadRow(name, str(exc))
-        except (ValueError, RecursionError):
-            row = BadRow(name, "it can't be read as JSON")
-        if isinstance(row, BadRow) or only in (None, row.kind):
-            yield row
+    return rows(file, only, partial(_row, file))
 
 
 def _file(path: Path) -> Path:
@@ -54,7 +40,7 @@ def _file(path: Path) -> Path:
     return own if own.is_file() else path / "test" / "metadata.jsonl"
 
 
-def _row(name: str, data: Any, file: Path, number: int) -> Draft:
+def _row(file: Path, name: str, data: Any, number: int) -> Draft:
     if not isinstance(data, dict):
         raise InputError("it is no object")
     image = data.get("file_name", data.get("image"))

@@ -71,7 +71,7 @@ def _row(
         return BadRow(name, "it has no question")
     gold = answer.strip().lower()
     if gold not in ("yes", "no"):
-        return BadRow(name, f"answer {answer[:40]!r} is neither yes nor no")
+        return BadRow(name, f"answer {answer[:40]!r:.40} is neither yes nor no")
     image = row["image"]
     data = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(data, bytes):

@@ -290,6 +290,13 @@ def rank(*parts: object) -> str:
     return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "replace")).hexdigest()
 
 
+def samples_hash(samples: Samples) -> str:
+    """Hash (16 hex digits) of ids, images, questions, options and answers, in order."""
+    return rank(
+        *(f"{e.id}\n{e.image_key}\n{e.question}\n{e.choices}\n{e.answer}" for e in samples.entries)
+    )[:16]
+
+
 def split(samples: Samples, calibration_share: float, seed: int = 0) -> tuple[Samples, Samples]:
     """The samples in two parts, (calibration, test), with no image on both sides, nor one that
     looks the same: saved again, smaller, or cut by few pixels. All images of a query count.

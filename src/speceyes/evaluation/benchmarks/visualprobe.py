@@ -74,7 +74,7 @@ def _row(name: str, data: Any, file: Path, number: int) -> Draft:
         try:
             images = ast.literal_eval(images) if images.lstrip().startswith("[") else [images]
         except (ValueError, SyntaxError):
-            raise InputError(f"images is {images[:80]!r}; a list of paths is read") from None
+            raise InputError(f"images is {images[:80]!r:.80}; a list of paths is read") from None
     if not isinstance(images, list) or not all(isinstance(one, str) for one in images):
         raise InputError(f"images is {images!r:.80}; a list of paths is read")
     problem, solution = data.get("problem"), data.get("solution")

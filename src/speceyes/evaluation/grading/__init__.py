@@ -11,11 +11,20 @@ that hedges ("red or blue", "about 3", "maybe"), wherever the hedge stands, or d
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Final
 
-from speceyes.evaluation.grading import corrections, options, polarity, quantity
+from speceyes.evaluation.grading import (
+    contrasts,
+    corrections,
+    letters,
+    options,
+    polarity,
+    quantity,
+    sameness,
+)
 from speceyes.evaluation.grading.cleaning import (
     Claim,
     claims,
@@ -123,6 +132,17 @@ def same_answer(one: str | None, other: str | None, choices: Sequence[str] = ())
 
 def _right(claim: Claim, gold: str, question: str) -> bool:
     """True if a claim says the right answer, by what kind of thing that is."""
+    claim = dataclasses.replace(claim, text=contrasts.rather(claim.text))
+    if _stated(claim, gold, question):
+        return True
+    left = contrasts.without_contrast(claim.text, preferred=claim.picked)
+    if left == claim.text.strip() or HEDGE.search(contrasts.said(claim.text, left)):
+        return False
+    return _stated(dataclasses.replace(claim, text=left), gold, question)
+
+
+def _stated(claim: Claim, gold: str, question: str) -> bool:
+    """True if a claim says the right answer, with nothing that it is held against."""
     if plain(claim.text) == plain(gold):
         return not (claim.before and HEDGE.search(claim.before))
     if claim.before and (HEDGE.search(claim.before) or options.turned_round(claim.same)):
@@ -143,6 +163,9 @@ _TRUTHS: Final = {"yes": True, "true": True, "no": False, "false": False}
 
 def _says(text: str, gold: str) -> bool:
     """True if a text says what isn't yes or no."""
+    ranged = quantity.same_span(without_lead(text), gold)
+    if ranged is not None:
+        return ranged
     when = moment(gold)
     if when is not None:
         told = moment(without_lead(text), dotted=True) or moment(text, dotted=True)
@@ -155,7 +178,7 @@ def _says(text: str, gold: str) -> bool:
         wanted = quantity.of_gold("0")
     if wanted is not None:
         return _counts(text, wanted)
-    lettered = options.LETTER.fullmatch(gold.strip())
+    lettered = letters.LETTER.fullmatch(gold.strip())
     if lettered:
         return options.resolve(options.opening(text), _ALPHABET) == ord(lettered[1].upper()) - 65
     said = options.opening(text)
@@ -168,7 +191,7 @@ def _says(text: str, gold: str) -> bool:
 
 def _listed(text: str) -> list[str]:
     """The parts of a list in their plainest form: "red, blue" is "red and blue"."""
-    parts = re.split(r"\s*,\s*(?:and\s+)?|\s+(?:and|&)\s+", text.strip(" ."))
+    parts = re.split(r"\s*[,;/]\s*(?:and\s+)?|\s+(?:and|&)\s+|\n[\s•*-]*", text.strip(" .-•*\n"))
     return [simplest(part) for part in parts if part.strip()] if len(parts) > 1 else [text]
 
 
@@ -183,12 +206,12 @@ def _same_type(claim: Claim, gold: str) -> bool:
     """True if a claim that isn't right says another thing of the same kind."""
     text = options.opening(claim.text)
     if quantity.of_gold(gold) is not None:
-        return quantity.only(options.first_sentence(text)[0]) is not None
+        return quantity.only(sameness.first_sentence(text)[0]) is not None
     if plain(gold).casefold() in _TRUTHS:
         return polarity.answered(text) is not None
-    said = simplest(options.first_sentence(text)[0])
-    if options.LETTER.fullmatch(gold.strip()):
-        return options.letter(said) is not None
+    said = simplest(sameness.first_sentence(text)[0])
+    if letters.LETTER.fullmatch(gold.strip()):
+        return letters.letter(said) is not None
     return bool(said) and bool(_FORMULA.search(said)) <= bool(_FORMULA.search(gold))
 
 
@@ -219,7 +242,7 @@ def _counts(text: str, wanted: quantity.Quantity) -> bool:
             if named is not None and len(some) > 1 and wanted.same(named):
                 return sum(one.value for one, _, _ in some) == wanted.value
     aside = _ASIDE.match(text)
-    head, rest = (aside[1], aside[2]) if aside else options.first_sentence(text)
+    head, rest = (aside[1], aside[2]) if aside else sameness.first_sentence(text)
     first = quantity.only(head)
     if first is None or not rest or not wanted.same(first):
         return False

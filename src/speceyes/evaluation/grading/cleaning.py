@@ -24,6 +24,10 @@ _FRACTION = re.compile("(?<=[0-9])(?=[¼½¾⅐-⅞])")
 _MINUS = re.compile("[\u2212\u2010\u2011\ufe63]")
 _DASH_SIGN = re.compile(r"(?<!\d)(?<!\d\s)[–—](?=\.?\d)")
 
+_FEET = re.compile(r"(?<=\d)'(?!\w)|(?<=\d)'(?=\d{1,2}(?!\d))")
+_INCHES = re.compile(r'(?<=\d)"(?!\w)')
+_FEET_INCHES = re.compile(r"""\d'\s?\d{1,2}(?:"|''|\s?in)""")
+
 _THOUGHT = re.compile(
     r"(?:</(?:think(?:ing)?|thought|reason(?:ing)?|reflection|analysis|scratchpad)>|"
     r"◁/think▷|\[/THINK\]|<\|message\|>)",
@@ -32,8 +36,8 @@ _THOUGHT = re.compile(
 _UNFINISHED = re.compile(r"<think(?:ing)?>|◁think▷|\[THINK\]", re.I)
 _RUN = re.compile(r"\s{2,}")
 _TAG = re.compile(
-    r"(?:<((?:final_?)?answer|ans|solution)>|\[(ANSWER)\]|<\|begin_of_box\|>)(.*?)"
-    r"(?:</(?:(?:final_?)?answer|ans|solution)>|\[/ANSWER\]|<\|end_of_box\|>|$)",
+    r"(?:<((?:final_?)?(?:answer|ans|response|choice)|solution|final|result|output)>|\[(ANSWER)\]|<\|begin_of_box\|>)(.*?)"
+    r"(?:</(?:(?:final_?)?(?:answer|ans|response|choice)|solution|final|result|output)>|\[/ANSWER\]|<\|end_of_box\|>|$)",
     re.S | re.I,
 )
 _STOPPED = re.compile(
@@ -46,7 +50,7 @@ _END = re.compile(
     r"end_of_utterance|endoftext)>|\[/?(?:INST|EOS|BOS|PAD)\]|<0x0A>",
     re.I,
 )
-_DOUBLE = re.compile(r"\[\[\s*([A-Za-z])\s*\]\]|(?<!\S)<([A-Z])>(?!\S)")
+_DOUBLE = re.compile(r"(?:\[\[|<<|\(\()\s*([A-Za-z])\s*(?:\]\]|>>|\)\))|(?<!\S)<([A-Z])>(?!\S)")
 _HTML = re.compile(r"</?(?:b|i|p|u|em|br|hr|strong|code|span|div|sup|mark)\s*/?>", re.I)
 _STRUCK = re.compile(r"~~[^~\n]{1,200}~~|<(?:s|del|strike)>[^<]{1,200}</(?:s|del|strike)>")
 _FENCE = re.compile(r"```\w*\s*\n?(.*?)\n?```", re.S)
@@ -56,7 +60,9 @@ _FIELD = re.compile(
     r"""(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s,}\]]+))""",
     re.I,
 )
-_KEYS = frozenset(("answer", "final_answer", "finalanswer", "final answer", "option", "choice"))
+_KEYS = frozenset(
+    ("answer", "final_answer", "finalanswer", "final answer", "option", "choice", "final")
+)
 
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _LATEX_TEXT = re.compile(
@@ -74,8 +80,10 @@ _LATEX_SIGN = re.compile(r"\\[a-z]+(?![a-z])|\\[%$#&_{}]|\\[,;:! ()\[\]]")
 _MATH = re.compile(r"\$\$?(?! )([^$\n]{1,200}?)(?<! )\$\$?(?!\d)")
 _DOLLARS = re.compile(r"\$\s?(\d[\d,]*(?:\.\d+)?)")
 _CONFIDENCE = re.compile(
-    r"(?:^|(?<=[\n.;,!?)\s]))\s*[(\[]?\bconfiden(?:ce|t)(?: (?:level|score))?\s*(?:[:=]|is)?\s*"
-    r"(?:very )?(?:high|medium|low|\d[\d./]{0,6}\s?%?)[)\]]?\.?(?=\s*(?:\n|$))",
+    r"(?:^|(?<=[\n.;,!?)\s]))\s*\|?\s*[(\[]?\b(?:confiden(?:ce|t)|certainty|probability)"
+    r"(?: (?:level|score))?\s*"
+    r"(?:[:=]|is)?\s*(?:very )?(?:high|medium|low|\d[\d./]{0,6}\s?%?)[)\]]?\.?(?=\s*(?:\n|$))"
+    r"|\s*[(\[](?:very )?(?:high|medium|low) (?:confidence|certainty)[)\]]\.?(?=\s*(?:\n|$))",
     re.I,
 )
 _EMPHASIS = re.compile(
@@ -100,12 +108,14 @@ class Claim:
         before: The rest of its own sentence before it, and the sentence before that.
         same: The part of `before` that is in the claim's own sentence.
         corrects: The speaker takes back what was said before it.
+        picked: It is introduced as a choice: "I'd pick".
     """
 
     text: str
     before: str = ""
     same: str = ""
     corrects: bool = False
+    picked: bool = False
 
 
 def canonical(text: str) -> str:
@@ -121,9 +131,15 @@ def canonical(text: str) -> str:
     text = text.replace("º", "°").replace("˚", "°")
     text = _POWER.sub(lambda found: "^" + found[0].translate(_POWERS), text)
     text = _FRACTION.sub(" ", text)
-    text = unicodedata.normalize("NFKC", text).replace("\u2044", "/")
+    text = (
+        unicodedata.normalize("NFKC", text).replace("\u2044", "/").replace("\u2032\u2032", "\u2033")
+    )
     text = _MINUS.sub("-", text)
     text = re.sub("[’‘‛´ʼ](?=\\w)|(?<=\\w)[’‘‛´ʼ]", "'", text)
+    if text.count("'") == 1 or _FEET_INCHES.search(text):
+        text = _FEET.sub("\u2032", text)
+    if text.count('"') == 1:
+        text = _INCHES.sub("\u2033", text)
     return _DASH_SIGN.sub("-", text).strip()
 
 
@@ -253,12 +269,14 @@ def claims(text: str) -> list[Claim]:
                 text[max(earlier, before) : match.start()],
                 text[max(sentence, before) : match.start()],
                 bool(CORRECTION.search(between)),
+                bool(_PICKED.match(match[0])),
             )
         )
     made = [claim for claim in made if claim.text.strip(" .,:;!*-")]
     return made or [Claim(text)]
 
 
+_PICKED = re.compile(r"i(?:'d|'ll|\s)", re.I)
 _STOP = re.compile(r"[.!?。！？;；\n](?=\s|$|[^\x00-\x7f])|[。！？；\n]")
 
 

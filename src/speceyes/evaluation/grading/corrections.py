@@ -14,7 +14,12 @@ _CLAUSE = re.compile(
 )
 _JOINER = re.compile(r"^(?:(?:so|but|and|therefore|thus|hence|then|which leaves)\b[\s,:]*)+", re.I)
 _ASKED = re.compile(r"\W*[^.?!\n]{1,40}\?\s+(?=\S)")
-_REFUSAL = re.compile(r"^no(?:[.,!]|\s[—–-])\s+(?=\S)", re.I)
+_ARROW = re.compile(r"[^.!?\n]{1,40}?\s*(?:-+>|=+>|>>+|→|⇒)\s*(?=\S)")
+_REFUSAL = re.compile(
+    r"^(?:(?:no|nope|not (?:that|quite|right|it)|(?:that|this|it)(?:'s| is| was| isn't| is not)"
+    r"(?: not)? (?:wrong|incorrect|right|correct|it|a mistake))(?:[.,!;]|\s[—–-])\s+)+(?=\S)",
+    re.I,
+)
 _LONGEST: Final = 600
 
 
@@ -28,8 +33,10 @@ def last_word(text: str) -> str | None:
     text = text[-_LONGEST:]
     found = list(CORRECTION.finditer(text))
     end = found[-1].end() if found else 0
-    asked = _ASKED.match(text, end)
-    end = asked.end() if asked else end
+    while asked := _ASKED.match(text, end):
+        end = asked.end()
+    arrow = _ARROW.match(text)
+    end = arrow.end() if arrow and not end else end
     rest = _REFUSAL.sub("", text[end:].lstrip(" ,.:;!—–-\n"))
     return rest if end and rest else None
 

@@ -21,7 +21,8 @@ _PICTURE = (
 )
 _GIVEN = (
     r"(?:provided|attached|included|given|uploaded|supplied|available|shared|sent|accessible|"
-    r"loaded|visible to me|shown to me|here|to (?:look at|analy[sz]e|view|see)|"
+    r"found|received|detected|loaded|visible to me|shown to me|here|"
+    r"to (?:look at|analy[sz]e|view|see)|"
     r"(?:in|with) (?:your|this|the) (?:message|prompt|question|request|conversation|chat))"
 )
 _NO_PICTURE = _words(
@@ -36,6 +37,7 @@ _NO_PICTURE = _words(
     rf"have)(?:n't| not)"
     rf"(?: been)?|(?:seems|appears) (?:to be |not )?(?:missing|blank|broken|corrupted))"
     rf"(?: {_GIVEN}| visible| present| clear enough|(?=\s*[.!]|\s*$))|"
+    rf"^(?:the )?{_PICTURE} (?:not {_GIVEN}|missing|unavailable|unreadable)(?=\s*[.!,;]|\s*$)|"
     rf"{_PICTURE} (?:is|seems to be|appears to be) (?:missing|blank|broken|corrupted|unavailable|"
     rf"unreadable|too (?:blurry|dark|small))(?=\s*[.,!]|\s*$)|"
     rf"{_PICTURE} (?:failed|didn't|did not|doesn't|does not|won't|will not|couldn't|could not)"
@@ -73,10 +75,11 @@ _EPISTEMIC = _words(
     r"judge|verify|make out|decide|make a determination)|"
     r"insufficient|not enough (?:information|detail|context)|"
     r"(?:seems|looks|appears) (?:like )?(?:it|that it|they) (?:could|might|may)|"
-    r"or (?:something|similar|maybe|perhaps|possibly|rather)|depend(?:s|ing) on|"
+    r"or (?:something|similar|maybe|perhaps|possibly)|depend(?:s|ing) on|"
     r"(?<!no )(?<!without )(?<!without a )doubt(?!less)(?:ful)?|inclined to|"
     r"(?:leaning|lean) (?:towards?|to)|tentatively|if i(?:'m| am) not mistaken|toss-?up|"
-    r"\d+ ?(?:%|percent) (?:sure|certain|confident|chance|probability|likely)|"
+    r"(?<![\d.])(?!100\b)[\d.]+ ?(?:%|percent) (?:sure|certain|confident|chance|probability|"
+    r"likely)|"
     r"not necessarily|possibilit(?:y|ies)|otherwise|questionable|debatable|no way to (?:tell|know)|"
     r"(?:as an ai|language model|text-based)|not able to (?:see|view) (?:images|pictures|photos)|"
     r"(?:can't|cannot|can not|unable to) (?:see|view|access|open|process|analy[sz]e)"
@@ -88,33 +91,56 @@ _EPISTEMIC = _words(
     r"enough (?:information|detail)|no way (?:to|of)|"
     r"(?:don't|do not) have (?:an|the|any) answer|no answer|n/a|"
     r"(?:can't|cannot|can not|unable to|won't) (?:assist|help|comply|provide)|"
-    r"estimat(?:e|es|ed|ing|ion)|if not|"
+    r"more like(?= \d)|as far as i (?:can (?:see|tell)|know)|"
+    r"estimat(?:e|es|ed|ing|ion)|if not|(?:don't|do not) quote me|i (?:could|may) be wrong|"
+    r"correct me if|if memory serves|for all i know|who knows|or thereabouts|"
+    r"no (?:further |relevant |such |visual |clear )?(?:information|info|details?|context|data)|"
+    r"(?:a|some|any|every|good|fair|slight|small|decent) chance(?= (?:that|there|it|of))|"
+    r"(?:can't|cannot|couldn't|can not) (?:be )?(?:ruled? out|excluded?)|"
+    r"(?:without|needs?|requires?) (?:more|further|additional) (?:information|context|details?)|"
+    r"hunch|gut feeling|coin[- ]flip|"
+    r"(?:not|in|un)[- ]?(?:determin|discern|recogni[sz])able|"
+    r"no [^.\n]{1,40}? to (?:answer|tell|determine|judge|decide)|"
+    r"no (?:clear |definite |definitive )?way of|beyond (?:me|my)|anyone's guess|"
     r"refuse to|not allowed to|"
     # German
     r"vielleicht|möglicherweise|wahrscheinlich|vermutlich|womöglich|eventuell|könnte|könnten|"
+    r"(?:kann ich|ich kann|kann man|man kann|lässt sich)(?: das| es| leider| so)* nicht (?:\w+ )?"
+    r"(?:sagen|erkennen|beantworten|beurteilen|feststellen|bestimmen|sehen)|"
     r"ich (?:rate|vermute)|unsicher|nicht sicher|nicht ganz sicher|weiß (?:es )?nicht|"
     r"keine ahnung|schwer zu sagen|unklar|"
     # French
+    r"(?:peux|peut|puis|saurais|pouvons) pas (?:\w+ )?"
+    r"(?:répondre|dire|déterminer|savoir|voir|confirmer|distinguer)|impossible (?:de|à) \w+|"
     r"peut[- ]être|probablement|possiblement|sans doute|(?:ne )?sais pas|"
     r"pas (?:tout à fait )?s[ûu]re?|difficile à dire|pourrait|"
     # Spanish
+    r"no (?:lo )?(?:puedo|se puede|es posible) "
+    r"(?:responder|decir|determinar|saber|ver|distinguir)(?:lo)?|"
     r"quizás?|tal vez|probablemente|posiblemente|puede (?:que|ser)|podría|no (?:lo )?sé|"
     r"no est(?:oy|á) segur[oa]|a lo mejor|difícil de decir|"
     # Italian
+    r"non (?:lo )?(?:posso|si può|riesco a|è possibile) "
+    r"(?:rispondere|dire|dirlo|determinare|stabilire|vedere)|"
     r"forse|probabilmente|possibilmente|magari|potrebbe|non (?:lo )?so|non sono sicur[oa]|"
     r"difficile da dire|"
     # Portuguese
+    r"não (?:posso|consigo|dá para|é possível) (?:responder|dizer|determinar|saber|ver)|"
     r"talvez|provavelmente|possivelmente|pode ser|poderia|não sei|não tenho certeza|"
     r"difícil dizer|"
     # Dutch
+    r"kan (?:ik )?(?:dat |het )?niet (?:zeggen|zien|beantwoorden|bepalen)|"
     r"misschien|waarschijnlijk|mogelijk|zou kunnen|weet (?:het )?niet|niet zeker|"
     # Russian
+    r"не могу (?:ответить|сказать|определить|разглядеть)|невозможно \w+|"
     r"может быть|возможно|вероятно|наверно[е]?|не знаю|не уверена?|трудно сказать",
 )
 _EPISTEMIC_JOINED = _words(
     r"可能|也许|也許|或许|或許|大概|不确定|不確定|不知道|不清楚|无法确定|無法確定|无法判断|"
-    r"無法判斷|难以|難以|好像|似乎|我猜|猜测|说不准|"
+    r"無法判斷|难以|難以|看不清|无法(?:回答|确认|辨认|得知)|没法(?:看清|判断|确定)|好像|似乎|我猜|猜测|说不准|"
     r"かもしれ|たぶん|多分|おそらく|恐らく|だろう|でしょう|わから|分から|わかりません|不明|"
+    r"(?:判断|特定|回答|確認)できません|答えられません|見えません(?:でした)?$|"
+    r"알 수 없|(?:판단|확인|대답)할 수 없|"
     r"아마|모르|것 같|불확실|확실하지 않",
 )
 HEDGE: Final = re.compile(rf"(?<!\w)(?:{_EPISTEMIC})(?!\w)|{_EPISTEMIC_JOINED}", re.I)
@@ -148,7 +174,8 @@ BOUND_BEFORE: Final = re.compile(
 BOUND_AFTER: Final = re.compile(
     r"^\s*(?:[^\W\d]+\s+){0,2}?,?\s*(?:\(?(?:or|and (?:a half|more|above|up|counting|over)|plus|"
     r"more or less|something|odd|"
-    r"at (?:the )?(?:very )?(?:least|most)|minimum|maximum|max|min|approximately|approx|roughly|"
+    r"at (?:the )?(?:very )?(?:least|most)|minimum|maximum|max|min|approximate(?:ly)?|approx|"
+    r"roughly|estimated?|circa|"
     r"give or take|oder|bis|ou|o|oppure|или|mindestens|au moins|por lo menos|al menos|almeno|"
     r"pelo menos)(?!\w)|-?ish\b)"
     r"|^\s*(?:to|through|and|-|–|—|~|,)\s*\d|^[^\d\s]{0,3}(?:左右|以上|以下|或|くらい|ぐらい|"
@@ -178,11 +205,18 @@ DENIAL: Final = re.compile(rf"(?<!\w)(?:{_DENIAL})(?!\w)|{_DENIAL_JOINED}", re.I
 """Denials: the statement, or something in it, is denied."""
 
 _TAKEN_BACK = (
-    r"(?:^|[\s.!?,;—–-])(?:wait|hold on|scratch that|on second thoughts?|correction|my mistake|"
+    r"(?:^|[\s.!?,;(\[—–-])(?:wait|hold on|"
+    r"(?:scratch|strike|forget|disregard|ignore|drop|ditch|discard)\s+(?:that|this|it|[(\[]?(?-i:[A-Z])[)\]]?)|"
+    r"make that|never ?mind|"
+    r"on (?:reflection|second (?:thoughts?|look|glance))|thinking again|come to think of it|"
+    r"looking closer|on closer (?:inspection|look|examination)|"
+    r"correction|corrected(?: to)?|edit(?=:)|update(?=:)|my mistake|"
     r"my bad|oops|sorry|i meant?|on (?:closer|second|further) (?:inspection|look)|"
-    r"let me (?:re-?\w+|correct|look again|check again)|"
+    r"let me (?:re-?\w+|correct(?: (?:that|this|myself))?|look again|check again)|"
+    r"(?:i(?:'m| am) )?chang(?:e|ed|ing) my (?:answer|mind)(?: to)?|correcting myself|i misread|"
+    r"my apologies|looking (?:again|closer)|no(?=:)|"
     r"i (?:was|am) wrong|i made a mistake)(?=[\s,.!:;—–-]|$)"
-    r"|(?:^|[.!?\n,;—–-]\s*)(?:but )?(?:actually|hmm+|rather|or rather)\b(?=[\s,])"
+    r"|(?:^\s*|[.!?\n,;—–-]\s*)(?:but )?(?:actually|hmm+|rather|or rather)\b(?=[\s,.])"
     r"|\sbut (?:actually|in fact)\b"
 )
 TAKEN_BACK: Final = re.compile(_TAKEN_BACK, re.I)
@@ -221,7 +255,7 @@ FOREIGN_ARTICLES: Final = frozenset(
 """Taken off where nothing else makes the answer the right one."""
 
 _NOUN = (
-    r"answers?|ans\.?|options?|choices?|solution|result|selection|response|pick|antwort|lösung|"
+    r"answers?|ans\.?|output|conclusion|verdict|tl;?dr|options?|choices?|solution|result|selection|response|pick|antwort|lösung|"
     r"option|"
     r"réponse|respuesta|opción|risposta|opzione|resposta|alternativa|opção|antwoord|optie|ответ|"
     r"вариант"
@@ -233,25 +267,28 @@ _AFTER_NOUN = (
 )
 _IS = (
     r"is|was|would be|should be|must be|has to be|will be|are|ist|lautet|wäre|est|serait|es|sería|"
-    r"è|sarebbe|é|seria|=|это|:|："
+    r"è|sarebbe|é|seria|=>|->|→|=|это|:|："
 )
 _TAIL = r"(?:\s*(?:option|choice|letter|the option|that)\b)?\s*[:：]?\s*[-–—]?\s*"
 CONCLUSION: Final = re.compile(
     # "the (final) answer to the question is (option)"
-    rf"(?<!\w){NOUN}(?:\s+{_AFTER_NOUN})*"
+    rf"(?<!\w){NOUN}(?:\s+{_AFTER_NOUN})*(?:\s*\((?:letter|option|choice)\))?"
     r"(?:\s+(?:to|for|of)\s+(?:the|this|your|that)\s+\w+)?"
     rf"\s*(?:(?<=\s)|(?=[=:：]))(?:{_IS})(?!\w)(?!\s*(?:not|no|nicht|pas|non|não|не)\b\s+\w)"
     rf"(?:\s+(?:clearly|definitely|therefore|thus|simply|indeed|most definitely)\b)?"
     r"\s*[:：]?\s*"
     rf"|(?<!\w){NOUN}\s+[-–—]\s+"
+    r"|(?<!\w)(?:correct|right|best)\s+(?:one|letter)\s+(?:is|would\s+be)(?!\w)(?!\s+not\b)\s*:?\s*"
     # a heading of its own
     rf"|(?:^|\n)[\W_]*(?:(?:final|correct)\s+)?{NOUN}[\W_]*\n\s*"
     # German turns it round
     r"|(?<!\w)(?:ist|wäre|lautet)\s+(?:somit\s+|daher\s+|also\s+)?die\s+"
     r"(?:richtige\s+|korrekte\s+)?(?:antwort|lösung)(?!\w)\s*:?\s*"
     r"|(?<!\w)(?:richtig|korrekt)\s+ist\s+"
-    r"|(?<!\w)i(?:'d|'ll|\s+would|\s+will)?\s+(?:choose|pick|select|go\s+with|opt\s+for|answer)"
+    r"|(?<!\w)i(?:'d|'ll|\s+would|\s+will)?\s+(?:choose|pick|prefer|favou?r|select|go\s+(?:with|for)|opt\s+for|answer)"
     r"(?!\w)\s*:?\s*"
+    r"|(?<!\w)(?:i(?:'ll|\s+will)?\s+(?:take|vote(?:\s+for)?)|(?:let's\s+go|going)\s+with)\s+"
+    r"(?=(?:option\s+)?[(\[]?(?-i:[A-Z])[)\]]?\s*[.!]*\s*$)"
     r"|(?<!\w)(?:ich\s+wähle|je\s+choisis|elijo|escojo|scelgo|escolho|ik\s+kies|я\s+выбираю)\s+"
     r"|(?:正确|正確|最终|最終|最佳)?的?(?:答案|选项|選項|回答)(?:应该|應該|应|應)?"
     r"(?:是|为|為|选择|選擇|选|選|:|：|=)\s*(?:选项|選項)?\s*"
@@ -270,6 +307,20 @@ NO_CONCLUSION: Final = re.compile(
 
 LEAD: Final = re.compile(
     r"^(?:"
+    r"1[.)]\s+(?=[(\[]?(?-i:[A-Z])[)\]]?[.\s]*$)|(?:-+>|=+>|→|⇒)\s*(?=\w)|"
+    r"(?:either way|regardless|in any case|anyway|all in all|overall|ultimately)\s*[,:]\s*|"
+    r"(?:got it|sure thing|here (?:goes|it is|you go|we go)|simple|easy)\s*[:!,.—–-]+\s*|"
+    r"(?:choose|pick|select|go(?:ing)? with|opt for|click|mark|circle|take)\s+"
+    r"(?=(?:option |answer |choice )?[(\[]?(?-i:[A-Z])[)\]]?[\s.!]*$)|"
+    r"what (?:he|she|it|they|i|we|you|this|that|the \w+)\s[^,.:?\n]{1,40}?\s(?:is|are|was)\s+"
+    r"(?=\w)|(?:after|upon|having)\s[^,.:?\n]{3,60},\s+|"
+    r"because of [^,.:?\n]{3,60},\s+|without (?:a )?(?:doubt|question)(?: about it)?[\s,:]+|"
+    r"(?:100 ?%|a hundred percent)[\s,:]+(?=(?:option )?[(\[]?(?-i:[A-Z])[)\]]?[\s.!]*$)|"
+    r"(?:easily|evidently|surely|plainly|simply|unquestionably|unmistakably|undeniably)[\s,:]+|"
+    r"(?:es|est|ist|è|é|это)\s+(?=(?:la|die|der|il|el|a|l'|вариант)\s?\w)|"
+    r"(?:верный|правильный|правильная)\s+(?=(?:вариант|ответ))|"
+    r"[✅✔✓☑👉➡]\s*|(?:selected|chosen|picked|marked)(?: (?:option|choice|answer))?\s*[:=]\s*|"
+    r"final\s*[:=]\s*|(?:it )?(?:looks|seems|appears) (?:like|to be) (?=[(\[]?(?-i:[A-Z])\b)|"
     r"only\s+(?=[(\[]?[A-Z][)\]]?\s+(?:is|seems)\b)|"
     r"(?:so|thus|hence|therefore|then|ok|okay|well|sure|alright|right|great|certainly|of course|"
     r"clearly|obviously|definitely|indeed|finally|hmm+|also|donc|por lo tanto|quindi|portanto|dus|"
@@ -278,7 +329,9 @@ LEAD: Final = re.compile(
     r"undoubtedly)[\s,:]+"
     r"|(?:colou?r|shape|number|count|object|material|position|location|size|text|animal|brand|"
     r"direction|material)(?: of (?:the )?\w+)?\s*[:=]\s*"
-    r"|(?:in conclusion|to conclude|in short|in summary|to sum up|in my opinion|as a result|"
+    r"|(?:in conclusion|to conclude|in short|in summary|to sum up|"
+    r"in my (?:opinion|view|judge?ment|eyes)|"
+    r"as a result|"
     r"based on (?:the|this|what)[^,.:\n]{0,60}|"
     r"(?:looking at|judging by|judging from|according to|from|given) (?:the|this)"
     r" (?:image|picture|photo|scene|question|context|figure|chart)[^,.:\n]{0,30}|"
@@ -287,7 +340,8 @@ LEAD: Final = re.compile(
     r"op de afbeelding|на изображении|на картинке)\s*[,:]\s*"
     r"|(?:(?:as )?(?:we|i|you|one) (?:can )?(?:clearly )?(?:see|observe|conclude|notice|infer|say)|"
     r"it (?:is|'s) (?:clear|evident|obvious)(?= that\b)|this means|which means|that means|"
-    r"i(?:'m| am) (?:sure|certain|confident|positive)|"
+    r"i(?:'m| am) (?:(?:100 ?%|completely|absolutely|quite|very|totally) )?"
+    r"(?:sure|certain|confident|positive)|"
     r"i (?:think|believe|find|feel|would say)|i'd say|my view is|"
     r"ich (?:denke|glaube|meine)|je (?:pense|crois)|creo|pienso|penso|credo|acho|ik denk|"
     r"я думаю|我认为|我認為|我觉得)(?![\w'])\s*[,:]?\s*(?:that|dass|que|che|dat|что)?(?![\w'])"
@@ -321,7 +375,7 @@ TRAIL: Final = re.compile(
 """Words after the answer itself."""
 CORRECT: Final = re.compile(
     rf"^\s*[,:–—-]?\s*(?:it )?(?:is|was|would be|must be|should be|seems|looks|ist|est|es|è|é|"
-    rf"это)\s+"
+    rf"está|это)\s+"
     r"(?:definitely |clearly |indeed |therefore |the |die |la |a |le )*"
     r"(?:correct|right|true|best|only correct|only|most accurate|proper|valid|richtig\w*|"
     r"korrekt\w*|"

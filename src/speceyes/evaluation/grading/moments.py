@@ -13,9 +13,12 @@ _DAY_HALVES: Final = {
     "at night": "pm",
 }  # fmt: skip
 _HALF = rf"(?:\s*(?P<half>{'|'.join(_DAY_HALVES)}))?"
-_FIGURES = re.compile(rf"(?P<hour>\d{{1,2}})[:.h]\s?(?P<minute>\d\d)(?::(?P<second>\d\d))?{_HALF}")
+_FIGURES = re.compile(
+    rf"(?P<hour>\d{{1,2}})[:.h]\s?(?P<minute>\d\d)(?::(?P<second>\d\d))?"
+    rf"(?: ?(?:h|hrs?|hours|uhr|o'clock))?{_HALF}"
+)
 _DOTTED = re.compile(r"\d+\.\d")
-_SPOKEN = re.compile(rf"(?P<hour>\d{{1,2}})\s(?P<minute>\d\d){_HALF}")
+_SPOKEN = re.compile(rf"(?P<hour>\d{{1,2}})\s(?P<minute>\d\d|0 \d){_HALF}")
 _WHOLE = re.compile(rf"(?P<hour>\d{{1,2}})\s*(?:o'?clock{_HALF}|(?P<alone>am|pm))")
 _AROUND = re.compile(
     rf"(?P<part>\d{{1,2}}|half|(?:a )?quarter)(?: minutes?)? (?P<way>past|after|to|before|till) "
@@ -62,6 +65,8 @@ def moment(text: str, *, dotted: bool = False) -> Moment | None:
     """
     folded = canonical(text).casefold().strip(" .!\"'")
     folded = re.sub(r"\b([ap])\.\s?m\b\.?", r"\1m", folded).replace(" the ", " ")
+    folded = re.sub(r"\boh (?=(?:one|two|three|four|five|six|seven|eight|nine|\d)\b)", "0 ", folded)
+    folded = re.sub(r"(?<=[a-z]{3})\.(?= \d)", "", folded)
     words = re.sub(r"[,]|(?<=[a-z])-(?=[a-z])", " ", folded).split()
     plainly = " ".join(number_words([word for word in words if word != "the"]))
     # "Seven thirty" is read as 37 by no one; number words of a time stay apart.
@@ -80,6 +85,8 @@ def same(gold: Moment, said: Moment) -> bool:
     """True if a moment that was said is the right one: what the right one leaves open (half of
     the day, year) doesn't count.
     """
+    if gold == ("time", 0, 0, "pm") and said == ("time", 0, 0, ""):
+        return True  # noon, by a clock of 24 hours
     return gold[:2] == said[:2] and all(
         not mine or mine == its for mine, its in zip(gold[2:], said[2:], strict=True)
     )
@@ -97,9 +104,10 @@ def _time(text: str) -> Moment | None:
         return _at(int(around["hour"]) * 60 + minutes, 0, around["half"])
     found = _FIGURES.fullmatch(text) or _SPOKEN.fullmatch(text)
     if found:
-        if int(found["minute"]) > 59:
+        minute = int(found["minute"].replace(" ", ""))
+        if minute > 59:
             return None
-        minutes = int(found["hour"]) * 60 + int(found["minute"])
+        minutes = int(found["hour"]) * 60 + minute
         seconds = found.groupdict().get("second")
         return _at(minutes, int(seconds or 0), found["half"])
     whole = _WHOLE.fullmatch(text)
@@ -110,8 +118,8 @@ def _at(minutes: int, seconds: int, half: str | None) -> Moment | None:
     if not 0 <= minutes < 1440 or seconds > 59:
         return None
     named = _DAY_HALVES.get(half or "", "")
-    if not named and minutes >= 780:
-        named = "pm"
+    if not named and (minutes >= 780 or minutes < 60):
+        named = "pm" if minutes >= 780 else "am"
     return "time", minutes % 720, seconds, named
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -75,8 +76,7 @@ def _number_at(words: list[str], at: int) -> tuple[str, int] | None:
             last = power
         elif word in _WORDS:
             value = _WORDS[word]
-            digits = 10 if 0 < value < 10 else 100
-            room = not seen or last >= digits * 10 or (last == 10 and digits == 10)
+            room = not seen or last >= 100 or (last == 10 and 0 < value < 10)
             if not room or (seen and value == 0):
                 break
             part += value
@@ -93,9 +93,9 @@ def _number_at(words: list[str], at: int) -> tuple[str, int] | None:
         else:
             break
         i += 1
-    if not seen or i == start:
-        return None
     whole = total + part
+    if not seen or i == start or not math.isfinite(whole):
+        return None
     return (str(int(whole)) if whole == int(whole) else repr(whole)), i
 
 

@@ -39,6 +39,12 @@ _ELLIPSIS: Final = re.compile(
 _OR: Final = re.compile(r"\bor\b", re.I)
 _UNLIKE: Final = re.compile(r"(?<=\w),\s*(?:and |but )?not\s+[^.,;!?\n]+", re.I)
 """What a statement is held against: "on the mat, not under it"."""
+_NOT_THE_OTHER = re.compile(
+    r"(?<=\w),\s*(?:and |but )?(?:definitely |certainly |clearly )?not (?:an? )?"
+    r"[\"']?(?:yes|no)\b[\"']?",
+    re.I,
+)
+"""Behind the word: that it isn't the other one."""
 _NOT_WORD = re.compile(
     r"(?<!\w)(?:not|\w+n't)\s+(?:a\s+)?[\"']?(?:yes|no)[\"']?\s*(?:[.,;!]|$)", re.I
 )
@@ -47,10 +53,24 @@ _WORDS = "|".join(
     sorted((re.escape(w) for w in (AFFIRMATIONS | NEGATIONS) if w.isascii()), key=len, reverse=True)
 )
 _WORD: Final = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
-_BARELY = re.compile(r"\b(?:hardly|barely|scarcely)\b", re.I)
+_BARELY = re.compile(
+    r"\b(?:hardly|barely|scarcely|partly|partially|in part|to some extent|half(?= (?:yes|no)))\b",
+    re.I,
+)
+_FLAT: Final = {
+    True: re.compile(r"present|visible|for sure|by all means|you bet|naturally|surely", re.I),
+    False: re.compile(
+        r"absent|missing|by no means|in no way|not? (?:a )?chance|far from it|no way|hell no|"
+        r"nothing (?:of the (?:sort|kind)|like (?:that|it|this))|"
+        r"definitely not|surely not|under no circumstances",
+        re.I,
+    ),
+}
+"""Whole answers that say yes or no without the word."""
 _NOT = re.compile(
     r"(?<!\w)(?:no|not|\w+n't|cannot|none|never|neither|nor|nobody|nothing|nowhere|absent|missing|"
-    r"lacks?|lacking|without any|free of|devoid of|fails? to|false|untrue|incorrect|"
+    r"lacks?|lacking|without any|free of|devoid of|fails? to|false|untrue|impossible(?= that)|"
+    r"incorrect|"
     r"(?<=that is )wrong|(?<=that's )wrong|(?<=this is )wrong|kein\w*|nicht|nie|niemals|"
     r"ne|n'(?=\w)|pas|aucune?|jamais|"
     r"ningun[oa]?|ningún|nunca|"
@@ -104,10 +124,14 @@ def answered(text: str, question: str = "") -> bool | None:
         return None
     said = says(TRAIL.sub("", text))
     said = says(text) if said is None else said
+    if said is None and question and _THING.fullmatch(text.strip()):
+        # "A dog." answers "Is there a dog?", as "No dog." does; "A car." doesn't.
+        return True if statements.names(text, question) else None
     if said is None or not question or _own_words(text):
         return said
     if _OR.search(text) and not _OR.search(question):
         return None
+    text = _UNLIKE.sub("", text)
     return said if statements.repeats(text, question) else statements.other(text, question, said)
 
 
@@ -129,6 +153,7 @@ def says(text: str) -> bool | None:
         return text.strip(" .!()").casefold() == "y"
     if not text.strip(" .,!"):
         return True if sure else None
+    text = _NOT_THE_OTHER.sub("", text)
     if _NOT_WORD.search(text):
         return None
     back = TAKEN_BACK.search(text)
@@ -136,15 +161,19 @@ def says(text: str) -> bool | None:
         return None
     words = _own_words(text)
     if words:
-        return words[0] if len(set(words)) == 1 else None
+        said = words[0] if len(set(words)) == 1 else None
+        return None if said and _YES_BUT.match(text) and not _VERB.search(text) else said
+    for whole, flat in _FLAT.items():
+        if flat.fullmatch(text.strip(" .,!")):
+            return whole
     text = _UNLIKE.sub("", text)
-    said = [
+    verdicts = [
         not _NOT.search(clause) for clause in _CLAUSE.split(text) if clause and _VERB.search(clause)
     ]
-    if not said:
+    if not verdicts:
         return _elliptic(text)
-    said = said[:_STATEMENTS]
-    return said[0] if len(set(said)) == 1 else None
+    verdicts = verdicts[:_STATEMENTS]
+    return verdicts[0] if len(set(verdicts)) == 1 else None
 
 
 def own_word(text: str) -> bool | None:
@@ -204,7 +233,10 @@ _AFTER_NO: Final = frozenset(
 )
 _AFTER_NOT: Final = frozenset("at really in that so as any visible present there exactly".split())
 _PLAIN_YES: Final = frozenset("yes yeah yep yup ja oui sí sì sim да evet".split())
-_LINKS: Final = frozenset("be is a an say answer wait actually or and definitely clearly".split())
+_LINKS: Final = frozenset(
+    "be is a an say answer wait actually or and definitely clearly firm clear definite hard "
+    "resounding big simple strong solid flat".split()
+)
 
 
 def _cjk(text: str) -> bool | None:
@@ -224,8 +256,42 @@ def _cjk(text: str) -> bool | None:
 
 
 def _elliptic(text: str) -> bool | None:
-    """A phrase without a verb: "Not that I can see" says no, a noun says nothing."""
+    """A phrase without a verb: "Not that I can see" and "No dog in sight" say no, a noun says
+    nothing.
+    """
     words = _WORD.findall(text.casefold())
     if words[:1] == ["not"] and len(words) <= 6:
         return False
-    return None
+    denied = _NO_THING.match(text.casefold())
+    if denied is None or len(words) > _PHRASE:
+        return None
+    return None if _NO_CLAIM.match(text.casefold()[denied.end() :]) else False
+
+
+_THING = re.compile(r"(?:an?|one|some|two|three|several)\s+(?:[^\W\d]+[ .!]*){1,5}", re.I)
+"""A phrase that names a thing."""
+_YES_BUT = re.compile(
+    r"(?:yes|yeah|ja|oui|s[ií])[,.;!]?\s+"
+    r"(?:no|kein\w*|aucune?|ningun[oa]?|ningún)\s+[^\W\d].{1,60}$",
+    re.I,
+)
+"""Yes, and then a phrase that denies a thing."""
+_PHRASE: Final = 12
+_NO_THING = re.compile(
+    r"\W*(?:(?:well|so|nope?|sorry)\W+)?(?:(?:no|zero|kein\w*|aucune?|ningun[oa]?|ningún|"
+    r"nessun[oa]?|nenhuma?|geen|никак\w+|нет|"
+    r"sin|sans|ohne|senza|sem|zonder|без)\s+|pas (?:de |d'|une? )|nessun')(?=[^\W\d])"
+)
+"""The beginning of a phrase that denies a thing."""
+_NO_CLAIM = re.compile(
+    r"(?:(?:clear|definite|definitive|good|real|actual|accompanying|attached|valid|visual|single|"
+    r"further|more|such|final|correct|right)\s+)*"
+    r"(?:images?|pictures?|photos?|photographs?|screenshots?|attachments?|files?|input|ideas?|"
+    r"clues?|comments?|answers?|problems?|problem|doubts?|wonder|matter|ways?|worries|need|"
+    r"thanks?|longer|more|less|fewer|information|info|data|details?|context|contents?|responses?|results?|"
+    r"outputs?|options?|choices?|opinions?|preferences?|certainty|guarantees?|questions?|exceptions?|"
+    r"offence|zweifel|doute|duda|dubbio|dúvida|twijfel|сомнени\w|angaben?|informaci[oó]n\w*|"
+    r"informazion\w|daten|möglichkeit|meinung|donnée\w?|datos|dati|explanation|reply|solution|bild|antwort|ahnung|idée|image|réponse|respuesta|imagen|"
+    r"risposta|immagine|resposta|imagem|antwoord|idee|idea|sé|so|sei|better|other|one)\b"
+)
+"""Denials that say nothing of what is seen."""

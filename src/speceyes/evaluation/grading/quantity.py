@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, final
@@ -17,7 +18,8 @@ from speceyes.evaluation.grading.languages import (
     RELATION,
 )
 from speceyes.evaluation.grading.normal_form import number_words
-from speceyes.evaluation.grading.units import PHRASES, UNIT, in_base
+from speceyes.evaluation.grading.numerals import bound, holds, in_digits, span
+from speceyes.evaluation.grading.units import PHRASES, UNIT, in_base, unit_of
 
 _SCALES: Final = {"k": 1000, "K": 1000}
 _CJK: Final = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2}
@@ -70,17 +72,20 @@ class Quantity:
         value: The number.
         unit: The unit, or the noun that is counted; empty where there is none.
         measured: The unit is one of measure, which can't be left out.
+        share: It was written as a fraction, such as "a quarter".
     """
 
     value: Fraction
     unit: str = ""
     measured: bool = False
+    share: bool = False
 
     def same(self, other: Quantity) -> bool:
         """True if another quantity, a model's, is this one.
 
         A unit of measure must be there, and counts for what it is in another of its kind; a noun
-        that is counted may be left out. Where this one has no unit, the other's doesn't count.
+        that is counted may be left out. Where this one has no unit, the question has it, and the
+        other's doesn't count: "3%" is 3. A part of one is a share, so that "25%" is 0.25.
 
         Example:
             >>> of_gold("3 cm").same(only("30 mm")), of_gold("0.5").same(only("50%"))
@@ -90,8 +95,10 @@ class Quantity:
             mine, its = in_base(self.value, self.unit), in_base(other.value, other.unit)
             if mine is not None and its is not None:
                 return mine[0] == its[0] and _close(mine[1], its[1])
-        if not self.unit and other.unit == "%" and _close(self.value, other.value / 100):
-            return True
+        if not self.unit and other.unit == "%" and 0 < abs(self.value) < 1:
+            return _close(self.value, other.value / 100)
+        if self.unit == "%" and other.share and not other.unit:
+            return _close(self.value / 100, other.value)
         if not _close(self.value, other.value):
             return False
         if not self.unit:
@@ -118,7 +125,7 @@ def _noun(words: str) -> str:
 
 def prepared(text: str) -> str:
     """Number words as digits, halves included; the rest of the text as it was."""
-    return _HALVES.sub(r"\1.5", _digits(text))
+    return _HALVES.sub(r"\1.5", _digits(in_digits(text)))
 
 
 def _digits(text: str) -> str:
@@ -151,7 +158,9 @@ def _digits(text: str) -> str:
 
 _HALVES = re.compile(r"(?<![\w.,/])(\d+)\s+and\s+a\s+half(?!\w)", re.I)
 _PARTS: Final = {
-    "half": "1/2", "a half": "1/2", "one half": "1/2", "a third": "1/3", "one third": "1/3",
+    "half": "1/2", "a half": "1/2", "one half": "1/2", "a third": "1/3", "a quarter": "1/4",
+    "quarter": "1/4", "a fourth": "1/4", "a fifth": "1/5", "a tenth": "1/10", "two fifths": "2/5",
+    "one third": "1/3",
     "two thirds": "2/3", "one quarter": "1/4", "one fourth": "1/4", "three quarters": "3/4",
     "three fourths": "3/4", "one fifth": "1/5", "one tenth": "1/10",
 }  # fmt: skip
@@ -240,6 +249,8 @@ def _one(text: str, digit: int, floor: int) -> tuple[Quantity, int, int] | None:
     unit, measured, end, scale = _unit_after(text, end)
     if unit is None:
         return None
+    if ratio:
+        return Quantity(value * scale, unit, measured, share=True), start, end
     if currency and not unit:
         unit, measured = currency, True
     return Quantity(value * scale, unit, measured), start, end
@@ -268,7 +279,7 @@ def _unit_after(text: str, at: int) -> tuple[str | None, bool, int, int]:
         degree = re.match(r"\s?([CF])\b", rest) if word == "°" else None
         if degree:
             return UNIT[f"°{degree[1].casefold()}"], True, glued.end() + degree.end(), 1
-        unit = UNIT.get(word.casefold())
+        unit = unit_of(word)
         return (unit, True, glued.end(), 1) if unit else (None, False, at, 1)
     if re.match(r"-[A-Za-z]", text[at:]):
         return None, False, at, 1
@@ -280,7 +291,12 @@ def _unit_after(text: str, at: int) -> tuple[str | None, bool, int, int]:
     for phrase, end in ((three, after.end()), (two, after.end(2) if after[2] else after.end(1))):
         if phrase in PHRASES:
             return PHRASES[phrase], True, end, 1
+    if after[1] in ("C", "F") and not after[2]:
+        return UNIT[f"°{after[1].casefold()}"], True, after.end(1), 1
     word = after[1].casefold().rstrip(".")
+    rate = unit_of(word) if "/" in word else unit_of(f"{word}/{after[3] or ''}")
+    if rate and ("/" in word or after[2] in ("per", "an", "a")):
+        return rate, True, after.end(1) if "/" in word else after.end(3), 1
     if word in UNIT and not (word in ("in", "a", "s", "d", "x") and after[2]):
         return UNIT[word], True, after.end(1), 1
     return "", False, at, 1
@@ -395,8 +411,46 @@ def only(text: str) -> Quantity | None:
     if named:
         return named[0]
     quantity, _, end = found[0]
+    if quantity.share:
+        return quantity
     noun = re.match(r"\s*((?:[^\W\d]+[ -]?){1,4})", ready[end:])
     return Quantity(quantity.value, noun[1].strip().casefold() if noun else "")
+
+
+def same_span(text: str, gold: str) -> bool | None:
+    """True if a text is the range that a right answer is; None where the right answer is none, or
+    the text isn't.
+
+    Example:
+        >>> same_span("two to four", "2-4"), same_span("2-5", "2-4"), same_span("3", "2-4")
+        (True, False, None)
+    """
+    wanted, said = (span(prepared(canonical(one))) for one in (gold, text))
+    if wanted is None or said is None:
+        return None
+    return wanted[:2] == said[:2] and (
+        not wanted[2] or UNIT.get(wanted[2], wanted[2]) == UNIT.get(said[2], said[2])
+    )
+
+
+def within(text: str, options: Sequence[str]) -> int | None:
+    """The one option, where each is a range, in which the number that a text says lies.
+
+    Example:
+        >>> within("There are 5", ("1-3", "4-6", "7 or more"))
+        1
+    """
+    if len(options) < 2:
+        return None
+    limit = bound(prepared(canonical(text)))
+    if limit is not None:
+        ends = [bound(prepared(canonical(option))) for option in options]
+        return ends.index(limit) if ends.count(limit) == 1 else None
+    said = only(text)
+    if said is None:
+        return None
+    found = [holds(prepared(canonical(option)), said.value) for option in options]
+    return found.index(True) if None not in found and found.count(True) == 1 else None
 
 
 def none_there(text: str) -> bool:
@@ -415,8 +469,8 @@ def none_there(text: str) -> bool:
 _NONE: Final = tuple(
     re.compile(pattern)
     for pattern in (
-        r"none(?: (?:at all|of them))?|nothing|nil|null|no (?:[a-z]+s|people|men|women|children|"
-        r"sheep|fish)",
+        r"none(?: (?:at all|of them))?|nothing|nobody|no one|nil|null|"
+        r"no (?:[a-z]+s|people|men|women|children|sheep|fish)",
         r"(?:there (?:are|is)|there're|(?:i|we) (?:can )?see|(?:the \w+|it) "
         r"(?:shows|contains|has|displays)) "
         r"(?:none|no [a-z ]{2,40}|nothing|not a single [a-z ]+)",

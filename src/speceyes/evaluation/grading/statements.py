@@ -59,6 +59,17 @@ def repeats(text: str, question: str) -> bool:
     return not said or not asked or bool(said & asked) or not (vague and _VAGUE.match(vague[0]))
 
 
+def names(text: str, question: str) -> bool:
+    """True if a phrase names what was asked about, and nothing that speaks against it.
+
+    Example:
+        >>> names("A brown dog.", "Is there a dog?"), names("A car.", "Is there a dog?")
+        (True, False)
+    """
+    said, asked = _content(text), _content(question)
+    return bool(said & asked) and not _excluded(said, asked)
+
+
 def other(text: str, question: str, said: bool) -> bool | None:
     """No, where a statement says a thing that excludes what was asked; else None.
 

@@ -15,7 +15,7 @@ ALIASES: Final = {
     "yd": "yd yard yards",
     "mi": "mi mile miles",
     "mph": "mph",
-    "km/h": "km/h kmh kph",
+    "km/h": "km/h kmh kph kmph",
     "m/s": "m/s",
     "m^2": "m^2 sqm",
     "cm^2": "cm^2",
@@ -43,7 +43,7 @@ ALIASES: Final = {
     "°": "° deg degree degrees",
     "°c": "°c celsius",
     "°f": "°f fahrenheit",
-    "$": "$ usd dollar dollars",
+    "$": "$ usd dollar dollars bucks",
     "¢": "¢ cent cents",
     "€": "€ eur euro euros",
     "£": "£ gbp",
@@ -89,9 +89,32 @@ PHRASES: Final = {
     "miles per hour": "mph",
     "meters per second": "m/s",
     "metres per second": "m/s",
+    "pounds sterling": "£",
+    "pound sterling": "£",
+    "british pounds": "£",
     "us dollars": "$",
     "u.s. dollars": "$",
 }
+
+_RATES: Final = {"mi/h": "mph"}
+
+
+def unit_of(word: str) -> str | None:
+    """The unit of a word, a rate such as "miles/hour" included; None where it is none.
+
+    Example:
+        >>> unit_of("Miles/hour"), unit_of("metres"), unit_of("cats")
+        ('mph', 'm', None)
+    """
+    word = word.casefold()
+    known = UNIT.get(word)
+    above, slash, below = word.partition("/")
+    if known or not slash:
+        return known or None
+    one, other = UNIT.get(above), UNIT.get(below)
+    rate = f"{one}/{other}" if one and other else None
+    return _RATES.get(rate or "", rate)
+
 
 _KINDS: Final = {
     "length": {

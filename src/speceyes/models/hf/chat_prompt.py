@@ -12,11 +12,18 @@ from typing import Any, final
 
 from jinja2 import TemplateError
 
-from speceyes.control_tokens import control_tokens_of, neutral
-from speceyes.errors import ConfigError, ModelError, PromptError
+from speceyes.errors import ConfigError, ModelError, PromptError, describe
 from speceyes.models._rgb import checked
+from speceyes.models.control_tokens import (
+    control_tokens_of,
+    deeply,
+    end_tokens_of,
+    neutral,
+    neutral_parts,
+    own_words,
+    whole,
+)
 from speceyes.models.hf.pixels import Pixels
-from speceyes.retry_per_row import describe
 from speceyes.say_once import warn_once
 from speceyes.types import Conversation, Image, Message
 
@@ -111,6 +118,12 @@ class Prompter:
         if conversation.thinking is False:
             text = _closed(text)
         prefill = self._begun(conversation)
+        if whole(text + prefill) != text + prefill:
+            raise PromptError(
+                "a text holds half a surrogate pair, which no tokenizer reads: decode it with "
+                "errors='replace'",
+                "text",
+            )
         # Templates of some reasoning models begin the block themselves.
         begun = text[-_TAIL:] + prefill
         text += prefill
@@ -172,7 +185,9 @@ class Prompter:
                 if re.search(rf"\b{name}\b", str(self._template())):
                     options.setdefault(name, conversation.thinking)
         if conversation.tools:
-            options["tools"] = [dict(tool) for tool in conversation.tools]
+            tokens = control_tokens_of(self.processor.tokenizer)
+            told = (deeply(tool, lambda text: neutral(text, tokens)) for tool in conversation.tools)
+            options["tools"] = [dict(tool) for tool in told]
         refused: list[str] = []
         for rows in self._forms(conversation):
             try:
@@ -201,7 +216,8 @@ class Prompter:
     def _forms(self, conversation: Conversation) -> Iterable[Sequence[_Row]]:
         """The conversation as it is, then with what templates may not take moved or joined."""
         tokens = control_tokens_of(self.processor.tokenizer)
-        written = [_plain(message, tokens) for message in conversation.messages]
+        ends = end_tokens_of(self.processor.tokenizer)
+        written = [_plain(message, tokens, ends) for message in conversation.messages]
         plain = [_for_users(row) for row in written]
         if plain != written:
             yield written
@@ -240,7 +256,7 @@ class Prompter:
         Raises:
             ModelError: It holds an image, and the template doesn't show images where they stand.
         """
-        parts = conversation.begun
+        parts = own_words(conversation.begun, end_tokens_of(self.processor.tokenizer))
         if all(isinstance(part, str) for part in parts):
             return "".join(part for part in parts if isinstance(part, str))
         # How the template marks an image is seen between two words of a turn made for it.
@@ -291,35 +307,51 @@ class Prompter:
         return inputs, [int(n) for n in inputs["attention_mask"].sum(dim=1)]
 
 
+_BLOCKS = {
+    "<think>": "\n\n</think>\n\n",
+    "<thinking>": "\n\n</thinking>\n\n",
+    "<seed:think>": "\n\n</seed:think>\n\n",
+    "\u25c1think\u25b7": "\u25c1/think\u25b7",
+    "[THINK]": "[/THINK]",
+    "<|channel>thought": "\n<channel|>",
+}
+"""How families open a reasoning block, and what closes an empty one."""
+
+
 def _closed(text: str) -> str:
     """A prompt without the reasoning block that its template opened at the end."""
     opened = text.rstrip()
-    return f"{opened}\n\n</think>\n\n" if opened.endswith("<think>") else text
+    for opening, closing in _BLOCKS.items():
+        if opened.endswith(opening):
+            return opened + closing
+    return text
 
 
-def _plain(message: Message, tokens: Sequence[str] = ()) -> _Row:
+def _plain(message: Message, tokens: Sequence[str] = (), ends: Sequence[str] = ()) -> _Row:
     """A message as chat templates read it. Images are only marked; none is handed over.
 
-    Control tokens are broken up in all but the assistant's own words.
+    Control tokens are broken up, in the assistant's own words those that would end its turn.
     """
     own = message.role == "assistant"
+    said = own_words(message.content, ends) if own else neutral_parts(message.content, tokens)
     content = [
-        {"type": "text", "text": part if own else neutral(part, tokens)}
-        if isinstance(part, str)
-        else {"type": "image"}
-        for part in message.content
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+        for part in said
     ]
     row: _Row = {"role": message.role, "content": content}
     if message.call_id:
         row["tool_call_id"] = message.call_id
     if message.reasoning:
-        row["reasoning_content"] = message.reasoning
+        [row["reasoning_content"]] = own_words([message.reasoning], ends)
     if message.calls:
         row["tool_calls"] = [
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.name, "arguments": dict(call.arguments)},
+                "function": {
+                    "name": call.name,
+                    "arguments": deeply(call.arguments, lambda text: own_words([text], ends)[0]),
+                },
             }
             for call in message.calls
         ]

@@ -132,6 +132,7 @@ class ContinuousBatch(Generic[Key]):
         detokenizer: Reads tokens.
         stats: Counts what is computed.
         compiled: The model's forward pass, compiled for fixed shapes; None steps as it is.
+        spare: Holds the slots of the last compiled batch that was through, for the next one.
     """
 
     def __init__(
@@ -142,7 +143,9 @@ class ContinuousBatch(Generic[Key]):
         detokenizer: Detokenizer,
         stats: ComputeStats,
         compiled: Callable[..., Any] | None = None,
+        spare: list[_Slots] | None = None,
     ) -> None:
+        self._spare, self._clean = spare, True
         self._encoder, self._adapter, self._prefixes = encoder, encoder.adapter, prefixes
         self._sampling, self._detokenizer, self._stats = sampling, detokenizer, stats
         self._compiled = compiled
@@ -188,7 +191,7 @@ class ContinuousBatch(Generic[Key]):
         group: Sequence[int],
     ) -> list[tuple[Key, Decoded]]:
         prompts = [rows[at][1] for at in group]
-        logits, states = self._read(prompts, [found[at] for at in group])
+        logits, states, new = self._read(prompts, [found[at] for at in group])
         logits = logits[:, -1]
         lines: list[_Line[Key]] = []
         for at in group:
@@ -201,26 +204,39 @@ class ContinuousBatch(Generic[Key]):
             row = Row(begun=self._stops.begins(tokens.begun))
             lines.append(_Line(key, tokens, draws, row, seen, length=len(tokens.ids)))
         ended = self._take(lines, logits)
-        done, going = [], []
-        for line, state, end in zip(lines, states, ended, strict=True):
-            if end:
-                done.append((line.key, self._finished(line)))
-                self._keep(line, state)
-            else:
-                going.append((line, state))
+        over = [i for i, end in enumerate(ended) if end]
+        decoded = self._finished([lines[i] for i in over])
+        done = [(lines[i].key, one) for i, one in zip(over, decoded, strict=True)]
+        if self._prefixes.limit:
+            for i in over:
+                self._keep(lines[i], states.row(i, new[i]))
+        going = [i for i, end in enumerate(ended) if not end]
         if going:
-            room = max(line.length for line, _ in going) + min(
-                self._sampling.max_tokens, 4 * _GROWTH
-            )
+            room = max(lines[i].length for i in going) + min(self._sampling.max_tokens, 4 * _GROWTH)
             total = len(self._lines) + len(going)
             if self._slots is None:
-                fixed = self._compiled is not None
-                self._slots = _Slots(going[0][1], total, room, fixed=fixed)
+                self._slots = self._room(states.a_row, total, room)
             self._slots.fit(total, room)
-            for line, state in going:
-                self._slots.states[:, :, len(self._lines), :, : line.length] = state
-                self._lines.append(line)
+            for i in going:
+                own = self._slots.states[:, :, len(self._lines), :, : lines[i].length]
+                states.put(i, new[i], own)
+                self._lines.append(lines[i])
         return done
+
+    def _room(self, like: torch.Tensor, n: int, tokens: int) -> _Slots:
+        """Slots for n rows of so many tokens; those of an earlier batch, where there are any."""
+        if self._spare:
+            return self._spare.pop()
+        return _Slots(like, n, tokens, fixed=self._compiled is not None)
+
+    def _give_back(self) -> None:
+        """Leaves the slots of a batch that is through to the next one, at the same addresses, which
+        the graphs that were recorded over them rely on. Not those of a row whose numbers weren't
+        finite: what a mask hides counts zero times, and that is no number either.
+        """
+        slots, self._slots = self._slots, None
+        if slots is not None and slots.fixed and self._clean and self._spare is not None:
+            self._spare[:] = [slots]
 
     def likelihoods(
         self, rows: Sequence[tuple[EncodedPrompt, Sequence[int]]]
@@ -240,7 +256,7 @@ class ContinuousBatch(Generic[Key]):
             # The last token of the prompt is read again: it says what comes first.
             found.append((kept, tokens.whole(min(common, len(tokens.ids) - 1))))
         longest = max(len(said) for _, said in rows)
-        logits, _ = self._read(whole, found, keep=longest + 1)
+        logits, _, _ = self._read(whole, found, keep=longest + 1)
         likely = []
         for scores, (_, said) in zip(logits, rows, strict=True):
             mine = scores[-len(said) - 1 : -1]
@@ -254,12 +270,12 @@ class ContinuousBatch(Generic[Key]):
         prompts: Sequence[EncodedPrompt],
         found: Sequence[tuple[CacheEntry | None, int]],
         keep: int = 1,
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    ) -> tuple[torch.Tensor, PrefillStates, list[int]]:
         """One pass over what is new in the prompts.
 
         Returns:
-            float32[B, keep, V] logits behind the last tokens, and each prompt's states
-            [layers, 2, heads, n, width].
+            float32[B, keep, V] logits behind the last tokens, the prompts' states, and how many
+            tokens of each were new.
         """
         size = len(prompts)
         had = [n for _, n in found]
@@ -287,7 +303,7 @@ class ContinuousBatch(Generic[Key]):
         self._stats.read += sum(new)
         self._stats.reused += sum(had)
         self._stats.padding += size * block - sum(new)
-        return logits, [states.row(i, m) for i, m in enumerate(new)]
+        return logits, states, new
 
     def attended(self, prompts: Sequence[EncodedPrompt]) -> list[npt.NDArray[np.float32]]:
         """Attention of each prompt's last token to each of its tokens, itself included.
@@ -311,11 +327,11 @@ class ContinuousBatch(Generic[Key]):
             )
             for prompt in prompts
         ]
-        _, states = self._read(before, [self._found(prompt) for prompt in before])
+        _, states, new = self._read(before, [self._found(prompt) for prompt in before])
         return self._adapter.last_attention(
             [int(prompt.ids[-1]) for prompt in prompts],
             np.stack([prompt.positions[:, -1:] for prompt in prompts], axis=1),
-            states,
+            [states.row(i, m) for i, m in enumerate(new)],
         )
 
     def step(self) -> list[tuple[Key, Decoded]]:
@@ -334,6 +350,7 @@ class ContinuousBatch(Generic[Key]):
         slots.fit(count, width)
         last = [line.last for line in self._lines]
         positions = [self._position(line) for line in self._lines]
+        ragged = min(lengths) + 1 < width
         if self._compiled is not None:
             # Rows and columns that nobody looks at make up for a shape that was seen before.
             width = min(_bucket(width, _WIDTH), slots.states.shape[4])
@@ -343,7 +360,10 @@ class ContinuousBatch(Generic[Key]):
         places = slots.places
         places.width, places.columns = width, numbers[0]
         places.rows = torch.arange(len(lengths), device=device)
-        mask = (torch.arange(width, device=device)[None] <= numbers[0][:, None]).long()
+        if self._compiled is not None:  # one kind of mask, or shapes would be compiled twice
+            mask = (torch.arange(width, device=device)[None] <= numbers[0][:, None]).long()
+        else:
+            mask = self._adapter.decode_mask(numbers[0], width) if ragged else None
         with self._stats.timed():
             logits = self._adapter.decode(
                 numbers[1], mask, numbers[2], slots.layers, self._compiled
@@ -352,21 +372,24 @@ class ContinuousBatch(Generic[Key]):
         for line in self._lines:
             line.length += 1
         ended = self._take(self._lines, logits.float())
-        done = []
-        for at in reversed(range(len(ended))):
-            if ended[at]:
-                line = self._lines[at]
-                done.append((line.key, self._finished(line)))
-                if self._prefixes.limit:
-                    self._keep(line, slots.states[:, :, at, :, : line.length].clone())
-                self._leave(at)
-        return done[::-1]
+        over = [at for at, end in enumerate(ended) if end]
+        finished = [self._lines[at] for at in over]
+        for at, line in reversed(list(zip(over, finished, strict=True))):
+            if self._prefixes.limit:
+                self._keep(line, slots.states[:, :, at, :, : line.length].clone())
+            self._leave(at)
+        if not self._lines:
+            self._give_back()
+        decoded = self._finished(finished)
+        return [(line.key, one) for line, one in zip(finished, decoded, strict=True)]
 
     def drop(self, key: Key) -> None:
         """Lets a row leave unfinished; what was read of its prompt is not kept."""
         for at, line in enumerate(self._lines):
             if line.key == key:
                 self._leave(at)
+                if not self._lines:
+                    self._give_back()
                 return
 
     def _leave(self, at: int) -> None:
@@ -400,8 +423,10 @@ class ContinuousBatch(Generic[Key]):
             for i, line in enumerate(lines):
                 line.top.append((top, i))
         if best is not None:
-            for line, ids, chances in zip(lines, best[0].tolist(), best[1].tolist(), strict=True):
-                line.first = self._detokenizer.first_token(ids, chances)
+            # One copy to the host: float32 holds every id exactly.
+            told = torch.stack((best[0].float(), best[1].float())).tolist()
+            for line, ids, chances in zip(lines, *told, strict=True):
+                line.first = self._detokenizer.first_token([int(i) for i in ids], chances)
         seen = [line.seen for line in lines if line.seen is not None]
         if seen:
             scores = penalized(scores, sampling, seen)
@@ -419,6 +444,7 @@ class ContinuousBatch(Generic[Key]):
         ended = []
         for line, token, fine, is_lost in zip(lines, tokens, good, lost, strict=True):
             line.finite, line.last = bool(fine), token
+            self._clean &= line.finite
             if line.seen is not None:
                 line.seen.add(token)
             over = line.row.take(token, self._detokenizer.ends, self._stops, lost=bool(is_lost))
@@ -426,20 +452,23 @@ class ContinuousBatch(Generic[Key]):
             ended.append(over or not fine or said >= sampling.max_tokens)
         return ended
 
-    def _finished(self, line: _Line[Key]) -> Decoded:
-        row = line.row
-        n = len(row.ids)
-        top: npt.NDArray[np.float32] = np.zeros((0, 0), np.float32)
-        if line.top and n:
-            top = torch.stack([values[i] for values, i in line.top[:n]]).cpu().numpy().copy()
-        return Decoded(
-            text=row.text(self._stops),
-            ids=tuple(row.ids),
-            top_logprobs=top,
-            finish=row.finish or "length",
-            first_token=line.first,
-            finite=line.finite,
-        )
+    def _finished(self, lines: Sequence[_Line[Key]]) -> list[Decoded]:
+        """What rows said that are finished; their scores come to the host in one copy."""
+        kept = [line.top[: len(line.row.ids)] for line in lines]
+        scores = [values[i] for mine in kept for values, i in mine]
+        whole = torch.stack(scores).cpu().numpy() if scores else np.zeros((0, 0), np.float32)
+        ends = np.cumsum([len(mine) for mine in kept]).tolist()
+        return [
+            Decoded(
+                text=line.row.text(self._stops),
+                ids=tuple(line.row.ids),
+                top_logprobs=whole[end - len(mine) : end].copy() if mine else whole[:0, :0],
+                finish=line.row.finish or "length",
+                first_token=line.first,
+                finite=line.finite,
+            )
+            for line, mine, end in zip(lines, kept, ends, strict=True)
+        ]
 
     def _keep(self, line: _Line[Key], states: torch.Tensor) -> None:
         """Keeps what was read of a finished row; its last token never was."""

@@ -24,7 +24,7 @@ from speceyes.models._bounded import BoundedCache
 from speceyes.models.hf.chat_prompt import Prompter
 from speceyes.models.hf.continuous_batch import ContinuousBatch
 from speceyes.models.hf.generate import Decoded, decode
-from speceyes.models.hf.load import out_of_memory, reason
+from speceyes.models.hf.load import device_of, out_of_memory, reason
 from speceyes.models.hf.prefix_cache import PrefixCache
 from speceyes.models.hf.prompt_encoder import ComputeStats, PromptEncoder
 from speceyes.models.hf.stopping import Detokenizer
@@ -66,6 +66,23 @@ class Driver:
     def __str__(self) -> str:
         why = f", since {self.reason}" if self.reason else ""
         return f"{self.name}{why} (transformers {self.transformers}, torch {self.torch})"
+
+
+_OWN_LOOPS = frozenset(("JanusForConditionalGeneration",))
+"""Classes whose own `generate` drops the logits processor by which scores are read."""
+
+
+def undrivable_reason(model: Any) -> str:
+    """Why no driver can ask a model; "" where one may.
+
+    Args:
+        model: The Hugging Face model.
+    """
+    if type(model).__name__ in _OWN_LOOPS:
+        return "hands no scores to logits processors, so that no log-probabilities can be told"
+    if getattr(model.config, "is_encoder_decoder", False):
+        return "is an encoder-decoder, which doesn't go on with the text that it reads"
+    return ""
 
 
 def versions() -> str:
@@ -147,7 +164,7 @@ def generated(
     inputs, _ = prompter.batch([prompter.prompt(i, c) for i, c in enumerate(conversations)])
     return decode(
         model,
-        inputs.to(device=model.device, dtype=model.dtype),
+        inputs.to(device=device_of(model), dtype=model.dtype),
         _sampling(model),
         detokenizer,
         prompter.processor.tokenizer.pad_token_id,

@@ -100,6 +100,11 @@ def decode(
         )
         top, finite, first = recorder.kept()
         del kept
+    if len(finite) != len(stopping.rows):
+        raise NotImplementedError(
+            f"{type(model).__name__}.generate hands no scores to logits processors: no "
+            "log-probabilities can be told"
+        )
     return [
         Decoded(
             text=row.text(stops),

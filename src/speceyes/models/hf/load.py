@@ -7,6 +7,7 @@ import logging
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from speceyes.errors import ConfigError
+from speceyes.models.hf.checkpoint import check_folder, check_pointers
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +57,13 @@ def load(
     """
     where = choose_device(device)
     options = {"dtype": choose_dtype(dtype, where), **(common or {}), **(model_kwargs or {})}
-    base = _checked(source)
+    base = _checked(source, bool((common or {}).get("trust_remote_code")))
     try:
         processor = _processor(base, min_pixels, max_pixels, **(common or {}))
         model = _weights(source, **options)
         if not any(options.get(name) for name in _PLACED):
             model = model.to(where)
+        _check_placed(source, model)
     except ConfigError:
         raise
     # Whatever a checkpoint's own code or another release raises; the cause is kept.
@@ -75,18 +78,18 @@ def load(
     return model.eval(), processor
 
 
-def _checked(source: str) -> str:
+def _checked(source: str, own_code: bool) -> str:
     """Where the processor is, which for a LoRA adapter may be its base model.
 
     Raises:
-        ConfigError: A path without a folder, a folder without a checkpoint, or a LoRA adapter
-            that can't be loaded here.
+        ConfigError: A path without a folder, a folder without a whole checkpoint, or a LoRA
+            adapter that can't be loaded here.
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
         if _ADDRESS.match(source):
             raise ConfigError(
-                f"{source[:120]!r} is an engine's address, not a checkpoint: pass "
+                f"{source[:120]!r:.120} is an engine's address, not a checkpoint: pass "
                 "OpenAIModel('http://...') of speceyes.models, or on the command line the address "
                 "with its http://"
             )
@@ -101,6 +104,7 @@ def _checked(source: str) -> str:
         try:
             named = json.loads((folder / _ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
         except (OSError, ValueError, KeyError, TypeError) as exc:
+            check_pointers(folder)
             raise ConfigError(
                 f"{source!r} holds a LoRA adapter whose {_ADAPTER} names no base model "
                 f"({reason(exc)}): set base_model_name_or_path in it"
@@ -110,6 +114,14 @@ def _checked(source: str) -> str:
                 f"{source!r} is a LoRA adapter for {named!r}: pip install peft to load both, or "
                 "save the merged model (merge_and_unload) and pass its folder"
             )
+        check_pointers(folder)
+        try:
+            _checked(str(named), own_code)
+        except ConfigError as exc:
+            raise ConfigError(
+                f"{source!r} is a LoRA adapter whose base model can't be loaded: {exc} (set "
+                f"base_model_name_or_path in its {_ADAPTER} to where that is)"
+            ) from exc
         own = (folder / "processor_config.json", folder / "preprocessor_config.json")
         return source if any(file.is_file() for file in own) else str(named)
     if not (folder / "config.json").is_file():
@@ -118,6 +130,7 @@ def _checked(source: str) -> str:
             f"{source!r} could not be loaded: it has no config.json (it holds {held}): pass a "
             "folder that save_pretrained wrote, with the processor's files beside the model's"
         )
+    check_folder(folder, own_code=own_code)
     return source
 
 
@@ -176,6 +189,22 @@ def _weights(source: str, **options: Any) -> Any:
     return model
 
 
+def _check_placed(source: str, model: Any) -> None:
+    """Refuses a model none of whose layers is on a device.
+
+    Raises:
+        ConfigError: They are all on the disk, or nowhere.
+    """
+    places = {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()}
+    nowhere = all(weight.is_meta for weight in model.parameters())
+    if nowhere or (places and places <= {"disk", "meta"}):
+        raise ConfigError(
+            f"{source!r}: device_map leaves no layer on a device "
+            f"({', '.join(sorted(places)) or 'meta'}): put some of them on 'cpu' or 'cuda', or use "
+            "device_map='auto'"
+        )
+
+
 def _advice(source: str, exc: Exception) -> str:
     """Advice about a checkpoint that can't be loaded."""
     if _UNLISTED in str(exc):
@@ -183,8 +212,18 @@ def _advice(source: str, exc: Exception) -> str:
             "it is no vision-language model, perhaps one of text alone: pass one that "
             "AutoModelForImageTextToText knows"
         )
-    if isinstance(exc, SafetensorError | EOFError) or "deserializ" in str(exc).lower():
+    said = str(exc)
+    if isinstance(exc, SafetensorError | EOFError | UnpicklingError) or re.search(
+        "deserializ|PytorchStreamReader|unpickling", said
+    ):
         return "a file of weights is cut off or damaged: download or save it anew"
+    unknown = re.search("unexpected keyword argument '([^']+)'", said)
+    if unknown:
+        return f"the model takes no argument {unknown[1]}: leave it out"
+    if isinstance(exc, ImportError):
+        return "install the package that it names, or leave out the option that needs it"
+    if "NVIDIA driver" in said or "not compiled with CUDA" in said:
+        return "torch finds no CUDA GPU here: use device='cpu' and no device_map"
     return (
         "pass a Hugging Face id or a directory that holds a vision-language checkpoint with its "
         "processor"
@@ -226,6 +265,17 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> str |
     if not isinstance(named, torch.dtype):
         raise ConfigError(f"dtype={dtype!r} is not one: use 'float32', 'bfloat16' or 'float16'")
     return named
+
+
+def device_of(model: Any) -> torch.device:
+    """Where a model takes its inputs: where its weights are, or the first of them that aren't on
+    the disk.
+    """
+    device: torch.device = model.device
+    if device.type != "meta":
+        return device
+    real = (weight.device for weight in model.parameters() if not weight.is_meta)
+    return next(real, device)
 
 
 def short_name(source: str) -> str:

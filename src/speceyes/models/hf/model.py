@@ -28,19 +28,21 @@ from speceyes.models.hf.driver import (
     check_adapter,
     generated,
     trial_conversations,
+    undrivable_reason,
     versions,
 )
 from speceyes.models.hf.generate import Decoded, decode
-from speceyes.models.hf.load import load, out_of_memory, reason, short_name
+from speceyes.models.hf.load import device_of, load, out_of_memory, reason, short_name
 from speceyes.models.hf.pixels import QwenPixels, pixels_of
 from speceyes.models.hf.prefix_cache import PrefixCache
 from speceyes.models.hf.prompt_encoder import ComputeStats, EncodedPrompt, PromptEncoder
+from speceyes.models.hf.prompt_length import PromptLength
 from speceyes.models.hf.qwen_vl_adapter import Features, QwenVLAdapter, unsupported_reason
 from speceyes.models.hf.revision import revision_of
 from speceyes.models.hf.session import ContinuousSession, Host
 from speceyes.models.hf.stopping import Detokenizer, StopStrings, end_ids
+from speceyes.models.rows import DEFECTS
 from speceyes.protocols import Session
-from speceyes.retry_per_row import DEFECTS
 from speceyes.types import Completion, Conversation, Image, Sampling
 
 logger = logging.getLogger(__name__)
@@ -127,6 +129,11 @@ class HFModel:
             raise ConfigError(f"cache_bytes={cache_bytes}; it must be 0 (off) or more")
         if max_batch is not None and max_batch < 1:
             raise ConfigError(f"max_batch={max_batch}; it must be at least 1 row")
+        if why := undrivable_reason(model):
+            raise ConfigError(
+                f"{type(model).__name__} {why}: docs/backbones.md lists the families that can be "
+                "driven"
+            )
         for part in ("image_processor", "tokenizer"):
             if getattr(processor, part, None) is None:
                 raise ConfigError(
@@ -138,8 +145,9 @@ class HFModel:
         self._is_reference = reference
         self._source = str(getattr(model, "name_or_path", "") or "")
         self._name = name or short_name(self._source or type(model).__name__)
-        on_cuda = model.device.type == "cuda"
-        self._device = Device(self._name, model.device, max_batch)
+        where = device_of(model)
+        on_cuda = where.type == "cuda"
+        self._device = Device(self._name, where, max_batch)
         self._pixels = pixels_of(processor.image_processor)
         self._prompter = Prompter(processor, self._pixels, dict(template_kwargs or {}))
         self._pad_id: int = processor.tokenizer.pad_token_id
@@ -147,11 +155,12 @@ class HFModel:
         config = model.config.get_text_config()
         self._vocabulary: int = config.vocab_size
         self._longest: int | None = getattr(config, "max_position_embeddings", None)
+        self._length = PromptLength(self._prompter, self._longest)
         self._stats = ComputeStats()
         if cache_bytes is None:
             cache_bytes = _DEFAULT_CACHE
             if on_cuda:
-                cache_bytes = torch.cuda.get_device_properties(model.device).total_memory // 8
+                cache_bytes = torch.cuda.get_device_properties(where).total_memory // 8
         self._features = BoundedCache[bytes, Features](cache_bytes // 4, lambda f: f.bytes)
         self._prefixes = PrefixCache(cache_bytes - cache_bytes // 4)
         self._encoder, refused = None, "reference=True"
@@ -160,6 +169,7 @@ class HFModel:
         self._trial = Trial(self._name, refused)
         self._broken = ""
         self._compiled = compiled(model) if compile and self._encoder is not None else None
+        self._spare: list[Any] = []
 
     @classmethod
     def from_pretrained(
@@ -245,6 +255,7 @@ class HFModel:
                 compile=compile,
                 template_kwargs=template_kwargs,
             )
+            model._check_prompts(source)
         except SpecEyesError:
             raise
         except Exception as exc:
@@ -257,6 +268,23 @@ class HFModel:
         if model._broken:
             raise ConfigError(f"{source!r}: {model._broken}; docs/backbones.md lists what can be")
         return model
+
+    def _check_prompts(self, source: str) -> None:
+        """Makes one prompt with a picture ready, without running the model.
+
+        Raises:
+            ConfigError: The chat template or the processor can't; each query would fail.
+        """
+        trial = trial_conversations((224, 160))[1:]
+        try:
+            self._prompter.batch([self._prompter.prompt(0, trial[0])])
+        except Exception as exc:
+            if out_of_memory(exc):
+                return
+            raise ConfigError(
+                f"{source!r} can't be asked about a picture ({reason(exc)}): its chat template, "
+                "tokenizer and image processor must be those of one vision-language checkpoint"
+            ) from exc
 
     def _made_encoder(self) -> tuple[PromptEncoder | None, str]:
         """The prompt encoder with its adapter; or None, and why there is none."""
@@ -351,8 +379,7 @@ class HFModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are; the first of them, if they are spread over several."""
-        device: torch.device = self._model.device
-        return device
+        return device_of(self._model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -427,6 +454,7 @@ class HFModel:
         """Gives up what is kept of images and conversations."""
         self._prefixes.clear()
         self._features.clear()
+        self._spare.clear()
         if self._encoder is not None:
             self._encoder.resized.clear()
 
@@ -441,6 +469,16 @@ class HFModel:
             ImageError: The model can't see such an image: it is far too long and thin.
         """
         return self._pixels.size(image)
+
+    def too_long(self, conversation: Conversation) -> str | None:
+        """The reason for which a conversation is above the model's context; None where it may
+        fit. Neither the model nor a pixel is touched for it. May be called beside everything else.
+
+        Args:
+            conversation: What would be asked.
+        """
+        n = self._length.above(conversation)
+        return None if n is None else self._length_reason(f"at least {n}")
 
     def generate(
         self, conversations: Sequence[Conversation], sampling: Sampling
@@ -624,11 +662,13 @@ class HFModel:
 
     def _check_length(self, n: int) -> None:
         if self._longest is not None and n >= self._longest:
-            raise PromptError(
-                f"the prompt has {n} tokens, and {self._name} reads fewer than "
-                f"{self._longest}: use fewer or smaller images, or less text",
-                "length",
-            )
+            raise PromptError(self._length_reason(str(n)), "length")
+
+    def _length_reason(self, n: str) -> str:
+        return (
+            f"the prompt has {n} tokens, and {self._name} reads fewer than {self._longest}: use "
+            "fewer or smaller images, or less text"
+        )
 
     def _run(
         self,
@@ -767,6 +807,7 @@ class HFModel:
             self._detokenizer,
             self._stats,
             self._compiled,
+            self._spare,
         )
 
     def _completion(self, row: Decoded, prompt_tokens: int, sampling: Sampling) -> Completion:

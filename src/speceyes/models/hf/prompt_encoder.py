@@ -36,6 +36,8 @@ class ComputeStats:
         passes: Forward passes of the language model.
         forward_s: Seconds within the models' forward passes, images' included. On a GPU, where
             passes are only started by a call, it is the time to start them.
+        images: Images that were encoded; one whose features or whose place in a beginning was
+            known is not.
     """
 
     read: int = 0
@@ -44,6 +46,7 @@ class ComputeStats:
     decoded: int = 0
     passes: int = 0
     forward_s: float = 0.0
+    images: int = 0
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -162,6 +165,7 @@ class PromptEncoder:
             else:
                 known[one.digest] = found
         if new:
+            stats.images += len(new)
             known.update(zip(new, self._encode(list(new.values()), stats), strict=True))
             for digest in new:
                 self.features.put(digest, known[digest])

@@ -3,7 +3,8 @@
 No other file knows it. What is used of transformers: `model.model.get_image_features` and
 `get_rope_index`; the forward pass with `mm_encoder_outputs` (since 5.18), `position_ids`,
 `logits_to_keep` and a `Cache` of layers of our own, written against `CacheLayerMixin`. Nothing
-of a model is replaced or changed. `speceyes.models.hf.driver` holds the results against plain
+of a model is replaced or changed, but for the name of the vision tower's attention while images are
+encoded (`vision_windows`). `speceyes.models.hf.driver` holds the results against plain
 `generate` before they are trusted.
 """
 
@@ -22,6 +23,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from typing_extensions import override
 
 from speceyes.errors import ModelError
+from speceyes.models.hf.vision_windows import windows_at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,12 @@ class QwenVLAdapter:
             pixel_values: [patches of all images, values a patch], of the image processor.
             grids: int64[images, 3], (frames, patches down, patches across).
         """
-        output = self.model.model.get_image_features(
-            to_device(pixel_values.to(self.model.dtype), self.device),
-            to_device(grids, self.device),
-            return_dict=True,
-        )
+        with windows_at_once(self.model.model.visual):
+            output = self.model.model.get_image_features(
+                to_device(pixel_values.to(self.model.dtype), self.device),
+                to_device(grids, self.device),
+                return_dict=True,
+            )
         deep = getattr(output, "deepstack_features", None) or ()
         # Clones, so that one image that is kept doesn't keep the whole batch in memory.
         return [
@@ -176,7 +179,7 @@ class QwenVLAdapter:
         logits: torch.Tensor = self._forward(
             self.model,
             to_device(torch.from_numpy(ids), self.device),
-            to_device(torch.from_numpy(mask), self.device),
+            self._prefill_mask(mask, ids.shape[1]),
             to_device(torch.from_numpy(positions), self.device),
             [StatesLayer(states, index) for index in range(self.layers)],
             keep,
@@ -187,7 +190,7 @@ class QwenVLAdapter:
     def decode(
         self,
         ids: torch.Tensor,
-        mask: torch.Tensor,
+        mask: torch.Tensor | None,
         positions: torch.Tensor,
         layers: Sequence[CacheLayerMixin],
         forward: Callable[..., Any] | None = None,
@@ -196,7 +199,7 @@ class QwenVLAdapter:
 
         Args:
             ids: int64[B].
-            mask: int64[B, columns in use].
+            mask: int64[B, columns in use], as of `decode_mask`; None where rows see all of them.
             positions: int64[B]; behind a prompt the three axes are one.
             layers: One a layer of the model; see `SlotLayer`.
             forward: The compiled forward pass; None for the model's own.
@@ -208,6 +211,39 @@ class QwenVLAdapter:
         run = forward or self.model
         logits: torch.Tensor = self._forward(run, ids[:, None], mask, positions, layers, 1).logits
         return logits[:, -1]
+
+    def decode_mask(self, lengths: torch.Tensor, width: int) -> torch.Tensor:
+        """Mask of a decoding step whose rows are of unlike length: each sees its own columns.
+
+        Args:
+            lengths: int64[B], columns before the step's own.
+            width: Columns in use.
+
+        Returns:
+            bool[B, 1, 1, width] where attention takes it as it is; int64[B, width] elsewhere, of
+            which transformers makes its own, asking the device whether it hides anything.
+        """
+        seen = torch.arange(width, device=self.device)[None] <= lengths[:, None]
+        return seen[:, None, None] if self._takes_whole_masks else seen.long()
+
+    @property
+    def _takes_whole_masks(self) -> bool:
+        """True where attention takes a mask of queries by keys in booleans."""
+        return bool(self.model.config.get_text_config()._attn_implementation == "sdpa")
+
+    def _prefill_mask(self, mask: npt.NDArray[np.int64], new: int) -> torch.Tensor | None:
+        """Mask of a pass over new tokens; None where nothing is hidden, so that attention can take
+        its quickest way, and nobody has to ask the device whether it may.
+        """
+        if mask.all():
+            return None
+        if not self._takes_whole_masks:
+            return to_device(torch.from_numpy(mask), self.device)
+        columns = np.arange(mask.shape[1])
+        own = columns[-new:, None]
+        # A query that is padding sees itself, for a row of nothing has no weights.
+        seen = (mask[:, None] > 0) & (columns[None] <= own)[None] | (columns[None] == own)[None]
+        return to_device(torch.from_numpy(seen[:, None]), self.device)
 
     def last_attention(
         self,
@@ -262,7 +298,7 @@ class QwenVLAdapter:
         self,
         run: Callable[..., Any],
         ids: torch.Tensor,
-        mask: torch.Tensor,
+        mask: torch.Tensor | None,
         positions: torch.Tensor,
         layers: Sequence[CacheLayerMixin],
         keep: int,
@@ -328,6 +364,26 @@ class PrefillStates:
         self._states[layer, 0, :, :, self.before :] = keys
         self._states[layer, 1, :, :, self.before :] = values
         return self._states[layer, 0], self._states[layer, 1]
+
+    @property
+    def a_row(self) -> torch.Tensor:
+        """The first row with its padding, for its shape: [layers, 2, heads, any, width]."""
+        assert self._states is not None
+        return self._states[:, :, 0]
+
+    def put(self, index: int, new: int, room: torch.Tensor) -> None:
+        """Copies one row without padding to where it goes on, with no copy in between.
+
+        Args:
+            index: The row.
+            new: How many of the last columns are its own.
+            room: [layers, 2, heads, n, width].
+        """
+        assert self._states is not None
+        states, prefix = self._states[:, :, index], self._prefixes[index]
+        if prefix is not None:
+            room[:, :, :, : prefix.shape[3]] = prefix
+        room[:, :, :, room.shape[3] - new :] = states[:, :, :, states.shape[3] - new :]
 
     def row(self, index: int, new: int) -> torch.Tensor:
         """A copy of one row without padding, [layers, 2, heads, n, width].

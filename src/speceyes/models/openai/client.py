@@ -13,13 +13,16 @@ import json
 import logging
 import random
 import ssl
+import zlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from speceyes.errors import ConfigError, ModelError
 from speceyes.event_loop import EventLoop
 from speceyes.models.openai.http_errors import ErrorMessages, checked_base_url, retry_after
+from speceyes.models.openai.streams import reply_of_stream
 
 # transformers brings one of the two: huggingface_hub 1 depends on httpx, and 2 on its successor,
 # which has the same interface.
@@ -43,6 +46,9 @@ T = TypeVar("T")
 
 MAX_REPLY_BYTES = 1 << 26
 """The longest reply that is read."""
+MAX_REPLY_VALUES = 1 << 23
+"""Most values of one, each object or list counted four times as it is in memory: 2,000 tokens with
+64 log-probabilities each have 2.4 million."""
 _RETRIED = frozenset({429, 500, 502, 503, 504})
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _CONNECT_S = 10.0
@@ -119,7 +125,10 @@ class EngineClient:
         self._loop = EventLoop("speceyes-engine")  # the old one ends with its object
 
     async def call(
-        self, path: str, make_body: Callable[[], Mapping[str, Any]] | None = None
+        self,
+        path: str,
+        make_body: Callable[[], Mapping[str, Any]] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """The JSON that comes back.
 
@@ -127,6 +136,7 @@ class EngineClient:
             path: Below the base URL, such as "/models".
             make_body: Makes what is sent as JSON by POST, in a thread, once a slot is free, since
                 encoded images take memory and time; None for GET.
+            headers: Of this request alone.
 
         Raises:
             EngineRefusal: The engine answered with an error, in the end.
@@ -144,12 +154,12 @@ class EngineClient:
                 if make_body is not None and data is None:
                     model, data = await asyncio.to_thread(_encoded, make_body)
                 try:
-                    status, headers, reply = await self._attempt(path, data)
+                    status, told, reply = await self._attempt(path, data, headers or {})
                 except _Dropped as exc:
                     failure = exc
                 else:
                     if status != 200:
-                        refusal = self._messages.refusal(status, headers, reply, model)
+                        refusal = self._messages.refusal(status, told, reply, model)
                     else:
                         parsed = await asyncio.to_thread(self._parsed, reply)
                         error = _error_in(parsed)
@@ -158,7 +168,7 @@ class EngineClient:
                         refusal = self._messages.error_object(error, model)
                     if refusal.status not in _RETRIED:
                         raise refusal
-                    failure, asked = refusal, retry_after(headers.get("retry-after"))
+                    failure, asked = refusal, retry_after(told.get("retry-after"))
             if attempt == self._retries:
                 break
             if asked is not None and asked > self._max_wait_s:
@@ -184,6 +194,7 @@ class EngineClient:
                 headers=self._headers,
                 trust_env=False,
                 follow_redirects=False,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # keeps none
                 proxy=self._proxy,
                 verify=ssl.create_default_context(),
                 timeout=httpx.Timeout(None, connect=min(_CONNECT_S, self._timeout_s)),
@@ -196,7 +207,9 @@ class EngineClient:
             _closers.add(closer)
             closer.add_done_callback(_closers.discard)
 
-    async def _attempt(self, path: str, data: bytes | None) -> tuple[int, Mapping[str, str], bytes]:
+    async def _attempt(
+        self, path: str, data: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, Mapping[str, str], bytes]:
         """One exchange: status, headers and body of the reply.
 
         Raises:
@@ -204,7 +217,7 @@ class EngineClient:
             ModelError: The deadline passed, the reply is too long, or the certificate is bad.
         """
         given_up = asyncio.Event()
-        exchange = asyncio.ensure_future(self._exchange(path, data, given_up))
+        exchange = asyncio.ensure_future(self._exchange(path, data, headers, given_up))
         try:
             # httpx's own time limits begin anew with every byte that comes. Nor is its word taken
             # for when it has ended: what goes on in spite of being cancelled is left behind.
@@ -225,24 +238,57 @@ class EngineClient:
         )
 
     async def _exchange(
-        self, path: str, data: bytes | None, given_up: asyncio.Event
+        self,
+        path: str,
+        data: bytes | None,
+        own: Mapping[str, str],
+        given_up: asyncio.Event,
     ) -> tuple[int, Mapping[str, str], bytes]:
         """The same without a deadline; it ends with the next bytes once it is given up."""
         method = "GET" if data is None else "POST"
-        headers = {} if data is None else {"Content-Type": "application/json"}
+        headers = {} if data is None else {"Content-Type": "application/json", **own}
         async with self._http.stream(
             method, self.url + path, content=data, headers=headers
         ) as response:
             reply = bytearray()
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.aiter_raw():
                 reply += chunk
                 if given_up.is_set():
                     raise ModelError("nobody waits for the reply any more")
                 if len(reply) > MAX_REPLY_BYTES:
-                    raise ModelError(
-                        f"{self.url} sent more than {MAX_REPLY_BYTES} bytes: lower max_tokens"
-                    )
-            return response.status_code, response.headers, bytes(reply)
+                    raise self._too_long()
+            encoding = response.headers.get("content-encoding", "").strip().lower()
+            if encoding in ("", "identity"):
+                return response.status_code, response.headers, bytes(reply)
+            plain = await asyncio.to_thread(self._unpacked, bytes(reply), encoding)
+            return response.status_code, response.headers, plain
+
+    def _too_long(self) -> ModelError:
+        return ModelError(f"{self.url} sent more than {MAX_REPLY_BYTES} bytes: lower max_tokens")
+
+    def _unpacked(self, reply: bytes, encoding: str) -> bytes:
+        """A reply that was compressed although "identity" was asked for, as some proxies do; httpx
+        would let 64 kB become any number of bytes at once.
+        """
+        window = {"gzip": 31, "x-gzip": 31, "deflate": 15}.get(encoding)
+        if window is None:
+            raise ModelError(
+                f"{self.url} encoded its reply as {encoding[:40]!r}, which was not asked for: turn "
+                "compression off in the engine or the proxy before it"
+            )
+        unpack = zlib.decompressobj(window)
+        try:
+            plain = unpack.decompress(reply, MAX_REPLY_BYTES + 1)
+        except zlib.error:
+            plain = b""
+        if len(plain) > MAX_REPLY_BYTES:
+            raise self._too_long()
+        if not unpack.eof:
+            raise ModelError(
+                f"{self.url} sent a reply that is no {encoding}, though it says so: look into the "
+                "engine's log, or the proxy's before it"
+            )
+        return plain
 
     def _unreached(self, exc: Exception) -> ModelError:
         said = self._messages.redact(" ".join(str(exc).split())) or type(exc).__name__
@@ -256,9 +302,17 @@ class EngineClient:
         return _Dropped(f"{self.url} dropped the connection ({said}): look into the engine's log")
 
     def _parsed(self, reply: bytes) -> Any:
+        # Lists of nothing take thirty times their bytes, and as they are read no thread can run.
+        nested = reply.count(b"[") + reply.count(b"{")
+        if nested * 4 + reply.count(b",") > MAX_REPLY_VALUES:
+            raise ModelError(
+                f"{self.url} sent a reply of more values than any answer has: lower max_tokens or "
+                "top_k, or look into the engine's log"
+            )
         try:
-            return json.loads(reply)
-        except (ValueError, RecursionError):
+            stream = reply_of_stream(reply)
+            return json.loads(reply) if stream is None else stream
+        except (ValueError, TypeError, AttributeError, RecursionError):
             begins = self._messages.redact(reply[:80].decode("utf-8", "replace"))
             raise ModelError(
                 f"{self.url} answered something else than JSON, beginning {begins!r}: check that "

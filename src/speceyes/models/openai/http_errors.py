@@ -17,6 +17,8 @@ from speceyes.errors import ConfigError, Fault, ModelError
 
 _QUOTED = 400
 """Characters of an engine's own words that are passed on."""
+_READ = 1 << 16
+"""Bytes of an error that are looked at."""
 _SECRET = 6
 """Characters from which on a header's value is looked for, and struck out."""
 
@@ -87,13 +89,17 @@ class ErrorMessages:
     secrets: tuple[str, ...] = field(repr=False)
 
     def redact(self, text: str) -> str:
-        """Text of the engine's with secrets struck out, cut to 400 characters."""
+        """Text of the engine's with secrets struck out, cut to 400 characters, of which none moves
+        a terminal's cursor.
+        """
+        text = text[:_READ]
         # An engine that quotes the request would bring a whole picture into the log.
         text = re.sub(r"data:image/[^\s\"']{40,}", "data:image/...", text)
         for secret in self.secrets:
             if len(secret) >= _SECRET:
                 text = text.replace(secret, "***")
-        return text if len(text) <= _QUOTED else text[:_QUOTED] + "..."
+        cut = "" if len(text) <= _QUOTED else "..."
+        return "".join(one if one.isprintable() else "\ufffd" for one in text[:_QUOTED]) + cut
 
     def refusal(
         self, status: int, headers: Mapping[str, str], reply: bytes, model: str | None
@@ -152,9 +158,35 @@ def refused_fault(status: int, said: str) -> Fault | None:
     return "image" if re.search(r"\bimages?\b|\bpixels?\b", said) else "request"
 
 
+_PICTURES = r"(?:images?|image_url|vision|multi-?modal)\b"
+_TAKES = r"(?:support|accept|take|process|handle|read|allow)\w*"
+_NO_IMAGES = re.compile(
+    rf"at most 0 image|mmproj|(?:not|n't|no) (?:a )?(?:multi-?modal|vision)"
+    rf"|(?:unknown|unsupported|unexpected)\b.{{0,40}}\b(?:part|content)\b.{{0,30}}\b{_PICTURES}"
+    rf"|only '?text'?\b.{{0,30}}\b(?:supported|allowed)|{_PICTURES}.{{0,20}}\bnot enabled"
+    rf"|{_PICTURES}.{{0,40}}\baccepts? (?:0|no)\b"
+    rf"|{_PICTURES}.{{0,60}}\b(?:not {_TAKES}|unsupported|only supported by|n't {_TAKES})"
+    rf"|(?:not|n't|no|cannot)\b.{{0,40}}\b{_TAKES}\b.{{0,40}}\b{_PICTURES}",
+    re.IGNORECASE,
+)
+
+
+def refuses_images(status: int, said: str) -> bool:
+    """True where an engine says that its model reads no pictures at all, asked about a small and
+    sound one.
+
+    Example:
+        >>> refuses_images(400, "At most 0 image(s) may be provided in one prompt.")
+        True
+        >>> refuses_images(400, "cannot identify image file")
+        False
+    """
+    return 400 <= status < 600 and status not in (401, 403, 429) and bool(_NO_IMAGES.search(said))
+
+
 def _reason(reply: bytes) -> str:
     """The reason in an error reply, whichever way it is wrapped."""
-    text = reply.decode("utf-8", "replace")
+    text = reply[:_READ].decode("utf-8", "replace")
     with suppress(ValueError, RecursionError):
         return _innermost(json.loads(text))
     return " ".join(text.split())

@@ -8,19 +8,22 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, final, get_args
+from typing import Any, Literal, final, get_args
 
 from PIL import Image as PILImage
 
-from speceyes.errors import ConfigError, ModelError
+from speceyes.errors import ConfigError, ModelError, describe
 from speceyes.models._seed import row_seed
 from speceyes.models.openai import likelihoods as told
 from speceyes.models.openai.client import EngineClient
+from speceyes.models.openai.decisions import Endpoint, decision_body, find, read_decision
+from speceyes.models.openai.engine_times import EngineTimes, engine_times
 from speceyes.models.openai.handshake import HOSTED, Engine, identify, request_headers
 from speceyes.models.openai.http_errors import (
     EngineRefusal,
     LogprobsError,
     refused_fault,
+    refuses_images,
     with_notes,
 )
 from speceyes.models.openai.image_sizing import own_size, resize_of
@@ -28,15 +31,20 @@ from speceyes.models.openai.image_urls import ImageFormat, ImageUrls, sent_size
 from speceyes.models.openai.logprobs import about_logprobs, refused_logprobs
 from speceyes.models.openai.replies import read_completion
 from speceyes.models.openai.requests import CAPABILITIES, request_body
+from speceyes.models.openai.sent_images import SentImages
 from speceyes.models.openai.session import EngineSession, result_of
 from speceyes.protocols import Session
-from speceyes.retry_per_row import describe
 from speceyes.types import Completion, Conversation, Image, Message, Sampling
 
 logger = logging.getLogger(__name__)
 
 _FIRST_TOKENS = (64, 20, 5)
 """Numbers of first tokens to ask for, for the judge: the next where an engine refuses one."""
+
+
+def _picture() -> Image:
+    """A picture with something to be seen, of a size that every family takes."""
+    return PILImage.linear_gradient("L").convert("RGB").resize((224, 224))
 
 
 @final
@@ -80,6 +88,13 @@ class OpenAIModel:
         proxy: Address of an HTTP proxy to send everything through; the environment's are not used.
         headers: Further headers, such as a gateway's key. Never logged or shown.
         extra_body: Further fields of each request; a field that is None is left out.
+        session_header: Name of a header, such as "x-session-id", that is sent with a digest of a
+            conversation's first image, so that a router which goes by it keeps what is asked about
+            an image on the replica that has read it. None sends none.
+        decisions: "auto" asks now whether the engine has a decision endpoint (`/v1/decisions` or
+            `/v1/systemone`) that takes images, and judges by it; "off" judges by the probabilities
+            of the first token, whose prompt begins as the agent's does, so that its prefix is
+            kept. A judge's probabilities, and with them its threshold, are others.
 
     Raises:
         ConfigError: An argument that can't work, an engine that can't be reached or doesn't
@@ -115,8 +130,11 @@ class OpenAIModel:
         proxy: str | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        session_header: str | None = None,
+        decisions: Literal["auto", "off"] = "off",
     ) -> None:
         for what, choice, allowed in (
+            ("decisions", decisions, ("auto", "off")),
             ("engine", engine, get_args(Engine)),
             ("image_format", image_format, get_args(ImageFormat)),
         ):
@@ -158,11 +176,20 @@ class OpenAIModel:
         self._extra = dict(extra_body or {})
         self._first_tokens: tuple[int, ...] = _FIRST_TOKENS
         self._checked_k = 0
+        self._takes_images = False
         self._said: set[str] = set()
         if model is None or engine == "auto":
             model, engine = identify(self._client, model, engine)
         self._model, self._engine = model, engine
         self._capabilities = CAPABILITIES[engine]
+        self._sent = SentImages(self._image_urls, named=self._capabilities.names_images)
+        if session_header is not None and not re.fullmatch(r"[A-Za-z0-9-]+", session_header):
+            raise ConfigError(f"session_header={session_header!r}; letters, digits and dashes")
+        self._session_header = session_header
+        self.decision_endpoint: Endpoint | None = None
+        """Where judgements are asked for; None for chat completions."""
+        if decisions == "auto":
+            self.decision_endpoint = find(self._client, model, self._image_urls)
         self._name = name or model
         hosted = self._client.host == HOSTED
         self._tokens_field = "max_completion_tokens" if hosted else "max_tokens"
@@ -191,6 +218,11 @@ class OpenAIModel:
         return self._engine
 
     @property
+    def images_spared(self) -> int:
+        """Number of times that an image went by its name alone, since the engine had it."""
+        return self._sent.spared
+
+    @property
     def images_encoded(self) -> int:
         """Number of images that were encoded so far."""
         return self._image_urls.encoded
@@ -214,22 +246,58 @@ class OpenAIModel:
                 self._image_urls(image)
 
     def check_top_k(self, top_k: int) -> None:
-        """Asks for two tokens, to see whether the engine returns top_k log-probabilities.
+        """Asks for two tokens, to see whether the engine returns top_k log-probabilities, and then
+        whether it takes pictures (`check_images`).
 
         Nothing is asked where as many were found before.
 
         Raises:
-            ConfigError: It doesn't, or doesn't answer; with what to do.
+            ConfigError: It returns fewer, or none, cannot be reached, or reads text alone.
         """
         if top_k <= self._checked_k:
             return
-        asked = Conversation((Message("user", ("Say yes.",)),))
-        sampling = Sampling(max_tokens=2, top_k=top_k)
         try:
-            self._client.submit(self._complete(0, asked, sampling)).result()
+            self._ask(("Say yes.",), Sampling(max_tokens=2, top_k=top_k))
         except ModelError as exc:
             raise ConfigError(f"{self!r}: {with_notes(exc)}") from exc
         self._checked_k = top_k
+        self.check_images()
+
+    def check_images(self) -> None:
+        """Asks for a token about a picture, once, to see whether the engine takes pictures.
+
+        An engine that can't be reached, or refuses for another reason, is left to the queries.
+
+        Raises:
+            ConfigError: The model behind it reads text alone.
+        """
+        if self._takes_images:
+            return
+        self._takes_images = True  # whatever comes of it, no later pipeline waits for it again
+        try:
+            self._ask((_picture(), "Say yes."), Sampling(max_tokens=1))
+        except ModelError as exc:
+            if not isinstance(exc, EngineRefusal) or not refuses_images(exc.status, str(exc)):
+                logger.info("%r: it isn't known whether it takes pictures: %s", self, exc)
+                return
+            self._takes_images = False
+            raise ConfigError(
+                f"{self!r} takes no pictures ({with_notes(exc)}): serve a vision-language model, "
+                "with its projector where the engine wants one (llama.cpp: --mmproj)"
+            ) from exc
+
+    def _ask(self, parts: tuple[str | Image, ...], sampling: Sampling) -> None:
+        """Asks a trial question.
+
+        Raises:
+            ModelError: It fails.
+        """
+        asked = Conversation((Message("user", parts),))
+        self._client.submit(self._complete(0, asked, sampling)).result()
+
+    def times(self) -> EngineTimes | None:
+        """What the engine says of its own time so far; None where it says nothing."""
+        return engine_times(self._client.url, self._model)
 
     def close(self) -> None:
         """Ends what is under way, closes connections and gives up encoded images; the model stays
@@ -322,7 +390,7 @@ class OpenAIModel:
                     told.ASKED,
                     model=self._model,
                     capabilities=self._capabilities,
-                    image_urls=self._image_urls,
+                    image_part=lambda image: self._sent.part(image, {}, whole=True),
                     seed=None,
                     tokens_field=self._tokens_field,
                     top_logprobs=None,
@@ -363,6 +431,9 @@ class OpenAIModel:
         self, index: int, conversation: Conversation, sampling: Sampling
     ) -> Completion:
         # The token that was drawn is listed too, and can push the last of the top K out.
+        if sampling.first_token and not sampling.top_k and self.decision_endpoint is not None:
+            return await self._decide(self.decision_endpoint, conversation)
+        whole = False
         least = sampling.top_k + (sampling.temperature > 0 and sampling.top_k > 0)
         while True:
             first = self._first_tokens
@@ -370,13 +441,19 @@ class OpenAIModel:
             if not asked and not (self._capabilities.counts_by_logprobs or sampling.token_texts):
                 asked = None
 
-            def body(top_logprobs: int | None = asked) -> Mapping[str, Any]:
+            shown: dict[str, bool] = {}
+
+            def body(
+                top_logprobs: int | None = asked,
+                shown: dict[str, bool] = shown,
+                whole: bool = whole,
+            ) -> Mapping[str, Any]:
                 return request_body(
                     conversation,
                     sampling,
                     model=self._model,
                     capabilities=self._capabilities,
-                    image_urls=self._image_urls,
+                    image_part=lambda image: self._sent.part(image, shown, whole=whole),
                     seed=row_seed(sampling.seed, index),
                     tokens_field=self._tokens_field,
                     top_logprobs=top_logprobs,
@@ -385,8 +462,13 @@ class OpenAIModel:
                 )
 
             try:
-                reply = await self._client.call("/chat/completions", body)
+                reply = await self._client.call(
+                    "/chat/completions", body, self._routing(conversation)
+                )
             except EngineRefusal as exc:
+                if not whole and self._sent.missed(shown):
+                    whole = True
+                    continue
                 if not asked or not about_logprobs(exc):
                     raise
                 if sampling.first_token and asked > least and len(first) > 1:
@@ -394,7 +476,23 @@ class OpenAIModel:
                     self._first_tokens = first[1:]
                     continue
                 raise refused_logprobs(asked, sampling, exc) from exc
+            self._sent.arrived(shown)
             return read_completion(reply, sampling, self._capabilities)
+
+    async def _decide(self, endpoint: Endpoint, conversation: Conversation) -> Completion:
+        """Yes or no by the engine's decision endpoint."""
+        reply = await self._client.call(
+            endpoint,
+            lambda: decision_body(endpoint, self._model, conversation, self._image_urls),
+            self._routing(conversation),
+        )
+        return read_decision(reply)
+
+    def _routing(self, conversation: Conversation) -> Mapping[str, str]:
+        """Headers by which a router keeps an image's requests together."""
+        if self._session_header is None or not conversation.images:
+            return {}
+        return {self._session_header: self._sent.name(conversation.images[0])}
 
 
 def _check_stop(sampling: Sampling) -> None:

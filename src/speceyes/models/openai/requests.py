@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from speceyes.control_tokens import neutral
 from speceyes.errors import ModelError
-from speceyes.models.openai.image_urls import ImageUrls
-from speceyes.types import Conversation, Image, Message, Sampling
+from speceyes.models.control_tokens import deeply, neutral, neutral_parts, own_words
+from speceyes.types import Conversation, Image, Message, Sampling, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,7 @@ class EngineCapabilities:
             that has to be seen from the text.
         counts_by_logprobs: Log-probabilities are asked for where only tokens are to be counted.
         prompt_logprobs: `prompt_logprobs`, those of the tokens of a prompt.
+        names_images: `uuid` beside an image, which then goes once.
     """
 
     token_ids: bool = False
@@ -39,6 +39,7 @@ class EngineCapabilities:
     lists_end: bool | None = None
     counts_by_logprobs: bool = False
     prompt_logprobs: bool = False
+    names_images: bool = False
 
 
 CAPABILITIES: Mapping[str, EngineCapabilities] = {
@@ -51,6 +52,7 @@ CAPABILITIES: Mapping[str, EngineCapabilities] = {
         lists_end=True,
         counts_by_logprobs=True,
         prompt_logprobs=True,
+        names_images=True,
     ),
     "sglang": EngineCapabilities(
         continues_turns=True, own_sampling=True, template_kwargs=True, counts_by_logprobs=True
@@ -65,7 +67,7 @@ def request_body(
     *,
     model: str,
     capabilities: EngineCapabilities,
-    image_urls: ImageUrls,
+    image_part: Callable[[Image], dict[str, Any]],
     seed: int | None,
     tokens_field: str,
     top_logprobs: int | None,
@@ -79,7 +81,7 @@ def request_body(
         sampling: How it is answered.
         model: The name it is served under.
         capabilities: What the engine understands.
-        image_urls: Makes data URLs of images.
+        image_part: Makes the part of a message that shows an image.
         seed: Of this row's draws.
         tokens_field: The engine's name for the limit of new tokens.
         top_logprobs: How many to ask for a token; None for no log-probabilities.
@@ -90,7 +92,7 @@ def request_body(
         ModelError: The assistant's turn has begun, and the engine can't continue one.
         InputError: Something else than a PIL image stands where an image should.
     """
-    messages = [_message(message, image_urls) for message in conversation.messages]
+    messages = [_message(message, image_part) for message in conversation.messages]
     body: dict[str, Any] = {"model": model, "messages": messages}
     if conversation.begun:
         if not capabilities.continues_turns:
@@ -100,12 +102,12 @@ def request_body(
                 "dialect that doesn't write into the assistant's turn"
             )
         begun = Message("assistant", conversation.begun)
-        messages.append(_message(begun, image_urls))
+        messages.append(_message(begun, image_part))
         body |= {"add_generation_prompt": False, "continue_final_message": True}
     if conversation.tools:
+        told = [deeply(tool, neutral) for tool in conversation.tools]
         body["tools"] = [
-            dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)}
-            for tool in conversation.tools
+            tool if "function" in tool else {"type": "function", "function": tool} for tool in told
         ]
         body["tool_choice"] = capabilities.tool_choice
     body |= {"temperature": sampling.temperature, tokens_field: sampling.max_tokens}
@@ -156,24 +158,28 @@ def _sampling_fields(sampling: Sampling, capabilities: EngineCapabilities) -> di
     return fields
 
 
-def _message(message: Message, image_urls: ImageUrls) -> dict[str, Any]:
+def plain_content(message: Message) -> tuple[str | Image, ...]:
+    """What a message says, control tokens broken up: in the assistant's own words those that would
+    end its turn.
+    """
+    if message.role == "assistant":
+        return own_words(message.content)
+    return neutral_parts(message.content)
+
+
+def _message(message: Message, image_part: Callable[[Image], dict[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "role": message.role,
-        "content": _content(
-            message.content
-            if message.role == "assistant"
-            else tuple(neutral(p) if isinstance(p, str) else p for p in message.content),
-            image_urls,
-        ),
+        "content": _content(plain_content(message), image_part),
     }
     if message.reasoning:
-        made["reasoning_content"] = message.reasoning
+        [made["reasoning_content"]] = own_words([message.reasoning])
     if message.calls:
         made["tool_calls"] = [
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.name, "arguments": json.dumps(dict(call.arguments))},
+                "function": {"name": call.name, "arguments": _arguments(call)},
             }
             for call in message.calls
         ]
@@ -182,14 +188,20 @@ def _message(message: Message, image_urls: ImageUrls) -> dict[str, Any]:
     return made
 
 
-def _content(parts: Sequence[str | Image], image_urls: ImageUrls) -> str | list[dict[str, Any]]:
+def _arguments(call: ToolCall) -> str:
+    return json.dumps(deeply(call.arguments, lambda text: own_words([text])[0]))
+
+
+def _content(
+    parts: Sequence[str | Image], image_part: Callable[[Image], dict[str, Any]]
+) -> str | list[dict[str, Any]]:
     """Text alone as text, else parts in order, joined where text meets text, since some engines
     put a line between two parts of text.
     """
     content: list[dict[str, Any]] = []
     for part in parts:
         if not isinstance(part, str):
-            content.append({"type": "image_url", "image_url": {"url": image_urls(part)}})
+            content.append(image_part(part))
         elif content and content[-1]["type"] == "text":
             content[-1]["text"] += part
         else:

@@ -78,17 +78,15 @@ def record(
         items += [Item(_light(i.query), i.answer, i.kind, "", i.needs_tools) for i in group]
         for name, answerer in asked.items():
             said[name] += answerer([item.query for item in group])
-    found = {}
-    for name, drafts in said.items():
-        raw = raw_scores([d.top_logprobs for d in drafts], top_k)
-        whole = np.array([d.finish == "stop" and bool(d.text.strip()) for d in drafts])
-        right = [is_right(d.text, item.answer) for d, item in zip(drafts, items, strict=True)]
-        found[name] = Drafts(
-            tuple(drafts),
-            np.array(right),
-            np.where(whole & ~np.isnan(raw), raw, -np.inf),
-        )
-    return items, found
+    return items, {name: scored(drafts, items, top_k) for name, drafts in said.items()}
+
+
+def scored(drafts: Sequence[Completion], items: Sequence[Item], top_k: int) -> Drafts:
+    """Drafts with their grades and scores."""
+    raw = raw_scores([d.top_logprobs for d in drafts], top_k)
+    whole = np.array([d.finish == "stop" and bool(d.text.strip()) for d in drafts])
+    right = [is_right(d.text, item.answer) for d, item in zip(drafts, items, strict=True)]
+    return Drafts(tuple(drafts), np.array(right), np.where(whole & ~np.isnan(raw), raw, -np.inf))
 
 
 def _light(query: Query) -> Query:

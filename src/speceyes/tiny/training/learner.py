@@ -62,7 +62,7 @@ class Learner:
 
     def __init__(self, name: str, model: Any, size: Size, tokenizer: Any, lr: float, pace: Pace):
         self.name, self.model, self.size, self.tokenizer = name, model, size, tokenizer
-        self.lr, self.pace = lr, pace
+        self.lr, self.pace, self.smallest = lr, pace, size.view
         self.image_token = int(model.config.image_token_id)
         self.thrown_away: dict[str, nn.Module] = {}
         """Modules that are trained with the model and left out of what is exported."""
@@ -145,7 +145,8 @@ class Learner:
         plain = build_model(self.tokenizer, self.size, 0)
         plain.load_state_dict(self.model.state_dict())
         plain.half().save_pretrained(out)
-        build_processor(self.tokenizer, self.size).save_pretrained(out)
+        processor = build_processor(self.tokenizer, self.size, smallest=self.smallest)
+        processor.save_pretrained(out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,27 +166,27 @@ class Rows:
     images: tuple[int, ...]
 
 
-def padded(rows: Sequence[Row], image_token: int) -> Rows:
-    """Rows as arrays."""
+def padded(rows: Sequence[Row], image_token: int, side: int = TOKENS) -> Rows:
+    """Rows as arrays, whose images are `side` merged tokens wide and high."""
     longest = max(len(row.ids) for row in rows)
     ids = np.zeros((len(rows), longest), dtype=np.int64)
     roles = np.zeros_like(ids)
     places = np.zeros((3, len(rows), longest), dtype=np.int64)
     for i, row in enumerate(rows):
         ids[i, : len(row.ids)], roles[i, : len(row.ids)] = row.ids, row.roles
-        places[:, i, : len(row.ids)] = positions(row, image_token)
+        places[:, i, : len(row.ids)] = positions(row, image_token, side)
     return Rows(ids, roles, places, tuple(i for row in rows for i in row.images))
 
 
-def positions(row: Row, image_token: int) -> np.ndarray:
+def positions(row: Row, image_token: int, side: int = TOKENS) -> np.ndarray:
     """int64[3, t]: temporal, height and width positions (Qwen-VL's mrope)."""
     out = np.empty((3, len(row.ids)), dtype=np.int64)
-    area, at, place = TOKENS * TOKENS, 0, 0
-    r, c = np.divmod(np.arange(area), TOKENS)
+    area, at, place = side * side, 0, 0
+    r, c = np.divmod(np.arange(area), side)
     while place < len(row.ids):
         if row.ids[place] == image_token:
             out[:, place : place + area] = at + np.stack([np.zeros_like(r), r, c])
-            at, place = at + TOKENS, place + area
+            at, place = at + side, place + area
         else:
             out[:, place] = at
             at, place = at + 1, place + 1

@@ -21,6 +21,7 @@ from speceyes.tiny.training.transcripts import Piece, Region, Transcript, region
 
 ROLES = ("given", "said", "place", "box", "seen", "answer")
 TOKENS = 4  # merged vision tokens a side
+COARSE = 3  # the same in the smaller view of a drafter that judges
 THINGS = ("none", "large", "small", "card")
 Array = npt.NDArray[np.int64]
 COMPARED = ("large/presence", "card/presence", "card/position", "card/same")
@@ -58,11 +59,13 @@ class Batch:
         labels: int64[n, 16, 7]: row and column of each merged token, and thing, colour, shape,
             offset across, offset down of what it shows; -1 where it isn't asked.
         rows: Transcripts.
+        tokens: Merged vision tokens a side of each view.
     """
 
     views: npt.NDArray[np.uint8]
     labels: Array
     rows: tuple[Row, ...]
+    tokens: int = TOKENS
 
 
 def view_of(scene: Scene, region: Region, view: int, rng: np.random.Generator) -> Array:
@@ -75,7 +78,7 @@ def view_of(scene: Scene, region: Region, view: int, rng: np.random.Generator) -
     return np.asarray(small)
 
 
-def _no_labels() -> Array:
+def places_alone() -> Array:
     """int64[16, 7]: rows and columns alone."""
     labels = np.full((TOKENS * TOKENS, 7), -1, dtype=np.int64)
     labels[:, 0], labels[:, 1] = np.divmod(np.arange(TOKENS * TOKENS), TOKENS)
@@ -84,7 +87,7 @@ def _no_labels() -> Array:
 
 def scene_labels(scene: Scene) -> Array:
     """int64[16, 7] for the whole scene."""
-    labels = _no_labels()
+    labels = places_alone()
     labels[:, 2] = 0
     for one in _things(scene):
         row, column = scenes.cell(one)
@@ -97,9 +100,32 @@ def scene_labels(scene: Scene) -> Array:
     return labels
 
 
+def coarse_labels(scene: Scene) -> Array:
+    """int64[9, 7] for a scene in a smaller view; of a token that shows the middles of several
+    things, row and column alone.
+    """
+    labels = np.full((COARSE * COARSE, 7), -1, dtype=np.int64)
+    labels[:, 0], labels[:, 1] = np.divmod(np.arange(COARSE * COARSE), COARSE)
+    labels[:, 2] = 0
+    for one in _things(scene):
+        column, row = min(int(one.x * COARSE), COARSE - 1), min(int(one.y * COARSE), COARSE - 1)
+        at = row * COARSE + column
+        if labels[at, 2]:
+            labels[at, 2:] = -1
+            continue
+        offsets = (
+            min(6, int((place * COARSE - cell) * 7))
+            for place, cell in ((one.x, column), (one.y, row))
+        )
+        shape = _SHAPE[one.shape] if isinstance(one, Shape) else -1
+        thing = 3 if isinstance(one, Card) else 1 if one in scene.large else 2
+        labels[at, 2:] = (thing, _COLOUR[one.colour], shape, *offsets)
+    return labels
+
+
 def crop_labels(scene: Scene, look: Look) -> Array:
     """int64[16, 7] for a crop around a look: the four tokens in the middle."""
-    labels = _no_labels()
+    labels = places_alone()
     for one in _things(scene):
         if (one.x, one.y) != (look.x, look.y):
             continue
@@ -179,6 +205,8 @@ class Lessons:
         size: The model's.
         large: Teach the agent (else the drafter).
         zooms: Teach the drafter to zoom as well.
+        judges: Teach the drafter to judge as well, two batches of three at three quarters of the
+            size.
         seed: Of all batches.
         scenes_a_batch: How many scenes a batch has.
         easy: In this many first batches all questions are about large objects: what can be
@@ -195,30 +223,35 @@ class Lessons:
         scenes_a_batch: int,
         easy: int = 0,
         zooms: bool = False,
+        judges: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._size = size
+        self._judges = judges
         self._large = large
         self._zooms = zooms
         self._seed = seed
         self._count = scenes_a_batch
         self._easy = easy
-        self._cache: dict[str, Array] = {}
+        self._cache: dict[tuple[str, int], Array] = {}
         self._pad = int(tokenizer.convert_tokens_to_ids("<|image_pad|>"))
 
     def batch(self, number: int, *, rows: bool = True) -> Batch:
         """Batch `number`; without rows, views and labels alone (to train the vision tower)."""
-        rng = np.random.default_rng([self._seed, 2 if self._zooms else int(self._large), number])
+        course = 3 if self._judges else 2 if self._zooms else int(self._large)
+        rng = np.random.default_rng([self._seed, course, number])
+        tokens = COARSE if self._judges and number % 3 else TOKENS
+        view = self._size.view * tokens // TOKENS
         views: list[Array] = []
         labels: list[Array] = []
         told: list[Row] = []
         for _ in range(self._count):
             scene = self._scene(rng)
             whole = len(views)
-            views.append(view_of(scene, (0.0, 0.0, 1.0, 1.0), self._size.view, rng))
-            labels.append(scene_labels(scene))
+            views.append(view_of(scene, (0.0, 0.0, 1.0, 1.0), view, rng))
+            labels.append(scene_labels(scene) if tokens == TOKENS else coarse_labels(scene))
             easy = number < self._easy
-            for name, transcript, question in self._transcripts(scene, rng, rows, easy):
+            for name, transcript, question in self._transcripts(scene, rng, rows, easy, tokens):
                 images = [whole]
                 for look, region in zip(question.looks, transcript.regions[1:], strict=False):
                     images.append(len(views))
@@ -228,7 +261,7 @@ class Lessons:
                     named = _named(scene, question)
                     if len(images) == len(question.looks) + 1:
                         named += _named_in_findings(scene, question)
-                    told.append(self._row(name, transcript, images, named))
+                    told.append(self._row(name, transcript, images, named, tokens))
             if self._large or (self._zooms and not rows):
                 # Marks are the hardest to read: every card is looked at, asked about or not.
                 for card in scene.cards:
@@ -236,7 +269,7 @@ class Lessons:
                     region = region_of(look, self._size.view)
                     views.append(view_of(scene, region, self._size.view, rng))
                     labels.append(crop_labels(scene, look))
-        return Batch(np.stack(views).astype(np.uint8), np.stack(labels), tuple(told))
+        return Batch(np.stack(views).astype(np.uint8), np.stack(labels), tuple(told), tokens)
 
     def _scene(self, rng: np.random.Generator) -> Scene:
         while True:
@@ -260,10 +293,12 @@ class Lessons:
                 return question
 
     def _transcripts(
-        self, scene: Scene, rng: np.random.Generator, rows: bool, easy: bool
+        self, scene: Scene, rng: np.random.Generator, rows: bool, easy: bool, tokens: int = TOKENS
     ) -> list[tuple[str, Transcript, Question]]:
         told: list[tuple[str, Transcript, Question]] = []
         view = self._size.view
+        if self._judges:
+            return self._judged(scene, rng, tokens) if rows else told
         if self._zooms:
             if not rows:
                 return told
@@ -296,25 +331,46 @@ class Lessons:
             told.append((f"direct {q.kind}", transcripts.direct(q), replace(q, looks=())))
         return told
 
+    def _judged(
+        self, scene: Scene, rng: np.random.Generator, tokens: int
+    ) -> list[tuple[str, Transcript, Question]]:
+        """Drafts, judgements, and drafts that may ask for a closer look, at one size."""
+        told: list[tuple[str, Transcript, Question]] = []
+        at = "coarse" if tokens == COARSE else "whole"
+        for number in range(8):
+            q = self._question(scene, rng, False)
+            if number in (3, 4):
+                one, name = transcripts.small_judge(q), f"judge {at} {q.kind}"
+            elif number >= 5:
+                one, name = transcripts.one_pass(q), f"one-pass {at} {q.kind}"
+            else:
+                one, name = transcripts.draft(q), f"draft {at} {q.kind}"
+            told.append((name, one, replace(q, looks=())))
+        if rng.random() < 0.5:
+            q = _where(scene, rng)
+            told.append((f"draft {at} where", transcripts.draft(q), q))
+        return told
+
     def _row(
         self,
         name: str,
         transcript: Transcript,
         images: Sequence[int],
         named: Sequence[Named] = (),
+        side: int = TOKENS,
     ) -> Row:
         ids: list[Array] = []
         roles: list[Array] = []
         for piece in _joined(transcript.pieces):
-            tokens = self._encode(piece.text)
+            tokens = self._encode(piece.text, side)
             ids.append(tokens)
             roles.append(np.full(len(tokens), ROLES.index(piece.role), dtype=np.int64))
         whole = np.concatenate(ids)
         pads = np.flatnonzero(whole == self._pad)
         mentions = []
         for image, words, place in named:
-            start = int(pads[(image + 1) * TOKENS * TOKENS - 1])
-            end = _end_of(whole, self._encode(words), start)
+            start = int(pads[(image + 1) * side * side - 1])
+            end = _end_of(whole, self._encode(words, side), start)
             if end is not None:
                 mentions.append((end, *place))
         return Row(
@@ -325,16 +381,16 @@ class Lessons:
             np.array(mentions, dtype=np.int64).reshape(-1, 5),
         )
 
-    def _encode(self, text: str) -> Array:
-        found = self._cache.get(text)
+    def _encode(self, text: str, side: int = TOKENS) -> Array:
+        found = self._cache.get((text, side))
         if found is None:
             if len(self._cache) > 200_000:
                 self._cache.clear()
             raw = self._tokenizer(text, add_special_tokens=False)["input_ids"]
             expanded: list[int] = []
             for token in raw:
-                expanded += [token] * (TOKENS * TOKENS if token == self._pad else 1)
-            found = self._cache[text] = np.array(expanded, dtype=np.int64)
+                expanded += [token] * (side * side if token == self._pad else 1)
+            found = self._cache[text, side] = np.array(expanded, dtype=np.int64)
         return found
 
 

@@ -25,7 +25,7 @@ from speceyes.tools.zoom import Zoom
 from speceyes.types import Query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 END = "<|im_end|>"
 PAD = "<|endoftext|>"
@@ -80,6 +80,10 @@ class Size:
 
 LARGE_SIZE = Size(112, 14, 96, 4, 4, 2, 256, 96, 4, 4, (1, 2))
 SMALL_SIZE = Size(80, 10, 64, 4, 4, 2, 176, 64, 3, 4, (1,))
+
+
+JUDGE_PHRASES = (prompts.DRAFT_LOOK, prompts.LOOK_CLOSER)
+"""Phrases that a drafter which judges has a token for as well."""
 
 
 def system_text() -> str:
@@ -159,10 +163,12 @@ def train_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The pair's tokenizer."""
+def build_tokenizer(more: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """The pair's tokenizer, with a token behind all others for each of some more phrases."""
+    known = Tokenizer.from_file(str(Path(__file__).parent / "tokenizer.json"))
+    known.add_tokens([AddedToken(phrase, normalized=False) for phrase in more])
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_file(str(Path(__file__).parent / "tokenizer.json")),
+        tokenizer_object=known,
         eos_token=END,
         pad_token=PAD,
         padding_side="left",
@@ -177,11 +183,15 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_processor(tokenizer: PreTrainedTokenizerFast, size: Size) -> Qwen3VLProcessor:
-    """The processor; any image near a square is seen at `view` x `view` pixels."""
+def build_processor(
+    tokenizer: PreTrainedTokenizerFast, size: Size, *, smallest: int | None = None
+) -> Qwen3VLProcessor:
+    """The processor; any image near a square is seen at `view` x `view` pixels, or at no less than
+    `smallest` x `smallest` where that is given and it has fewer.
+    """
     # Around view**2, so that the rounding to whole merged patches always ends at view x view.
     limits = {
-        "shortest_edge": round((size.view * 0.9) ** 2),
+        "shortest_edge": round(((smallest or size.view) * 0.9) ** 2),
         "longest_edge": round((size.view * 1.12) ** 2),
     }
     common: dict[str, Any] = {

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
-from transformers import Qwen3VLForConditionalGeneration
+from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneration
 
 from speceyes.tiny import SMALL, puzzles
 from speceyes.tiny.scenes import Scene, split_of
@@ -34,7 +34,6 @@ from speceyes.tiny.training.models import (
     SMALL_SIZE,
     Size,
     build_model,
-    build_tokenizer,
 )
 from speceyes.tiny.training.muon import Muon
 from speceyes.tiny.training.reasoning_lessons import (
@@ -42,7 +41,6 @@ from speceyes.tiny.training.reasoning_lessons import (
     Encoder,
     Notes,
     Told,
-    phrases,
     reasoning_tokenizer,
     told_noted,
     told_reasoning,
@@ -50,12 +48,12 @@ from speceyes.tiny.training.reasoning_lessons import (
 )
 from speceyes.tiny.training.train import batched_vision, to_patches
 
-WEIGHTS = {"given": 0.0, "reason": 0.15, "answer": 1.0}
+WEIGHTS = {"given": 0.0, "reason": 0.4, "answer": 1.0}
 """Weight of a token's loss by its role."""
 LAYERS = 12
 """Decoder layers of the large model."""
 PACE = Pace(rise=100, fall=0.4, least=0.02)
-BRANCHES = {"small": "srrn", "large": "srnn"}
+BRANCHES = {"small": "srrn", "large": "rsnnn"}
 """Told about a scene: short answers, reasoning, short answers with notes; one puzzle each."""
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -130,7 +128,7 @@ class Trainer(Learner):
         self.encoder = Encoder(tokenizer)
         self.notes = Notes(self.encoder)
         self._begin_with(start)
-        batched_vision(self.model, (self.size.view // self.size.patch) ** 2)
+        batched_vision(self.model)
         self.looked = Looked(self.model, self.size, scenes, seed)
         if name == "large":
             self._grow(LAYERS)
@@ -149,21 +147,19 @@ class Trainer(Learner):
         )
 
     def _begin_with(self, weights: Path) -> None:
-        """Exported weights. Where they are the bundled pair's, whose vocabulary lacks the puzzles'
-        phrases, a phrase begins as the mean of its old tokens.
+        """Exported weights. A phrase that their vocabulary lacks begins as the mean of what they
+        have for it.
         """
         known = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=torch.float32)
-        old, state = build_tokenizer(), known.state_dict()
+        old, state = PreTrainedTokenizerFast.from_pretrained(weights), known.state_dict()
         name = "model.language_model.embed_tokens.weight"
-        words = state[name]
-        if len(words) >= len(self.tokenizer):
-            self.model.load_state_dict(state)
-            return
-        more = [words[old(p, add_special_tokens=False)["input_ids"]].mean(0) for p in phrases()]
-        kept = words[: len(old)]
+        words, had = state[name], old.get_vocab()
         mine = self.model.state_dict()[name].clone()
-        grown = torch.cat([kept, torch.stack(more)])
-        mine[: len(grown)] = grown
+        for token, at in self.tokenizer.get_vocab().items():
+            if token in had:
+                mine[at] = words[had[token]]
+            else:
+                mine[at] = words[old(token, add_special_tokens=False)["input_ids"]].mean(0)
         state[name] = state["lm_head.weight"] = mine
         self.model.load_state_dict(state)
 

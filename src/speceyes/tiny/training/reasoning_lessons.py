@@ -29,9 +29,8 @@ def phrases() -> list[str]:
     places = range(1, GRID + 1)
     rows = [f"{lead}Row {n}:" for n in places for lead in ("", " ", ". ")]
     columns = [f"{lead} column {n}" for n in places for lead in ("", ",")]
-    located = [f": row {n}" for n in places] + [f" in row {n}:" for n in places]
-    marks = [f"{space}({n})" for n in numbers for space in ("", " ")]
-    marks += [f"{space}[{n}]" for n in numbers for space in ("", " ")]
+    marks = [f" ({n})" for n in numbers] + [f" [{n}]" for n in numbers]
+    things = [f" {colour} {shape}" for colour in COLOURS for shape in SHAPES]
     headers = [f" {puzzles.header(group)}" for group in (*COLOURS, *SHAPES)]
     notes = prompts.TRANSFER.removesuffix("{notes}")
     return [
@@ -40,16 +39,11 @@ def phrases() -> list[str]:
         prompts.REASONED,
         *rows,
         *columns,
-        *located,
         *marks,
         *headers,
-        ". Right of it:",
-        ". Left of it:",
-        " Right of it:",
-        " Left of it:",
+        *things,
+        " Total:",
         " nothing",
-        " Colours:",
-        " Shapes:",
         *(f" {n}" for n in (0, 5, 6, 7, 8, 9)),
         *(f" {puzzles.plural(shape)}" for shape in SHAPES),
         *(puzzles.plural(shape) for shape in SHAPES),
@@ -61,15 +55,9 @@ def phrases() -> list[str]:
         "What is the number of",
         " plus the number of",
         "Which are there more of",
-        "Is the object",
-        " of the same",
-        " as the object",
-        " is the object",
-        "In row",
-        ", what",
-        " has the",
-        " of the object",
-        " of the",
+        "Is the number of",
+        " the same as the number of",
+        " above the number of",
     ]
 
 

@@ -2,9 +2,10 @@
 
     python -m speceyes.tiny.training.reasoning_report --large DIR --small DIR --out DIR
 
-Chooses the small model's attention heads and the gates of both first answers on the calibration
-split (`settings.json`), and writes held-out transcripts with their pictures (`transcripts.md`), the
-attention over one reasoning drawn beside its picture. Accuracies are `speceyes eval`'s affair.
+Chooses the small model's attention heads, and the rule by which first answers settle and notes are
+heeded, on the calibration split (`settings.json`), and writes held-out transcripts with their
+pictures (`transcripts.md`), the attention over one reasoning drawn beside its picture. Accuracies
+are `speceyes eval`'s affair.
 """
 
 from __future__ import annotations
@@ -21,19 +22,18 @@ from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
 from speceyes.models.hf import HFModel
-from speceyes.retry_per_row import generate_rows
-from speceyes.scoring.scores import combine, token_scores
-from speceyes.strategies import questions
+from speceyes.models.rows import generate_rows
+from speceyes.strategies import ReasoningTransfer, questions
 from speceyes.strategies.attention_heads import choose_heads, reason_for
 from speceyes.strategies.selection import Selector, Weights, tokens_of
+from speceyes.strategies.transfer_rule import TOP_K
 from speceyes.strategies.verification import same_words
 from speceyes.tiny import puzzles
 from speceyes.types import Completion, Image, Query, Sampling
 
 BATCH = 32
-TARGET = 0.99
-"""Least share of right answers among those that both gates let settle a query."""
-TOP_K = 9
+HEADS_BY = 96
+"""Puzzles by which heads are chosen; each is asked once for each head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,30 +61,8 @@ class Way:
     final: str
 
 
-def choose_threshold(
-    large: Sequence[float], small: Sequence[float], right: Sequence[bool], target: float = TARGET
-) -> float:
-    """The lowest raw separability at which first answers that agree are right often enough.
-
-    Args:
-        large: The lesser raw score of each of the large model's answers that agreed.
-        small: The small model's, to the same queries.
-        right: Whether the common answer is right.
-        target: Least share of right ones above the threshold; infinity where none reaches it.
-    """
-    least = np.minimum(large, small)
-    order = np.argsort(-least)
-    good = np.cumsum(np.asarray(right)[order]) / np.arange(1, len(order) + 1)
-    enough = np.flatnonzero(good >= target)
-    return float(least[order[enough[-1]]]) if len(enough) else float("inf")
-
-
-def _separability(said: Completion) -> float:
-    return float(combine(token_scores(said.top_logprobs, TOP_K, logprobs=True)))
-
-
 def settings(large: HFModel, small: HFModel, n: int) -> dict[str, Any]:
-    """Heads and gate, chosen on n calibration puzzles."""
+    """Heads and rule, chosen on n calibration puzzles."""
     items = list(puzzles.questions("calibration", n))
     gold = {item.query.id: item.answer for item in items}
     queries = [item.query for item in items]
@@ -92,30 +70,27 @@ def settings(large: HFModel, small: HFModel, n: int) -> dict[str, Any]:
     def right(query: Query, said: str) -> bool:
         return same_words(query, said, gold[query.id])
 
-    told = [questions.short(query) for query in queries]
-    sampling = Sampling(max_tokens=20, top_k=TOP_K)
-    by_large, by_small = (generate_rows(model, told, sampling) for model in (large, small))
-    agreed = [
-        (query, a, b)
-        for query, a, b in zip(queries, by_large, by_small, strict=True)
-        if same_words(query, a.text, b.text)
-    ]
-    threshold = choose_threshold(
-        [_separability(a) for _, a, _ in agreed],
-        [_separability(b) for _, _, b in agreed],
-        [right(query, a.text) for query, a, _ in agreed],
-    )
-    chosen = choose_heads(large, reason_for(small, queries), right)
+    places: tuple[questions.Place, ...] = ("prompt", "turn")
+    rules = {
+        place: ReasoningTransfer(large, small, batch_size=BATCH, place=place).calibrate(
+            queries, right, top_k=TOP_K
+        )
+        for place in places
+    }
+    best = max(places, key=lambda place: rules[place].right)
     return {
         "top_k": TOP_K,
-        "raw_threshold": threshold if np.isfinite(threshold) else None,  # None: none was enough
-        "heads": chosen,
+        "place": best,
+        "rule": rules[best].to_dict(),
+        "heads": choose_heads(large, reason_for(small, queries[:HEADS_BY]), right, place=best),
         "calibration": n,
-        "agreed": len(agreed),
+        "noted": {place: rule.noted for place, rule in rules.items()},
     }
 
 
-def ways(large: HFModel, small: HFModel, selector: Selector, n: int) -> list[Way]:
+def ways(
+    large: HFModel, small: HFModel, selector: Selector, n: int, place: questions.Place
+) -> list[Way]:
     """The first n held-out puzzles over which the two models' first answers differ."""
     found: list[Way] = []
     start = 0
@@ -136,7 +111,7 @@ def ways(large: HFModel, small: HFModel, selector: Selector, n: int) -> list[Way
                 continue
             one = reasoned[item.query.id]
             notes, _, _ = selector.select(one.reasoning, one.attention)
-            [final] = generate_rows(large, [questions.noted(item.query, notes)], short)
+            [final] = generate_rows(large, [questions.noted(item.query, notes, place)], short)
             found.append(
                 Way(item.query, item.answer, a, b, one.reasoning, one.attention, notes, final.text)
             )
@@ -215,7 +190,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = settings(large, small, args.calibration)
     (args.out / "settings.json").write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
     selector = Selector("attended", heads=chosen["heads"])
-    write_transcripts(args.out, ways(large, small, selector, args.transcripts), selector)
+    write_transcripts(
+        args.out, ways(large, small, selector, args.transcripts, chosen["place"]), selector
+    )
 
 
 if __name__ == "__main__":

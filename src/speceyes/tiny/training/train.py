@@ -24,8 +24,9 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from speceyes.tiny.scenes import COLOURS, SHAPES
 from speceyes.tiny.training.learner import Learner, Pace, Report, add_run, padded, train
-from speceyes.tiny.training.lessons import ROLES, THINGS, TOKENS, Batch, Lessons, Row
+from speceyes.tiny.training.lessons import COARSE, ROLES, THINGS, TOKENS, Batch, Lessons, Row
 from speceyes.tiny.training.models import (
+    JUDGE_PHRASES,
     LARGE_SIZE,
     SMALL_SIZE,
     build_model,
@@ -73,7 +74,7 @@ class Head(nn.Module):  # type: ignore[misc]  # torch carries no types here
         return [row, column, thing, colour, shape, across, down]
 
 
-def batched_vision(model: Qwen3VLForConditionalGeneration, tokens: int) -> None:
+def batched_vision(model: Qwen3VLForConditionalGeneration) -> None:
     """Lets the vision tower take images of one size as a batch instead of one by one.
 
     The same sums in another order, for training speed; this model object alone is changed.
@@ -96,7 +97,7 @@ def batched_vision(model: Qwen3VLForConditionalGeneration, tokens: int) -> None:
             attention: Any = attention,
             **_: Any,
         ) -> torch.Tensor:
-            heads = attention.num_heads
+            heads, tokens = attention.num_heads, int(cu_seqlens[1])
             cos, sin = (p[:tokens, None] for p in position_embeddings)
             q, k, v = attention.qkv(x).view(-1, tokens, 3, heads, x.shape[1] // heads).unbind(2)
             half = q.shape[-1] // 2
@@ -128,7 +129,7 @@ class Trainer(Learner):
     """One of the models of the pair, with what trains it.
 
     Args:
-        name: "large", "small" or "small_zoom".
+        name: "large", "small", "small_zoom" or "small_judge".
         seed: Of scenes, questions and new weights.
         lr: Highest learning rate.
         scenes: Scenes a step.
@@ -148,18 +149,21 @@ class Trainer(Learner):
         warm: int = 0,
     ) -> None:
         size = LARGE_SIZE if name == "large" else SMALL_SIZE
-        tokenizer = build_tokenizer()
+        judges = name == "small_judge"
+        tokenizer = build_tokenizer(JUDGE_PHRASES if judges else ())
         super().__init__(
             name, build_model(tokenizer, size, seed).to(device), size, tokenizer, lr, PACE
         )
         self.model.train()
-        batched_vision(self.model, (size.view // size.patch) ** 2)
+        batched_vision(self.model)
+        self.smallest = size.view * COARSE // TOKENS if judges else size.view
         self.head = Head(size.hidden, self._word_ids()).to(device)
         self.lessons = Lessons(
             tokenizer,
             size,
             large=name == "large",
             zooms=name == "small_zoom",
+            judges=judges,
             seed=seed,
             scenes_a_batch=scenes,
             easy=easy,
@@ -186,13 +190,13 @@ class Trainer(Learner):
         return torch.tensor([[ids[0] for ids in pair] for pair in found])
 
     def see(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor, float]:
-        """Features [n, 16, hidden], deepstack features, the head's loss and its accuracy."""
-        n, grid = len(batch.views), self.size.view // self.size.patch
+        """Features [n, tokens, hidden], deepstack features, the head's loss and its accuracy."""
+        n, grid = len(batch.views), batch.views.shape[1] // self.size.patch
         grids = torch.tensor([[1, grid, grid]] * n, device=self.device)
         out = self.model.model.visual(
             to_patches(batch.views, self.size.patch).to(self.device), grid_thw=grids
         )
-        shape = (n, TOKENS * TOKENS, self.size.hidden)
+        shape = (n, batch.tokens**2, self.size.hidden)
         features = out.pooler_output.view(shape)
         deep = [d.view(shape) for d in out.deepstack_features]
         labels = torch.from_numpy(batch.labels).to(self.device)
@@ -200,6 +204,8 @@ class Trainer(Learner):
         words = self.model.model.language_model.embed_tokens.weight
         for part, scores in enumerate(self.head(features, words)):
             gold = labels[..., part]
+            if not bool((gold >= 0).any()):
+                continue
             losses.append(F.cross_entropy(scores.flatten(0, 1), gold.flatten(), ignore_index=-1))
             if part in (3, 4):
                 known = gold >= 0
@@ -213,9 +219,10 @@ class Trainer(Learner):
         features: torch.Tensor,
         deep: list[torch.Tensor],
         report: Report,
+        side: int = TOKENS,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums of the log-losses of what the rows say, and of the probe on names, in nats."""
-        told = padded(rows, self.image_token)
+        told = padded(rows, self.image_token, side)
         early: list[torch.Tensor] = []
         hook = self.model.model.language_model.layers[PROBED].register_forward_hook(
             lambda _module, _args, out: early.append(out[0] if isinstance(out, tuple) else out)
@@ -267,21 +274,27 @@ class Trainer(Learner):
         start = time.perf_counter()
         batch = self.lessons.batch(self.step, rows=self.step >= self.warm)
         features, deep, aux, seen = self.see(batch)
-        report["seen"].append(seen)
+        if batch.tokens == TOKENS:
+            report["seen"].append(seen)
         loss = aux
         if batch.rows:
             rows = sorted(batch.rows, key=lambda r: len(r.ids))
             short = [r for r in rows if len(r.images) == 1]
             for group_rows in (short, rows[len(short) :]):
                 if group_rows:
-                    told, named = self.tell(group_rows, features, deep, report)
+                    told, named = self.tell(group_rows, features, deep, report, batch.tokens)
                     loss = loss + (told + 0.5 * named) / len(rows)
         self._learn(loss, steps, start, report)
 
     def begin_with(self, weights: Path) -> None:
         """Starts from an exported model; what is thrown away after training starts anew."""
         known = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=torch.float32)
-        self.model.load_state_dict(known.state_dict())
+        state = known.state_dict()
+        for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
+            grown = self.model.state_dict()[name].clone()  # tokens of its own begin anew
+            grown[: len(state[name])] = state[name]
+            state[name] = grown
+        self.model.load_state_dict(state)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -289,7 +302,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m speceyes.tiny.training.train", description=__doc__
     )
-    parser.add_argument("model", choices=("large", "small", "small_zoom"))
+    parser.add_argument("model", choices=("large", "small", "small_zoom", "small_judge"))
     add_run(parser, steps=12000, scenes=16)
     parser.add_argument("--start", type=Path, help="folder of an exported model to start from")
     parser.add_argument("--warm", type=int, default=0, help="first steps, vision tower alone")

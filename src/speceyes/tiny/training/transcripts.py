@@ -160,6 +160,21 @@ def draft(question: Question, view: int = 0, *, looks: int = 0) -> Transcript:
     return Transcript(told.pieces, (_WHOLE, *seen))
 
 
+def small_judge(question: Question) -> Transcript:
+    """The small model's yes or no, asked as it is asked for a draft: no system prompt, no tools."""
+    text = f"{_query(question).text}\n{prompts.JUDGE}"
+    asked = Conversation((Message("user", (_BLANK, text)),))
+    return _short(asked, "yes" if question.needs_tools else "no")
+
+
+def one_pass(question: Question) -> Transcript:
+    """The small model's answer, or that it must look closer."""
+    instruction = prompts.CHOICE if question.choices else prompts.DRAFT
+    text = f"{_query(question).text}\n{instruction}\n{prompts.DRAFT_LOOK}"
+    asked = Conversation((Message("user", (_BLANK, text)),))
+    return _short(asked, prompts.LOOK_CLOSER if question.needs_tools else question.answer)
+
+
 def zoom(question: Question, view: int) -> Transcript:
     """The small model's first turn as an agent, in as few tokens as can be: a call where there
     is something to look at, else the answer. It doesn't think in words, for its words would

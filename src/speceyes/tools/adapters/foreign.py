@@ -17,7 +17,8 @@ from typing import Any, Literal
 from PIL import Image as PILImage
 
 from speceyes.errors import ConfigError, ImageError, ToolError
-from speceyes.images import load_image
+from speceyes.images import DEFAULT_LIMITS, load_image
+from speceyes.images.blocks import block_image, block_text, encoded_image, is_image_block
 from speceyes.tools._waiting import finish
 from speceyes.types import Image, Observation
 
@@ -136,37 +137,64 @@ def contents(returned: Any) -> tuple[str | Image, ...]:
     """A foreign result as an observation's content.
 
     Args:
-        returned: Text, a PIL image, a list or tuple of results and of content blocks as LangChain
-            writes them, or any value, which is written as JSON.
+        returned: Text, a PIL image, a list or tuple of results and of content blocks as LangChain,
+            MCP or an API write them, or any value, which is written as JSON.
+
+    Raises:
+        ToolError: An image that can't be read, and nothing else beside it.
+    """
+    parts: list[str | Image] = []
+    lost: list[ToolError] = []
+    for part in _flat(returned):
+        try:
+            parts.append(_content(part))
+        except ToolError as exc:
+            parts.append(f"({exc})")
+            lost.append(exc)
+    if lost and len(lost) == len(parts):
+        raise lost[0]
+    return tuple(parts)
+
+
+def _flat(returned: Any) -> list[Any]:
+    if isinstance(returned, list | tuple) and any(
+        isinstance(part, PILImage.Image) or _is_block(part) for part in returned
+    ):
+        return [inner for part in returned for inner in _flat(part)]
+    return [returned]
+
+
+def _content(part: Any) -> str | Image:
+    """One part of a result.
 
     Raises:
         ToolError: An image that can't be read.
     """
-    if returned is None:
-        return ("(no result)",)
-    if isinstance(returned, str):
-        return (returned,)
-    if isinstance(returned, PILImage.Image):
-        return (_safe(returned),)
-    if isinstance(returned, list | tuple) and any(
-        isinstance(part, PILImage.Image) or _is_block(part) for part in returned
-    ):
-        return tuple(item for part in returned for item in contents(part))
-    if _is_block(returned):
-        return (_block(returned),)
+    if part is None:
+        return "(no result)"
+    if isinstance(part, str):
+        return part
+    if isinstance(part, PILImage.Image):
+        return _safe(part)
+    if _is_block(part):
+        text = block_text(part)
+        shown = _image_of(part) if text is None else text
+        if shown is not None:
+            return shown
     try:
-        return (json.dumps(returned, ensure_ascii=False),)
+        return json.dumps(part, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
-        return (str(returned),)
+        return str(part)
 
 
-def image_from_base64(data: str) -> Image:
-    """An image out of base64 of its file, within the usual limits.
+def image_from_base64(data: str | bytes) -> Image:
+    """An image out of base64 of its file, within the usual limits; what its type is said to be
+    doesn't count.
 
     Raises:
         ToolError: It can't be read.
     """
-    return _safe(f"data:image/png;base64,{data}")  # the file's own head says what it is
+    return _safe(_encoded(data))
 
 
 def extra(module: str, name: str) -> Any:
@@ -188,29 +216,44 @@ def extra(module: str, name: str) -> Any:
 
 
 def _is_block(part: Any) -> bool:
-    return isinstance(part, Mapping) and part.get("type") in ("text", "image", "image_url")
+    """True for a content block; a result of its own may well have a field "text" without a type."""
+    return isinstance(part, Mapping) and (
+        (isinstance(part.get("type"), str) and block_text(part) is not None) or is_image_block(part)
+    )
 
 
-def _block(block: Mapping[str, Any]) -> str | Image:
-    """A content block; an image that would have to be fetched stays the text of its address."""
-    if block["type"] == "text":
-        return str(block.get("text", ""))
-    inner = block.get("image_url")
-    url = inner.get("url") if isinstance(inner, Mapping) else inner or block.get("url")
-    data = block.get("base64") or block.get("data")
-    if isinstance(data, str):
-        return image_from_base64(data)
-    if isinstance(url, str):
-        return _safe(url) if url[:5].lower() == "data:" else url
-    raise ToolError("the tool gave an image without its data")
+def _image_of(block: Mapping[str, Any]) -> str | Image | None:
+    """An image block; one that would have to be fetched stays the text of its address, and one
+    that holds nothing is None.
 
-
-def _safe(source: Image | str) -> Image:
+    Raises:
+        ToolError: It can't be read.
+    """
     try:
-        image = load_image(source)
+        held = block_image(block, DEFAULT_LIMITS.max_bytes)
     except ImageError as exc:
-        raise ToolError(f"the tool gave an image that can't be used: {exc}") from exc
-    return image
+        raise _unusable(exc) from exc
+    if isinstance(held, str):
+        return _safe(_encoded(held)) if held[:5].lower() == "data:" else held
+    return None if held is None else _safe(held)
+
+
+def _encoded(data: str | bytes) -> bytes:
+    try:
+        return encoded_image(data, DEFAULT_LIMITS.max_bytes)
+    except ImageError as exc:
+        raise _unusable(exc) from exc
+
+
+def _unusable(exc: ImageError) -> ToolError:
+    return ToolError(f"the tool gave an image that can't be used: {exc}")
+
+
+def _safe(source: Image | bytes) -> Image:
+    try:
+        return load_image(source)
+    except ImageError as exc:
+        raise _unusable(exc) from exc
 
 
 def _formed(image: Image, form: ImageForm) -> Any:

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from speceyes.errors import ConfigError, ToolError
-from speceyes.retry_per_row import describe
+from speceyes.errors import ConfigError, ImageError, ToolError, describe
+from speceyes.images import DEFAULT_LIMITS
+from speceyes.images.blocks import encoded_image, shown_or_told
 from speceyes.tools.adapters.foreign import ForeignTool, extra, for_model, image_from_base64
 from speceyes.types import Image, Observation
 
@@ -244,29 +245,27 @@ def _read(name: str, result: Any) -> Observation:
     """Observation of what the server answered.
 
     Raises:
-        ToolError: It says that the call failed.
+        ToolError: It says that the call failed, or has nothing but images that can't be read.
     """
     parts: list[str | Image] = []
+    broken: list[str] = []
     for block in result.content:
-        if block.type == "text":
-            parts.append(block.text)
-        elif block.type == "image":
-            parts.append(image_from_base64(block.data))
-        elif block.type == "resource" and hasattr(block.resource, "text"):
-            parts.append(block.resource.text)
-        elif block.type == "resource" and _is_image(block.resource):
-            parts.append(image_from_base64(block.resource.blob))
-        elif block.type == "resource_link":
-            parts.append(str(block.uri))
-        else:
-            parts.append(f"({block.type} that can't be shown)")
-    told = any(isinstance(part, str) and part.strip() for part in parts)
-    if not told and (data := getattr(result, "structured_content", None)) is not None:
-        parts = [part for part in parts if not isinstance(part, str)]
+        try:
+            parts.append(_shown(block))
+        except ToolError as exc:
+            parts.append(f"({exc})")
+            broken.append(str(exc))
+    # Servers say structured content again as text; where they don't, it is all there is.
+    texts = [block.text for block in result.content if block.type == "text"]
+    data = getattr(result, "structured_content", None)
+    if data is not None and not any(text.strip() for text in texts):
+        parts = [part for part in parts if not isinstance(part, str) or part.strip()]
         parts.append(json.dumps(data, ensure_ascii=False))
     if result.is_error:
-        why = " ".join(part for part in parts if isinstance(part, str))
+        why = " ".join(part for part in parts if isinstance(part, str) and part.strip())
         raise ToolError(why or f"{name} failed without a reason")
+    if broken and len(broken) == len(parts):
+        raise ToolError(broken[0])
     content: list[str | Image] = []
     for part in parts:
         if isinstance(part, str) and content and isinstance(content[-1], str):
@@ -276,13 +275,33 @@ def _read(name: str, result: Any) -> Observation:
     return Observation(tuple(content) or ("(no result)",))
 
 
-def _is_image(resource: Any) -> bool:
-    """True where a resource holds an image; without a type, its bytes tell."""
-    blob = str(getattr(resource, "blob", None) or "")
-    kind = getattr(resource, "mime_type", None) or getattr(resource, "mimeType", None) or ""
-    kind = "" if kind.lower() == "application/octet-stream" else kind.lower()  # says nothing
-    starts = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # PNG, JPEG, GIF, WebP in base64
-    return bool(blob) and (kind.startswith("image/") or (not kind and blob.startswith(starts)))
+def _shown(block: Any) -> str | Image:
+    """A block of a result.
+
+    Raises:
+        ToolError: An image that can't be read.
+    """
+    if block.type == "text":
+        return str(block.text)
+    if block.type == "image":
+        return image_from_base64(block.data)
+    if block.type == "resource_link":
+        return str(block.uri)
+    if block.type == "resource":
+        resource = block.resource
+        if hasattr(resource, "text"):
+            return str(resource.text)
+        kind = getattr(resource, "mime_type", None) or getattr(resource, "mimeType", None) or ""
+        blob = str(getattr(resource, "blob", None) or "")
+        try:
+            held = shown_or_told(encoded_image(blob, DEFAULT_LIMITS.max_bytes), str(kind))
+        except ImageError:
+            held = None
+        if isinstance(held, bytes):
+            return image_from_base64(blob)
+        if held is not None:
+            return held
+    return f"({block.type} that can't be shown)"
 
 
 def _reason(exc: BaseException) -> str:

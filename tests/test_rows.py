@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from speceyes.retry_per_row import retry_per_row
+from speceyes.models.rows import retry_per_row
 
 
 def test_a_defect_that_hits_every_row_is_said_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from speceyes.errors import ModelError
+from speceyes.errors import ModelError, describe
 from speceyes.protocols import VisionLanguageModel
 from speceyes.types import Completion, Conversation, Sampling
 
@@ -20,20 +20,8 @@ _log = logging.getLogger(__name__)
 DEFECTS = (AttributeError, TypeError, NameError, ImportError, NotImplementedError, LookupError)
 """Errors of the code that raises them, rather than of what it was asked."""
 
-_LONGEST = 2_000
-"""Most characters of an exception's message that are told on."""
-
 Row = TypeVar("Row")
 Out = TypeVar("Out")
-
-
-def describe(exc: BaseException) -> str:
-    """One line that names an exception: its type, and its message where it has one."""
-    try:
-        message = " ".join(str(exc)[:_LONGEST].split())
-    except (Exception, SystemExit):  # noqa: BLE001 - an exception's own __str__ can fail
-        message = ""
-    return f"{type(exc).__name__}: {message}" if message else type(exc).__name__
 
 
 def retry_per_row(
