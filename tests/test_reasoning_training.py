@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from speceyes import prompts, tiny
 from speceyes.strategies import Selector, questions
@@ -122,17 +123,22 @@ def test_notes_are_right_partly_wrong_or_about_something_else(trainer: reasoning
     assert set(kinds) == {"right", "part", "wrong", "other"} and min(kinds.values()) > 10
 
 
-def test_attention_is_drawn_beside_the_picture() -> None:
+def test_attention_is_drawn_over_and_beside_the_picture_by_the_chosen_heads() -> None:
+    picture = Image.new("RGB", (320, 320), "black")
     [item] = puzzles.questions("heldout", 1)
-    said = Completion("Row 1: red bar.", (1, 2, 3), tokens=("Row 1:", " red", " bar."))
-    weights = np.zeros((1, 1, 3), np.float32)
-    weights[0, 0, 1] = 0.9
-    way = reasoning_report.Way(item.query, item.answer, said, said, said, weights, "red", "red")
-    sheet = reasoning_report.draw_attention(
-        item.query.images[0], way, Selector("attended", share=0.4)
-    )
-    reds = np.all(np.asarray(sheet) == (255, 105, 105), axis=-1)
-    assert reds[:, 340:].any() and not reds[40:].any()  # the attended word, in the first line
+    tokens = ("Row 1:", " column 2", " red bar", ".", " Row 4:", " column 1", " red bar", ".")
+    said = Completion("".join(tokens), tuple(range(8)), tokens=tokens)
+    weights = np.zeros((1, 2, 8), np.float32)
+    weights[0, 0, 2], weights[0, 1, 6] = 0.9, 0.9
+    way = reasoning_report.Way(item.query, "a", said, said, said, weights, "red", "red", "red")
+    for head, (top, left) in (((0, 0), (0, 80)), ((0, 1), (240, 0))):
+        selector = Selector("attended", share=0.125, heads=(head,))
+        sheet = np.asarray(reasoning_report.draw_attention(picture, way, selector))
+        reds = np.all(sheet == (255, 105, 105), axis=-1)
+        assert reds[:, 340:].any()  # the word itself
+        rows, columns = np.nonzero(reds[10:330, 10:330])
+        assert top <= rows.min() and rows.max() < top + 80, "the place of which it is said"
+        assert left <= columns.min() and columns.max() < left + 80
 
 
 def test_muon_steps_alike_in_every_direction() -> None:

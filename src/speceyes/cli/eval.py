@@ -100,8 +100,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "one-pass=MODEL (a rival that answers in one pass, named like --large; also several), "
         "specreason, deep and cascade; in words alone large-short, large-reasoning, small-short, "
         "small-reasoning, transfer, transfer-two-stage, transfer-likely, transfer-sure, "
-        "transfer-calibrated and "
-        f"transfer-SELECTOR-PERCENT, such as transfer-attended-50; default: {DEFAULT_ARMS}, and "
+        "transfer-calibrated, transfer-SELECTOR-PERCENT, such as transfer-attended-50, and "
+        f"transfer-calibrated-SELECTOR-PERCENT; default: {DEFAULT_ARMS}, and "
         f"for puzzles by the bundled pair {PUZZLE_ARMS}",
     )
     one.add_argument(

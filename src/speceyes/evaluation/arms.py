@@ -51,6 +51,8 @@ LOW_DRAFT: Final = "draft-reduced"
 """The arm that drafts on a ladder's first rung, which that rung's threshold comes from."""
 NO_TOOLS: Final = "agent-no-tools"
 """The agent in batches with its tools switched off."""
+CALIBRATED: Final = "transfer-calibrated"
+"""Reasoning transfer under a rule that labelled samples gave."""
 TUNED: Final = "tuned"
 """The funnel of a settings file."""
 JUDGE: Final = "judge-"
@@ -125,14 +127,19 @@ def _sure(context: EvalContext) -> Stream:
     return _transfer(context, verify="separability", gates=(gate, gate))
 
 
-def _calibrated(context: EvalContext) -> Stream:
-    """What settles a query and which notes are heeded is chosen on the calibration split, or was
-    for the bundled pair.
+def _calibrated(context: EvalContext, keep: Selector | None = None) -> Stream:
+    """What settles a query and which notes are heeded is chosen on the calibration split, with what
+    the selector keeps, or was for the bundled pair, with all of the reasoning.
     """
+    keep = keep or Selector("all")
     if context.rule is not None and not len(context.labelled):
-        return _transfer(context, rule=context.rule)
+        return _transfer(context, rule=context.rule, keep=keep)
     golds = {item.query.id: item.answer for item in context.labelled}
-    options: dict[str, Any] = {"batch_size": context.batch_size, "place": context.place}
+    options: dict[str, Any] = {
+        "batch_size": context.batch_size,
+        "place": context.place,
+        "keep": keep,
+    }
     rule = ReasoningTransfer(context.large, context.small, **options).calibrate(
         (item.query for item in context.labelled),
         lambda query, said: is_correct(said, golds[query.id], query.choices),
@@ -142,16 +149,26 @@ def _calibrated(context: EvalContext) -> Stream:
     return ReasoningTransfer(context.large, context.small, rule=rule, **options).stream
 
 
-def _selected(by: By, percent: int) -> Arm:
-    """Transfer of a share of the reasoning's tokens."""
-    return Arm(
-        f"transfer-{by}-{percent}",
-        f"transfer, {percent} % {by}",
-        lambda context: _transfer(
-            context,
-            keep=Selector(by, percent / 100, heads=context.heads if by == "attended" else ()),
+def _keeping(context: EvalContext, by: By, percent: int) -> Selector:
+    return Selector(by, percent / 100, heads=context.heads if by == "attended" else ())
+
+
+def _selected(by: By, percent: int) -> tuple[Arm, Arm]:
+    """Transfer of a share of the reasoning's tokens: settled by agreement, and by a rule."""
+    return (
+        Arm(
+            f"transfer-{by}-{percent}",
+            f"transfer, {percent} % {by}",
+            lambda context: _transfer(context, keep=_keeping(context, by, percent)),
+            words=True,
         ),
-        words=True,
+        Arm(
+            f"{CALIBRATED}-{by}-{percent}",
+            f"transfer, by a calibrated rule, {percent} % {by}",
+            lambda context: _calibrated(context, _keeping(context, by, percent)),
+            labelled=True,
+            words=True,
+        ),
     )
 
 
@@ -263,13 +280,19 @@ _ARMS: dict[str, Arm] = {
         ),
         Arm("transfer-sure", "transfer, verified by separability", _sure, words=True),
         Arm(
-            "transfer-calibrated",
+            CALIBRATED,
             "transfer, by a calibrated rule",
             _calibrated,
             labelled=True,
             words=True,
         ),
-        *(_selected(by, percent) for by in get_args(By) if by != "all" for percent in (25, 50, 75)),
+        *(
+            arm
+            for by in get_args(By)
+            if by != "all"
+            for percent in (25, 50, 75)
+            for arm in _selected(by, percent)
+        ),
         Arm(
             DEEP,
             "draft after a look, alone",

@@ -25,8 +25,10 @@ TOP_K = 9
 """Log-probabilities a token that separability reads, where nothing else is asked for."""
 LOSS = 0.005
 """Share of the labelled queries that settling may cost, where nothing else is asked for."""
-SURE = 1.64
-"""Standard errors by which heeding notes must gain before they are heeded: one-sided 5 %."""
+CHANCE = 0.05
+"""How often, at most, useless notes may come to be heeded by the luck of the labelled queries."""
+_FLIPS = 1999
+"""Draws of signs by which that is told; a thousand more change a limit by less than it varies."""
 
 
 def score_of(said: Completion, by: Score, top_k: int = TOP_K) -> float:
@@ -158,9 +160,12 @@ def choose_rule(
 ) -> TransferRule:
     """The rule under which most labelled queries come out right and most of those are settled.
 
-    Notes are heeded only where that gains by more than chance over brief answers: by `SURE`
-    standard errors over the queries whose answer changes for better or worse. Then agreement
-    settles as much as it can without costing more than `loss`.
+    Notes are heeded only where that gains by more than chance over brief answers. Many rises are
+    tried, and the best of many is good by luck alone; so the best gain is held against the best
+    one, over all rises and scores, that is found where each answer that notes changed, for better
+    or worse, changed the other way at a coin's toss (a permutation test of the maximum, Westfall
+    and Young 1993). Notes that neither help nor harm come to be heeded in `CHANCE` of choices at
+    most. Then agreement settles as much as it can without costing more than `loss`.
 
     Args:
         tried: The labelled queries; use none of them to measure what comes out.
@@ -176,29 +181,38 @@ def choose_rule(
         raise InputError(f"{len(tried)} labelled queries; a transfer rule needs at least {least}")
     if not 0 <= loss < 1:
         raise ConfigError(f"loss={loss}; it must be a share from 0 to below 1")
-    rules = [_chosen(tried, by, top_k, loss) for by in get_args(Score)]
+    brief = np.array([t.brief_right for t in tried])
+    noted = np.array([t.noted_right for t in tried])
+    gain = noted.astype(int) - brief.astype(int)
+    scores = {by: _scores(tried, by, top_k) for by in get_args(Score)}
+    rises = {by: _rises(s[:, 0], s[:, 2]) for by, s in scores.items()}
+    counts = {
+        "top_k": top_k,
+        "queries": len(tried),
+        "brief": int(brief.sum()),
+        "noted": int(noted.sum()),
+    }
+    if not _gains_surely(list(rises.values()), gain):
+        none = {"right": int(brief.sum()), "settled": len(tried)}
+        return TransferRule(settles=-math.inf, rises=math.inf, **none, **counts)
+    rules = []
+    for by, rise in rises.items():
+        if (least := _least_rise(rise, gain)) == math.inf:
+            continue
+        given = np.where(rise >= least, noted, brief)
+        sure = np.where([t.agree for t in tried], scores[by][:, :2].min(axis=1), -math.inf)
+        settles = _least_sure(sure, given.astype(int) - brief.astype(int), loss * len(tried))
+        by_first = sure >= settles
+        right = int(np.where(by_first, brief, given).sum())
+        rules.append(
+            TransferRule(by, settles, least, right=right, settled=int(by_first.sum()), **counts)
+        )
     return max(rules, key=lambda rule: (rule.right, rule.settled))
 
 
-def _chosen(tried: Sequence[Tried], by: Score, top_k: int, loss: float) -> TransferRule:
-    n = len(tried)
-    brief = np.array([t.brief_right for t in tried])
-    noted = np.array([t.noted_right for t in tried])
-    scores = np.array(
-        [[score_of(c, by, top_k) for c in (t.large, t.small, t.noted)] for t in tried]
-    )
-    rise = _rises(scores[:, 0], scores[:, 2])
-    gain = noted.astype(int) - brief.astype(int)
-    rises = _least_rise(rise, gain)
-    given = np.where(rise >= rises, noted, brief)
-    counts = {"top_k": top_k, "queries": n, "brief": int(brief.sum()), "noted": int(noted.sum())}
-    if rises == math.inf:
-        return TransferRule(by, -math.inf, rises, right=int(brief.sum()), settled=n, **counts)
-    sure = np.where([t.agree for t in tried], scores[:, :2].min(axis=1), -math.inf)
-    settles = _least_sure(sure, given.astype(int) - brief.astype(int), loss * n)
-    by_first = sure >= settles
-    right = int(np.where(by_first, brief, given).sum())
-    return TransferRule(by, settles, rises, right=right, settled=int(by_first.sum()), **counts)
+def _scores(tried: Sequence[Tried], by: Score, top_k: int) -> np.ndarray:
+    """float64[n, 3]: of the large model's brief answer, the small one's, and the one with notes."""
+    return np.array([[score_of(c, by, top_k) for c in (t.large, t.small, t.noted)] for t in tried])
 
 
 def _rises(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -211,15 +225,40 @@ def _rises(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return out
 
 
+def _ends(rise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(int[n], int[m]): rows from the greatest rise down, and how many of them are heeded at each
+    least rise that can be chosen, all of them last.
+    """
+    order = np.argsort(-rise, kind="stable")
+    down = rise[order]
+    last = np.isfinite(down) & np.append(down[1:] < down[:-1], True)
+    return order, np.append(np.flatnonzero(last) + 1, len(rise))
+
+
+def _gains_surely(rises: Sequence[np.ndarray], gain: np.ndarray) -> bool:
+    """True where the best gain by any of the rises is more than luck; see `choose_rule`."""
+    changed = np.flatnonzero(gain)
+    gain = gain[changed]
+    signs = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), (_FLIPS, len(gain)))
+    found, lucky = 0, np.zeros(_FLIPS, dtype=int)
+    for rise in rises if len(changed) else ():
+        order, ends = _ends(rise[changed])
+        found = max(found, int(gain[order].cumsum()[ends - 1].max()))
+        sums = (signs[:, order] * gain[order]).cumsum(axis=1)[:, ends - 1]
+        lucky = np.maximum(lucky, sums.max(axis=1))
+    return found > 0 and (1 + int((lucky >= found).sum())) / (_FLIPS + 1) <= CHANCE
+
+
 def _least_rise(rise: np.ndarray, gain: np.ndarray) -> float:
-    """The rise from which on notes are heeded: where they gain most, if they gain surely."""
-    best, found = 0, math.inf
-    for least in (-math.inf, *np.unique(rise[np.isfinite(rise)]).tolist()):
-        heeded = gain[rise >= least]
-        total, changed = int(heeded.sum()), int(np.abs(heeded).sum())
-        if total > best and total >= SURE * math.sqrt(changed):
-            best, found = total, float(least)
-    return found
+    """The rise from which on notes are heeded: where they gain most, the least such; infinity
+    where they gain nowhere.
+    """
+    order, ends = _ends(rise)
+    sums = gain[order].cumsum()[ends - 1]
+    if sums.max() <= 0:
+        return math.inf
+    best = len(sums) - 1 - int(np.argmax(sums[::-1]))
+    return -math.inf if ends[best] == len(rise) else float(rise[order[ends[best] - 1]])
 
 
 def _least_sure(sure: np.ndarray, cost: np.ndarray, most: float) -> float:

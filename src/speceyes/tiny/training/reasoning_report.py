@@ -1,17 +1,20 @@
 """Settings and transcripts of a pair that reasons, by its own words.
 
     python -m speceyes.tiny.training.reasoning_report --large DIR --small DIR --out DIR
+    python -m speceyes.tiny.training.reasoning_report --settings FILE --out DIR
 
 Chooses the small model's attention heads, and the rule by which first answers settle and notes are
-heeded, on the calibration split (`settings.json`), and writes held-out transcripts with their
-pictures (`transcripts.md`), the attention over one reasoning drawn beside its picture. Accuracies
-are `speceyes eval`'s affair.
+heeded, on the calibration split (`settings.json`), unless a file has them already, and writes
+held-out transcripts with their pictures (`transcripts.md`). On the first the small model's
+attention is drawn, by the chosen heads: over the picture, for each object that the reasoning names,
+and over the reasoning beside it. Accuracies are `speceyes eval`'s affair.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +31,8 @@ from speceyes.strategies.attention_heads import choose_heads, reason_for
 from speceyes.strategies.selection import Selector, Weights, tokens_of
 from speceyes.strategies.transfer_rule import TOP_K
 from speceyes.strategies.verification import same_words
-from speceyes.tiny import puzzles
+from speceyes.tiny import REASONER_LARGE, REASONER_SMALL, puzzles
+from speceyes.tiny.scenes import GRID
 from speceyes.types import Completion, Image, Query, Sampling
 
 BATCH = 32
@@ -49,6 +53,7 @@ class Way:
         attention: float32[layers, heads, n] over the reasoning's tokens.
         notes: What was kept of it.
         final: The large model's answer with the notes.
+        whole: Its answer with all of the reasoning.
     """
 
     query: Query
@@ -59,6 +64,7 @@ class Way:
     attention: Weights
     notes: str
     final: str
+    whole: str
 
 
 def settings(large: HFModel, small: HFModel, n: int) -> dict[str, Any]:
@@ -111,16 +117,21 @@ def ways(
                 continue
             one = reasoned[item.query.id]
             notes, _, _ = selector.select(one.reasoning, one.attention)
-            [final] = generate_rows(large, [questions.noted(item.query, notes, place)], short)
+            told = [
+                questions.noted(item.query, text, place)
+                for text in (notes, one.reasoning.text.strip())
+            ]
+            last = [said.text for said in generate_rows(large, told, short)]
             found.append(
-                Way(item.query, item.answer, a, b, one.reasoning, one.attention, notes, final.text)
+                Way(item.query, item.answer, a, b, one.reasoning, one.attention, notes, *last)
             )
     return found
 
 
 def draw_attention(picture: Image, way: Way, selector: Selector, width: int = 900) -> Image:
-    """The picture, and beside it the reasoning: the darker a token, the more it is attended to;
-    those that are kept are framed.
+    """The picture, and beside it the reasoning: the redder a token, the more it is attended to;
+    those that are kept are framed. Over the picture, each object that the reasoning names has a
+    frame, as red as what is said of it (`shares_by_place`).
     """
     tokens = tokens_of(way.reasoning)
     heads = selector.heads or tuple(np.ndindex(*way.attention.shape[:2]))
@@ -133,6 +144,10 @@ def draw_attention(picture: Image, way: Way, selector: Selector, width: int = 90
     sheet = PILImage.new("RGB", (width, side + 20), "white")
     sheet.paste(picture.resize((side, side)), (10, 10))
     draw = ImageDraw.Draw(sheet)
+    for (row, column), red in shares_by_place(tokens, share).items():
+        x, y = 10 + (column - 1) * side // GRID, 10 + (row - 1) * side // GRID
+        frame = (x + 3, y + 3, x + side // GRID - 3, y + side // GRID - 3)
+        draw.rectangle(frame, outline=_red(red), width=4)
     left = x = side + 25.0
     y = 14
     for at, token in enumerate(tokens):
@@ -140,12 +155,39 @@ def draw_attention(picture: Image, way: Way, selector: Selector, width: int = 90
         long = draw.textlength(text, font=font)
         if x + long > width - 12:
             x, y = left, y + 28
-        shade = int(255 - 150 * share[at])
         box = (x - 2, y - 1, x + long + 2, y + 22)
-        draw.rectangle(box, fill=(255, shade, shade), outline=(30, 30, 30) if at in kept else None)
+        draw.rectangle(box, fill=_red(share[at]), outline=(30, 30, 30) if at in kept else None)
         draw.text((x, y), text, fill="black", font=font)
         x += long + 7
     return sheet
+
+
+def _red(share: float) -> tuple[int, int, int]:
+    """White for nothing, red for what is attended to most."""
+    shade = int(255 - 150 * share)
+    return 255, shade, shade
+
+
+def shares_by_place(tokens: Sequence[str], share: Sequence[float]) -> dict[tuple[int, int], float]:
+    """The greatest share of any token that is said of an object, by its row and column from 1.
+
+    Example:
+        >>> said = ["Row 2:", " column 3", " red ring", " (1)", ".", " Rings:", " 1", "."]
+        >>> shares_by_place(said, [0.9, 0.2, 0.5, 0.1, 0.9, 0.9, 0.9, 0.9])
+        {(2, 3): 0.5}
+    """
+    found: dict[tuple[int, int], float] = {}
+    row, place = 0, None
+    for token, red in zip(tokens, share, strict=True):
+        if number := re.search(r"Row (\d)", token):
+            row, place = int(number[1]), None
+        elif number := re.search(r"column (\d)", token):
+            place = row, int(number[1])
+        elif token.strip() in (".", ",") or token.strip().endswith(":"):
+            place = None
+        if place is not None:
+            found[place] = max(found.get(place, 0.0), float(red))
+    return found
 
 
 def write_transcripts(out: Path, found: Sequence[Way], selector: Selector) -> None:
@@ -168,8 +210,9 @@ def write_transcripts(out: Path, found: Sequence[Way], selector: Selector) -> No
             f"| large, at once | {way.large.text.strip()} |",
             f"| small, at once | {way.small.text.strip()} |",
             f"| small, reasoning | {way.reasoning.text.strip()} |",
-            f"| kept | {way.notes} |",
-            f"| large, with the notes | {way.final.strip()} |",
+            f"| kept, {100 * selector.share:.0f} % by attention | {way.notes} |",
+            f"| large, behind what is kept | {way.final.strip()} |",
+            f"| large, behind all of it | {way.whole.strip()} |",
             f"| right | {way.gold} |",
             "",
         ]
@@ -179,16 +222,23 @@ def write_transcripts(out: Path, found: Sequence[Way], selector: Selector) -> No
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes settings and transcripts."""
     parser = argparse.ArgumentParser(prog="python -m speceyes.tiny.training.reasoning_report")
-    parser.add_argument("--large", type=Path, required=True, help="folder of the exported model")
-    parser.add_argument("--small", type=Path, required=True, help="folder of the exported model")
+    for role, bundled in (("large", REASONER_LARGE), ("small", REASONER_SMALL)):
+        parser.add_argument(
+            f"--{role}", type=Path, default=bundled, help="exported model; default: the bundled one"
+        )
+    parser.add_argument("--settings", type=Path, help="heads and rule that were chosen before")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--calibration", type=int, default=200, help="calibration puzzles")
     parser.add_argument("--transcripts", type=int, default=10)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     large, small = HFModel.from_pretrained(args.large), HFModel.from_pretrained(args.small)
-    chosen = settings(large, small, args.calibration)
-    (args.out / "settings.json").write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
+    if args.settings is not None:
+        chosen = json.loads(args.settings.read_text(encoding="utf-8"))
+    else:
+        chosen = settings(large, small, args.calibration)
+        told = json.dumps(chosen, indent=1)
+        (args.out / "settings.json").write_text(told + "\n", encoding="utf-8")
     selector = Selector("attended", heads=chosen["heads"])
     write_transcripts(
         args.out, ways(large, small, selector, args.transcripts, chosen["place"]), selector
