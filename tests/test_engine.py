@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from speceyes.errors import ConfigError, ImageError
+from speceyes.fallback import AgenticFallback
 from speceyes.models import OpenAIModel, ScriptedModel
 from speceyes.models.openai import QwenResize, own_size
 from speceyes.models.openai.image_urls import ImageUrls
@@ -685,3 +686,33 @@ def test_the_rule_is_picked_by_the_models_name(name: str, seen: Any) -> None:
     assert model.seen_size(picture) == seen(picture)
     mine = OpenAIModel("http://localhost:9/v1", name, engine="vllm", seen=lambda image: (7, 8))
     assert mine.seen_size(picture) == (7, 8)
+
+
+def test_a_rule_of_resizing_may_be_written_down() -> None:
+    picture = Image.new("RGB", (1000, 700))
+    rule = {"factor": 28, "min_pixels": 4 * 28 * 28, "max_pixels": 640 * 480}
+
+    def made(seen: Any) -> OpenAIModel:
+        return OpenAIModel("http://localhost:9/v1", "mine", engine="vllm", seen=seen)
+
+    assert made(rule).seen_size(picture) == (644, 448)
+    assert made("own").seen_size(picture) == (1000, 700)
+    wrong = ({}, {"factor": 28}, {**rule, "more": 1}, {**rule, "factor": "28"}, "full", 28)
+    for one in (*wrong, {**rule, "factor": True}, {**rule, "max_pixels": 1}):
+        with pytest.raises(ConfigError, match="factor"):
+            made(one)
+
+
+def test_pixels_of_an_engine_whose_resizing_is_guessed_are_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def told(dialect: str, name: str = "guessed", **more: Any) -> str:
+        caplog.clear()
+        model = OpenAIModel("http://localhost:9/v1", name, engine="vllm", **more)
+        AgenticFallback(model, tools=["zoom"], dialect=dialect)
+        return caplog.text
+
+    assert "seen=" in told("deepeyes") and "crops may miss" in caplog.text
+    assert "crops" not in told("deepeyes", seen="own")  # it is known
+    assert "crops" not in told("deepeyes", "Qwen/Qwen2.5-VL-7B-Instruct")
+    assert "crops" not in told("qwen3vl", "other")  # whose boxes run from 0 to 1000

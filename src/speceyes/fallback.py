@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, final
 from speceyes.agent.callable_agent import CallableAgent, CallableRun
 from speceyes.agent.turns import Agent, TurnRun
 from speceyes.errors import ConfigError
-from speceyes.protocols import Dialect, Tool, VisionLanguageModel
+from speceyes.protocols import Dialect, GuessesSizes, Tool, VisionLanguageModel
 from speceyes.say_once import warn_once
 from speceyes.types import Query, Step, Trajectory
 
@@ -290,6 +290,14 @@ def _doubts(
         yield (
             f"{model.name} sees images otherwise than a {dialect} agent was trained to: {differ}. "
             "Load it with a max_pixels that leaves room for its profile's image_pixels"
+        )
+    if driven.scale is None and isinstance(model, GuessesSizes) and model.guesses_sizes:
+        yield (
+            f"how the engine resizes images for {model.name} isn't known from its name, and a "
+            f"{dialect} agent points at pixels of the image as it sees it: they are taken for "
+            "those of the image itself, so that crops may miss. Pass OpenAIModel(seen=), or "
+            """--model-arg 'large.seen={"factor": 28, "min_pixels": ..., "max_pixels": ...}' """
+            "with the numbers of its preprocessor_config.json, or 'own' if none is resized"
         )
     trained = [name for name in driven.tools if name in BUILT_IN]
     known = {BUILT_IN[name]().name for name in trained}

@@ -71,6 +71,14 @@ class ChecksImages(Protocol):
 
 
 @runtime_checkable
+class GuessesSizes(Protocol):
+    """A model behind an engine, which doesn't tell how it resizes images."""
+
+    guesses_sizes: bool
+    """True where `seen_size` is a guess: the image's own size, for want of anything better."""
+
+
+@runtime_checkable
 class TellsTimes(Protocol):
     """A model whose engine says how it spends its time."""
 

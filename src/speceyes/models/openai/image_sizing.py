@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, Literal, TypeAlias, final
 
 from speceyes.errors import ConfigError, ImageError
 from speceyes.types import Image
+
+Seen: TypeAlias = Callable[[Image], tuple[int, int]] | Mapping[str, Any] | Literal["own"]
+"""A rule of resizing; or its numbers, as a settings file and the command line can hold them."""
 
 _LONGEST = 200
 """The Qwen families refuse images that are more than so many times as long as wide."""
@@ -74,6 +78,39 @@ class QwenResize:
 def own_size(image: Image) -> tuple[int, int]:
     """(width, height) of the image itself, for models that don't resize, or scale boxes."""
     return image.size
+
+
+def rule_of(seen: Seen) -> Callable[[Image], tuple[int, int]]:
+    """The rule that `OpenAIModel(seen=)` names.
+
+    Args:
+        seen: A function of an image; the fields of `QwenResize`, at least `factor`, `min_pixels`
+            and `max_pixels`; or "own" for the image's own size.
+
+    Raises:
+        ConfigError: It is none of these.
+
+    Example:
+        >>> rule_of({"factor": 32, "min_pixels": 65_536, "max_pixels": 1_048_576})
+        QwenResize(factor=32, min_pixels=65536, max_pixels=1048576)
+    """
+    if callable(seen):
+        return seen
+    if isinstance(seen, str) and seen == "own":
+        return own_size
+    fields = ("factor", "min_pixels", "max_pixels")
+    if not isinstance(seen, Mapping) or set(seen) != set(fields):
+        raise ConfigError(
+            f"seen={seen!r}; it must be {{{', '.join(f'{one!r}: ...' for one in fields)}}}, whole "
+            'numbers of the checkpoint\'s preprocessor_config.json, "own" for images that are not '
+            "resized, or a function of an image that gives (width, height)"
+        )
+    wrong = {n: v for n, v in seen.items() if isinstance(v, bool) or not isinstance(v, int)}
+    if wrong:
+        raise ConfigError(
+            f"seen={dict(seen)!r}; {' and '.join(sorted(wrong))} must be whole numbers"
+        )
+    return QwenResize(**seen)
 
 
 _FAMILIES = (

@@ -26,7 +26,7 @@ from speceyes.models.openai.http_errors import (
     refuses_images,
     with_notes,
 )
-from speceyes.models.openai.image_sizing import own_size, resize_of
+from speceyes.models.openai.image_sizing import Seen, own_size, resize_of, rule_of
 from speceyes.models.openai.image_urls import ImageFormat, ImageUrls, sent_size
 from speceyes.models.openai.logprobs import about_logprobs, refused_logprobs
 from speceyes.models.openai.replies import read_completion
@@ -70,9 +70,9 @@ class OpenAIModel:
         top_k: Ask now, with a request of two tokens, whether so many log-probabilities come back.
         template_kwargs: Arguments of the chat template (`chat_template_kwargs`), such as
             `{"enable_thinking": False}`.
-        seen: How the engine resizes images: `QwenResize(factor, min_pixels, max_pixels)`,
-            `own_size`, or any function of an image that gives (width, height) in pixels.
-            Default: by the model's name, else the image's own size.
+        seen: How the engine resizes images: `QwenResize(factor, min_pixels, max_pixels)` or these
+            three in a mapping, "own" for not at all, or any function of an image that gives
+            (width, height) in pixels. Default: by the model's name, else the image's own size.
         max_pixels: Larger images are shrunk to so many pixels (bicubic) before they are sent, which
             spares the engine the rest: a drafter's image tokens are most of its cost.
         image_format: "png", which loses nothing, or "jpeg", which is smaller for photos and
@@ -117,7 +117,7 @@ class OpenAIModel:
         name: str | None = None,
         top_k: int | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
-        seen: Callable[[Image], tuple[int, int]] | None = None,
+        seen: Seen | None = None,
         max_pixels: int | None = None,
         image_format: ImageFormat = "png",
         jpeg_quality: int = 95,
@@ -193,14 +193,10 @@ class OpenAIModel:
         self._name = name or model
         hosted = self._client.host == HOSTED
         self._tokens_field = "max_completion_tokens" if hosted else "max_tokens"
-        rule = seen or resize_of(model)
-        if rule is None:
-            logger.info(
-                "%s: how it resizes images isn't known from its name; coordinates in pixels are "
-                "taken to be those of the image itself unless seen= says otherwise",
-                self._name,
-            )
+        rule = resize_of(model) if seen is None else rule_of(seen)
         self._seen: Callable[[Image], tuple[int, int]] = rule or own_size
+        self.guesses_sizes: bool = rule is None
+        """True where neither `seen` nor the model's name says how images are resized."""
         if top_k is not None:
             self.check_top_k(top_k)
 
