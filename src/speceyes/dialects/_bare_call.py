@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection
 from typing import Any
@@ -23,13 +24,20 @@ _BEGINS = re.compile(r"""[\[{]\s{0,9}(?:\{\s{0,9})?["'](?:name|type|function)["'
 
 
 def bare_call(text: str, known: Collection[str]) -> bool:
-    """True where a text without tags is a call: JSON with a name, and with arguments or the name of
-    a tool that there is. Any other JSON may be an answer.
+    """True where a text without tags is a call: JSON with a name, and with what can be arguments or
+    the name of a tool that there is. Any other JSON may be an answer: "parameters" and "arguments"
+    are words that answers use too, and what they hold then is no object.
 
     Text that begins like such JSON and is broken counts as one too, for it says "arguments" or
     names a tool.
+
+    Example:
+        >>> bare_call('{"name": "zoom", "arguments": {"by": 2}}', ())
+        True
+        >>> bare_call('{"name": "Bob", "parameters": "none"}', ())
+        False
     """
-    body = text.strip().removeprefix("```json").removeprefix("```").lstrip()
+    body = unfenced(text)
     if body[:1] not in ("{", "[") or not _NAMED.search(body):
         return False
     try:
@@ -41,9 +49,21 @@ def bare_call(text: str, known: Collection[str]) -> bool:
         isinstance(one, dict)
         and isinstance(one.get("name"), str)
         and bool(one["name"].strip())
-        and ("arguments" in one or one["name"] in known)
+        and (one["name"] in known or ("arguments" in one and _arguments(one["arguments"])))
         for one in listed
     )
+
+
+def unfenced(text: str) -> str:
+    """A text from behind the fence of Markdown that it may begin with."""
+    return text.strip().removeprefix("```json").removeprefix("```").lstrip()
+
+
+def _arguments(value: Any) -> bool:
+    """True for what a call has as arguments: an object, also as text, or nothing at all."""
+    if value in (None, []) or (isinstance(value, str) and not value.strip()):
+        return True
+    return isinstance(_unwrapped(_unwrapped(value)), dict)
 
 
 def call_within(text: str, known: Collection[str]) -> str | None:
@@ -60,9 +80,20 @@ def call_within(text: str, known: Collection[str]) -> str | None:
     if found is None:
         return None
     body = text[found.start() :]
+    if (first := _first_value(body)) is not None and not bare_call(first, known):
+        return None
     body = body[: max(body.rfind("}"), body.rfind("]")) + 1] or body
     named = not known or _names_one(body, known)
     return body if named and _HAS_ARGUMENTS.search(body) and bare_call(body, known) else None
+
+
+def _first_value(body: str) -> str | None:
+    """The text of the JSON value that a text begins with; None where it is broken."""
+    try:
+        _, end = json.JSONDecoder(strict=False).raw_decode(body[:MAX_CALL_CHARS])
+    except (ValueError, RecursionError):
+        return None
+    return body[:end]
 
 
 def _names_one(text: str, known: Collection[str]) -> bool:
@@ -82,9 +113,7 @@ def empty_call(text: str) -> bool:
     body = text.strip()
     if re.fullmatch(r"```\w*\s*(?:```)?", body):
         return True
-    if len(body) > MAX_CALL_CHARS or body.removeprefix("```json").removeprefix("```").lstrip()[
-        :1
-    ] not in ("{", "["):
+    if len(body) > MAX_CALL_CHARS or unfenced(body)[:1] not in ("{", "["):
         return False
     try:
         data = read_json(body)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from speceyes import prompts
-from speceyes.dialects._bare_call import call_within
+from speceyes.dialects._bare_call import call_within, unfenced
 from speceyes.dialects._family import Family
 from speceyes.dialects._json_call import (
     MAX_CALL_CHARS,
@@ -70,7 +70,7 @@ def json_calls(body: str) -> list[ToolCall] | None:
     """
     if len(body) > MAX_CALL_CHARS:
         raise ParseError(f"a call of {len(body)} characters; at most {MAX_CALL_CHARS} are read")
-    return parse_calls(body) if body.strip()[:1] in ("{", "[") else None
+    return parse_calls(body) if unfenced(body)[:1] in ("{", "[") else None
 
 
 def parse_native(
