@@ -358,6 +358,24 @@ def test_an_error_is_told_however_it_is_wrapped(
     assert "base_url" not in (found.error or "")
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"detail": "out of credit"},
+        {"success": False, "message": "out of credit"},
+        {"status": "failed", "message": "out of credit", "choices": []},
+        {"error": None, "message": "out of credit"},
+    ],
+)
+def test_an_error_without_an_error_object_is_told(
+    served: Served, model: OpenAIModel, reply: Any
+) -> None:
+    served[1].early = lambda number, body: sent(json.dumps(reply).encode())
+    found = one(model)
+    fails(found, "200 with an error: out of credit")
+    assert "base_url" not in (found.error or "")
+
+
 def test_an_error_object_that_says_busy_is_tried_again(served: Served, model: OpenAIModel) -> None:
     busy = sent(json.dumps({"error": {"message": "overloaded", "code": 503}}).encode())
     served[1].early = lambda number, body: busy if number < 2 else None

@@ -117,7 +117,8 @@ def test_broken_data_urls(url: str) -> None:
     [
         "data:image/png;base64,{}", " data:image/png;base64,{}\n", '"data:image/png;base64,{}"',
         "\ufeffdata:image/png;base64,{}", "data:;base64,{}", "data:image/png;charset=x;base64,{}",
-        "data:application/octet-stream;base64,{}", "{}", " {}\n",
+        "data:application/octet-stream;base64,{}", "{}", " {}\n", "'{}'", '"{}"',
+        "image/png;base64,{}", "base64,{}", ";base64,{}", ' "image/jpeg;base64,{}"',
     ],
 )  # fmt: skip
 def test_an_encoded_image_is_read_as_text_and_as_bytes(form: str) -> None:

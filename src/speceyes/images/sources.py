@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import os
 import re
 import stat
@@ -14,6 +15,7 @@ from speceyes.images.headers import format_of
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
 _WRITTEN_OUT = {"%2B": "+", "%2F": "/", "%3D": "=", "%0A": "", "%0D": "", "%20": ""}
 _AROUND = " \t\r\n\f\v\ufeff\"'"
+_HEADLESS = re.compile(r"(?i)(?:image/[a-z0-9.+-]{1,30})?;?base64,")
 _BLANKS = b" \t\n\r\f\v"
 
 
@@ -51,6 +53,11 @@ def read_file(source: str | os.PathLike[str], max_bytes: int) -> bytes:
         handle = os.open(source, flags)
     except (OSError, ValueError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else "not a path"
+        if isinstance(exc, OSError) and exc.errno == errno.ENAMETOOLONG:
+            raise ImageError(
+                f"{what!r} is too long for a path; pass the path of an image, its bytes, or its "
+                "base64 alone or as data:image/...;base64,..."
+            ) from None
         raise ImageError(f"{what!r} can't be opened ({why}); pass the path of an image") from None
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -81,22 +88,32 @@ def read_data_url(source: str, max_bytes: int) -> bytes:
 
 
 def unquoted(source: str) -> str:
-    """A source without the blanks, the mark of byte order and the quotes around a data URL.
+    """A source without the blanks, the mark of byte order and the quotes around a data URL or
+    base64; a data URL that lost its "data:" has it again.
 
     Example:
         >>> unquoted(' "data:image/png;base64,AAAA" ')
         'data:image/png;base64,AAAA'
+        >>> unquoted("image/png;base64,AAAA")
+        'data:image/png;base64,AAAA'
     """
-    start = source[:16].lstrip(_AROUND)
+    start = source[:64].lstrip(_AROUND)
     if start[:5].lower() == "data:" and source[:5].lower() != "data:":
+        return source.strip(_AROUND)
+    if headless := _HEADLESS.match(start):
+        kind = "" if headless[0][:1] == ";" or "/" in headless[0] else ";"
+        return f"data:{kind}{source.strip(_AROUND)}"
+    if source[:1] in "\"'" and is_base64(start):
         return source.strip(_AROUND)
     return source.strip() if source[:1].isspace() else source
 
 
 def encoded_text(data: bytes) -> str | None:
     """The text that bytes are where they hold a data URL or base64 instead of a file; else None."""
-    start = data[:48].lstrip()
-    if start[:5].lower() == b"data:" or (start.isascii() and is_base64(start.decode())):
+    if not (start := data[:64].lstrip()).isascii():
+        return None
+    text = start.decode().lstrip(_AROUND)
+    if text[:5].lower() == "data:" or _HEADLESS.match(text) or is_base64(text):
         return data.decode("ascii", "replace")
     return None
 

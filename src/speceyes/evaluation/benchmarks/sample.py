@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias, final, overload
 from speceyes.errors import ImageError, InputError
 from speceyes.images import DEFAULT_LIMITS, ImageLimits, load_image
 from speceyes.images.similarity import alike, clusters
-from speceyes.images.sources import check_bytes, read_file
+from speceyes.images.sources import check_bytes, is_base64, read_file, short
 from speceyes.types import Image, Query
 
 
@@ -362,10 +362,21 @@ def inside(folder: Path, name: str) -> Path:
     """The path of a file that a row names, which may not lie outside the folder.
 
     Raises:
-        InputError: It does.
+        InputError: It does, or the row names no file but an address, or holds the picture itself.
     """
     if "\0" in name:
         raise InputError("the image's path holds a zero byte")
+    start = name.strip()[:64]
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", start):
+        raise InputError(
+            f"image {short(name)!r} is an address, and none is fetched here: download the "
+            f"pictures into {folder}, and name the files"
+        )
+    if re.match(r"(?i)data:|(?:[a-z]+/[a-z+.-]+;)?base64,", start) or is_base64(start):
+        raise InputError(
+            f"image {short(name)!r} is a picture written out as text: write it to a file in "
+            f"{folder}, and name that"
+        )
     root = os.path.normpath(folder.absolute())
     path = Path(os.path.normpath(folder.absolute() / name))
     if not path.is_relative_to(root):

@@ -321,10 +321,14 @@ class EngineClient:
 
 
 def _error_in(parsed: Any) -> Any:
-    """The error object of a reply with status 200; None where it holds choices."""
+    """The error of a reply with status 200; None where it holds choices, or tells none."""
     if not isinstance(parsed, dict) or parsed.get("choices"):
         return None
-    return parsed if parsed.get("object") == "error" else parsed.get("error")
+    if parsed.get("object") != "error" and parsed.get("error"):
+        return parsed["error"]
+    # FastAPI's "detail", and a gateway's own {"success": false, "message": ...}.
+    told = any(isinstance(parsed.get(key), str) for key in ("message", "detail"))
+    return parsed if parsed.get("object") == "error" or told else None
 
 
 def _encoded(make_body: Callable[[], Mapping[str, Any]]) -> tuple[str | None, bytes]:

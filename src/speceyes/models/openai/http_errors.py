@@ -194,7 +194,7 @@ def _reason(reply: bytes) -> str:
 
 def _innermost(found: Any) -> str:
     for key in ("error", "message", "detail"):
-        if isinstance(found, dict) and key in found:
+        if isinstance(found, dict) and found.get(key) is not None:
             found = found[key]
     return " ".join((found if isinstance(found, str) else json.dumps(found)).split())
 
