@@ -8,6 +8,7 @@ from typing import Final
 
 from speceyes.evaluation.grading import polarity, quantity
 from speceyes.evaluation.grading.cleaning import canonical, without_lead
+from speceyes.evaluation.grading.counts import says_number
 from speceyes.evaluation.grading.languages import HEDGE
 from speceyes.evaluation.grading.letters import letter
 from speceyes.evaluation.grading.moments import moment
@@ -41,7 +42,15 @@ def by_kind(text: str, choices: Sequence[str]) -> int | None:
     found = _by_quantifier(text, choices) if found is None else found
     if found is None and quantity.none_there(without_lead(text)):
         found = by_value(quantity.of_gold("0"), choices)
-    return by_value(quantity.only(text), choices) if found is None else found
+    found = by_value(quantity.only(text), choices) if found is None else found
+    return _by_count(text, choices) if found is None else found
+
+
+def _by_count(text: str, choices: Sequence[str]) -> int | None:
+    """The one option that a text counts up to, where all are numbers: "1, 2, 3. So three"."""
+    values = [quantity.of_gold(choice) for choice in choices]
+    same = [i for i, one in enumerate(values) if one and says_number(text, one)]
+    return same[0] if len(same) == 1 and None not in values else None
 
 
 def _by_moment(text: str, choices: Sequence[str]) -> int | None:
@@ -93,7 +102,10 @@ def by_polarity(text: str, choices: Sequence[str]) -> int | None:
     if not _YES.match(choices[said.index(True)]):
         return None
     answer = polarity.answered(text)
-    return None if answer is None else said.index(answer)
+    last = LAST.match(text.strip(" .!"))
+    if answer is None or (last and ord(last[2] or last[3]) - 65 != said.index(answer)):
+        return None
+    return said.index(answer)
 
 
 _YES = re.compile(r"\W*(?:yes|true|correct|ja|oui|s[ií]|sim|да|是|有|对|はい|네|예)", re.I)

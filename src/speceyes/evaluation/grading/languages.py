@@ -281,6 +281,7 @@ CONCLUSION: Final = re.compile(
     r"|(?<!\w)(?:correct|right|best)\s+(?:one|letter)\s+(?:is|would\s+be)(?!\w)(?!\s+not\b)\s*:?\s*"
     # a heading of its own
     rf"|(?:^|\n)[\W_]*(?:(?:final|correct)\s+)?{NOUN}[\W_]*\n\s*"
+    r"|(?<=[.!?\n])\s*(?:final|verdict|conclusion)\s*[:=]\s*(?=\S)"
     # German turns it round
     r"|(?<!\w)(?:ist|wäre|lautet)\s+(?:somit\s+|daher\s+|also\s+)?die\s+"
     r"(?:richtige\s+|korrekte\s+)?(?:antwort|lösung)(?!\w)\s*:?\s*"

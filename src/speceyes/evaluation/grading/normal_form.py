@@ -32,7 +32,19 @@ _SPELLING: Final = {
     "centre": "center",
     "&": "and",
     "can't": "cannot",
-}
+    "wooden": "wood",
+    "woolen": "wool",
+    "woollen": "wool",
+} | {
+    short: whole
+    for whole, shorts in {
+        "monday": "mon", "tuesday": "tue tues", "wednesday": "wed", "thursday": "thu thur thurs",
+        "friday": "fri", "january": "jan", "february": "feb", "april": "apr", "june": "jun",
+        "july": "jul", "august": "aug", "september": "sep sept", "october": "oct",
+        "november": "nov", "december": "dec",
+    }.items()
+    for short in shorts.split()
+}  # fmt: skip
 _ARTICLE: Final = re.compile(
     rf"(?<![\w'])(?:{'|'.join(ARTICLES)})\s+(?=[\w\"'“‘*_])(?!(?:hundred|thousand|million|dozen)\b)"
 )

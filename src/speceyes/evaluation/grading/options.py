@@ -24,6 +24,10 @@ _ENDING = re.compile(
     r"choice )?)[(\[]?([A-Z])[)\]]?\s*[.!。]*$",
     re.I,
 )
+_ONLY = re.compile(
+    r"(?i:\bonly\s+(?:option\s+|choice\s+|answer\s+)?)[(\[]?([A-Z])[)\]]?\s+(?i:matches|fits|works|"
+    r"remains|applies|agrees|is (?:left|right|correct|true|possible|consistent))\b[^.\n]{0,40}\.?$"
+)
 _IT_IS = re.compile(r"^\s*(?:it|this|that)(?:'s| is)?\s", re.I)
 _INSTEAD = re.compile(
     r"^[\s,;(–—-]*(?:(?:and|but) )?(?:not|rather than|instead of)\s+([^.\n]{1,60}?)[.\s]*$", re.I
@@ -87,6 +91,7 @@ def named(answer: str, choices: Sequence[str]) -> int | None:
     if placed is not None:
         return placed
     found = claims(text)
+    found = [claim for claim in found if not _lists_all(claim.text, choices)] or found
     last = _claimed(found[-1], choices)
     if last is None and len(found) > 1:
         # A formula or a remark that looks like a conclusion says nothing of the options.
@@ -112,6 +117,12 @@ def _placed(text: str, choices: Sequence[str]) -> int | None:
     else:
         place = _ORDINALS.index(found[1].casefold()) % len(_PLACES)
     return place if place < len(choices) else None
+
+
+def _lists_all(text: str, choices: Sequence[str]) -> bool:
+    """True if a text repeats the options with their letters, all of them, in order."""
+    listed = [rf"{chr(65 + i)}\s?[.):]\s*{re.escape(one)}" for i, one in enumerate(choices)]
+    return len(choices) > 1 and bool(re.search(r"\b.{0,40}?\b".join(listed), text, re.I | re.S))
 
 
 def _claimed(claim: Claim, choices: Sequence[str]) -> int | None:
@@ -242,6 +253,15 @@ def resolve(text: str, choices: Sequence[str]) -> int | None:
     taken_back = CORRECTION.search(text) or (ending and turned_round(text[: ending.start()]))
     if ending and ord(ending[1].upper()) - 65 < len(choices) and not taken_back:
         return ord(ending[1].upper()) - 65
+    only = _ONLY.search(text)
+    if (
+        only
+        and ord(only[1]) - 65 < len(choices)
+        and not (
+            taken_back or DENIAL.search(re.split(r"[.,;]", text[: only.end()].rstrip("."))[-1])
+        )
+    ):
+        return ord(only[1]) - 65
     found = by_kind(text, choices)
     return by_doubt(text, choices) if found is None else found
 

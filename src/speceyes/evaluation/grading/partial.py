@@ -16,9 +16,9 @@ from speceyes.evaluation.grading.normal_form import simplest
 POSITION = re.compile(r"^(?:(?:on|to|in|at|of|from|by|near|towards?|a|an|the)\s+)+")
 ONE = re.compile(
     r"^(?:the )?ones?\s+(?=(?:on|in|at|to|with)\b)|\s+ones?$|\s+of (?:them|these|those|"
-    r"the (?:two|above))$|\s+to me$|\s+(?:in )?colou?r(?:ed)?$|[- ]sized$|"
-    r"^(?:an? |the )?(?:slice|piece|bowl|month|city|town) of\s+|[- ](?:hand[- ])?(?:side|corner|"
-    r"area|part|portion|section)$",
+    r"the (?:two|above))$|\s+to me$|[\s-]+(?:in )?colou?r(?:ed)?$|[- ]sized$|"
+    r"^(?:an? |the )?(?:slice|piece|bowl|pair|month|city|town) of\s+|"
+    r"[- ](?:hand[- ])?(?:side|corner|area|part|portion|section)$",
     re.I,
 )
 AND_CLAUSE = re.compile(r"\b(?:and|but|while|whereas|or)\b|[,;]")
@@ -51,6 +51,7 @@ def in_other_words(text: str, forms: set[str], choices: Sequence[str]) -> int | 
     found = _by_gist(text, choices) if found is None else found
     found = _by_own_words(text, choices) if found is None else found
     found = _by_synonym(forms, choices) if found is None else found
+    found = _by_activity(text, choices) if found is None else found
     return _by_object(text, choices) if found is None else found
 
 
@@ -77,9 +78,9 @@ def by_part(forms: set[str], choices: Sequence[str]) -> int | None:
         same = [i for i, choice in enumerate(choices) if _OPEN.sub("", simplest(choice)) in ends]
         ends |= {_IT.sub("", form) for form in forms}
         ends = {_OF.sub("", end) for end in ends} - {""}
-        ends = {_placed_so(end) for end in ends}
+        ends = {placed_so(end) for end in ends}
         same = same or [
-            i for i, c in enumerate(choices) if _placed_so(_relation(simplest(c)) or "") in ends
+            i for i, c in enumerate(choices) if placed_so(_relation(simplest(c)) or "") in ends
         ]
     return same[0] if len(same) == 1 else None
 
@@ -107,21 +108,47 @@ _SAME_PLACE: Final = (
     (re.compile(r"^over\b"), "above"),
     (re.compile(r"^(?:beneath|underneath|below)\b"), "under"),
     (re.compile(r"^(?:beside|alongside|adjacent to|by)\b"), "next to"),
+    (re.compile(r"\b(?:(?:on|to|at) )?left(?: hand)?(?: side)? of\b"), "left of"),
+    (re.compile(r"\b(?:(?:on|to|at) )?right(?: hand)?(?: side)? of\b"), "right of"),
+    (re.compile(r"\btop (?=left|right)"), "upper "),
+    (re.compile(r"\bbottom (?=left|right)"), "lower "),
     (re.compile(r"^(?:in back of|to rear of|at back of)\b"), "behind"),
 )
 
 
 def _by_synonym(forms: set[str], choices: Sequence[str]) -> int | None:
     """The one option about a place in other words: "inside" is "in"."""
-    said = {_placed_so(form) for form in forms}
-    same = [i for i, choice in enumerate(choices) if _placed_so(simplest(choice)) in said]
+    said = {placed_so(form) for form in forms}
+    same = [i for i, choice in enumerate(choices) if placed_so(simplest(choice)) in said]
     return same[0] if len(same) == 1 else None
 
 
-def _placed_so(plainly: str) -> str:
+def placed_so(plainly: str) -> str:
+    """A place's plainest form in the commonest words: "on left side of x" is "left of x"."""
     for pattern, word in _SAME_PLACE:
         plainly = pattern.sub(word, plainly)
     return plainly
+
+
+_DOING_WHERE = r"(?:\w+ )*?(?:is|are|was|were) (?:\w+ly )?{} (?:on|in|at|to|along|down|up|across|"
+_DOING_WHERE += r"through|towards?|near|by|beside|under|over|behind|around|from|with)\b"
+
+
+def _by_activity(text: str, choices: Sequence[str]) -> int | None:
+    """The one option that somebody is said to be doing somewhere, where all are things to do:
+    "The man is sitting on a chair".
+    """
+    plainly = [simplest(choice) for choice in choices]
+    if len(choices) < 2 or not all(re.match(r"\w+ing\b", one) for one in plainly):
+        return None
+    if DENIAL.search(text) or AND_CLAUSE.search(text):
+        return None
+    said = simplest(text)
+    same = [i for i, one in enumerate(plainly) if f" {one} " in f" {said} "]
+    if len(same) != 1:
+        return None
+    doing = _DOING_WHERE.format(re.escape(plainly[same[0]]))
+    return same[0] if re.match(doing, said) else None
 
 
 _OBJECT = re.compile(

@@ -124,7 +124,8 @@ def _noun(words: str) -> str:
 
 
 def prepared(text: str) -> str:
-    """Number words as digits, halves included; the rest of the text as it was."""
+    """Number words as digits, halves and powers of ten included; the rest of the text as it was."""
+    text = _POWER_OF_TEN.sub(lambda found: str(10 ** int(found[1])), text)
     return _HALVES.sub(r"\1.5", _digits(in_digits(text)))
 
 
@@ -156,6 +157,8 @@ def _digits(text: str) -> str:
     return "".join(out + _counted(run))
 
 
+_POWER_OF_TEN = re.compile(r"(?<![\w.^])(?<![*×x])(?<![*×x]\s)10\s?\^\s?\{?(\d{1,2})\}?(?!\w)")
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+|\d{1,3}(?:\.\d{3})+),(\d{1,2}|\d{4,9})(?![\d,]|\.\d)")
 _HALVES = re.compile(r"(?<![\w.,/])(\d+)\s+and\s+a\s+half(?!\w)", re.I)
 _PARTS: Final = {
     "half": "1/2", "a half": "1/2", "one half": "1/2", "a third": "1/3", "a quarter": "1/4",
@@ -220,7 +223,7 @@ def _one(text: str, digit: int, floor: int) -> tuple[Quantity, int, int] | None:
     if signed and not re.search(r"[\w)\]]\s?$", text[floor : back - 1]):
         start = back - 1
         sign = text[start]
-    if start > 0 and re.match(r"[A-Za-z_.]", text[start - 1]) and not sign and not currency:
+    if start > 0 and re.match(r"[A-Za-z_.^]", text[start - 1]) and not sign and not currency:
         return None  # "A4", "v2"
     body = text[start:].lstrip("+-$€£¥ ")
     offset = len(text) - len(body)
@@ -359,6 +362,9 @@ def of_gold(text: str) -> Quantity | None:
         ('cm', Fraction(3, 1), None)
     """
     ready = prepared(plain(text))
+    if of_comma := _point(ready):
+        # "2,5 kg" is a number; "2,5" may be two.
+        return found if (found := of_gold(of_comma)) and found.measured else None
     if RELATION.search(ready):
         return None
     found = quantities(ready)
@@ -391,6 +397,7 @@ def only(text: str) -> Quantity | None:
         return None if value is None else Quantity(Fraction(value))
     text = _NAMED.sub("", _SUM.sub("", _ORDER.sub("", text)))
     ready = prepared(text)
+    ready = _point(ready) or ready
     ready = _TOTAL.sub("", _EXACT.sub("", ready).rstrip(" .!。"))
     if RELATION.search(ready) or HEDGE.search(ready) or DENIAL.search(ready):
         return None
@@ -415,6 +422,18 @@ def only(text: str) -> Quantity | None:
         return quantity
     noun = re.match(r"\s*((?:[^\W\d]+[ -]?){1,4})", ready[end:])
     return Quantity(quantity.value, noun[1].strip().casefold() if noun else "")
+
+
+def _point(text: str) -> str | None:
+    """A text with points for decimal commas; None where it has none. Three digits behind a comma
+    are thousands.
+
+    Example:
+        >>> _point("4,50 €"), _point("1.200,50"), _point("1,200"), _point("1,2,3")
+        ('4.50 €', '1200.50', None, None)
+    """
+    pointed = _DECIMAL_COMMA.sub(lambda one: f"{one[1].replace('.', '')}.{one[2]}", text)
+    return None if pointed == text else pointed
 
 
 def same_span(text: str, gold: str) -> bool | None:

@@ -50,7 +50,7 @@ _SHORT: Final = {
         "6th": "sixth", "7th": "seventh", "8th": "eighth", "9th": "ninth", "10th": "tenth",
     }.items()
     for short in shorts.split()
-}  # fmt: skip
+} | {"sun": "sunday", "sat": "saturday", "mar": "march"}  # fmt: skip
 
 
 def _closed_up(plainly: str) -> str:

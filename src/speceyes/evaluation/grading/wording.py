@@ -23,6 +23,7 @@ from speceyes.evaluation.grading.partial import (
     POSITION,
     PREPOSITIONS,
     in_other_words,
+    placed_so,
 )
 from speceyes.evaluation.grading.sameness import LAST, equal
 
@@ -35,8 +36,11 @@ COPULA = re.compile(
 )
 _DOING = re.compile(
     r"^(?:clearly|definitely|just|simply|only|actually|indeed|obviously|currently|located|"
-    r"situated|positioned|placed|standing|sitting|lying|parked|colou?red|painted|made (?:out )?of|"
-    r"called|named|holding|wearing|riding|carrying|eating|using|written|labell?ed|marked|"
+    r"situated|positioned|placed|standing|sitting|lying|parked|colou?red|painted|"
+    r"taken(?= (?:in|at|on|inside) )|"
+    r"made (?:out )?of|"
+    r"called|named|holding|wearing|riding|carrying|eating|using|written|marked|"
+    r"labell?ed|"
     r"(?:the )?(?:words?|text|phrase|letters|digits|name)(?= \w))\s+"
 )
 _IS_COLOUR = re.compile(
@@ -106,6 +110,7 @@ def _by_forms(text: str, choices: Sequence[str]) -> int | None:
     same = [i for i, choice in enumerate(choices) if simplest(choice) in forms]
     if not same:
         related = {word for form in forms for word in _relations(form)}
+        related |= {_side(form) for form in forms} - {""}
         same = [i for i, choice in enumerate(choices) if simplest(choice) in related]
     if not same:
         short = {POSITION.sub("", form) for form in forms if len(form.split()) <= 4}
@@ -141,6 +146,18 @@ def _relations(text: str) -> set[str]:
         and len(text[len(word) :].split()) <= 3
         and not {"or", "and"} & set(text.split())
     }
+
+
+def _side(text: str) -> str:
+    """The side that a phrase about a place names: "left of bench" is "left"; else nothing."""
+    found = _SIDED.fullmatch(placed_so(text))
+    return found[1] if found else ""
+
+
+_SIDED = re.compile(
+    r"(?:(?:\w+ ){1,3}(?:sits|stands|lies|hangs|rests|walks|runs|drives) )?"
+    r"(left|right) of (?!.*\b(?:left|right|or|and)\b)\S.{0,40}"
+)
 
 
 def _without_article(text: str) -> str:
