@@ -101,6 +101,22 @@ def test_a_later_turn_that_grew_too_long_is_not_the_request_s_fault() -> None:
         assert served.refused(asking(), 502)["code"] == "model_error"
 
 
+def test_turns_that_can_t_be_read_are_no_passing_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tool = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
+    with (
+        serving(pipeline(judge="yes", agent="<think>so it is")) as served,
+        caplog.at_level(logging.INFO, "speceyes.server"),
+    ):
+        error = served.refused(asking(tools=[tool]), 422)
+    assert (error["code"], error["message"]) == (
+        "no_answer",
+        "the agent gave no answer within 3 turns",
+    )
+    assert "no answer (the agent gave no answer within 3 turns)" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("status", "why", "expected", "param"),
     [

@@ -21,7 +21,7 @@ from speceyes.pipeline.route import Facts
 from speceyes.protocols import Dialect, Gate
 from speceyes.server.image_sources import Picture
 from speceyes.server.messages import ToolTurn
-from speceyes.strategies.turn_taking import OfferedTool, Round, Said, TurnTaking
+from speceyes.strategies.turn_taking import OfferedTool, Round, Said, TurnTaking, UnreadableTurn
 from speceyes.types import (
     Image,
     Observation,
@@ -262,6 +262,8 @@ class Backend:
             _log.info("%s: a turn failed: %s", query.id, type(exc).__name__)
             why = describe(exc)
             way = Trajectory((), None, "error", why, fault_of(exc))
+            if isinstance(exc, UnreadableTurn):  # asking again gives the same
+                way = Trajectory(exc.steps, None, "max_steps")
             return Result(query.id, None, "error", trajectory=way, error=f"the agent failed: {why}")
         now = time.perf_counter()
         spent = Timings(fallback=now - start, latency=now - since)

@@ -33,6 +33,7 @@ from speceyes.types import (
     Query,
     Result,
     Sampling,
+    Step,
     ToolCall,
     Trajectory,
     Turn,
@@ -40,6 +41,19 @@ from speceyes.types import (
 
 TRIES: Final = 3
 """Attempts at a turn that can't be read; each time the model is told why."""
+
+
+class UnreadableTurn(ModelError):
+    """The agent's turn followed no form of its dialect, however often it was told why.
+
+    Args:
+        message: What was wrong with the last attempt.
+        steps: The attempts.
+    """
+
+    def __init__(self, message: str, steps: Sequence[Step]) -> None:
+        super().__init__(message)
+        self.steps = tuple(steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +191,7 @@ class TurnTaking:
         model, dialect = agent.model, agent.dialect
         asked = _Asked(self.conversation(query, rounds, tools))
         sampling = Sampling(max_tokens=agent.max_tokens, stop=dialect.stop)
+        steps: list[Step] = []
         for _ in range(TRIES):
             if (why := too_long(model, asked.conversation)) is not None:
                 raise PromptError(why, "length")
@@ -193,6 +208,8 @@ class TurnTaking:
                 calls = tuple(dialect.locate(call, images, sizes) for call in turn.calls)
             except ParseError as exc:
                 asked.problem = str(exc)
+                spent = {"tokens": len(said.token_ids), "prompt_tokens": said.prompt_tokens}
+                steps.append(Step(said.text, error=asked.problem, **spent))
                 problem = (Observation(error=filled(prompts.PARSE_ERROR, error=str(exc))),)
                 asked.conversation = dialect.observe(
                     asked.conversation, said.text, problem, last=False
@@ -205,7 +222,9 @@ class TurnTaking:
                     prompt_tokens=asked.prompt_tokens,
                     tokens=asked.tokens,
                 )
-        raise ModelError(f"the agent's turn can't be read, {TRIES} times over: {asked.problem}")
+        raise UnreadableTurn(
+            f"the agent's turn can't be read, {TRIES} times over: {asked.problem}", steps
+        )
 
     def conversation(
         self, query: Query, rounds: Sequence[Round], tools: Sequence[OfferedTool]
