@@ -534,6 +534,11 @@ def test_a_text_that_repeats_a_piece_of_any_length(length: int) -> None:
     assert not repeats("".join(draw.choice("abcdefghij ") for _ in range(20_000)))
 
 
+@pytest.mark.parametrize("piece", ["\n", " ", "\t\n", "\u3000"])
+def test_blanks_to_the_last_token_repeat_themselves_too(piece: str) -> None:
+    assert repeats("I look." + piece * 300) and not repeats("I look." + piece * 3)
+
+
 def test_rambling_to_the_last_token_twice_ends_a_trajectory() -> None:
     rambling = "It is the blue one. No, the red one. " * 50
     model = FakeModel([rambling] * 20)

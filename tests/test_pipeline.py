@@ -702,6 +702,24 @@ def test_rows_with_further_columns_are_queries_and_slips_of_the_pen_are_not() ->
     assert "is 'choices' meant?" in str(wrong.error)
 
 
+def test_rows_of_datasets_and_of_torch_are_queries() -> None:
+    torch = pytest.importorskip("torch")
+    pipe = SpecPipeline.from_pretrained(small=ScriptedModel("red"), judge=None)
+    png = io.BytesIO()
+    PICTURE.save(png, "PNG")
+    pixels = torch.from_numpy(np.array(PICTURE))
+    images = (pixels, pixels.permute(2, 0, 1), pixels.permute(2, 0, 1) / 255, png.getvalue())
+    rows = [
+        *({"image": one, "question": "Which?", "label": torch.tensor(3)} for one in images),
+        {"image": {"bytes": png.getvalue(), "path": None}, "question": "Which?", "split": "val"},
+        {"images": [pixels, pixels], "question": "Which?", "meta": {"source": [1, None]}},
+        {"image": pixels[None, None], "question": "Which?"},
+    ]
+    *fine, odd = pipe(rows)
+    assert [one.answer for one in fine] == ["red"] * 6
+    assert odd.route == "error" and "is not an image" in str(odd.error)
+
+
 @pytest.mark.skipif(not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not here")
 def test_models_named_by_path_are_loaded_as_asked() -> None:
     load = LoadConfig(max_pixels=28 * 28 * 9, model_kwargs={"attn_implementation": "eager"})

@@ -48,6 +48,26 @@ def _events(text: str) -> list[Any]:
     return [line[6:] if line.endswith("[DONE]") else json.loads(line[6:]) for line in lines]
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/chat/completions"),
+        ("POST", "/v1/v1/chat/completions"),
+        ("POST", "/v1/completions"),
+        ("POST", "/responses"),
+        ("GET", "/models"),
+        ("GET", "/"),
+        ("GET", "/v2/models"),
+    ],
+)
+def test_a_base_address_that_is_wrong_is_told_the_right_one(
+    server: Served, method: str, path: str
+) -> None:
+    reply = server.http.request(method, path, json=asking() if method == "POST" else None)
+    assert reply.status_code == 404
+    assert f"clients' base address is {server.url}/v1" in reply.json()["error"]["message"]
+
+
 def test_a_draft_comes_back_as_a_chat_completion(server: Served) -> None:
     said = server.ask()
     assert said["object"] == "chat.completion" and said["model"] == "speceyes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
@@ -354,6 +355,28 @@ def test_a_run_opens_another_session_when_one_has_failed(
         found.update((at, way.answer) for at, way, _ in run.step())
     assert found == {0: "red", **dict.fromkeys(range(1, 9), "blue")}
     assert model.sessions == opened
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["from the start", "once one has failed"])
+def test_a_model_that_gives_no_session_goes_on_without_a_word(
+    fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Gives(Shuffled):
+        sessions = 0
+
+        def session(self, sampling: Sampling) -> Session | None:  # type: ignore[override]
+            self.sessions += 1
+            if self.sessions > 1 or not fails:
+                return None
+            return _ShuffledSession(self, sampling, [1], 1)
+
+    model = Gives({"dive": [CALL, "<answer>red</answer>"], "": "<answer>blue</answer>"}, [1])
+    agent = AgenticFallback(model, tools=["zoom"], max_batch=4)
+    with caplog.at_level(logging.INFO, "speceyes.agent"):
+        ways = agent([Query("dive", (DOT,)), *[Query("What is it?", (DOT,))] * 3])
+    assert [way.answer for way in ways] == ["red", "blue", "blue", "blue"]
+    told = [one.getMessage() for one in caplog.records if one.name == "speceyes.agent.turns"]
+    assert len(told) == fails and not any("could be opened" in line for line in told)
 
 
 def test_seconds_of_trajectories_add_up_to_no_more_than_the_time_that_passed() -> None:

@@ -36,7 +36,7 @@ def repeats(text: str) -> bool:
         if text[-8:] != text[-8 - period : len(text) - period]:
             continue
         unit = text[-period:]
-        if not unit.strip() or text[-2 * period : -period] != unit:
+        if text[-2 * period : -period] != unit:
             continue
         start = len(text) - period
         while start >= period and text[start - period : start] == unit:
