@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -111,6 +112,22 @@ def test_our_own_warnings_are_shown_and_those_of_libraries_are_not(
     assert cli.main(["env"]) == 0
     assert capsys.readouterr().err == "speceyes: warning: the gate accepts nothing\n"
     assert (logging.getLogger().level, logging.getLogger("speceyes").handlers) == before
+
+
+def test_hosts_of_images_are_options_of_serve() -> None:
+    from speceyes.cli import parser
+    from speceyes.cli.serve import limits_of
+    from speceyes.errors import ConfigError
+
+    def limits(words: str) -> Any:
+        return limits_of(parser().parse_args(f"serve --small none {words}".split()))
+
+    assert (limits("").domains, limits("").private_domains) == (frozenset(), frozenset())
+    named = limits("--allow-domain a.example --allow-private-domain pics.lan")
+    assert named.domains == {"a.example"} and named.private_domains == {"pics.lan"}
+    with pytest.raises(ConfigError, match="domain"):
+        limits("--allow-private-domain http://pics.lan")
+    assert limits("").tolerant and not limits("--strict").tolerant
 
 
 def test_defaults_that_help_shows_are_those_that_hold() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from speceyes.evaluation.failures import Failures
     from speceyes.pipeline import SpecPipeline
     from speceyes.pipeline.audit import Auditor
+    from speceyes.server.limits import ServerLimits
     from speceyes.server.run import Renewal
 
 ABOUT = """\
@@ -132,20 +133,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one.set_defaults(run=run)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Runs it; the exit code."""
+def limits_of(options: argparse.Namespace) -> ServerLimits:
+    """What the server takes on, by its options."""
     from speceyes.images import ImageLimits
-    from speceyes.server.keys import Keys, new_key
     from speceyes.server.limits import ServerLimits
-    from speceyes.server.request_log import log_requests
-    from speceyes.server.run import Renewal, is_loopback, log_warnings, run_app
 
-    if options.new_key is not None:
-        key, line = new_key(options.new_key)
-        sys.stdout.write(f"{line}\n")
-        sys.stderr.write(f"speceyes: the key, which is stored nowhere: {key}\n")
-        return 0
-    limits = ServerLimits(
+    return ServerLimits(
         body_bytes=options.max_body,
         images=options.max_images,
         image=ImageLimits(
@@ -162,6 +155,20 @@ def run(options: argparse.Namespace) -> int:
         private_domains=frozenset(options.allow_private_domain),
         tolerant=not options.strict,
     )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs it; the exit code."""
+    from speceyes.server.keys import Keys, new_key
+    from speceyes.server.request_log import log_requests
+    from speceyes.server.run import Renewal, is_loopback, log_warnings, run_app
+
+    if options.new_key is not None:
+        key, line = new_key(options.new_key)
+        sys.stdout.write(f"{line}\n")
+        sys.stderr.write(f"speceyes: the key, which is stored nowhere: {key}\n")
+        return 0
+    limits = limits_of(options)
     keys = None if options.keys is None else Keys.load(options.keys)
     if keys is None and not options.no_keys and not is_loopback(options.host):
         raise ConfigError(
