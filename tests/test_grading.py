@@ -404,6 +404,66 @@ def test_wrappers_are_right(form: str) -> None:
     assert [case for case in CASES if not is_correct(form.format(case[0]), *case[1:])] == []
 
 
+THINGS = st.sampled_from("dog|red car|person|traffic light|cup of tea|clock".split("|"))
+PLACES = st.sampled_from(["", " in the image", " on the left", " behind the house", " here"])
+NEGATED = (
+    # what says yes, and what says no
+    ("There is a {} {}.", "There is no {} {}."),
+    ("There is a {} {}.", "There isn't a {} {}."),
+    ("There is a {} {}.", "There is not any {} {}."),
+    ("I see a {} {}.", "I don't see a {} {}."),
+    ("I can see a {} {}.", "I cannot see any {} {}."),
+    ("A {} is visible {}.", "A {} is not visible {}."),
+    ("A {} is visible {}.", "No {} is visible {}."),
+    ("The picture shows a {} {}.", "The picture does not show a {} {}."),
+    ("It has a {} {}.", "It doesn't have a {} {}."),
+    ("Yes, there is a {} {}.", "No, there is no {} {}."),
+    ("Indeed, a {} can be seen {}.", "Indeed, a {} can't be seen {}."),
+    ("It is true that there is a {} {}.", "It is not true that there is a {} {}."),
+)  # fmt: skip
+IN_OTHER_LANGUAGES = (
+    ("Es gibt einen Hund.", "Es gibt keinen Hund."),
+    ("Ich sehe einen Hund.", "Ich sehe nicht einen Hund."),
+    ("Il y a un chien.", "Il n'y a pas de chien."),
+    ("Hay un perro.", "No hay ningún perro."),
+    ("C'è un cane.", "Non c'è un cane."),
+    ("Há um cão.", "Não há um cão."),
+    ("Er is een hond.", "Er is geen hond."),
+    ("На фото есть собака.", "На фото нет собаки."),
+    ("图中有一只狗。", "图中没有狗。"),
+    ("犬がいます。", "犬はいません。"),
+    ("개가 있습니다.", "개가 없습니다."),
+)
+
+
+@pytest.mark.parametrize("word", ["Indeed", "Correct", "True", "Absolutely", "Affirmative"])
+def test_a_word_that_agrees_says_what_the_sentence_behind_it_says(word: str) -> None:
+    assert is_correct(f"{word}, there is a dog.", "yes") and is_correct(f"{word}.", "yes")
+    assert is_correct(f"{word}, and there is no cat.", "yes")
+    for denied in ("there is no dog", "a dog can't be seen", "there isn't one", "no dog is there"):
+        assert is_correct(f"{word}, {denied}.", "no") and not is_correct(
+            f"{word}, {denied}.", "yes"
+        )
+
+
+@given(st.sampled_from(NEGATED), THINGS, PLACES)
+def test_negating_a_sentence_flips_its_grade(pair: tuple[str, str], thing: str, place: str) -> None:
+    said, denied = (" ".join(one.format(thing, place).replace(" .", ".").split()) for one in pair)
+    assert is_correct(said, "yes") and not is_correct(said, "no")
+    assert is_correct(denied, "no") and not is_correct(denied, "yes")
+    for choices in (("yes", "no"), ("No", "Yes"), ("Yes", "No", "Not sure")):
+        yes, no = (next(c for c in choices if c.lower() == word) for word in ("yes", "no"))
+        assert is_correct(said, yes, choices) and not is_correct(said, no, choices)
+        assert is_correct(denied, no, choices) and not is_correct(denied, yes, choices)
+
+
+@pytest.mark.parametrize("pair", IN_OTHER_LANGUAGES)
+def test_negating_a_sentence_flips_its_grade_in_other_languages(pair: tuple[str, str]) -> None:
+    said, denied = pair
+    assert is_correct(said, "yes") and not is_correct(said, "no")
+    assert is_correct(denied, "no") and not is_correct(denied, "yes")
+
+
 def test_two_answers_of_models_are_the_same_where_they_say_the_same() -> None:
     assert same_answer("The answer is B.", "blue", ("red", "blue"))
     assert same_answer("It is red.", "<answer>Red</answer>")

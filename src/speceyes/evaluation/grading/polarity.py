@@ -194,7 +194,11 @@ def _own_words(text: str) -> list[bool]:
     first = _cjk(folded)
     if first is not None:
         return [first]
-    for clause in re.split(r"[.,;:!?\n/|()–—。，、！？；：]+|\s-\s", folded):
+    clauses = re.split(r"[.,;:!?\n/|()–—。，、！？；：]+|\s-\s", folded)
+    # "Indeed, there is none." agrees with what it goes on to deny.
+    then = re.sub(r"^\s*(?:and|but|though)\b.*", "", "".join(clauses[1:2]))
+    denied = _NOT.search(then) and _VERB.search(then)
+    for clause in clauses:
         words = _WORD.findall(clause)
         if not words:
             continue
@@ -209,7 +213,8 @@ def _own_words(text: str) -> list[bool]:
         ) or (start in ADVERBS and words[at + 1 : at + 2] == ["not"]):
             found.append(False)
         elif start in AFFIRMATIONS and (alone or start in _PLAIN_YES):
-            found.append(True)
+            if start in _PLAIN_YES or not denied:
+                found.append(True)
         elif not found and start == "not" and (alone or words[at + 1] in _AFTER_NOT):
             found.append(False)
         for before, word in zip(words[at:], words[at + 1 :], strict=False):
