@@ -208,8 +208,14 @@ class TurnTaking:
                 calls = tuple(dialect.locate(call, images, sizes) for call in turn.calls)
             except ParseError as exc:
                 asked.problem = str(exc)
-                spent = {"tokens": len(said.token_ids), "prompt_tokens": said.prompt_tokens}
-                steps.append(Step(said.text, error=asked.problem, **spent))
+                steps.append(
+                    Step(
+                        said.text,
+                        tokens=len(said.token_ids),
+                        prompt_tokens=said.prompt_tokens,
+                        error=asked.problem,
+                    )
+                )
                 problem = (Observation(error=filled(prompts.PARSE_ERROR, error=str(exc))),)
                 asked.conversation = dialect.observe(
                     asked.conversation, said.text, problem, last=False

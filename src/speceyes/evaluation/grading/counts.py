@@ -57,9 +57,9 @@ def says_number(text: str, wanted: quantity.Quantity) -> bool:
         return summed is not None and wanted.same(summed)
     sides = text.split("=")
     if len(sides) == 2 and _ADDED.search(sides[0]):
-        some, named = quantity.quantities(quantity.prepared(sides[0])), quantity.only(sides[1])
-        made_up = sum(one.value for one, _, _ in some or ())
-        return named is not None and wanted.same(named) and made_up == wanted.value
+        parts_of = quantity.quantities(quantity.prepared(sides[0])) or ()
+        sum_of, told = sum(one.value for one, _, _ in parts_of), quantity.only(sides[1])
+        return told is not None and wanted.same(told) and sum_of == wanted.value
     parts = text.split(":")
     if len(parts) == 2:
         for total, addends in (parts, parts[::-1]):

@@ -364,7 +364,8 @@ def of_gold(text: str) -> Quantity | None:
     ready = prepared(plain(text))
     if of_comma := _point(ready):
         # "2,5 kg" is a number; "2,5" may be two.
-        return found if (found := of_gold(of_comma)) and found.measured else None
+        pointed = of_gold(of_comma)
+        return pointed if pointed and pointed.measured else None
     if RELATION.search(ready):
         return None
     found = quantities(ready)
