@@ -769,6 +769,19 @@ def test_progress_tells_accuracy_gain_and_time_left() -> None:
     assert "left" in drawn and "2/4" in drawn and "0/4" not in drawn
 
 
+def test_progress_in_a_log_is_a_few_whole_lines() -> None:
+    file = io.StringIO()
+    with Progress(file, 400) as progress:
+        for _ in range(40):
+            for _ in range(10):
+                progress.step()
+            progress.block(TEST, "agent", 9, 10, 4.0)
+    lines = file.getvalue().splitlines(keepends=True)
+    assert "\r" not in file.getvalue() and all(line.endswith("\n") for line in lines)
+    assert len(lines) < 20  # where each round drew, there were 40
+    assert "400/400" in lines[-1] and "agent 90.0%" in lines[-1]
+
+
 def test_progress_shows_what_earlier_starts_answered_at_once() -> None:
     file = io.StringIO()
     progress = Progress(file, 10)

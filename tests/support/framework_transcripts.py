@@ -12,6 +12,7 @@ import asyncio
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any
@@ -127,12 +128,44 @@ def pydantic_ai(pipe: SpecPipeline, one: Item) -> Iterator[str]:
     yield f"says {said.output}"
 
 
+def inspect(pipe: SpecPipeline, one: Item) -> Iterator[str]:
+    """The funnel as a task's solver, and as the model that Inspect's own solver asks."""
+    package: Any = importlib.import_module("inspect_ai")
+    dataset: Any = importlib.import_module("inspect_ai.dataset")
+    model: Any = importlib.import_module("inspect_ai.model")
+    scorer: Any = importlib.import_module("inspect_ai.scorer")
+    solver: Any = importlib.import_module("inspect_ai.solver")
+    ours: Any = importlib.import_module("speceyes.integrations.inspect_ai")
+    parts = [
+        model.ContentImage(image=data_url(one.query.images[0])),
+        model.ContentText(text=one.query.question),
+    ]
+    asked = dataset.Sample(input=[model.ChatMessageUser(content=parts)], target=one.answer)
+    funnel = model.get_model("speceyes/funnel", pipe=pipe, memoize=False)
+    ways = {
+        "solver": (ours.speceyes_solver(pipe), "mockllm/model"),
+        "model": (solver.generate(), funnel),
+    }
+    for way, (solves, answers) in ways.items():
+        task = package.Task(dataset=[asked], solver=solves, scorer=scorer.match())
+        with tempfile.TemporaryDirectory() as logs:  # samples are read from there when asked for
+            [log] = package.eval(task, model=answers, display="none", log_dir=logs)
+            assert log.status == "success", log.error
+            [sample] = log.samples
+        facts = (sample.metadata or {}).get("speceyes", {})
+        facts = facts or (sample.output.metadata or {}).get("speceyes", {})
+        [graded] = sample.scores.values()
+        route = facts.get("route", "not told")
+        yield f"as {way}: says {sample.output.completion} (route: {route}; scored {graded.value})"
+
+
 FRAMEWORKS: dict[str, Callable[[SpecPipeline, Item], Iterator[str]]] = {
     "smolagents": smolagents,
     "langchain-core": langchain,
     "litellm": litellm,
     "openai-agents": openai_agents,
     "pydantic-ai-slim": pydantic_ai,
+    "inspect-ai": inspect,
 }
 
 

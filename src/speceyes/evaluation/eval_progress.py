@@ -6,6 +6,7 @@ from typing import Any, TextIO, final
 
 from speceyes.evaluation.arms import BASELINE
 from speceyes.evaluation.progress import bar
+from speceyes.notebook import in_notebook
 
 
 @final
@@ -80,7 +81,9 @@ class Progress:
             self._judging.add(arm)
         for at, more in enumerate((right or 0, n, wall)):
             tally[at] += more
-        self._drawn.set_postfix_str(self.standing())
+        # Drawn at once where a bar is drawn over; a log has a line now and then.
+        drawn = in_notebook() or self._file.isatty()
+        self._drawn.set_postfix_str(self.standing(), refresh=drawn)
 
     def standing(self) -> str:
         """Accuracy of each arm that answers so far, and its speed over the agent's."""

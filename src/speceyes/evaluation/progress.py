@@ -25,7 +25,27 @@ def bar(file: TextIO | None, **more: Any) -> Any:
         return tqdm_auto(**more)
     if not file.isatty():
         more = {"mininterval": 10, "ascii": True, **more}
+        return tqdm(file=_Lines(file), **more)
     return tqdm(file=file, **more)
+
+
+@final
+class _Lines:
+    """A log for a bar: what the bar would draw over itself is a line of its own."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._last = file, ""
+
+    def write(self, text: str) -> None:
+        """Writes a drawn bar as a line, unless it is the last one over again."""
+        line = text.strip()
+        if line and line != self._last:
+            self._last = line
+            self._file.write(f"{line}\n")
+
+    def flush(self) -> None:
+        """Has the log keep what it was given."""
+        self._file.flush()
 
 
 @final
