@@ -2,8 +2,8 @@
 
     cd tests && python -m support.notebook_picture
 
-It asks the bundled pair about held-out scene 5, for which the agent zooms twice. It needs playwright
-with its Chromium, or --browser with the path of one.
+It asks the bundled pair about held-out scene 5, for which the agent zooms twice. It needs
+playwright with its Chromium, or --browser with the path of one.
 """
 
 from __future__ import annotations
