@@ -193,19 +193,20 @@ def choose_rule(
         "noted": int(noted.sum()),
     }
     if not _gains_surely(list(rises.values()), gain):
-        none = {"right": int(brief.sum()), "settled": len(tried)}
-        return TransferRule(settles=-math.inf, rises=math.inf, **none, **counts)
+        right = int(brief.sum())
+        by = TransferRule().by
+        return TransferRule(by, -math.inf, math.inf, right=right, settled=len(tried), **counts)
     rules = []
     for by, rise in rises.items():
-        if (least := _least_rise(rise, gain)) == math.inf:
+        if (heeded := _least_rise(rise, gain)) == math.inf:
             continue
-        given = np.where(rise >= least, noted, brief)
+        given = np.where(rise >= heeded, noted, brief)
         sure = np.where([t.agree for t in tried], scores[by][:, :2].min(axis=1), -math.inf)
         settles = _least_sure(sure, given.astype(int) - brief.astype(int), loss * len(tried))
         by_first = sure >= settles
         right = int(np.where(by_first, brief, given).sum())
         rules.append(
-            TransferRule(by, settles, least, right=right, settled=int(by_first.sum()), **counts)
+            TransferRule(by, settles, heeded, right=right, settled=int(by_first.sum()), **counts)
         )
     return max(rules, key=lambda rule: (rule.right, rule.settled))
 
