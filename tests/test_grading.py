@@ -482,7 +482,23 @@ def test_normalise_shows_its_rules() -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["\n", " ", "a ", "answer ", "answer is ", "(A) ", "{", "<think>", "not ", "1,", "'", "$"],
+    [
+        "\n",
+        " ",
+        "a ",
+        "answer ",
+        "answer is ",
+        "(A) ",
+        "{",
+        "<think>",
+        "not ",
+        "1,",
+        "1,2 ",
+        "10^3 ",
+        "A. red ",
+        "'",
+        "$",
+    ],
 )
 def test_long_answers_are_graded_in_reasonable_time(piece: str) -> None:
     """Rules that look back for each character would take minutes over these."""

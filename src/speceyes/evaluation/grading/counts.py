@@ -51,7 +51,8 @@ def says_number(text: str, wanted: quantity.Quantity) -> bool:
     made = _TOTAL.search(text)
     if made and not (DENIAL.search(text) or CORRECTION.search(text)):
         bounded = any(
-            BOUND_BEFORE.search(text[:start]) for _, start, _ in quantity.quantities(text) or ()
+            BOUND_BEFORE.search(text[max(0, start - quantity.NEAR) : start])
+            for _, start, _ in quantity.quantities(text) or ()
         )
         summed = None if bounded else quantity.only(made[1])
         return summed is not None and wanted.same(summed)

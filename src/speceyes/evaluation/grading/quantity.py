@@ -381,6 +381,12 @@ def of_gold(text: str) -> Quantity | None:
     return Quantity(quantity.value, rest.casefold() or quantity.unit, quantity.measured)
 
 
+_MOST: Final = 100
+"""Numbers of a text that are read; one of more names none."""
+NEAR: Final = 200
+"""Characters before a number in which a bound stands."""
+
+
 def only(text: str) -> Quantity | None:
     """The one exact quantity that a text without wrapping names; None where it names none, two
     that differ, or a bound or a guess.
@@ -403,11 +409,13 @@ def only(text: str) -> Quantity | None:
     if RELATION.search(ready) or HEDGE.search(ready) or DENIAL.search(ready):
         return None
     found = quantities(ready)
-    if not found:
+    if not found or len(found) > _MOST:
         return None
     found = _joined(ready, found)
     for _, start, end in found:
-        if BOUND_BEFORE.search(ready[:start]) or BOUND_AFTER.match(ready[end:]):
+        if BOUND_BEFORE.search(ready[max(0, start - NEAR) : start]) or BOUND_AFTER.match(
+            ready[end:]
+        ):
             return None
     named = [one for one, _, _ in found if one.unit]
     if len({one.value for one, _, _ in found}) != 1:
