@@ -27,6 +27,16 @@ settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("speceyes")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is exhaustive runs where `-m` names it, and not otherwise."""
+    if "exhaustive" in config.getoption("markexpr", ""):
+        return
+    long = [item for item in items if item.get_closest_marker("exhaustive")]
+    if long:
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=long)
+
+
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     """The root of the repository."""

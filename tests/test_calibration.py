@@ -332,8 +332,16 @@ def test_surprise_is_told_apart() -> None:
     assert surprising(135, 2000, 0.05)
 
 
+@pytest.mark.exhaustive
+def test_every_promise_is_kept_as_the_command_measures_it(capsys) -> None:
+    assert main(["--promises"]) == 0
+    assert " | NO |" not in capsys.readouterr().out
+
+
 def test_the_command_prints_its_tables(capsys) -> None:
-    assert main(["--splits", "20", "--sizes", "60", "--streams", "40", "--audits", "120"]) == 0
+    sizes = ["--splits", "20", "--sizes", "60", "--streams", "40", "--audits", "120"]
+    # test_label_use, test_relative, test_running_gate and test_statistics hold the promises.
+    assert main(["--no-promises", *sizes]) == 0
     text = capsys.readouterr().out
     assert text.count("| graded |") == 5 and "Rows that break their promise: 0." in text
     assert "raised an alarm" in text and text.count("| 3%, 5% |") == 18

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
@@ -35,9 +36,14 @@ def test_buckets_hold_what_they_are_asked_for_and_are_few(n: int, least: int) ->
     assert (size // least).bit_count() == 1 and size % least == 0
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", pytest.param(None, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("family", FAMILIES[:1])
-def test_compiled_steps_give_what_plain_ones_give(family: Family) -> None:
+def test_compiled_steps_give_what_plain_ones_give(
+    family: Family, backend: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With "eager" all but the last step of compiling, which writes C++, is what users have."""
+    if backend:
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     net, processor = build(family)
     plain, fast = HFModel(net, processor), HFModel(net, processor, compile=True)
     conversations = [asked(seed) for seed in range(3)]

@@ -11,19 +11,20 @@ from speceyes.cli import main
 from speceyes.evaluation import arms, benchmarks
 from speceyes.evaluation.runs import TEST, read
 
+# Those that the bundled pair for scenes can't do, and would go on with up to its limit.
+PAIR = ["--large", str(tiny.REASONER_LARGE), "--small", str(tiny.REASONER_SMALL)]
 ASKED = "large-short,small-short,small-reasoning,transfer-attended-50,transfer-random-25"
 
 
 def test_a_run_without_tools_has_every_arm_on_the_same_puzzles(tmp_path: Path) -> None:
-    command = ["eval", "puzzles", "--without-tools", "--limit", "6", "--batch-size", "3"]
+    command = ["eval", "puzzles", "--without-tools", "--limit", "4", "--batch-size", "2", *PAIR]
     more = ["--arms", f"{ASKED},transfer-sure,transfer-two-stage", "--threshold", "0.9"]
     out = ["--out", str(tmp_path / "run"), "--quiet", "--calibration-share", "0"]
-    # An arm whose queries all failed makes the exit code 1; the bundled pair can't do puzzles.
-    assert main([*command, *more, *out]) in (0, 1)
+    assert main([*command, *more, *out]) == 0
     run = read(tmp_path / "run")
     found = {r.arm: [] for r in run.records}
     for record in run.records:
-        # The bundled pair doesn't know puzzles: it may find no end, but nothing else may fail.
+        # A model may find no end of its reasoning, but nothing else may fail.
         assert record.phase == TEST and record.result.error in (None, "no complete answer")
         found[record.arm].append(record.result.query_id)
     assert set(found) == {
@@ -51,8 +52,7 @@ def test_arms_that_need_tools_are_refused_without_them(
 def test_a_rule_is_chosen_on_the_calibration_split(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = ["--large", str(tiny.REASONER_LARGE), "--small", str(tiny.REASONER_SMALL)]
-    command = ["eval", "puzzles", "--without-tools", "--arms", "transfer-calibrated", *named]
+    command = ["eval", "puzzles", "--without-tools", "--arms", "transfer-calibrated", *PAIR]
     more = ["--quiet", "--threshold", "0.9", "--batch-size", "32", "--out", str(tmp_path / "run")]
     assert main([*command, *more, "--limit", "4", "--calibration-share", "0"]) == 2
     assert "transfer-calibrated have thresholds" in capsys.readouterr().err

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,16 @@ from speceyes.models.scripted import ScriptedModel, scripted_logprobs
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.protocols import Session
 from speceyes.tiny.scenes import questions
-from speceyes.types import Completion, Conversation, Floor, Judgement, Message, Query, Sampling
+from speceyes.types import (
+    Completion,
+    Conversation,
+    Floor,
+    Judgement,
+    Message,
+    Observation,
+    Query,
+    Sampling,
+)
 from support.processes import our_threads
 from support.random_models import FAMILIES, Family, build
 
@@ -602,36 +614,69 @@ def test_no_schedule_loses_a_query_or_changes_a_route(
         assert route == ("error" if at % 7 == 0 else kinds[plan[at]])
 
 
-@pytest.mark.slow
+def streaming(*, looks: bool = False) -> SpecPipeline:
+    """A funnel that drafts, gates and calls tools.
+
+    Args:
+        looks: Every query goes to the agent, which calls a tool.
+    """
+    large = ScriptedModel(
+        {
+            "one word": lambda c, s: "yes" if looks or "hidden" in c.messages[-1].text else "no",
+            "": [CALL, "<answer>blue</answer>"],
+        }
+    )
+    small = ScriptedModel("red", margin=lambda c: 2.0 if "unsure" in c.messages[-1].text else 12.0)
+    return SpecPipeline.from_pretrained(large, small, schedule=ScheduleConfig(overlap=True))
+
+
+def arriving(n: int) -> Iterator[dict[str, Any]]:
+    """n queries, each with an image of its own."""
+    for i in range(n):
+        kind = "hidden" if i % 11 == 0 else "unsure" if i % 7 == 0 else "clear"
+        image = Image.new("RGB", (32, 24), (i % 256, i // 256 % 256, i // 65536))
+        yield {"image": image, "question": f"{kind} {i}", "id": str(i)}
+
+
+def test_a_stream_keeps_nothing_of_the_queries_behind_it() -> None:
+    """Objects of ours are counted, since memory says little before caches that have a bound in
+    bytes are full. One of these keeps observations.
+    """
+
+    def held() -> Counter[str]:
+        gc.collect()
+        kinds = (type(one) for one in gc.get_objects())
+        ours = (kind for kind in kinds if str(kind.__module__).startswith("speceyes"))
+        return Counter(kind.__qualname__ for kind in ours if kind is not Observation)
+
+    counts, routes = [], Counter[str]()
+    for done, result in enumerate(streaming().stream(arriving(1200)), 1):
+        assert result.error is None, result
+        routes[result.route] += 1
+        if done in (400, 1200):
+            counts.append(held())
+    assert min(routes["draft"], routes["agent"]) > 200
+    early, late = counts
+    # What the costs are told by is kept of the latest 256 queries, and so on.
+    assert early
+    assert {kind: n - early[kind] for kind, n in late.items() if n > early[kind] + 256} == {}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_memory_stays_flat_over_thirty_six_thousand_queries() -> None:
     """Run in a process of its own, where nothing else has taken memory before; by 22,000 queries
     every cache that is bounded in bytes is full."""
     script = """
 import threading
-from PIL import Image
-from speceyes.models.scripted import ScriptedModel
-from speceyes.pipeline import ScheduleConfig, SpecPipeline
-
-ZOOM = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 16, 16]}}'
-large = ScriptedModel({
-    "one word": lambda c, s: "yes" if "tools" in c.messages[-1].text else "no",
-    "": [f"<tool_call>{ZOOM}</tool_call>", "<answer>blue</answer>"],
-})
-small = ScriptedModel("red", margin=lambda c: 2.0 if "unsure" in c.messages[-1].text else 12.0)
-pipe = SpecPipeline.from_pretrained(large, small, schedule=ScheduleConfig(overlap=True))
-
-def queries():
-    for i in range(36_000):
-        kind = "tools" if i % 11 == 0 else "unsure" if i % 7 == 0 else "clear"
-        image = Image.new("RGB", (32, 24), (i % 256, i // 256 % 256, i // 65536))
-        yield {"image": image, "question": f"{kind} {i}", "id": str(i)}
+from test_session import arriving, streaming
 
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 
 done, early, ids = 0, 0, 0
-for result in pipe.stream(queries()):
+for result in streaming(looks=True).stream(arriving(36_000)):
     assert result.error is None, result
     done, ids = done + 1, ids + int(result.query_id)
     if done == 22_000:
@@ -639,10 +684,14 @@ for result in pipe.stream(queries()):
 assert done == 36_000 and ids == sum(range(36_000))
 print(resident() - early, threading.active_count())
 """
-    if not Path("/proc/self/statm").exists():
-        pytest.skip("needs /proc")
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     grown, threads = map(int, done.stdout.split())

@@ -150,11 +150,11 @@ def test_demo_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
         installed / "python", "-c", "import speceyes; print(speceyes.__file__)", cwd=tmp_path
     )
     assert where.stdout.startswith(str(installed.parent))
-    done = _run(installed / "speceyes", "demo", "--queries", "20", "--out", "out", cwd=tmp_path)
+    done = _run(installed / "speceyes", "demo", "--queries", "4", "--out", "out", cwd=tmp_path)
     assert "agent, one by one" in done.stdout and "predicted" in done.stdout
     summary = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
     assert {name: arm["n"] for name, arm in summary["arms"].items()} == {
-        "agent": 20, "agent_batched": 20, "draft": 20, "funnel": 20, "funnel_one": 20,
+        "agent": 4, "agent_batched": 4, "draft": 4, "funnel": 4, "funnel_one": 4,
     }  # fmt: skip
-    assert len((tmp_path / "out" / "results.jsonl").read_text("utf-8").splitlines()) == 100
+    assert len((tmp_path / "out" / "results.jsonl").read_text("utf-8").splitlines()) == 20
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr

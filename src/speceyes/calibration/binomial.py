@@ -20,8 +20,12 @@ Counts: TypeAlias = npt.NDArray[np.int64]
 TESTS: Final[tuple[Test, ...]] = get_args(Test)
 
 
+@lru_cache(maxsize=1 << 14)
 def binomial_cdf(k: int, n: int, p: float) -> float:
     """P(X <= k) for X ~ Bin(n, p), summed term by term in float64.
+
+    The latest 16,384 results are kept: a curve's counts come again in each calibration on the same
+    drafts, and whenever it is checked.
 
     Args:
         k: Successes; below 0 the probability is 0, from n on it is 1.
