@@ -51,7 +51,7 @@ class CostModel:
         self._straight: deque[Straight] = deque(maxlen=window)
         self._alone: deque[Spent] = deque(maxlen=ENOUGH)
         self._lock = threading.Lock()
-        self._switch = SpeculationSwitch()
+        self._switch: SpeculationSwitch | None = None
         self._said = False
         self.same_model, self.places = False, 1
 
@@ -63,17 +63,18 @@ class CostModel:
             places: Most trajectories alive at once.
         """
         self.same_model, self.places = same_model, places
-        self._switch.places = places
+        if self._switch is not None:
+            self._switch.places = places
 
     @property
     def speculating(self) -> bool:
         """True where "auto" speculates now, but for the queries that try the other way."""
-        return self._switch.speculating
+        return self._switch is None or self._switch.speculating
 
     @property
     def going_straight(self) -> bool:
         """True where the next queries will go straight to the agent, whatever comes."""
-        return self._switch.going_straight
+        return self._switch is not None and self._switch.going_straight
 
     def note(
         self,
@@ -91,15 +92,15 @@ class CostModel:
             agent_alone: Nothing was judged or drafted while the agent worked on it.
             straight: Its number among those that were planned to go straight to the agent.
         """
-        spent = result.timings
-        if straight is not None:
-            self._switch.concluded(straight)
+        spent, switch = result.timings, self._switch
+        if straight is not None and switch is not None:
+            switch.concluded(straight)
         if result.route == "error":
             return
         read, written = _tokens(result)
         with self._lock:
             if result.judgement is None and result.verdict is None:
-                counts = straight is None or self._switch.counts(straight)
+                counts = straight is None or switch is None or switch.counts(straight)
                 if spent.fallback is not None and agent_alone and counts:
                     self._straight.append(Straight(spent.fallback, read, written))
                 return
@@ -120,30 +121,42 @@ class CostModel:
             self._spent.append(one)
             if stage_alone:
                 self._alone.append(one)
-            self._switch.speculated()
+            if switch is not None:
+                switch.speculated()
+
+    def _planning(self) -> SpeculationSwitch:
+        """The switch. It begins with the first plan: where all are speculated on there is none."""
+        with self._lock:
+            if self._switch is None:
+                self._switch = SpeculationSwitch(noted=len(self._spent))
+                self._switch.places = self.places
+            return self._switch
 
     def plan(self, n: int) -> list[bool]:
         """Plan for the next n queries, a batch, under "auto": True for those to speculate on; see
         `SpeculationSwitch`.
         """
-        if self._switch.undecided:
-            self._switch.decide(self._recent())
-        return self._switch.plan(n)
+        switch = self._planning()
+        if switch.undecided:
+            switch.decide(self._recent(switch.fresh))
+        return switch.plan(n)
 
     def probe(self, n: int, share: float) -> list[bool]:
         """Plan for the next n queries under "always": False for those that are sent straight to the
         agent, to learn what it costs alone. They come in blocks, so that they are alone with it.
         """
-        return self._switch.probe(n, share)
+        return self._planning().probe(n, share)
 
     def next_straight(self) -> int:
         """Number of the next query that goes straight to the agent as planned."""
-        return self._switch.next_straight()
+        return self._planning().next_straight()
 
-    def _recent(self) -> Prediction | None:
-        """What is gained by the latest queries; None where that can't be told yet."""
+    def _recent(self, fresh: int) -> Prediction | None:
+        """Gain by the latest queries, of those since the trial or look began; None where that
+        can't be told yet.
+        """
         with self._lock:
-            latest = min(RECENT, self._switch.fresh)
+            latest = min(RECENT, fresh)
             seen = self._ledger(latest)
         if latest < LEAST or len(seen.spent) < LEAST or (priced := seen.priced()) is None:
             return None
@@ -184,7 +197,7 @@ class CostModel:
         return seen.reckon(seconds, queries)[0]
 
     def _ledger(self, latest: int = 0) -> Ledger:
-        """What counts now; of the queries that were speculated on the latest, or all by 0."""
+        """Costs that count now; of the queries that were speculated on the latest, or all by 0."""
         return Ledger(
             list(self._spent)[-latest:],
             list(self._straight),

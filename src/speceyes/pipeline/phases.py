@@ -47,13 +47,18 @@ class SpeculativeStage:
         self._judge, self._clock = parts.judge, parts.clock
         top = () if parts.answerer is None or gate is None else ((parts.answerer, gate),)
         self._rungs = (*parts.ladder, *top)
-        self._answerers = [_ending(answerer, gate, parts) for answerer, gate in self._rungs]
+        self._parts = parts
         self.phases: Mapping[Phase, Callable[[Sequence[RequestState]], None]] = {
             "judge": self.judge,
             "draft": self.draft,
             "gate": self.gate,
         }
         """Phase to what runs it on requests that all need it now."""
+
+    @functools.cached_property
+    def _answerers(self) -> list[Answerer]:
+        """Of each rung, made when the first query is drafted."""
+        return [_ending(answerer, gate, self._parts) for answerer, gate in self._rungs]
 
     def judge(self, requests: Sequence[RequestState]) -> None:
         """Phase I."""
@@ -134,7 +139,7 @@ def _asked(
     failed: Callable[[str], Found],
     clock: Callable[[], float],
 ) -> tuple[Sequence[Found], float]:
-    """What a phase says of each query, and the seconds that all of them took."""
+    """A phase's findings on each query, and the seconds that all of them took."""
     start = clock()
     queries = [request.query for request in requests]
     try:

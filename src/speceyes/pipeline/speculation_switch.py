@@ -1,4 +1,4 @@
-"""Whether the next queries are speculated on, under "auto": a trial, and then what it found.
+"""Turns speculation on and off under "auto": a trial, and then what it found.
 
 A trial speculates on a batch and sends the next queries straight to the agent, which loses nothing
 against the agent alone. Where the gain comes out below 1, speculation stops; where that isn't
@@ -64,14 +64,19 @@ class Prediction:
 
 @final
 class SpeculationSwitch:
-    """Plans queries a batch at a time. Threads may share it."""
+    """Plans queries a batch at a time. Threads may share it.
 
-    def __init__(self) -> None:
+    Args:
+        noted: Queries that were speculated on before it was asked for a plan.
+    """
+
+    def __init__(self, noted: int = 0) -> None:
         self.places = 16
         """Trajectories that the agent works on at once."""
         self._lock = threading.Lock()
         self._state: State = "trial"
-        self._on = self._off = self._open = self._noted = 0
+        self._on = self._off = self._open = 0
+        self._noted = noted
         self._numbers = 0
         self._block: tuple[int, int] | None = None
         self._left: set[int] = set()
