@@ -451,24 +451,16 @@ def _context(
     }
     looker = options.looker or (str(tiny.SMALL_ZOOM) if bundled else None)
     looker = looker if looks.intersection(_asked(options)) else None
-    vocabulary = getattr(getattr(small, "config", None), "get_text_config", lambda: None)()
     # An engine returns few log-probabilities a token: as many as the gate reads were asked for.
     record_k = options.record_k or (top_k if is_address(names[1]) else RECORD_K)
-    most = getattr(vocabulary, "vocab_size", None) or record_k
+    most = models.vocabulary_size(small) or record_k
     context = EvalContext(
         large,
         small,
         {},
         top_k,
         max(top_k, min(record_k, most)),
-        batch_size=options.batch_size,
-        tools=models.tools_for(options, large),
-        dialect=options.dialect,
-        profile=options.profile,
-        texts=options.texts,
-        max_steps=options.max_steps,
-        max_tokens=options.max_tokens,
-        draft_tokens=options.draft_tokens,
+        **models.context_fields(options, large),
         one_pass_tokens=options.one_pass_tokens,
         rung=options.rung_pixels,
         rivals=_rivals(options, {names[0]: large, names[1]: small}),

@@ -405,6 +405,26 @@ def tools_for(options: argparse.Namespace, large: VisionLanguageModel) -> tuple[
     return profile_of(spoken).tools or ("zoom",)
 
 
+def context_fields(options: argparse.Namespace, large: VisionLanguageModel) -> dict[str, Any]:
+    """Fields of an `EvalContext` that come of options which all evaluations take.
+
+    Raises:
+        ConfigError: See `tools_for`.
+    """
+    same = (
+        *("batch_size", "dialect", "profile", "texts"),
+        *("max_steps", "max_tokens", "draft_tokens"),
+    )
+    return {"tools": tools_for(options, large), **{name: getattr(options, name) for name in same}}
+
+
+def vocabulary_size(model: VisionLanguageModel) -> int | None:
+    """Tokens that a loaded model knows; None of an engine's."""
+    text = getattr(getattr(model, "config", None), "get_text_config", lambda: None)()
+    size: int | None = getattr(text, "vocab_size", None)
+    return size
+
+
 def listed(text: str) -> list[str]:
     """The parts of a list with commas.
 

@@ -229,7 +229,7 @@ def promise_of(options: argparse.Namespace) -> Calibration | None:
 
 
 def renewed(options: argparse.Namespace, pipe: SpecPipeline, armings: int = 0) -> Renewal:
-    """What the settings and keys say now, over the models that are loaded already.
+    """Settings and keys read anew, over the models that are loaded already.
 
     A promise that hasn't changed goes on being watched with all that audits have shown of it; a new
     one spends the part of delta that comes after those of the promises before it.

@@ -290,7 +290,7 @@ def _checked(found: dict[str, Any]) -> str:
 
 
 def _labelled(samples: Samples, labels: str | None) -> bool:
-    """Whether the questions have answers.
+    """True where the questions have answers.
 
     Raises:
         InputError: Some have and some have not, or labels are asked for that need them.
@@ -368,22 +368,14 @@ def _context(
         options, "small"
     ) == models.model_arguments(options, "large")
     large = small if same else models.load_named(names[0], options, "large")
-    vocabulary = getattr(getattr(small, "config", None), "get_text_config", lambda: None)()
-    most = min(most, getattr(vocabulary, "vocab_size", None) or most)
+    most = min(most, models.vocabulary_size(small) or most)
     context = EvalContext(
         large,
         small,
         {},
         min(top_k, most),
         most,
-        batch_size=options.batch_size,
-        tools=models.tools_for(options, large),
-        dialect=options.dialect,
-        profile=options.profile,
-        texts=options.texts,
-        max_steps=options.max_steps,
-        max_tokens=options.max_tokens,
-        draft_tokens=options.draft_tokens,
+        **models.context_fields(options, large),
     )
     told = {
         role: ModelSettings.of(model, name, _loading(options, role, name))
@@ -410,7 +402,7 @@ def _fixed(
     context: EvalContext,
     told: dict[str, ModelSettings],
 ) -> dict[str, Any]:
-    """What may not change between starts. Promise and prices may: no answer depends on them."""
+    """Options that may not change between starts. No answer depends on promise and prices."""
     from speceyes.evaluation.benchmarks.sample import samples_hash
     from speceyes.evaluation.manifest import model_files
 
