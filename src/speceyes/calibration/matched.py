@@ -37,7 +37,7 @@ class Gold:
         return Gold(0, 0, 0, None if self.better is None else 0)
 
     def fault(self, accepted: int) -> str | None:
-        """What can't be, among so many accepted drafts; None where all is well."""
+        """Contradiction among the counts of so many accepted drafts; None where all is well."""
         numbers = [self.differing, self.labelled, self.worse, self.better or 0]
         if any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in numbers):
             return f"{self} must hold whole numbers from 0"

@@ -393,7 +393,7 @@ class GateMonitor:
         self._arming: Arming = arming
 
     def _fault(self, watched: float) -> str | None:
-        """What in a restored state can't be.
+        """The contradiction in a restored state.
 
         Args:
             watched: The risk that bets of this promise are placed against.

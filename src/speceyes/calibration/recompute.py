@@ -1,4 +1,4 @@
-"""What a calibration's counts prove, computed anew from the counts alone."""
+"""Evidence of a calibration, computed anew from the counts alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def evidence(
     method: Method, risk: Risk, accepted: int, bad: int, total: int, target: float
 ) -> float:
-    """What must stay small; see `CurvePoint.evidence`."""
+    """Evidence, which must stay small; see `CurvePoint.evidence`."""
     drafts = total if risk == "overall" else accepted
     if method == "crc":
         return (bad + 1) / (total + 1)
@@ -31,7 +31,7 @@ def evidence(
 
 
 def contradiction(made: Calibration) -> str | None:
-    """What in a calibration can't have come of calibrating; None where all fits together."""
+    """The part that can't have come of calibrating; None where all fits together."""
     if fault := _counts_fault(made):
         return fault
     before = (math.inf, 0, 0)
@@ -75,7 +75,7 @@ def contradiction(made: Calibration) -> str | None:
 
 
 def _counts_fault(made: Calibration) -> str | None:
-    """What is wrong with the counts of scores by themselves."""
+    """Fault in the counts of scores by themselves."""
     places = [place for place, _ in made.score_counts]
     numbers = [number for pair in made.score_counts for number in pair]
     if not all(map(is_whole, numbers)) or sorted(set(places)) != places:
@@ -100,7 +100,7 @@ def _order_fault(made: Calibration) -> str | None:
 
 
 def _start_fault(made: Calibration) -> str | None:
-    """What is wrong with where the tests of a certified calibration began."""
+    """Fault in the place where the tests of a certified calibration began."""
     if made.start is None or made.delta is None or not made.curve:
         return None
     if made.start >= made.accepted:
@@ -111,7 +111,7 @@ def _start_fault(made: Calibration) -> str | None:
 
 
 def _scores_fault(made: Calibration) -> str | None:
-    """What is wrong with the count of scores from the threshold on; scores are known by bin."""
+    """Fault in the count of scores from the threshold on; scores are known by bin."""
     raw = made.raw_threshold
     if not made.score_counts or raw is None:
         return None

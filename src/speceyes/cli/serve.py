@@ -134,7 +134,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def limits_of(options: argparse.Namespace) -> ServerLimits:
-    """What the server takes on, by its options."""
+    """The server's limits, by its options."""
     from speceyes.images import ImageLimits
     from speceyes.server.limits import ServerLimits
 

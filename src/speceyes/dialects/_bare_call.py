@@ -145,7 +145,7 @@ def _shell(data: Any) -> bool:
 
 
 def _unwrapped(value: Any) -> Any:
-    """What a text says as JSON; the value itself where it is no text, or no JSON."""
+    """A text's JSON value; the value itself where it is no text, or no JSON."""
     if not isinstance(value, str):
         return value
     try:

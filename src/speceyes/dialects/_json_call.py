@@ -181,7 +181,7 @@ def _arguments(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arguments_in(text: str) -> Any:
-    """What arguments that are written as text hold."""
+    """Value of arguments that are written as text."""
     if nothing(text):
         return {}
     try:

@@ -128,8 +128,8 @@ def _sure(context: EvalContext) -> Stream:
 
 
 def _calibrated(context: EvalContext, keep: Selector | None = None) -> Stream:
-    """What settles a query and which notes are heeded is chosen on the calibration split, with what
-    the selector keeps, or was for the bundled pair, with all of the reasoning.
+    """An arm whose rule to settle a query and choice of notes come of the calibration split, with
+    what the selector keeps, or are those of the bundled pair, with all of the reasoning.
     """
     keep = keep or Selector("all")
     if context.rule is not None and not len(context.labelled):

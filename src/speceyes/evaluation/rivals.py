@@ -29,7 +29,7 @@ SURE: Final = 0.05
 
 
 def title(name: str) -> str:
-    """What tables call the arm.
+    """Name of the arm in tables.
 
     Example:
         >>> title("one-pass=inclusionAI/ZwZ-8B"), title("one-pass=http://host:8000/v1#zwz")

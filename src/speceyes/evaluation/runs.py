@@ -246,7 +246,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 @dataclass(slots=True)
 class _Scanned:
-    """What a records file holds: whole blocks, the parsed records in them, how many bytes of both
+    """Contents of a records file: whole blocks, the parsed records in them, how many bytes of both
     files they take, and the checksum of all of it.
     """
 

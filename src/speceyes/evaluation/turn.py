@@ -85,7 +85,7 @@ class Turn:
 
     @property
     def spent(self) -> list[dict[str, float]]:
-        """What each model has counted since, by the fields of its `spent`; {} where it has none."""
+        """Counts of each model since, by the fields of its `spent`; {} where it has none."""
         return [
             {name: count - before[name] for name, count in _counts(model).items()}
             for model, before in zip(self._models, self._counts, strict=True)
@@ -93,7 +93,7 @@ class Turn:
 
     @property
     def engine(self) -> list[dict[str, float]]:
-        """What each model's engine says that it has spent since, in seconds ("queued", "prefill",
+        """Times of each model's engine since, by its own clock, in seconds ("queued", "prefill",
         "decode") on so many "requests"; {} where it says nothing. Others' requests count as well.
         """
         return [

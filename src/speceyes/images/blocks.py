@@ -51,7 +51,7 @@ def is_image_block(block: Mapping[str, Any]) -> bool:
 
 
 def block_image(block: Mapping[str, Any], max_bytes: int) -> bytes | str | Image | None:
-    """What an image block holds: the bytes of a file, an address, or a PIL image; None where it
+    """Source in an image block: the bytes of a file, an address, or a PIL image; None where it
     holds none of them.
 
     Args:
@@ -111,7 +111,7 @@ def encoded_image(data: str | bytes | bytearray | memoryview, max_bytes: int) ->
 
 
 def shown_or_told(data: bytes, kind: str) -> bytes | str | None:
-    r"""What a file is to a reader: the bytes of an image that can be decoded, or a text; None
+    r"""Content of a file for a reader: the bytes of an image that can be decoded, or a text; None
     where it is neither.
 
     Args:

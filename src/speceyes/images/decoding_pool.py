@@ -223,7 +223,7 @@ class DecodingPool:
         read: _Read[_Out],
         views: tuple[int, ...] | None = None,
     ) -> _Out:
-        """What a process says of an image; where one ends by itself, another is asked."""
+        """Reply of a process about an image; where one ends by itself, another is asked."""
         head = {
             "bytes": len(data),
             "what": what,

@@ -61,7 +61,7 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
 
 
 def _answer(asked: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[Image]]:
-    """What is said of an image, and its pixels, or those of its views, where they are wanted."""
+    """Reply about an image, and its pixels, or those of its views, where they are wanted."""
     what, limits = asked["what"], ImageLimits(**asked["limits"])
     _bound_memory(limits.max_pixels)
     try:

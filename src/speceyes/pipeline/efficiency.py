@@ -1,4 +1,4 @@
-"""What speculation costs and gains, reckoned from the costs of queries.
+"""Cost and gain of speculation, reckoned from the costs of queries.
 
 The paper's E[L] = c_J + beta c_S + (1 - beta alpha) L_agent (Sec. 3.5, arXiv 2603.23483) has one
 L_agent for all queries, and its throughput bound 1 / (1 - beta alpha) leaves c_J and c_S out. Here

@@ -51,7 +51,7 @@ class ModelSettings:
     def of(
         cls, model: VisionLanguageModel, source: str, load: Mapping[str, Any] | None = None
     ) -> ModelSettings:
-        """What is known of a loaded model. Arguments that may hold a secret are left out.
+        """Settings of a loaded model. Arguments that may hold a secret are left out.
 
         Args:
             model: The model.

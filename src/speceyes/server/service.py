@@ -423,7 +423,7 @@ class Service:
     async def _outcomes(
         self, request: Request, asked: ChatRequest, begun: list[Pending], record: RequestRecord
     ) -> list[Outcome]:
-        """What became of each query of a request, once all have ended.
+        """Outcome of each query of a request, once all have ended.
 
         Raises:
             Refusal: None of them has an answer; it is the first one's.

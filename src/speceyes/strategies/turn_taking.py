@@ -235,7 +235,7 @@ class TurnTaking:
     def conversation(
         self, query: Query, rounds: Sequence[Round], tools: Sequence[OfferedTool]
     ) -> Conversation:
-        """What the large model is asked for its next turn; see `__call__`."""
+        """Conversation that asks the large model for its next turn; see `__call__`."""
         agent = self._agent()
         assert agent.dialect is not None
         shown = [_as_trained(tool, agent.tools.get(tool.name)) for tool in tools]

@@ -116,7 +116,7 @@ def permitted_capabilities() -> int:
 
 
 def keep_capabilities() -> None:
-    """What root may do is still permitted, though not in effect, when it becomes another user."""
+    """Keeps root's capabilities permitted, though not in effect, when it becomes another user."""
     _done(_libc.prctl(8, 1, 0, 0, 0), "PR_SET_KEEPCAPS")
 
 

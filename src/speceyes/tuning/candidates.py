@@ -47,7 +47,7 @@ class Candidate:
 
     @property
     def draft(self) -> DraftKind:
-        """Which drafts it takes: whether they may ask to look, and their pixels."""
+        """Kind of drafts that it takes: whether they may ask to look, and their pixels."""
         return self.judge == DRAFT_JUDGES, self.draft_pixels
 
     @property

@@ -72,7 +72,7 @@ def summary(choice: Choice, found: Observed, prices: Prices | None) -> dict[str,
 
 
 def engine_lines(seconds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
-    """What engines say of their own time, a line an arm and role.
+    """Engines' own times, a line an arm and role.
 
     Args:
         seconds: See `observed.engine_seconds`.

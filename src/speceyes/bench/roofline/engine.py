@@ -79,7 +79,7 @@ class EngineRequest:
 
 @dataclass(slots=True)
 class _Step:
-    """What a step does. With `repeats`, the same over and over."""
+    """Work of a step. With `repeats`, the same over and over."""
 
     engine: Engine
     start: float

@@ -111,7 +111,7 @@ def prompt_pieces(
 
 
 def told(said: Completion, took: EngineRequest) -> Completion:
-    """What was said, with what the engine counts."""
+    """The reply, with the engine's counts."""
     length = sum(piece.tokens for piece in took.prompt)
     return dataclasses.replace(said, prompt_tokens=length, cached_tokens=took.cached)
 

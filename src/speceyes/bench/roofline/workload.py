@@ -124,7 +124,7 @@ def _tokens(text: str) -> int:
 @final
 @dataclass(slots=True)
 class Played:
-    """What came of a workload. Times are virtual seconds.
+    """Outcome of a workload. Times are virtual seconds.
 
     Args:
         results: In the order in which they ended.

@@ -17,7 +17,7 @@ Made = TypeVar("Made")
 def lines(
     file: Path, made: Callable[[str, Any, int], Made], *, constants: bool = True
 ) -> Iterator[Made | BadRow]:
-    """What each line of the file is made into; empty lines are passed over.
+    """Yields what is made of each line of the file; empty lines are passed over.
 
     Args:
         file: Its lines end in a line feed.

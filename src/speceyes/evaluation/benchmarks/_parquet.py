@@ -153,7 +153,7 @@ def _column(path: Path, changed: int, group: int, column: str) -> Any:
 
 
 def present(path: Path, pictures: Sequence[str]) -> list[tuple[str, ...]]:
-    """Which of these columns of pictures each row has something in; no picture is read."""
+    """Columns, of these of pictures, that each row has something in; no picture is read."""
     with arrow().parquet.ParquetFile(path) as file:
         # Of a struct only its path is read, which is enough to know whether the struct is there.
         leaves = {column.path.rpartition(".")[0]: column.path for column in _leaves(file)}

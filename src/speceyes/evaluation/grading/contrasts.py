@@ -1,4 +1,4 @@
-"""What an answer is held against: "instead of red, it is green", "B over A", "不是A，而是B"."""
+"""Contrasts in an answer: "instead of red, it is green", "B over A", "不是A，而是B"."""
 
 from __future__ import annotations
 

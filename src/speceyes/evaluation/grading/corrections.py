@@ -24,7 +24,7 @@ _LONGEST: Final = 600
 
 
 def last_word(text: str) -> str | None:
-    """What a text says after it has taken something back; None where it takes nothing back.
+    """The words after a text has taken something back; None where it takes nothing back.
 
     Example:
         >>> last_word("A. red? No, wait. C."), last_word("A. red")

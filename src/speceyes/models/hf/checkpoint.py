@@ -1,4 +1,4 @@
-"""What a checkpoint's folder must hold, looked at before any of it is loaded."""
+"""Checks on a checkpoint's folder before any of it is loaded."""
 
 from __future__ import annotations
 

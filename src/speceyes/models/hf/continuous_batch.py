@@ -453,7 +453,7 @@ class ContinuousBatch(Generic[Key]):
         return ended
 
     def _finished(self, lines: Sequence[_Line[Key]]) -> list[Decoded]:
-        """What rows said that are finished; their scores come to the host in one copy."""
+        """Completions of the rows that are finished; their scores come to the host in one copy."""
         kept = [line.top[: len(line.row.ids)] for line in lines]
         scores = [values[i] for mine in kept for values, i in mine]
         whole = torch.stack(scores).cpu().numpy() if scores else np.zeros((0, 0), np.float32)

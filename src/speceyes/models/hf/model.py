@@ -361,8 +361,8 @@ class HFModel:
         return self._model.config
 
     def prompt(self, conversation: Conversation) -> Prompt:
-        """What the model reads of a conversation: the text that the chat template writes, the
-        answer's beginning included, and its images as the processor gets them.
+        """Prompt of a conversation as the model reads it: the text that the chat template writes,
+        the answer's beginning included, and its images as the processor gets them.
 
         Raises:
             ModelError: The template can't write this conversation.

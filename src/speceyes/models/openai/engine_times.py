@@ -1,4 +1,4 @@
-"""What an engine says of its own time: seconds in its queue, of reading and of writing."""
+"""An engine's own times: seconds in its queue, of reading and of writing."""
 
 from __future__ import annotations
 

@@ -292,7 +292,7 @@ class OpenAIModel:
         self._client.submit(self._complete(0, asked, sampling)).result()
 
     def times(self) -> EngineTimes | None:
-        """What the engine says of its own time so far; None where it says nothing."""
+        """The engine's own times so far; None where it says nothing."""
         return engine_times(self._client.url, self._model)
 
     def close(self) -> None:

@@ -159,7 +159,7 @@ def _sampling_fields(sampling: Sampling, capabilities: EngineCapabilities) -> di
 
 
 def plain_content(message: Message) -> tuple[str | Image, ...]:
-    """What a message says, control tokens broken up: in the assistant's own words those that would
+    """Content of a message, control tokens broken up: in the assistant's own words those that would
     end its turn.
     """
     if message.role == "assistant":

@@ -33,7 +33,7 @@ BEFORE, WHOLE, FEW, LOOK = "before", "whole", "few pixels", "may look"
 
 
 class Measured:
-    """What a drafter that judges says of a split.
+    """Results of a drafter that judges, on a split.
 
     Args:
         judging: It.

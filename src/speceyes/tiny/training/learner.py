@@ -27,7 +27,7 @@ Report: TypeAlias = dict[str, list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How the learning rate goes, and which steps are left out.
+    """Schedule of the learning rate, and the steps that are left out.
 
     Args:
         rise: First steps, over which it rises.
