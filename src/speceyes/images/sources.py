@@ -55,7 +55,7 @@ def read_file(source: str | os.PathLike[str], max_bytes: int) -> bytes:
         why = exc.strerror if isinstance(exc, OSError) else "not a path"
         if isinstance(exc, OSError) and exc.errno == errno.ENAMETOOLONG:
             raise ImageError(
-                f"{what!r} is too long for a path; pass the path of an image, its bytes, or its "
+                f"{what!r} can't be opened ({why}); pass the path of an image, its bytes, or its "
                 "base64 alone or as data:image/...;base64,..."
             ) from None
         raise ImageError(f"{what!r} can't be opened ({why}); pass the path of an image") from None
