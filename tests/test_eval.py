@@ -45,7 +45,15 @@ from speceyes.evaluation.rivals import sentences as rival_sentences
 from speceyes.evaluation.rounds import ratio
 from speceyes.evaluation.runs import CALIBRATION, RECORDS, TEST, Record, Run, Writer, read
 from speceyes.evaluation.statistics import auroc, wilson_interval
-from speceyes.evaluation.sweep import LOSS, cascade_of, choose, chosen_thresholds, costs, recorded
+from speceyes.evaluation.sweep import (
+    LOSS,
+    Recorded,
+    cascade_of,
+    choose,
+    chosen_thresholds,
+    costs,
+    recorded,
+)
 from speceyes.evaluation.turn import order_of
 from speceyes.evaluation.verdict import verdict
 from speceyes.images.pixel_cache import pixel_key
@@ -512,6 +520,46 @@ def test_the_threshold_is_chosen_on_the_calibration_split_alone(run: Run) -> Non
     assert accepted.any()
     lost = learnt.agent_right[accepted].sum() - learnt.right[accepted].sum()
     assert lost <= LOSS * len(learnt)
+
+
+@pytest.mark.parametrize("n", [60, 400])
+def test_other_queries_lose_no_more_than_was_to_be_lost(n: int) -> None:
+    """Over many draws: a threshold picked among n queries holds for others in expectation."""
+    rng, target, m = np.random.default_rng(3), 0.02, 500
+    spread, lost = [], []
+    for _ in range(150):
+        # The likelier the first of four tokens, the likelier the draft is right.
+        sure = rng.uniform(0.5, 0.999, n + m)
+        right = rng.random(n + m) < 0.55 + 0.45 * (sure - 0.5) / 0.5
+        known = rng.random(n + m) < 0.97
+        rest = (1 - sure)[:, None] * [0.6, 0.3, 0.1]
+        tops = np.log(np.column_stack([sure, rest])).astype(np.float32)
+
+        def part(
+            at: slice,
+            tops: Any = tops,
+            right: Any = right,
+            known: Any = known,
+        ) -> Recorded:
+            size = len(right[at])
+            return Recorded(
+                ids=tuple(map(str, range(size))),
+                kinds=("a",) * size,
+                logprobs=tuple(one[None] for one in tops[at]),
+                right=right[at],
+                agent_right=known[at],
+                differs=~right[at],
+                through={"none": np.ones(size, bool)},
+                agent_s=np.ones(size),
+            )
+
+        threshold = choose(part(slice(n)), "min", 4, target, "none")
+        others = part(slice(n, None))
+        taken = others.accepted("min", 4, threshold, "none")
+        lost.append((others.agent_right[taken].sum() - others.right[taken].sum()) / m)
+        spread.append(taken.mean())
+    assert np.mean(spread) > 0.02
+    assert np.mean(lost) <= max(target, 1 / (n + 1)) + 2 * np.std(lost) / np.sqrt(len(lost))
 
 
 def test_each_judge_has_a_threshold_of_its_own(run: Run) -> None:

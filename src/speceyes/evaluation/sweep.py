@@ -26,7 +26,7 @@ Clock: TypeAlias = Literal["wall", "cpu"]
 """Seconds by the wall clock, or of the processors that this process had."""
 
 LOSS: Final = 0.005
-"""Accuracy, as a share of all queries, that the chosen threshold may lose on calibration."""
+"""Accuracy, as a share of all queries, that the chosen threshold may lose of others like these."""
 CASCADE_TARGET: Final = 0.03
 """Of a cascade's answers by draft, the share that may be wrong where the agent is right; held with
 confidence 90 %."""
@@ -200,11 +200,16 @@ def choose(
 ) -> float:
     """The loosest threshold that keeps the agent's accuracy but for `loss`; 1 where none does.
 
+    Risk is controlled conformally (arXiv 2208.02814, eq. 4): with k of n queries lost, (k + 1) /
+    (n + 1) may be at most `loss`, so that it is what other queries lose in expectation, not only
+    these, among which the threshold was picked. Fewer queries than 1 / `loss` can't promise so
+    little: none of them may be lost then, and others lose 1 / (n + 1) at most in expectation.
+
     Args:
         found: Recorded drafts.
         aggregate: Of the gate.
         top_k: Of the gate.
-        loss: Accuracy that may be lost, as a share of all queries.
+        loss: Accuracy that other queries may lose in expectation, as a share of all.
         judge: What it sends to the agent never gets to the gate.
 
     Raises:
@@ -218,8 +223,10 @@ def choose(
     lost = found.agent_right[use].astype(float) - found.right[use]
     levels, where = np.unique(unit, return_inverse=True)
     by_level = np.bincount(where, weights=lost, minlength=len(levels))
-    falling = np.cumsum(by_level[::-1]) / len(found)  # strictest first; ties go together
-    good = np.flatnonzero(falling <= loss)
+    # Strictest first; ties go together. What is won further down takes no loss back.
+    lost_so_far = np.maximum.accumulate(np.cumsum(by_level[::-1]))
+    n = len(found)
+    good = np.flatnonzero((lost_so_far + 1) / (n + 1) <= max(loss, 1 / (n + 1)))
     if not len(good):
         return 1.0
     strict = levels[::-1]
