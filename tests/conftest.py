@@ -28,8 +28,8 @@ settings.load_profile("speceyes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is exhaustive runs where `-m` names it, and not otherwise."""
-    if "exhaustive" in config.getoption("markexpr", ""):
+    """What is exhaustive runs where `-m` names it, or once more where it failed."""
+    if "exhaustive" in config.getoption("markexpr", "") or config.getoption("lf", False):
         return
     long = [item for item in items if item.get_closest_marker("exhaustive")]
     if long:
