@@ -394,6 +394,63 @@ def test_verification_by_likelihood_on_the_bundled_pair() -> None:
     assert strict.transferred.agreed == 0 and loose.transferred.agreed >= 6
 
 
+class Reader:
+    """A large model that holds some reasonings likely, and reasons in other words itself."""
+
+    name, tells_likelihoods = "reader", True
+
+    def __init__(self, likely: Any) -> None:
+        self.likely = likely
+        self.inner = ScriptedModel(
+            {"Somebody looked": "noted", "step by step": "I see.", "": "at once"}
+        )
+        self.seen_size, self.asked = self.inner.seen_size, 0
+
+    def generate(self, conversations: Any, sampling: Sampling) -> Any:
+        said = self.inner.generate(conversations, sampling)
+        own = [c.prefill.startswith("I see.") for c in conversations]
+        return [
+            Completion("by myself", (1,)) if mine else one
+            for mine, one in zip(own, said, strict=True)
+        ]
+
+    def likelihoods(self, conversations: Any, answers: Any) -> Any:
+        self.asked += len(answers)
+        if isinstance(self.likely, Exception):
+            raise self.likely
+        assert answers == [THOUGHT] and "step by step" in conversations[0].messages[-1].text
+        return [self.likely]
+
+
+@pytest.mark.parametrize(
+    ("likely", "answer", "doubted"),
+    [
+        (-0.1, "noted", 0),
+        (-0.5, "by myself", 1),
+        (None, "by myself", 1),
+        (RuntimeError("gone"), "by myself", 1),
+    ],
+)
+def test_the_large_model_reasons_itself_where_it_doubts(
+    likely: Any, answer: str, doubted: int
+) -> None:
+    reader = Reader(likely)
+    run = ReasoningTransfer(reader, small(), credible=-0.2)
+    [result] = ask(run)
+    assert (result.answer, run.transferred.doubted, reader.asked) == (answer, doubted, 1)
+    assert result.trajectory is not None
+    said = [step.text for step in result.trajectory.steps]
+    assert said == ["at once", THOUGHT, *["I see."] * doubted, answer]
+    assert (run.transferred.kept == 0) == bool(doubted)
+
+
+def test_a_model_that_cannot_doubt_is_refused() -> None:
+    with pytest.raises(ConfigError, match="can't tell how likely"):
+        ReasoningTransfer(large(), small(), credible=-0.2)
+    with pytest.raises(ConfigError, match=r"credible=0\.5"):
+        ReasoningTransfer(Reader(-1.0), small(), credible=0.5)
+
+
 def test_scripted_rows_have_the_columns_that_are_read() -> None:
     assert scripted_logprobs(3, 1).shape == (3, 1)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from speceyes.bench.counted import CountedModel
 from speceyes.protocols import VisionLanguageModel
 from speceyes.types import Query, Result
 
@@ -22,6 +23,23 @@ SMALL_JUDGE, NO_JUDGE = "... small judge", "... no judge"
 ASKED_FOR = (COMPILED, SMALL_JUDGE, NO_JUDGE, *STRATEGIES)
 """Arms that run only where they are named: compiling takes minutes, and other judges and strategies
 give other answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """How the agent is driven and what all are told, as the options of commands have it.
+
+    Args:
+        tools: What the agent may call.
+        dialect: How it writes calls.
+        profile: A file that says how it is driven; None for the dialect's own.
+        texts: A file that says what all are told; None for our own.
+    """
+
+    tools: Sequence[str] = ("zoom",)
+    dialect: str = "auto"
+    profile: str | None = None
+    texts: str | None = None
 
 
 class BenchModel(VisionLanguageModel, Protocol):
@@ -62,7 +80,75 @@ class Arm:
 
     name: str
     run: Callable[[Iterable[Query]], Iterable[Result]]
-    models: tuple[BenchModel, ...]
+    models: tuple[BenchModel | CountedModel, ...]
+
+
+def engine_arms(
+    large: CountedModel,
+    small: CountedModel,
+    gate: SeparabilityGate,
+    speech: Speech,
+    *,
+    batch: int,
+) -> list[Arm]:
+    """The arms over models that live elsewhere: what an engine keeps and how it computes is its own
+    affair, so that arms which differ in that alone are left out.
+
+    Args:
+        large: The agent.
+        small: The drafter.
+        gate: The gate.
+        speech: How they are driven.
+        batch: Queries judged and drafted together, and trajectories alive at once.
+    """
+    from speceyes.answerer import SpeculativeAnswerer
+    from speceyes.fallback import AgenticFallback
+    from speceyes.judge import ToolJudge
+    from speceyes.pipeline import ScheduleConfig, SpecPipeline
+    from speceyes.pipeline.reference import as_published
+
+    told: dict[str, Any] = {"dialect": speech.dialect, "texts": speech.texts}
+
+    def agent(alive: int) -> AgenticFallback:
+        return AgenticFallback(
+            large, tools=speech.tools, profile=speech.profile, max_batch=alive, **told
+        )
+
+    def funnel(
+        name: str,
+        *,
+        alive: int = batch,
+        schedule: ScheduleConfig = ScheduleConfig(batch_size=batch),
+        judge: Literal["large", "small", "none"] = "large",
+        published: bool = False,
+    ) -> Arm:
+        answerer = SpeculativeAnswerer(small, top_k=gate.top_k, texts=speech.texts)
+        asked = ToolJudge(large, tools=speech.tools, **told) if judge == "large" else None
+        if judge == "small":
+            asked = answerer.judge()
+        pipe = SpecPipeline(
+            judge=asked, answerer=answerer, gate=gate, fallback=agent(alive), schedule=schedule
+        )
+        pipe = as_published(pipe) if published else pipe
+        return Arm(name, pipe.stream, (large, small))
+
+    def alone(name: str, alive: int) -> Arm:
+        schedule = ScheduleConfig(batch_size=batch)
+        pipe = SpecPipeline(fallback=agent(alive), schedule=schedule)
+        return Arm(name, pipe.stream, (large, small))
+
+    return [
+        alone("agent, one by one", 1),
+        alone(AGENT, batch),
+        funnel(REFERENCE, published=True),
+        funnel(FUNNEL),
+        funnel("... fallback one by one", alive=1),
+        funnel("... without overlap", schedule=ScheduleConfig(batch, overlap=False)),
+        funnel("... drafting first", schedule=ScheduleConfig(batch, "draft_first")),
+        funnel(TO_THE_END, schedule=ScheduleConfig(batch, end_drafts_early=False)),
+        funnel(SMALL_JUDGE, judge="small"),
+        funnel(NO_JUDGE, judge="none"),
+    ]
 
 
 def arms(
@@ -189,7 +275,7 @@ def strategies(
     ]
 
 
-def drafts_alone(small: BenchModel, gate: SeparabilityGate, *, batch: int) -> Arm:
+def drafts_alone(small: BenchModel | CountedModel, gate: SeparabilityGate, *, batch: int) -> Arm:
     """Draft and gate without judge or agent: what a draft costs by itself.
 
     Args:
@@ -200,7 +286,7 @@ def drafts_alone(small: BenchModel, gate: SeparabilityGate, *, batch: int) -> Ar
     from speceyes.answerer import SpeculativeAnswerer
     from speceyes.pipeline import ScheduleConfig, SpecPipeline
 
-    quick = small.sharing()
+    quick = small if isinstance(small, CountedModel) else small.sharing()
     answerer = SpeculativeAnswerer(quick, top_k=gate.top_k)
     pipe = SpecPipeline(answerer=answerer, gate=gate, schedule=ScheduleConfig(batch_size=batch))
     return Arm(DRAFTS, pipe.stream, (quick,))

@@ -12,10 +12,13 @@ from speceyes.bench.arms import (
     FUNNEL,
     TO_THE_END,
     Arm,
+    Speech,
     arms,
     drafts_alone,
+    engine_arms,
     strategies,
 )
+from speceyes.bench.counted import CountedModel
 from speceyes.bench.planned import PlannedModel, RoutePlan
 from speceyes.bench.queries import Estimate, check_room, estimate, fresh, photos
 from speceyes.bench.sweep import Point, Sweep
@@ -25,6 +28,7 @@ from speceyes.types import Query
 if TYPE_CHECKING:
     from speceyes.gate import SeparabilityGate
     from speceyes.models.hf import HFModel
+    from speceyes.protocols import VisionLanguageModel
 
 POOL = 48
 """Scenes that are drawn for a sweep; see `bench_shapes.fresh`."""
@@ -36,7 +40,7 @@ class BenchWorkload(Protocol):
     """Models with queries for them."""
 
     @property
-    def models(self) -> tuple[HFModel, HFModel]:
+    def models(self) -> tuple[Any, Any]:
         """The agent and the drafter."""
         ...
 
@@ -102,6 +106,48 @@ class BundledWorkload:
         if not self._pool:
             self._pool = self.scenes(POOL)
         return lambda: fresh(self._pool, n)
+
+
+@final
+class NamedWorkload:
+    """Models of the user's choice, engines among them, on held-out scenes; their own
+    decisions set the ways.
+
+    Args:
+        large: The agent.
+        small: The drafter.
+        gate: The gate.
+        speech: How they are driven.
+    """
+
+    def __init__(
+        self,
+        large: VisionLanguageModel,
+        small: VisionLanguageModel,
+        gate: SeparabilityGate,
+        speech: Speech,
+    ) -> None:
+        self.models = CountedModel(large), CountedModel(small)
+        self._gate, self._speech = gate, speech
+
+    def ways(self, *, batch: int, n: int, **changed: Any) -> list[Arm]:
+        """The arms; nothing can be changed, for the models decide."""
+        return engine_arms(*self.models, self._gate, self._speech, batch=batch)
+
+    def drafts(self, *, batch: int, n: int, **changed: Any) -> Arm:
+        """Draft and gate alone."""
+        return drafts_alone(self.models[1], self._gate, batch=batch)
+
+    def scenes(self, n: int) -> list[Query]:
+        """N held-out scenes, each with a question."""
+        from speceyes.tiny.scenes import questions
+
+        return [item.query for item in questions("heldout", n)]
+
+    def queries(self, n: int) -> Callable[[], Iterable[Query]]:
+        """Makes n queries anew, on a few scenes, no two of them with the same image."""
+        pool = self.scenes(min(n, POOL))
+        return lambda: fresh(pool, n)
 
 
 @final
@@ -241,4 +287,12 @@ def points(
     return made
 
 
-__all__ = ["BenchWorkload", "BundledWorkload", "ShapedWorkload", "chosen", "points", "shaped"]
+__all__ = [
+    "BenchWorkload",
+    "BundledWorkload",
+    "NamedWorkload",
+    "ShapedWorkload",
+    "chosen",
+    "points",
+    "shaped",
+]

@@ -8,17 +8,17 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from speceyes.cli import models
 from speceyes.cli.failures import say_failures
-from speceyes.cli.options import add_device, add_threshold, command
+from speceyes.cli.options import add_speech, add_threshold, at_least_one, command
 from speceyes.errors import ConfigError
 
 if TYPE_CHECKING:
     from speceyes.bench.planned import RoutePlan
     from speceyes.bench.sweep import Sweep
-    from speceyes.bench.workloads import BundledWorkload, ShapedWorkload
+    from speceyes.bench.workloads import BundledWorkload, NamedWorkload, ShapedWorkload
     from speceyes.evaluation.failures import Failures
 
 ROUTED = ("depth", "accept-rate")
@@ -29,7 +29,8 @@ ABOUT = """\
 Answers the same queries in every way: the agent, the schedule of the paper's code, speceyes, and
 speceyes with one thing switched off each. Prints a Markdown table of ratios within one run.
 
-By default the bundled pair answers held-out scenes. --shapes takes models of real sizes with
+By default the bundled pair answers held-out scenes. --large and --small name others, also engines
+by their addresses, which answer the same scenes. --shapes takes models of real sizes with
 random weights instead, and plans what becomes of each query, so that time is true to these sizes.
 --sweep changes one thing at a time and shows how cost grows."""
 
@@ -48,8 +49,15 @@ def add(
         help="measure the funnel, the agent, and the paper's schedule side by side",
         description=ABOUT,
     )
-    add_device(bench)
-    add_threshold(bench)
+    named = bench.add_argument_group(
+        "models", 'after the "#" of an engine\'s address stands a name, where it serves several'
+    )
+    named.add_argument("--large", metavar="MODEL", help=f"the agent: {models.MODEL_HELP}")
+    named.add_argument("--small", metavar="MODEL", help="the drafter, likewise")
+    models.add_loading(named)
+    add_speech(named)
+    add_threshold(named)
+    named.add_argument("--top-k", type=at_least_one, metavar="K", help="K of the gate; default: 64")
     for name, kind, default, what in (
         ("queries", int, 96, "how many"),
         ("repeats", int, 3, "how often; from six on there are intervals of 95 %%"),
@@ -79,7 +87,6 @@ def add(
         metavar="SMALL,LARGE",
         help="qwen3-vl-2b,qwen2.5-vl-7b, or, to try it, " + STAND_IN,
     )
-    shapes.add_argument("--dtype", help="default: bfloat16 on a GPU, float32 on the CPU")
     planned: tuple[tuple[str, type, float, str], ...] = (
         ("beta", float, 0.8, "share of queries that the judge leaves to a draft"),
         ("alpha", float, 0.71, "share of drafts that the gate accepts"),
@@ -115,6 +122,7 @@ def add(
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
+    _check_named(options)
     if options.roofline is not None:
         return _roofline(options)
     from speceyes.bench.measure import interval_note
@@ -198,16 +206,16 @@ def _arms(
 ) -> tuple[str, str, str]:
     """The table of arms, as a section of the page; adds to the failures."""
     from speceyes.bench.measure import failures, markdown, measure, over_itself, summarise
-    from speceyes.bench.workloads import BundledWorkload, chosen
+    from speceyes.bench.workloads import ShapedWorkload, chosen
     from speceyes.evaluation import plots
     from speceyes.evaluation.prices import Prices
 
-    workload = _shaped(options, options.shapes) if options.shapes else _bundled(options)
+    workload = _workload(options, options.shapes)
     n = options.queries
     ways = chosen(workload.ways(batch=options.batch_size, n=n), options.arms)
     print(f"making {n} queries ...", file=sys.stderr)
     queries = (
-        workload.scenes(n) if isinstance(workload, BundledWorkload) else list(workload.queries(n)())
+        list(workload.queries(n)()) if isinstance(workload, ShapedWorkload) else workload.scenes(n)
     )
     measured = measure(ways, queries, repeats=options.repeats, step=_told)
     failed += failures(measured)
@@ -248,7 +256,7 @@ def _sweep(
         up = "MiB more while drafting"
     else:
         shapes = options.shapes or (STAND_IN if sweep.name in ROUTED else None)
-        workload = _shaped(options, shapes) if shapes else _bundled(options)
+        workload = _workload(options, shapes)
         made = points(
             workload, sweep, batch=options.batch_size, n=options.queries, only=options.arms
         )
@@ -266,6 +274,56 @@ def _sweep(
     curves = {arm: [(value, row[arm]) for value, row in heights.items()] for arm in arms}
     drawn = plots.lines(curves, across, up, dots=True, log_x=logarithmic)
     return f"sweep-{sweep.name}", drawn, text
+
+
+_NAMED: Final = ("tools", "profile", "texts", "top_k")
+"""Options that go with named models alone."""
+
+
+def _check_named(options: argparse.Namespace) -> None:
+    """Raises: models are named beside what brings its own, or what needs them has none."""
+    named = options.large is not None or options.small is not None
+    own = "--shapes" if options.shapes else "--roofline" if options.roofline else None
+    routed = [name for name in ROUTED if name in (options.sweep or "")]
+    if named and routed:
+        raise ConfigError(
+            f"--sweep {routed[0]} plans what becomes of queries, which named models decide: "
+            "leave --large and --small out, or sweep batch or queries"
+        )
+    if named and own:
+        raise ConfigError(f"{own} brings its own models: leave --large and --small out")
+    if named:
+        models.named_pair(options.large, options.small)
+        if (options.small or "").lower() == "none":
+            raise ConfigError("--small none: a benchmark compares the agent with drafts")
+        return
+    given = [f"--{n.replace('_', '-')}" for n in _NAMED if getattr(options, n) is not None]
+    given += ["--dialect"] if options.dialect != "auto" else []
+    if given:
+        raise ConfigError(f"{', '.join(given)} goes with --large and --small: name models")
+
+
+def _workload(
+    options: argparse.Namespace, shapes: str | None
+) -> BundledWorkload | NamedWorkload | ShapedWorkload:
+    if shapes:
+        return _shaped(options, shapes)
+    return _bundled(options) if options.large is None else _named(options)
+
+
+def _named(options: argparse.Namespace) -> NamedWorkload:
+    from speceyes.bench.arms import Speech
+    from speceyes.bench.workloads import NamedWorkload
+    from speceyes.gate import SeparabilityGate
+
+    usual = models.DEFAULT_GATE
+    threshold = usual["threshold"] if options.threshold is None else options.threshold
+    gate = SeparabilityGate(threshold, top_k=options.top_k or usual["top_k"])
+    large = models.load_named(options.large, options, "large")
+    small = models.load_named(options.small, options, "small", top_k=gate.top_k)
+    tools = models.tools_for(options, large)
+    speech = Speech(tools, options.dialect, options.profile, options.texts)
+    return NamedWorkload(large, small, gate, speech)
 
 
 def _bundled(options: argparse.Namespace) -> BundledWorkload:
@@ -318,10 +376,17 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _note(
-    about: dict[str, Any], workload: BundledWorkload | ShapedWorkload, shapes: str | None
+    about: dict[str, Any],
+    workload: BundledWorkload | NamedWorkload | ShapedWorkload,
+    shapes: str | None,
 ) -> None:
-    large, _ = workload.models
+    from speceyes.bench.workloads import NamedWorkload
+
+    large, small = workload.models
     about["device"] = str(large.device)
+    if isinstance(workload, NamedWorkload):
+        about["models"] = f"{large.name} and {small.name}"
+        return
     about["models"] = f"random weights ({shapes}, {large.dtype})" if shapes else "bundled pair"
 
 

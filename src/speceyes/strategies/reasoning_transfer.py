@@ -75,6 +75,7 @@ class Transferred:
         reasoned: Of these, how many were settled by the small model's reasoned answer, where
             `two_stage` asks for it.
         unheeded: How many answers with notes a rule put aside for the large model's brief one.
+        doubted: How many reasonings the large model did not hold credible, and wrote its own.
         large_decoded: Tokens that the large model decoded.
         large_read: Tokens of prompts that it was given.
         small_decoded: Tokens that the small model decoded.
@@ -88,6 +89,7 @@ class Transferred:
     agreed: int = 0
     reasoned: int = 0
     unheeded: int = 0
+    doubted: int = 0
     large_decoded: int = 0
     large_read: int = 0
     small_decoded: int = 0
@@ -127,6 +129,11 @@ class ReasoningTransfer:
             a small model that tells what it attends to.
         place: Where the reasoning stands: in the large model's "prompt", as somebody's notes, or as
             the "turn" that it began itself, for models that go on with a turn which is begun.
+        credible: Least mean log-probability, nats a token, that the large model must give to the
+            small one's reasoning, as if it were its own, for it to be handed over; the large model
+            writes its own in place of what it doubts. It must offer `likelihoods`. To read the
+            reasoning takes a pass. None hands everything over. What stands in a "turn" is
+            followed, right or wrong, so that a small model that may misread calls for this.
         two_stage: Let the small model answer once more, behind its reasoning, and where that is
             what the large one said, spare the large one's second answer.
         answer_tokens: Most new tokens of an answer.
@@ -160,6 +167,7 @@ class ReasoningTransfer:
         rule: TransferRule | None = None,
         keep: Selector | str = "all",
         place: questions.Place = "prompt",
+        credible: float | None = None,
         two_stage: bool = False,
         answer_tokens: int = 20,
         reason_tokens: int = 256,
@@ -180,14 +188,15 @@ class ReasoningTransfer:
         for name, count in counts.items():
             if count < 1:
                 raise ConfigError(f"{name}={count}; it must be at least 1")
+        if credible is not None and not credible <= 0:
+            raise ConfigError(f"credible={credible}; it must be a log-probability, 0 or below")
         for model in (large, small):
-            if verify == "likelihood" and not (
-                isinstance(model, TellsLikelihoods) and model.tells_likelihoods
-            ):
+            asked = verify == "likelihood" or (credible is not None and model is large)
+            if asked and not (isinstance(model, TellsLikelihoods) and model.tells_likelihoods):
                 raise ConfigError(
-                    f"{model.name} can't tell how likely an answer is: use verify='answers' or "
-                    "'separability', or a model that can, such as HFModel of the Qwen-VL families "
-                    "or OpenAIModel of vLLM"
+                    f"{model.name} can't tell how likely a text is: use verify='answers' or "
+                    "'separability' and no credible=, or a model that can, such as HFModel of the "
+                    "Qwen-VL families or OpenAIModel of vLLM"
                 )
         if verify == "separability" and gates is None:
             raise ConfigError(
@@ -203,7 +212,7 @@ class ReasoningTransfer:
             )
         self.large, self.small, self.verify = large, small, verify
         self._agrees, self._likely, self._gates, self.rule = agrees, likely, gates, rule
-        self._two_stage, self._place = two_stage, place
+        self._two_stage, self._place, self._credible = two_stage, place, credible
         self._batch_size, self._limits = batch_size, image_limits
         ks = [g.top_k for g in gates] if gates and verify == "separability" else [0, 0]
         ks = [rule.top_k] * 2 if rule is not None else ks
@@ -231,6 +240,8 @@ class ReasoningTransfer:
         left = [one for one in asked if not one.settled]
         if left:
             self._reason(left)
+            if self._credible is not None:
+                self._doubt(left, self._credible)
             if self._two_stage:
                 self._conclude(left)
             self._hand_over([one for one in left if not one.concluded], self._noted)
@@ -245,9 +256,30 @@ class ReasoningTransfer:
             one.reasoning = said
         self._select(left)
 
+    def _doubt(self, left: Sequence[_Asked], credible: float) -> None:
+        """Has the large model reason by itself where it doesn't believe what the small one wrote,
+        or can't tell.
+        """
+        able = [one for one in left if one.thought]
+        assert isinstance(self.large, TellsLikelihoods)
+        asked = [questions.reasoning(one.query) for one in able]
+        told: list[float | None] = [None] * len(able)
+        try:
+            told = self.large.likelihoods(asked, [one.thought for one in able])
+        except Exception as exc:  # noqa: BLE001 - the queries are answered all the same
+            _log.warning("whether the reasoning is credible can't be told: %s", describe(exc))
+        doubted = [o for o, p in zip(able, told, strict=True) if p is None or p < credible]
+        asked = [questions.reasoning(one.query) for one in doubted]
+        for one, said in zip(doubted, generate_rows(self.large, asked, self._long), strict=True):
+            one.own, one.kept = said, 0
+            one.notes = said.text.strip() if said.error is None else ""
+
     def _hand_over(self, rest: Sequence[_Asked], sampling: Sampling) -> None:
         """The large model's answers with the notes."""
-        told = [questions.noted(one.query, one.notes, self._place) for one in rest]
+        told = [
+            questions.noted(one.query, one.notes, "turn" if one.own is not None else self._place)
+            for one in rest
+        ]
         for one, said in zip(rest, generate_rows(self.large, told, sampling), strict=True):
             one.final = said
             if self.rule is not None and answered(one.large):
@@ -332,7 +364,7 @@ class ReasoningTransfer:
 
     def _conclude(self, left: Sequence[_Asked]) -> None:
         """The small model's answer behind its own reasoning."""
-        able = [one for one in left if one.thought and answered(one.large)]
+        able = [one for one in left if one.thought and one.own is None and answered(one.large)]
         told = [questions.concluding(one.query, one.thought) for one in able]
         for one, said in zip(able, generate_rows(self.small, told, self._short), strict=True):
             one.second = said
@@ -365,7 +397,7 @@ class ReasoningTransfer:
             return none
 
     def _count(self, asked: Sequence[_Asked]) -> None:
-        large = [c for one in asked for c in (one.large, one.final) if c is not None]
+        large = [c for one in asked for c in (one.large, one.own, one.final) if c is not None]
         small = [c for o in asked for c in (o.small, o.reasoning, o.second) if c is not None]
         with self._lock:
             was = self.transferred
@@ -374,6 +406,7 @@ class ReasoningTransfer:
                 agreed=was.agreed + sum(one.settled for one in asked),
                 reasoned=was.reasoned + sum(one.concluded for one in asked),
                 unheeded=was.unheeded + sum(one.unheeded for one in asked),
+                doubted=was.doubted + sum(one.own is not None for one in asked),
                 large_decoded=was.large_decoded + sum(len(c.token_ids) for c in large),
                 large_read=was.large_read + sum(c.prompt_tokens for c in large),
                 small_decoded=was.small_decoded + sum(len(c.token_ids) for c in small),
@@ -400,6 +433,8 @@ class _Asked:
     """The part of the reasoning that is handed over."""
     kept: int = 0
     written: int = 0
+    own: Completion | None = None
+    """The large model's own reasoning, in place of what it doubted."""
     second: Completion | None = None
     concluded: bool = False
     final: Completion | None = None
@@ -412,11 +447,16 @@ class _Asked:
         said = self.reasoning
         return "" if said is None or said.error is not None else said.text.strip()
 
+    def _later(self) -> Iterator[Completion]:
+        for said in (self.reasoning, self.own, self.second, self.final):
+            if said is not None:
+                yield said
+
     def result(self, spent: Timings) -> Result:
         """The result: the large model's last answer that there is and that is heeded counts."""
         last = None if self.unheeded else self.final
         given = [c for c in (last, self.large) if c is not None and answered(c)]
-        steps = [self.large, *(c for c in (self.reasoning, self.second, self.final) if c)]
+        steps = [self.large, *self._later()]
         trajectory = Trajectory(
             tuple(Step(c.text, (), (), len(c.token_ids), c.prompt_tokens, c.error) for c in steps),
             given[0].text.strip() if given else None,

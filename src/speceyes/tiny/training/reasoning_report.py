@@ -89,9 +89,34 @@ def settings(large: HFModel, small: HFModel, n: int) -> dict[str, Any]:
         "place": best,
         "rule": rules[best].to_dict(),
         "heads": choose_heads(large, reason_for(small, queries[:HEADS_BY]), right, place=best),
+        "credible": credible(large, n),
         "calibration": n,
         "noted": {place: rule.noted for place, rule in rules.items()},
     }
+
+
+def credible(large: HFModel, n: int) -> float:
+    """The least mean log-probability, nats a token, at which the large model should believe a
+    reasoning: halfway between the least likely of n right ones about calibration scenes and the
+    likeliest of as many in which an object or two are misread so that another answer follows.
+    """
+    rng = np.random.default_rng(3)
+    asked, right, wrong = [], [], []
+    for number, item in enumerate(puzzles.questions("calibration", n)):
+        scene, puzzle = puzzles.draw("calibration", number)
+        own = puzzle.solve(scene)
+        assert own is not None
+        for _ in range(40):
+            other = puzzle.solve(puzzles.altered(scene, rng))
+            if other is not None and other.answer != own.answer:
+                asked.append(questions.reasoning(item.query))
+                right.append(" ".join(own.reasoning))
+                wrong.append(" ".join(other.reasoning))
+                break
+    told = [
+        [p for p in large.likelihoods(asked, texts) if p is not None] for texts in (right, wrong)
+    ]
+    return round((min(told[0]) + max(told[1])) / 2, 4)
 
 
 def ways(
@@ -129,14 +154,14 @@ def ways(
 
 
 def draw_attention(picture: Image, way: Way, selector: Selector, width: int = 900) -> Image:
-    """The picture, and beside it the reasoning: the redder a token, the more it is attended to;
-    those that are kept are framed. Over the picture, each object that the reasoning names has a
-    frame, as red as what is said of it (`shares_by_place`).
+    """The picture, and beside it the reasoning: the redder a token, the more it is attended to, by
+    the fourth root; those that are kept are framed. Over the picture, each object that the
+    reasoning names has a frame, as red as what is said of it (`shares_by_place`).
     """
     tokens = tokens_of(way.reasoning)
     heads = selector.heads or tuple(np.ndindex(*way.attention.shape[:2]))
     weights = np.sum([way.attention[a, b] for a, b in heads], axis=0)
-    share = weights / max(float(weights.max()), 1e-9)
+    share = (weights / max(float(weights.max()), 1e-9)) ** 0.25  # a total takes nearly all of it
     count = max(1, round(selector.share * len(tokens)))
     kept = set(np.argsort(-weights, kind="stable")[:count].tolist())
     font = ImageFont.load_default(18)
