@@ -283,6 +283,25 @@ def test_the_papers_schedule_is_held_against_the_papers_agent(tmp_path: Path) ->
     assert "funnel, the paper's schedule is held" in markdown([(run, figures(run))]).lower()
 
 
+def test_ablations_take_a_small_judge_that_has_learned_to_judge(tmp_path: Path) -> None:
+    words = ["--limit", "4", "--calibration-share", "0", "--threshold", "0.9", "--quiet"]
+    more = [
+        "--arms",
+        "min",
+        "--sweep-batch",
+        "1",
+        "--sweep-limit",
+        "1",
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    assert main(["eval", "scenes", *words, *more, "--ablations"]) == 0
+    assert {"judge.svg", "batch.svg"} <= {p.name for p in (tmp_path / "r" / "ablations").iterdir()}
+    done = read(tmp_path / "r")
+    assert "small_judge" in done.fixed["models"]["small"]["name"]
+    assert len(done.of(TEST, "min-small-judge")) == len(done.of(TEST, "min")) == 4
+
+
 def test_ablations_are_drawn(run: Run, found: dict[str, Any], tmp_path: Path) -> None:
     drawn = {one.name for one in ablations.ablations(found)}
     files = ablations.write(found, tmp_path / "pictures")

@@ -12,12 +12,14 @@ from speceyes.cli import main
 from speceyes.evaluation import transfer_costs
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.runs import TEST, read
+from speceyes.models import OpenAIModel
 from speceyes.models.hf import HFModel
 from speceyes.models.rows import generate_rows
-from speceyes.strategies import Reasoner, ReasoningTransfer, Selector, questions
+from speceyes.strategies import Reasoner, ReasoningTransfer, Selector, TransferRule, questions
 from speceyes.strategies.reasoning_transfer import TellsAttention
 from speceyes.tiny import puzzles
 from speceyes.types import Sampling
+from support.engine_server import serving
 
 pytestmark = pytest.mark.skipif(
     not tiny.REASONER_LARGE.is_dir(), reason="the weights are not in this checkout"
@@ -97,13 +99,35 @@ def test_transfer_keeps_what_was_asked_for(
     assert 0.4 * counted.written < counted.kept < 0.6 * counted.written
 
 
+def test_over_engines_transfer_is_what_it_is_here(
+    large: HFModel, small: HFModel, items: list[puzzles.Item]
+) -> None:
+    """Under the rule, in a turn, read first: all that engines must be able to do."""
+    chosen = tiny.reasoner_settings()
+    options = {
+        "rule": TransferRule.from_dict(chosen["rule"]),
+        "place": chosen["place"],
+        "credible": chosen["credible"],
+    }
+    asked = [item.query for item in items[:6]]
+    here = ReasoningTransfer(large, small, **options)
+    answers = [result.answer for result in here(asked)]
+    with serving({"large": large, "small": small}) as (url, _):
+        engines = [OpenAIModel(url, name, timeout_s=60) for name in ("large", "small")]
+        there = ReasoningTransfer(*engines, **options)
+        assert [result.answer for result in there(asked)] == answers
+    assert there.transferred == here.transferred
+
+
 def test_eval_takes_the_pair_for_puzzles_by_itself(tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["--limit", "8", "--calibration-share", "0", "--threshold", "0.9", "--quiet"]
-    assert main(["eval", "puzzles", *words, "--arms", "transfer", "--out", str(out)]) == 0
+    named = ["--arms", "transfer,transfer-credible", "--out", str(out)]
+    assert main(["eval", "puzzles", *words, *named]) == 0
     done = read(out)
     assert "reasoner" in json.dumps(done.fixed["models"]) and done.fixed["context"]["heads"]
-    assert {record.result.error for record in done.of(TEST, "transfer")} == {None}
+    for name in ("transfer", "transfer-credible"):
+        assert {record.result.error for record in done.of(TEST, name)} == {None}
     figures = json.loads((out / transfer_costs.FILE).read_text())
     tokens, said = figures["tokens"], figures["predicted"]
     assert tokens["reasoning"] > 10 and tokens["alone"] > tokens["answer"] >= 1

@@ -8,8 +8,12 @@ import pytest
 
 from speceyes import tiny
 from speceyes.cli import main
+from speceyes.errors import ConfigError
 from speceyes.evaluation import arms, benchmarks
+from speceyes.evaluation.context import EvalContext
 from speceyes.evaluation.runs import TEST, read
+from speceyes.models.scripted import ScriptedModel
+from speceyes.types import Completion
 
 # Those that the bundled pair for scenes can't do, and would go on with up to its limit.
 PAIR = ["--large", str(tiny.REASONER_LARGE), "--small", str(tiny.REASONER_SMALL)]
@@ -59,6 +63,23 @@ def test_a_rule_is_chosen_on_the_calibration_split(
     assert main([*command, *more, "--limit", "38", "--calibration-share", "0.9"]) in (0, 1)
     found = read(tmp_path / "run").of(TEST, "transfer-calibrated")
     assert found and {r.result.route for r in found} <= {"draft", "agent"}
+
+
+def test_models_that_never_answer_leave_the_run_its_other_arms(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mute = ScriptedModel(lambda conversation, sampling: Completion.failed("no words"))
+    items = benchmarks.load("puzzles", limit=32).samples
+    context = EvalContext(mute, mute, {}, 9, 9, labelled=items)
+    stream = arms.arm("transfer-calibrated-last-50").build(context)
+    [result] = stream([items[0].query])
+    assert result.answer is None and "brief answers stand" in caplog.text
+
+
+def test_an_arm_that_doubts_needs_its_limit(tmp_path: Path) -> None:
+    model = ScriptedModel("red")
+    with pytest.raises(ConfigError, match="--credible"):
+        arms.arm("transfer-credible").build(EvalContext(model, model, {}, 9, 9))
 
 
 def test_puzzles_are_a_benchmark() -> None:

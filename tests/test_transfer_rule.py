@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -160,6 +161,31 @@ def test_too_few_labelled_queries_choose_nothing() -> None:
         choose_rule(USELESS[:29])
     with pytest.raises(ConfigError, match="loss=1"):
         choose_rule(USELESS, loss=1)
+
+
+def test_answers_that_are_none_count_as_what_is_given_instead() -> None:
+    """Where notes keep the large model from answering, its brief answer is what is given."""
+
+    def cut(conversation: Conversation, sampling: Sampling) -> Completion:
+        return dataclasses.replace(said(9.0), text="well, I", finish="length")
+
+    queries = [Query(f"Which? #{i}", (DOT,), id=str(i)) for i in range(40)]
+    small = ScriptedModel({"step by step": "It is so.", "": "none"})
+    mute = ScriptedModel({"Somebody looked": cut, "": "brief"})
+    rule = ReasoningTransfer(mute, small).calibrate(
+        queries, lambda query, answer: answer == "brief"
+    )
+    assert (rule.brief, rule.noted, rule.right, rule.reasons) == (40, 40, 40, False)
+    late = ScriptedModel({"Somebody looked": "noted", "": cut})
+    rule = ReasoningTransfer(late, small).calibrate(
+        queries, lambda query, answer: answer == "noted"
+    )
+    assert (rule.brief, rule.noted, rule.right, rule.settled) == (0, 40, 40, 0)
+    [result] = ReasoningTransfer(late, small, rule=rule)(queries[:1])
+    assert result.answer == "noted"
+    never = ScriptedModel(cut)
+    with pytest.raises(InputError, match="0 labelled"):
+        ReasoningTransfer(never, small).calibrate(queries, lambda query, answer: True)
 
 
 def test_a_rule_is_chosen_on_what_the_models_say() -> None:

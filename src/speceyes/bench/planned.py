@@ -210,7 +210,7 @@ def planned(
         chances = {"yes": yes, "no": 1 - yes}
         return dataclasses.replace(said, first_token=chances, finish="stop")
     if sampling.top_k:
-        rows = _rows(len(said.token_ids), sampling.top_k, way == "accepted")
+        rows = rows_of(len(said.token_ids), sampling.top_k, way == "accepted")
         return dataclasses.replace(said, text="a kite", top_logprobs=rows, finish="stop")
     turn = sum(message.role == "assistant" for message in conversation.messages)
     width, height = seen_size(conversation.images[0])
@@ -255,7 +255,7 @@ class _RoutedSession:
 
 
 @cache
-def _rows(n: int, k: int, clear: bool) -> Any:
+def rows_of(n: int, k: int, clear: bool) -> Any:
     """float32[n, K] log-probabilities of a draft that is clear, or not at all."""
     places = np.arange(k, dtype=np.float32)
     row = -0.05 * places - 2 if not clear else np.where(places == 0, -0.001, -30 - 0.01 * places)

@@ -100,7 +100,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "one-pass=MODEL (a rival that answers in one pass, named like --large; also several), "
         "specreason, deep and cascade; in words alone large-short, large-reasoning, small-short, "
         "small-reasoning, transfer, transfer-two-stage, transfer-likely, transfer-sure, "
-        "transfer-calibrated, transfer-SELECTOR-PERCENT, such as transfer-attended-50, and "
+        "transfer-calibrated, transfer-credible, transfer-SELECTOR-PERCENT, such as "
+        "transfer-attended-50, and "
         f"transfer-calibrated-SELECTOR-PERCENT; default: {DEFAULT_ARMS}, and "
         f"for puzzles by the bundled pair {PUZZLE_ARMS}",
     )
@@ -115,6 +116,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         choices=("prompt", "turn"),
         help="where transfer gives the large model the small one's reasoning: in its prompt, or as "
         "a turn that it began; default: prompt, and for the bundled pair what its settings say",
+    )
+    one.add_argument(
+        "--credible",
+        type=float,
+        metavar="NATS",
+        help="least mean log-probability that the large model must give to the small one's "
+        "reasoning, in the arm transfer-credible; default: the bundled pair's",
     )
     one.add_argument(
         "--without-tools",
@@ -165,7 +173,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
     from speceyes.evaluation import ablations, arms, benchmarks, transfer_costs
-    from speceyes.evaluation.ablations import BATCHES, JUDGES
+    from speceyes.evaluation.ablations import BATCHES
     from speceyes.evaluation.analysis import figures
     from speceyes.evaluation.benchmarks.sample import samples_hash
     from speceyes.evaluation.eval_report import brief
@@ -185,7 +193,7 @@ def run(options: argparse.Namespace) -> int:
             raise ConfigError("--ablations with --without-tools: they are of the funnel")
         options.sweep_batch = options.sweep_batch or ",".join(map(str, BATCHES))
     plan = Plan(
-        arms.chosen([*_asked(options), *(JUDGES if options.ablations else ())]),
+        arms.chosen(_asked(options)),
         options.batch_size,
         options.seed,
         options.calibration_share,
@@ -296,8 +304,11 @@ def _settled(options: argparse.Namespace) -> FunnelSettings:
 
 
 def _asked(options: argparse.Namespace) -> list[str]:
+    from speceyes.evaluation.ablations import JUDGES
+
     default = PUZZLE_ARMS if _reasoners(options) else DEFAULT_ARMS
-    return models.listed(default if options.arms is None else options.arms)
+    asked = models.listed(default if options.arms is None else options.arms)
+    return [*asked, *(one for one in JUDGES if options.ablations and one not in asked)]
 
 
 def _reasoners(options: argparse.Namespace) -> bool:
@@ -325,6 +336,7 @@ def _settings(context: EvalContext) -> dict[str, Any]:
         "without_tools",
         "heads",
         "place",
+        "credible",
     )
     found = {name: getattr(context, name) for name in kept}
     for name in ("profile", "texts"):  # objects where they come from a settings file
@@ -422,12 +434,13 @@ def _context(
         )
     heads = _heads(options.heads)
     place: Place = options.notes_in or "prompt"
-    rule = None
+    rule, credible = None, options.credible
     if _reasoners(options):
         chosen = tiny.reasoner_settings()
         place = options.notes_in or chosen["place"]
         rule = TransferRule.from_dict(chosen["rule"])
         heads = heads or tuple(map(tuple, chosen["heads"]))
+        credible = chosen["credible"] if credible is None else credible
     else:
         chosen = models.bundled_settings() if bundled else models.DEFAULT_GATE
     top_k = int(chosen["top_k"])
@@ -469,6 +482,7 @@ def _context(
         heads=heads,
         place=place,
         rule=rule,
+        credible=credible,
         own=own,
         settings=settings,
         looker=None if looker is None else models.load_named(looker, options, "small"),

@@ -7,13 +7,14 @@ call of `register`; it then runs beside the others, on the same models and the s
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, Final, TypeAlias, final, get_args
 
-from speceyes.errors import ConfigError
+from speceyes.errors import ConfigError, InputError
 from speceyes.evaluation import rivals
 from speceyes.evaluation.alone import agent_arm, draft_arm, judge_arm
 from speceyes.evaluation.context import EvalContext
@@ -23,7 +24,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.pipeline.reference import as_published, reading_anew
 from speceyes.scoring.scores import AGGREGATES, Aggregate
-from speceyes.strategies import Reasoner, ReasoningTransfer, Selector, SpecReason
+from speceyes.strategies import Reasoner, ReasoningTransfer, Selector, SpecReason, TransferRule
 from speceyes.strategies.selection import By
 from speceyes.tools import Tools
 
@@ -127,26 +128,40 @@ def _sure(context: EvalContext) -> Stream:
     return _transfer(context, verify="separability", gates=(gate, gate))
 
 
-def _calibrated(context: EvalContext, keep: Selector | None = None) -> Stream:
+def _credible(context: EvalContext) -> Stream:
+    """An arm as `_calibrated`; the large model reasons itself where it doubts the small one."""
+    if context.credible is None:
+        raise ConfigError("the arm 'transfer-credible' needs a limit: give --credible")
+    return _calibrated(context, credible=context.credible)
+
+
+def _calibrated(
+    context: EvalContext, keep: Selector | None = None, credible: float | None = None
+) -> Stream:
     """An arm whose rule to settle a query and choice of notes come of the calibration split, with
     what the selector keeps, or are those of the bundled pair, with all of the reasoning.
     """
     keep = keep or Selector("all")
     if context.rule is not None and not len(context.labelled):
-        return _transfer(context, rule=context.rule, keep=keep)
+        return _transfer(context, rule=context.rule, keep=keep, credible=credible)
     golds = {item.query.id: item.answer for item in context.labelled}
     options: dict[str, Any] = {
         "batch_size": context.batch_size,
         "place": context.place,
         "keep": keep,
     }
-    rule = ReasoningTransfer(context.large, context.small, **options).calibrate(
-        (item.query for item in context.labelled),
-        lambda query, said: is_correct(said, golds[query.id], query.choices),
-        top_k=max(3, context.top_k),
-    )
-    _log.info("transfer-calibrated: %s", rule.to_dict())
-    return ReasoningTransfer(context.large, context.small, rule=rule, **options).stream
+    try:
+        rule = ReasoningTransfer(context.large, context.small, **options).calibrate(
+            (item.query for item in context.labelled),
+            lambda query, said: is_correct(said, golds[query.id], query.choices),
+            top_k=max(3, context.top_k),
+        )
+    except InputError as exc:
+        # The other arms' answers are worth more than an end of the run.
+        _log.warning("%s: no rule can be chosen (%s): brief answers stand", CALIBRATED, exc)
+        rule = TransferRule(settles=-math.inf, rises=math.inf)
+    _log.info("%s: %s", CALIBRATED, rule.to_dict())
+    return _transfer(context, rule=rule, keep=keep, credible=credible)
 
 
 def _keeping(context: EvalContext, by: By, percent: int) -> Selector:
@@ -283,6 +298,13 @@ _ARMS: dict[str, Arm] = {
             CALIBRATED,
             "transfer, by a calibrated rule",
             _calibrated,
+            labelled=True,
+            words=True,
+        ),
+        Arm(
+            "transfer-credible",
+            "transfer, by a calibrated rule, read first",
+            _credible,
             labelled=True,
             words=True,
         ),

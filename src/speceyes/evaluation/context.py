@@ -64,6 +64,7 @@ class EvalContext:
         settings: What the arm "tuned" runs under.
         labelled: Samples of the calibration split, for arms that choose on answers of their own.
         rule: The rule of "transfer-calibrated" where there are no such samples.
+        credible: Where "transfer-credible" doubts reasoning, see `ReasoningTransfer`.
 
     Raises:
         ConfigError: record_k is below top_k.
@@ -95,6 +96,7 @@ class EvalContext:
     rung: int | None = None
     labelled: Sequence[Item] = ()
     rule: TransferRule | None = None
+    credible: float | None = None
 
     def __post_init__(self) -> None:
         if self.record_k < self.top_k:

@@ -304,7 +304,7 @@ class ReasoningTransfer:
             top_k: K of the separability.
 
         Raises:
-            InputError: Too few of them were answered.
+            InputError: Too few of them got any answer of the large model.
         """
         tried: list[Tried] = []
         sampling = Sampling(max_tokens=self._short.max_tokens, top_k=top_k)
@@ -316,11 +316,23 @@ class ReasoningTransfer:
             told = [questions.noted(one.query, one.notes, self._place) for one in asked]
             noted = generate_rows(self.large, told, sampling)
             for one, said in zip(asked, noted, strict=True):
-                if answered(one.large) and answered(one.small) and answered(said):
-                    agree = alike(self._agrees, one.query, one.small.text, one.large.text)
-                    graded = [right(one.query, c.text.strip()) for c in (one.large, said)]
-                    tried.append(Tried(one.large, one.small, said, agree, *graded))
+                if answered(one.large) or answered(said):
+                    tried.append(self._tried(one, said, right))
         return choose_rule(tried, top_k=top_k, loss=loss)
+
+    def _tried(self, one: _Asked, said: Completion, right: Callable[[Query, str], bool]) -> Tried:
+        """A labelled query whose brief answer or answer with notes is one. Where the other is none,
+        this one is what would be given.
+        """
+        agree = (
+            answered(one.large)
+            and answered(one.small)
+            and alike(self._agrees, one.query, one.small.text, one.large.text)
+        )
+        brief = answered(one.large) and right(one.query, one.large.text.strip())
+        noted = right(one.query, said.text.strip()) if answered(said) else brief
+        shown = [c if answered(c) else _nothing() for c in (one.large, one.small, said)]
+        return Tried(*shown, agree, brief, noted)
 
     def _first_answers(
         self, asked: Sequence[_Asked], sampling: Sequence[Sampling] | None = None

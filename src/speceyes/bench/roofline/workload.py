@@ -25,6 +25,7 @@ from speceyes.pipeline.costs import CostModel, Speculate
 from speceyes.pipeline.parts import Parts
 from speceyes.pipeline.request import RequestState
 from speceyes.pipeline.scheduler import Lane, Scheduler
+from speceyes.protocols import VisionLanguageModel
 from speceyes.tuning.roofline import ACCELERATORS
 from speceyes.types import Completion, Conversation, Image, Query, Result, Sampling
 
@@ -181,21 +182,9 @@ def play(
     Raises:
         ConfigError: An accelerator or shape that isn't known.
     """
-    if workload.accelerator not in ACCELERATORS:
-        raise ConfigError(f"{workload.accelerator!r}; there are {', '.join(ACCELERATORS)}")
-    clock = VirtualClock()
-    device = Device(ACCELERATORS[workload.accelerator], clock)
-    clock.add(device)
-    shapes = [named(workload.large), named(workload.small)]
     speech = PlannedSpeech(workload.routes, workload.spread)
-    models = []
-    for shape in shapes:
-        free = _MEMORY * _OWN / len(shapes) / (2 * shape.kept_per_token)
-        engine = device.serve(
-            shape, most=4 * workload.batch, kept_tokens=round(free) if workload.keeps else 0
-        )
-        models.append(RooflineModel(engine, speech, clock, magnify=MAGNIFY))
-    large, small = models
+    house = House(workload, speech, speech)
+    large, small = house.large, house.small
     pixels = None if workload.draft_pixels is None else workload.draft_pixels // MAGNIFY**2
     gate = SeparabilityGate(0.98, top_k=64)
     agent = AgenticFallback(
@@ -223,20 +212,70 @@ def play(
         gate=None if alone else gate,
         fallback=agent,
         schedule=schedule,
-        clock=clock,
+        clock=house.clock,
     )
-    played = Played(device=device, large=large, small=small)
-    drive = _Drive(workload, Scheduler(parts, costs=played.costs), clock, played)
-    lanes: tuple[Lane, ...] = ("speculative", "agent") if overlap else ("both",)
-    came = _times(rate, seed)
-    clock.run(
-        [
-            lambda: drive.submit(2 * workload.batch if at_once is None else at_once, came),
-            *(_stepping(drive, lane) for lane in lanes),
-        ]
-    )
-    played.seconds = drive.last
-    return played
+    return house.play(parts, at_once=at_once, rate=rate, overlap=overlap, seed=seed)
+
+
+@final
+class House:
+    """Two engines on one accelerator with a clock, for one run.
+
+    Args:
+        workload: Says which, and what is asked.
+        agent: What the large model says.
+        drafter: What the small model says.
+
+    Raises:
+        ConfigError: An accelerator or shape that isn't known.
+    """
+
+    def __init__(
+        self,
+        workload: RooflineWorkload,
+        agent: VisionLanguageModel,
+        drafter: VisionLanguageModel,
+    ) -> None:
+        if workload.accelerator not in ACCELERATORS:
+            raise ConfigError(f"{workload.accelerator!r}; there are {', '.join(ACCELERATORS)}")
+        self.workload = workload
+        self.clock = VirtualClock()
+        self.device = Device(ACCELERATORS[workload.accelerator], self.clock)
+        self.clock.add(self.device)
+        shapes = [named(workload.large), named(workload.small)]
+        models = []
+        for shape, speech in zip(shapes, (agent, drafter), strict=True):
+            free = _MEMORY * _OWN / len(shapes) / (2 * shape.kept_per_token)
+            engine = self.device.serve(
+                shape, most=4 * workload.batch, kept_tokens=round(free) if workload.keeps else 0
+            )
+            models.append(RooflineModel(engine, speech, self.clock, magnify=MAGNIFY))
+        self.large, self.small = models
+
+    def play(
+        self,
+        parts: Parts,
+        *,
+        at_once: int | None = None,
+        rate: float | None = None,
+        overlap: bool = True,
+        seed: int = 0,
+    ) -> Played:
+        """Runs the scheduler over parts made of these models and this clock; see `play`."""
+        batch = self.workload.batch
+        played = Played(device=self.device, large=self.large, small=self.small)
+        scheduler = Scheduler(parts, costs=played.costs)
+        drive = _Drive(self.workload, scheduler, self.clock, played)
+        lanes: tuple[Lane, ...] = ("speculative", "agent") if overlap else ("both",)
+        came = _times(rate, seed)
+        self.clock.run(
+            [
+                lambda: drive.submit(2 * batch if at_once is None else at_once, came),
+                *(_stepping(drive, lane) for lane in lanes),
+            ]
+        )
+        played.seconds = drive.last
+        return played
 
 
 def _times(rate: float | None, seed: int) -> Iterator[float]:
