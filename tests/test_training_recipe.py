@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from speceyes import tiny
 from speceyes.errors import ConfigError
 from speceyes.models.hf import HFModel
-from speceyes.strategies import questions
+from speceyes.strategies import TransferRule, questions
 from speceyes.tiny import puzzles
 from speceyes.tiny.training import reasoning, recipe
 from speceyes.types import Sampling
@@ -72,3 +74,25 @@ def test_recipes_that_are_none(tmp_path: Path, text: str, problem: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=problem):
         recipe.load(path)
+
+
+def test_a_recipe_ends_with_settings_and_transcripts(tmp_path: Path) -> None:
+    """Stages that have ended aren't run again: the bundled pair stands for what they made."""
+    told = recipe.load(recipe.RECIPE)
+    told = {**told, "report": {**told["report"], "calibration": 30, "transcripts": 1}}
+    made = {
+        "drafter": tiny.SMALL,
+        "small": tiny.REASONER_SMALL,
+        "large": tiny.REASONER_LARGE,
+    }
+    for name, weights in made.items():
+        shutil.copytree(weights, tmp_path / name / "model")
+        (tmp_path / name / "facts.json").write_text("{}\n", encoding="utf-8")
+    recipe.run(told, tmp_path)
+    chosen = json.loads((tmp_path / "report" / "settings.json").read_text("utf-8"))
+    assert chosen.keys() == tiny.reasoner_settings().keys()
+    assert chosen["place"] == "turn" and -1 < chosen["credible"] < 0
+    assert TransferRule.from_dict(chosen["rule"]).reasons
+    text = (tmp_path / "report" / "transcripts.md").read_text("utf-8")
+    assert text.count("### ") == 1 and "| kept, 50 % by attention |" in text
+    assert (tmp_path / "report" / "puzzle-1.png").exists()
