@@ -331,8 +331,10 @@ class ReasoningTransfer:
         )
         brief = answered(one.large) and right(one.query, one.large.text.strip())
         noted = right(one.query, said.text.strip()) if answered(said) else brief
-        shown = [c if answered(c) else _nothing() for c in (one.large, one.small, said)]
-        return Tried(*shown, agree, brief, noted)
+        large, small, last = (
+            c if answered(c) else _nothing() for c in (one.large, one.small, said)
+        )
+        return Tried(large, small, last, agree, brief, noted)
 
     def _first_answers(
         self, asked: Sequence[_Asked], sampling: Sequence[Sampling] | None = None

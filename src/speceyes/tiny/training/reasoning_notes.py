@@ -30,6 +30,7 @@ from speceyes.strategies import ReasoningTransfer, Selector, TransferRule, quest
 from speceyes.strategies.selection import By, Weights
 from speceyes.strategies.verification import same_words
 from speceyes.tiny import REASONER_LARGE, REASONER_SMALL, WEIGHTS, puzzles
+from speceyes.tiny.scenes import Item
 from speceyes.types import Completion, Conversation, Image, Sampling
 
 BATCH: Final = 32
@@ -151,7 +152,7 @@ class Told:
 def shares(
     large: Remembering,
     small: Remembering,
-    items: Sequence[puzzles.Item],
+    items: Sequence[Item],
     rule: TransferRule,
     place: questions.Place,
     heads: Sequence[tuple[int, int]],
@@ -166,13 +167,13 @@ def shares(
         for by in SELECTORS
     ]
     right: dict[tuple[str, float], list[bool]] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for keep in tried:
         run = ReasoningTransfer(
             large, small, rule=rule, place=place, keep=keep, batch_size=BATCH, answer_tokens=20
         )
         answers = [result.answer for result in run([item.query for item in items])]
-        key = (keep.by, 1.0 if keep.by == "all" else keep.share)
+        key: tuple[str, float] = (keep.by, 1.0 if keep.by == "all" else keep.share)
         right[key] = [
             same_words(item.query, said or "", item.answer)
             for item, said in zip(items, answers, strict=True)
@@ -200,7 +201,7 @@ def shares(
 
 def wrong_notes(
     large: Remembering,
-    items: Sequence[puzzles.Item],
+    items: Sequence[Item],
     numbers: Sequence[int],
     credible: float | None = None,
 ) -> list[dict[str, Any]]:
@@ -214,7 +215,7 @@ def wrong_notes(
     gives another answer, within `TRIES`, have no wrong notes.
     """
     rng = np.random.default_rng(_SEED)
-    told: dict[str, list[tuple[puzzles.Item, str, str]]] = {
+    told: dict[str, list[tuple[Item, str, str]]] = {
         kind: [] for kind in ("none", "right", "wrong", "other")
     }
     for item, number in zip(items, numbers, strict=True):

@@ -170,8 +170,8 @@ def draw_attention(picture: Image, way: Way, selector: Selector, width: int = 90
     sheet.paste(picture.resize((side, side)), (10, 10))
     draw = ImageDraw.Draw(sheet)
     for (row, column), red in shares_by_place(tokens, share).items():
-        x, y = 10 + (column - 1) * side // GRID, 10 + (row - 1) * side // GRID
-        frame = (x + 3, y + 3, x + side // GRID - 3, y + side // GRID - 3)
+        over, down = 10 + (column - 1) * side // GRID, 10 + (row - 1) * side // GRID
+        frame = (over + 3, down + 3, over + side // GRID - 3, down + side // GRID - 3)
         draw.rectangle(frame, outline=_red(red), width=4)
     left = x = side + 25.0
     y = 14
