@@ -67,7 +67,8 @@ def judge_settings() -> dict[str, Any]:
 
 def reasoner_settings() -> dict[str, Any]:
     """Settings of the pair that reasons, chosen on calibration puzzles: the small one's attention
-    `heads`, `top_k`, the `place` of notes, and the `rule` (`TransferRule.from_dict`); by
+    `heads`, `top_k`, the `place` of notes, the `rule` (`TransferRule.from_dict`), and the limit
+    below which the large one doubts reasoning (`credible`); by
     `speceyes.tiny.training.reasoning_report`.
     """
     data: dict[str, Any] = json.loads((WEIGHTS / "reasoner.json").read_text(encoding="utf-8"))
