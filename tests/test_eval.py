@@ -110,6 +110,7 @@ def test_records_come_back_as_they_were_written(run: Run) -> None:
     again = read(run.folder)
     assert [r.to_json() for r in again.records] == [r.to_json() for r in run.records]
     assert again.blocks == run.blocks
+    assert read(str(run.folder)).folder == again.folder  # as `read(folder)` on the pages is typed
 
 
 def test_a_run_as_a_table(run: Run, tmp_path: Path) -> None:

@@ -165,20 +165,21 @@ def test_with_a_calibration_they_are_those_of_its_labels(labels: Any, of: str) -
     made = _made(labels=labels)
     gate = SeparabilityGate.from_calibration(made)
     with serving(_funnel(gate)) as served:
-        sure, unsure = _post(served, _yes("Is it?"), _yes("Is it not so, unsure?")).json()[
-            "answers"
-        ]
-        for answer, said_yes in ((sure, True), (unsure, False)):
+        asked = [_yes("Is it?"), _yes("Is it not so?"), _yes("Is it not so, unsure?")]
+        sure, denied, unsure = _post(served, *asked).json()["answers"]
+        for answer, said_yes in ((sure, True), (denied, False), (unsure, False)):
             own = answer["speceyes"]
             if own["source"] == "agent":  # below the threshold
                 continue
             chance = Chances(made)(own["separability"])
             assert chance is not None and own["calibrated"] and own["of"] == of
-            assert own["interval"] == [chance.low, chance.high]
+            ends = [chance.low, chance.high] if said_yes else [1 - chance.high, 1 - chance.low]
+            assert np.allclose(own["interval"], ends)
+            assert own["interval"][0] <= answer["probability"] <= own["interval"][1]
             told = answer["probability"] if said_yes else 1 - answer["probability"]
             assert math.isclose(told, chance.probability)
             assert not math.isclose(told, own["raw"], abs_tol=1e-6)
-        assert sure["speceyes"]["source"] == "draft"
+        assert sure["speceyes"]["source"] == denied["speceyes"]["source"] == "draft"
 
 
 def test_labels_of_another_meaning_and_a_tripped_watch_calibrate_nothing() -> None:

@@ -162,8 +162,8 @@ def main() -> None:
     asked = [items[0], items[5]]  # one for a draft, one for the agent
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        wanted = ("--arms", "min", "--limit", "240", "--calibration-share", "0.5")
-        ran("eval", "scenes", "--split", "calibration", *wanted, "--out", "run")
+        wanted = ("--arms", "min", "--limit", "120", "--calibration-share", "0.5")
+        ran("eval", "scenes", *wanted, "--out", "run")
         ran("report", "run", "--to", "parquet", shown=1)
         frame = runs.read("run").frame()
         import pandas

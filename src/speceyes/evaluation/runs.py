@@ -355,12 +355,13 @@ def _claimed(folder: Path) -> int:
     return lock
 
 
-def read(folder: Path) -> Run:
+def read(folder: str | os.PathLike[str]) -> Run:
     """The whole blocks of a run, whether it has ended, was killed, or is under way.
 
     Raises:
         InputError: There is no run in the folder, or it was damaged or changed since.
     """
+    folder = Path(folder)
     about = manifest.read(folder / MANIFEST)
     found = _scan(folder / RECORDS)
     records = tuple(Record.from_dict(line) for line in found.records)

@@ -67,7 +67,10 @@ def _answer(
     chance, more = _chance(found, chances)
     own |= more
     if asked.kind == "predicate":
-        return {**head, "probability": chance if said == 0 else 1 - chance, "speceyes": own}
+        if said == 1:  # what is told is of yes
+            chance, between = 1 - chance, own["interval"]
+            own["interval"] = between and [1 - end for end in reversed(between)]
+        return {**head, "probability": chance, "speceyes": own}
     rest = (1 - chance) / (len(asked.values) - 1)
     return {
         **head,
