@@ -242,7 +242,6 @@ NATIVE: list[Row] = [
         'The person: {"person": {"name": "Bob", "arguments": "sound"}}',
         'Here:\n{"name": "Bob", "parameters": "none"}\nThat is all.',
     )),
-    ("arguments in no words", '{"name": "zoom", "arguments": "none"}', calls(("zoom", {}))),
     ("arguments null, of a tool unknown", '{"name": "look", "arguments": null}',
      calls(("look", {}))),
     ("a call that lost its name", '{"arguments": {"bbox_2d": [1, 2, 3, 4]}}', Refused("empty")),
