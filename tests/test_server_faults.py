@@ -31,6 +31,21 @@ def real() -> Iterator[Served]:
         yield served
 
 
+def test_tools_that_the_chat_template_has_no_place_for_are_400(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if not tiny.LARGE.is_dir():
+        pytest.skip("the tiny pair's weights are not in this checkout")
+    pipe = SpecPipeline.from_pretrained(
+        str(tiny.LARGE), str(tiny.SMALL), tools=[], dialect="qwen3vl"
+    )
+    offered = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    with serving(pipe) as served, caplog.at_level(logging.INFO, "speceyes.server"):
+        error = served.refused(asking() | {"tools": offered})
+    assert (error["param"], error["code"]) == ("tools", "unanswerable")
+    assert error["message"].startswith("tools: ") and "can't be told of tools" in error["message"]
+
+
 @pytest.mark.parametrize(
     ("body", "param", "code", "says"),
     [

@@ -201,6 +201,13 @@ def test_candidates_have_names_of_their_own() -> None:
     assert len({one.name for one in every}) == len(every) == (1 + 2 + 2) * 2 * 2 * 7
 
 
+class _Terminal(io.StringIO):
+    """Where a bar is drawn at each step."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def _recorded(folder: Path, *, count: int = 30, progress: io.StringIO | None = None) -> Run:
     items = cards(count)
     benchmarks.write("jsonl", items, folder / "questions")
@@ -237,7 +244,7 @@ def test_everything_is_recorded_once_a_query_and_a_run_goes_on_where_it_was(
         _recorded(tmp_path)
     before = (tmp_path / "run" / "records.jsonl").read_bytes()
     assert before
-    drawn = io.StringIO()
+    drawn = _Terminal()
     done = _recorded(tmp_path, progress=drawn)
     assert (tmp_path / "run" / "records.jsonl").read_bytes().startswith(before)
     assert " 0/" not in drawn.getvalue() and "| judge-small |" in drawn.getvalue()

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-Fault: TypeAlias = Literal["text", "image", "length", "request"]
+Fault: TypeAlias = Literal["text", "image", "length", "tools", "request"]
 """What of a request makes it fail however often it is tried: words that can't be written, an image
-that can't be seen, a prompt above the model's context, or what an engine refuses as a whole."""
+that can't be seen, a prompt above the model's context, tools that its chat template has no place
+for, or what an engine refuses as a whole."""
 
 _LONGEST = 2_000
 """Most characters of an exception's message that are told on."""

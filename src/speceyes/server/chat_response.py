@@ -25,6 +25,7 @@ _FAULTS: Final[Mapping[Fault, str]] = {
     "text": "the text holds words that the model's prompt can't",
     "image": "the model can't be shown this image",
     "length": "text and images together are longer than the model's context",
+    "tools": "the model behind this server can't be told of tools",
     "request": "the engine behind this server refuses this request, as it will every time",
 }
 """Reasons for a request that can't succeed, where the model's own words must not be shown."""
@@ -51,7 +52,7 @@ def fault_in(result: Result) -> tuple[Fault, str] | None:
         return None
     reason = _REASON.sub("", said.error or "", count=1).strip()
     # An engine's own words come with its address, and may quote what it was sent.
-    hidden = not reason or "://" in reason or said.fault == "request"
+    hidden = not reason or "://" in reason or said.fault in ("tools", "request")
     return said.fault, _FAULTS[said.fault] if hidden else reason
 
 
@@ -67,7 +68,8 @@ def refusal_of(result: Result, request: ChatRequest) -> Refusal:
         502
     """
     fault = fault_in(result)
-    if fault is not None:
+    # That the agent's own tools can't be told of is not for the client to mend.
+    if fault is not None and (fault[0] != "tools" or request.tools):
         kind, why = fault
         asked = request.dialogue
         pictures = asked.pictures
@@ -76,6 +78,8 @@ def refusal_of(result: Result, request: ChatRequest) -> Refusal:
         param = asked.where if kind == "image" or (kind == "text" and alone) else asked.field
         if kind == "image" and len(pictures) == 1:
             param = pictures[0].where
+        elif kind == "tools":
+            param = "tools"
         code = "context_length_exceeded" if kind == "length" else "unanswerable"
         return Refusal(400, f"{param}: {why}", code=code, param=param)
     if result.trajectory is not None and result.trajectory.stop == "max_steps":

@@ -201,11 +201,14 @@ class Prompter:
                 continue
             if refused:
                 logger.debug("written otherwise, since the chat template said: %s", refused[0])
-            untold = [name for name in _names(conversation.tools) if name not in text]
+            # A name such as "look" may stand in other words too.
+            reads = re.search(r"\btools\b", str(self._template())) is not None
+            untold = [n for n in _names(conversation.tools) if not reads or n not in text]
             if untold:
-                raise ModelError(
+                raise PromptError(
                     f"the chat template doesn't write tools ({', '.join(untold)} left out): use a "
-                    'dialect that describes them in the text, such as dialect="deepeyes"'
+                    'dialect that describes them in the text, such as dialect="deepeyes"',
+                    "tools",
                 )
             return text
         raise ModelError(
