@@ -232,13 +232,11 @@ def write_transcripts(out: Path, found: Sequence[Way], selector: Selector) -> No
             "",
             "| | |",
             "|---|---|",
-            f"| large, at once | {way.large.text.strip()} |",
-            f"| small, at once | {way.small.text.strip()} |",
+            f"| at once | large: {way.large.text.strip()}; small: {way.small.text.strip()} |",
             f"| small, reasoning | {way.reasoning.text.strip()} |",
             f"| kept, {100 * selector.share:.0f} % by attention | {way.notes} |",
-            f"| large, behind what is kept | {way.final.strip()} |",
-            f"| large, behind all of it | {way.whole.strip()} |",
-            f"| right | {way.gold} |",
+            f"| large, after reading | what is kept: {way.final.strip()}; "
+            f"all: {way.whole.strip()} (right: {way.gold}) |",
             "",
         ]
     (out / "transcripts.md").write_text("\n".join(lines), encoding="utf-8")
