@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,13 @@ class Process:
         return self.child.returncode, said
 
 
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, str]]:
+@contextmanager
+def serving_tests(folder: Path) -> Iterator[tuple[Process, str]]:
+    """A server, and the one key that it takes; it logs requests into the folder."""
     from speceyes.server.keys import new_key
 
     key, line = new_key("tests")
-    file: Path = tmp_path_factory.mktemp("keys") / "keys.txt"
+    file = folder / "keys.txt"
     file.write_text(f"{line}\n")
     command = [sys.executable, "-m", "speceyes", "serve", "--port", "0"]
     log = file.with_name("requests.jsonl")
@@ -83,6 +85,12 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process,
         one = Process(child, log)
         one.ready()
         yield one, key
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, str]]:
+    with serving_tests(tmp_path_factory.mktemp("keys")) as found:
+        yield found
 
 
 @pytest.fixture
@@ -166,8 +174,13 @@ def test_its_errors_are_the_client_s_own(
 
 
 @needs_weights
-def test_many_at_once_then_sigterm_loses_nothing(process: tuple[Process, str]) -> None:
-    one, key = process
+def test_many_at_once_then_sigterm_loses_nothing(tmp_path: Path) -> None:
+    # A server of its own: tests of several workers come in any order.
+    with serving_tests(tmp_path) as (one, key):
+        _many_at_once_then_sigterm(one, key)
+
+
+def _many_at_once_then_sigterm(one: Process, key: str) -> None:
     headers = {"Authorization": f"Bearer {key}"}
     bodies = [{**asking(), "messages": _scene(number)[1]} for number in range(4)]
     replies: list[httpx.Response] = []
