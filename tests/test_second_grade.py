@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,14 @@ def grader(conversation: Conversation, sampling: Sampling) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_in(tmp_path_factory.mktemp("grades") / "run").folder
+
+
+@pytest.fixture
+def folder(recorded: Path, tmp_path: Path) -> Path:
+    """A copy: grades are written into it."""
+    return Path(shutil.copytree(recorded, tmp_path / "run"))
 
 
 def test_both_grades_of_every_arm_and_each_answer_asked_about_once(folder: Path) -> None:
