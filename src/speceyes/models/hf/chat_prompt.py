@@ -157,11 +157,8 @@ class Prompter:
         apply = self.processor.apply_chat_template
         # What neither reads would be taken for the processor's own, with a warning at each call.
         taken = inspect.signature(apply).parameters
-        template = str(self._template())
         read = {
-            name: value
-            for name, value in options.items()
-            if name in taken or re.search(rf"\b{re.escape(name)}\b", template)
+            name: value for name, value in options.items() if name in taken or self._reads(name)
         }
         if unread := sorted(self.template_kwargs.keys() - read.keys()):
             warn_once(
@@ -171,6 +168,10 @@ class Prompter:
             )
         text: str = apply(list(rows), tokenize=False, **read)
         return text
+
+    def _reads(self, variable: str) -> bool:
+        """True where the template's source names a variable."""
+        return re.search(rf"\b{re.escape(variable)}\b", str(self._template())) is not None
 
     def _written(self, conversation: Conversation) -> str:
         """The conversation, in the first of the forms that the template takes as a whole.
@@ -182,7 +183,7 @@ class Prompter:
         if conversation.thinking is not None:
             # Families call it one or the other.
             for name in ("enable_thinking", "thinking"):
-                if re.search(rf"\b{name}\b", str(self._template())):
+                if self._reads(name):
                     options.setdefault(name, conversation.thinking)
         if conversation.tools:
             tokens = control_tokens_of(self.processor.tokenizer)
@@ -201,9 +202,9 @@ class Prompter:
                 continue
             if refused:
                 logger.debug("written otherwise, since the chat template said: %s", refused[0])
-            # A name such as "look" may stand in other words too.
-            reads = re.search(r"\btools\b", str(self._template())) is not None
-            untold = [n for n in _names(conversation.tools) if not reads or n not in text]
+            # A tool's name such as "look" may stand in other words too.
+            listed = bool(conversation.tools) and self._reads("tools")
+            untold = [n for n in _names(conversation.tools) if not listed or n not in text]
             if untold:
                 raise PromptError(
                     f"the chat template doesn't write tools ({', '.join(untold)} left out): use a "
