@@ -20,7 +20,7 @@ from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.pipeline.costs import CostModel, efficiency
-from speceyes.pipeline.efficiency import ENOUGH
+from speceyes.pipeline.efficiency import ENOUGH, Ledger
 from speceyes.types import Judgement, Query, Result, Timings, Verdict
 from support.models import FakeModel
 
@@ -267,6 +267,31 @@ def test_always_means_always_and_a_loss_is_told_once(caplog: pytest.LogCaptureFi
         results = made(queries(120))
     assert all(r.draft is not None for r in results)
     assert sum("the agent alone is faster" in r.getMessage().lower() for r in caplog.records) == 1
+
+
+def test_a_loss_is_told_in_time_without_reckoning_for_every_batch(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reckoned: list[int] = []
+    reckon = Ledger.reckon
+
+    def counted(self: Ledger) -> Any:
+        reckoned.append(len(self.spent))
+        return reckon(self)
+
+    monkeypatch.setattr(Ledger, "reckon", counted)
+    model, told = CostModel(), []
+    with caplog.at_level(logging.WARNING, logger="speceyes.pipeline.costs"):
+        for at in range(640):
+            gains = at < 320
+            model.note(rejected(1.0 if gains else 0.001, judge=0.01, draft=0.01))
+            model.note(accepted(judge=0.01, draft=0.01))
+            model.warn()
+            told += [at] * (len(caplog.records) - len(told))
+    assert reckoned[0] == ENOUGH, "as soon as there is enough to go by"
+    assert len(reckoned) <= 2 * 640 / ENOUGH
+    [at] = told
+    assert 320 <= at < 320 + 128 + ENOUGH, "once the window holds the loss alone"
 
 
 def test_an_unknown_policy_is_refused() -> None:

@@ -19,7 +19,8 @@ from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import AgentConfig, ScheduleConfig
 from speceyes.pipeline.audit import Auditor
 from speceyes.pipeline.engine_loop import EngineLoop
-from speceyes.pipeline.request import FairQueue, RequestState
+from speceyes.pipeline.phases import FairQueue
+from speceyes.pipeline.request import RequestState
 from speceyes.server.limits import ServerLimits
 from speceyes.server.refusal import Refusal
 from speceyes.server.slots import Slots

@@ -52,7 +52,7 @@ class CostModel:
         self._alone: deque[Spent] = deque(maxlen=ENOUGH)
         self._lock = threading.Lock()
         self._switch: SpeculationSwitch | None = None
-        self._said = False
+        self._noted, self._reckon_at, self._said = 0, ENOUGH, False
         self.same_model, self.places = False, 1
 
     def serve(self, *, same_model: bool, places: int) -> None:
@@ -99,6 +99,7 @@ class CostModel:
             return
         read, written = _tokens(result)
         with self._lock:
+            self._noted += 1
             if result.judgement is None and result.verdict is None:
                 counts = straight is None or switch is None or switch.counts(straight)
                 if spent.fallback is not None and agent_alone and counts:
@@ -169,10 +170,15 @@ class CostModel:
         return Prediction(*logged(alone, costs), len(costs))
 
     def warn(self) -> None:
-        """Says once in the log that speculation is a loss, where it surely is."""
-        if self._said:
-            return
+        """Says once in the log that speculation is a loss, where it surely is.
+
+        May be called for every batch: costs are reckoned once there are enough, and again after as
+        many further queries.
+        """
         with self._lock:
+            if self._said or self._noted < self._reckon_at:
+                return
+            self._reckon_at = self._noted + ENOUGH
             seen = self._ledger()
         found, at_most = seen.reckon()
         interval = found.interval or at_most

@@ -30,6 +30,7 @@ from speceyes.protocols import (
     RunsHere,
     SeesFewer,
     SupportsCheck,
+    SupportsPrepare,
     VisionLanguageModel,
 )
 
@@ -102,6 +103,32 @@ class Parts:
         front: list[object] = [*judges, *(answerer for answerer, _ in self.ladder), self.answerer]
         sizes = [part.max_pixels if isinstance(part, SeesFewer) else None for part in front]
         return () if None in sizes else tuple(dict.fromkeys(s for s in sizes if s is not None))
+
+    @cached_property
+    def prepares(self) -> tuple[tuple[SupportsPrepare, int | None], ...]:
+        """Models that can prepare images before they are asked, each with the most pixels that it
+        will be shown: the judge's and the first drafter's, or the agent's where nothing is drafted.
+        """
+        drafter = self.ladder[0][0] if self.ladder else self.answerer
+        first: tuple[object, ...] = (self.fallback,) if drafter is None else (self.judge, drafter)
+        found = {}
+        for part in first:
+            most = part.max_pixels if isinstance(part, SeesFewer) else None
+            for model in models_of((part,)):
+                if isinstance(model, SupportsPrepare):
+                    found[id(model), most] = model, most
+        return tuple(found.values())
+
+    @cached_property
+    def names(self) -> dict[str, str | None]:
+        """Name of each phase's model; None where it has none."""
+        parts: tuple[object, object] = (self.judge, self.answerer)
+        judge, draft = (
+            part.model.name if isinstance(part, HasModel) and part.model is not None else None
+            for part in parts
+        )
+        agent = None if self.fallback is None else self.fallback.name
+        return {"judge": judge, "draft": draft, "agent": agent}
 
     @cached_property
     def models(self) -> tuple[VisionLanguageModel, ...]:

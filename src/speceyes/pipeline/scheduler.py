@@ -16,8 +16,8 @@ from speceyes.pipeline.costs import CostModel
 from speceyes.pipeline.events import ObserverDispatcher
 from speceyes.pipeline.health import Health
 from speceyes.pipeline.parts import Parts
-from speceyes.pipeline.phases import AgentSlots, SpeculativeStage, verdict_of
-from speceyes.pipeline.request import CANCELLED, FairQueue, RequestState
+from speceyes.pipeline.phases import AgentSlots, FairQueue, SpeculativeStage, verdict_of
+from speceyes.pipeline.request import CANCELLED, RequestState
 from speceyes.pipeline.route import Phase, accepted, next_phase
 from speceyes.protocols import Gate
 

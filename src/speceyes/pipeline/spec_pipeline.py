@@ -36,21 +36,17 @@ from speceyes.pipeline.efficiency import Report
 from speceyes.pipeline.engine_loop import EngineLoop
 from speceyes.pipeline.events import Observer, ObserverDispatcher
 from speceyes.pipeline.health import Health
-from speceyes.pipeline.inputs import Prefetch, Source, is_query_tuple, query_or_failure, to_query
-from speceyes.pipeline.parts import Parts, models_of
-from speceyes.pipeline.request import RequestState
-from speceyes.pipeline.scheduler import Scheduler
-from speceyes.protocols import (
-    Answerer,
-    Dialect,
-    Gate,
-    HasModel,
-    Judge,
-    SeesFewer,
-    SupportsPrepare,
-    Tool,
-    VisionLanguageModel,
+from speceyes.pipeline.parts import Parts
+from speceyes.pipeline.request import (
+    Prefetch,
+    RequestState,
+    Source,
+    is_query_tuple,
+    query_or_failure,
+    to_query,
 )
+from speceyes.pipeline.scheduler import Scheduler
+from speceyes.protocols import Answerer, Dialect, Gate, Judge, Tool, VisionLanguageModel
 from speceyes.types import Query, Result
 
 if TYPE_CHECKING:
@@ -129,18 +125,6 @@ class SpecPipeline:
         self.costs = CostModel()
         """What phases have cost so far; see `CostModel.efficiency`."""
         self._health = Health()
-        # The agent sees what the judge saw, where both are the same model.
-        first = (judge, answerer) if answerer is not None else (fallback,)
-        if ladder:
-            first = (judge, ladder[0][0])
-        sizes = {
-            (id(m), most): (m, most)
-            for part in first
-            for m in models_of((part,))
-            if isinstance(m, SupportsPrepare)
-            for most in (part.max_pixels if isinstance(part, SeesFewer) else None,)
-        }
-        self._prepares = list(sizes.values())
         self._loop: EngineLoop | None = None
         self._opening = threading.Lock()
         self._numbers = itertools.count()
@@ -573,17 +557,10 @@ class SpecPipeline:
             trace = None if dispatcher is None else dispatcher.trace(loaded.id, loaded)
             requests.append(RequestState(loaded, position=position, since=since, trace=trace))
         if self.parts.overlaps and len(taken) > 1:
-            for model, most in self._prepares:
+            for model, most in self.parts.prepares:
                 model.prepare([im for r in requests for im in reduced(r.query, most).images])
         return unreadable, requests
 
     def _dispatcher(self) -> ObserverDispatcher:
         """Sends events of a run that begins now to the observers."""
-        parts: tuple[object, object] = (self.judge, self.answerer)
-        judge, draft = (
-            part.model.name if isinstance(part, HasModel) and part.model is not None else None
-            for part in parts
-        )
-        agent = None if self.fallback is None else self.fallback.name
-        names = {"judge": judge, "draft": draft, "agent": agent}
-        return ObserverDispatcher(self.observers, names)
+        return ObserverDispatcher(self.observers, self.parts.names)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from speceyes.errors import InputError, describe
 from speceyes.images import ImageLimits
-from speceyes.pipeline import inputs
+from speceyes.pipeline.request import given_id, given_question, to_query
 from speceyes.types import Query, Result, Timings
 
 
@@ -54,11 +54,11 @@ def run_batches(
         failed: dict[int, Result] = {}
         for at, item in batch:
             try:
-                query = inputs.to_query(item, number=at, limits=limits, allow_urls=False)
+                query = to_query(item, number=at, limits=limits, allow_urls=False)
                 states[at] = begin(query)
             except Exception as exc:  # noqa: BLE001 - a query's failure is its own
                 reason = str(exc) if isinstance(exc, InputError) else describe(exc)
-                name, asked = inputs.given_id(item) or str(at), inputs.given_question(item)
+                name, asked = given_id(item) or str(at), given_question(item)
                 failed[at] = Result(name, None, "error", error=reason, question=asked)
         if states:
             work(list(states.values()))
