@@ -22,8 +22,10 @@ from speceyes import tiny
 from speceyes.cli import main, parser
 from speceyes.cli.models import pipeline
 from speceyes.errors import ConfigError
+from speceyes.models.scripted import ScriptedModel
 from speceyes.server.run import is_loopback
 from speceyes.tiny.scenes import questions
+from support.engine_server import engines
 from support.processes import started, until
 from support.served import asking, data_url
 
@@ -70,7 +72,7 @@ class Process:
 
 
 @contextmanager
-def serving_tests(folder: Path) -> Iterator[tuple[Process, str]]:
+def serving_tests(folder: Path, *words: str) -> Iterator[tuple[Process, str]]:
     """A server, and the one key that it takes; it logs requests into the folder."""
     from speceyes.server.keys import new_key
 
@@ -79,7 +81,7 @@ def serving_tests(folder: Path) -> Iterator[tuple[Process, str]]:
     file.write_text(f"{line}\n")
     command = [sys.executable, "-m", "speceyes", "serve", "--port", "0"]
     log = file.with_name("requests.jsonl")
-    more = ["--keys", str(file), "--batch-size", "4", "--request-log", str(log)]
+    more = ["--keys", str(file), "--batch-size", "4", "--request-log", str(log), *words]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
     with started(*command, *more, stderr=subprocess.PIPE, env=alone) as child:
         one = Process(child, log)
@@ -173,10 +175,17 @@ def test_its_errors_are_the_client_s_own(
         stranger.models.list()
 
 
-@needs_weights
 def test_many_at_once_then_sigterm_loses_nothing(tmp_path: Path) -> None:
+    def slowly(conversation: Any, sampling: Any) -> str:
+        time.sleep(0.1)
+        return "no"
+
     # A server of its own: tests of several workers come in any order.
-    with serving_tests(tmp_path) as (one, key):
+    slow = ScriptedModel(slowly)
+    with (
+        engines(slow, ScriptedModel("red")) as asked,
+        serving_tests(tmp_path, *asked) as (one, key),
+    ):
         _many_at_once_then_sigterm(one, key)
 
 

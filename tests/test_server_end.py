@@ -17,9 +17,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from speceyes.models.scripted import ScriptedModel
+from support.engine_server import engines
 from support.processes import started, until
-from support.served import asking
+from support.served import JUDGE, asking
 
+AGENT = ScriptedModel({JUDGE: "yes", "": "<answer>blue</answer>"})
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 PROGRAM = """
@@ -229,11 +232,12 @@ def test_what_decodes_ends_with_a_server_that_is_killed() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_itself_ends_with_0(number: signal.Signals) -> None:
-    with running("-m", "speceyes", "serve", "--port", "0", "--no-check") as server:
+    serve = ["-m", "speceyes", "serve", "--port", "0", "--no-check"]
+    with engines(AGENT, ScriptedModel("red")) as asked, running(*serve, *asked) as server:
         reply = httpx.post(
             f"{server.url}/v1/chat/completions", json=asking(), timeout=90, trust_env=False
         )
-        assert reply.status_code in (200, 422)
+        assert reply.json()["choices"][0]["message"]["content"] == "blue"
         children = server.children()
         os.kill(server.child.pid, number)
         assert server.child.wait(60) == 0

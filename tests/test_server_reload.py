@@ -14,12 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
-from speceyes import tiny
 from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
+from speceyes.models.scripted import ScriptedModel
 from speceyes.server.allowance import Allowance
 from speceyes.server.keys import Keys, new_key
-from support.processes import until
+from support.engine_server import engines
+from support.processes import started, until
 from support.served import asking, pipeline, serving
 
 
@@ -74,17 +75,16 @@ def test_other_keys_take_over_and_what_was_spent_stays_spent() -> None:
         assert (status(alice), status(bob)) == (401, 429)
 
 
-@pytest.mark.skipif(
-    not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"
-)
 def test_the_command_reads_its_files_again_on_sighup(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     (alice, first), (bob, second) = new_key("alice"), new_key("bob")
     file.write_text(f"{first}\n")
     command = [sys.executable, "-m", "speceyes", "serve", "--port", "0", "--keys", str(file)]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert child.stderr is not None
-    try:
+    with (
+        engines(ScriptedModel("no"), ScriptedModel("red")) as asked,
+        started(*command, "--no-check", *asked, stderr=subprocess.PIPE) as child,
+    ):
+        assert child.stderr is not None
         url = next(line.split()[-1] for line in child.stderr if " on http" in line)
 
         def status(key: str) -> int:
@@ -101,7 +101,5 @@ def test_the_command_reads_its_files_again_on_sighup(tmp_path: Path) -> None:
         child.send_signal(signal.SIGHUP)
         assert child.stderr.readline() == "speceyes: reloaded\n"
         assert (status(alice), status(bob)) == (401, 200)
-    finally:
         child.terminate()
-        child.communicate(timeout=90)
-    assert child.returncode == 0
+        assert child.wait(90) == 0

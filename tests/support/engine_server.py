@@ -344,6 +344,17 @@ def serving(models: Mapping[str, VisionLanguageModel], **options: Any) -> Iterat
         server.server_close()
 
 
+@contextmanager
+def engines(large: VisionLanguageModel, small: VisionLanguageModel) -> Iterator[list[str]]:
+    """Options of a command that asks these two by address.
+
+    A process that needs no model of its own starts in a fifth of the CPU time of one that loads the
+    tiny pair.
+    """
+    with serving({"large": large, "small": small}) as (url, _):
+        yield ["--large", f"{url}#large", "--small", f"{url}#small"]
+
+
 def refused(status: int, why: str = "busy", **headers: str) -> Fault:
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     return lambda handler, reply: handler.refuse(status, why, sent)
