@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 
 from speceyes.bench.promises import labels
 from speceyes.calibration import (
@@ -95,6 +95,60 @@ def test_an_image_is_known_under_another_format_and_mode() -> None:
     upside = image.transpose(Image.Transpose.ROTATE_180)
     assert content_key(saved(upside, "PNG", exif=turned)) == key
     assert content_key(image.crop((1, 0, 160, 120))) != key
+
+
+def drawing(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    """Figures of one colour each on a light ground."""
+    random = np.random.default_rng([seed, 1])
+    image = Image.new("RGB", size, tuple(random.integers(190, 256, 3).tolist()))
+    for _ in range(random.integers(4, 9)):
+        wide, high = random.integers(20, 110, 2).tolist()
+        left, top = (int(random.integers(0, side - 20)) for side in size)
+        image.paste(
+            tuple(random.integers(0, 256, 3).tolist()), (left, top, left + wide, top + high)
+        )
+    return image
+
+
+def in_another_light(image: Image.Image) -> dict[str, Image.Image]:
+    return {
+        "darker": ImageEnhance.Brightness(image).enhance(0.7),
+        "less contrast": ImageEnhance.Contrast(image).enhance(0.75),
+        "grey": image.convert("L"),
+        "mirrored": ImageOps.mirror(image),
+        "mirrored, smaller, saved again": saved(
+            ImageOps.mirror(image).resize((120, 90)), "JPEG", quality=70
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", [photo, drawing])
+def test_copies_in_another_light_or_a_mirror_look_alike(kind: Any) -> None:
+    originals = [kind(seed) for seed in range(40)]
+    missed = {
+        (name, number)
+        for number, image in enumerate(originals)
+        for name, copy in in_another_light(image).items()
+        if alike([look(image), look(copy)]) != [(0, 1)]
+    }
+    assert len(missed) <= 10, missed  # 5 % of 200
+
+
+def test_the_same_layout_in_other_colours_is_another_picture() -> None:
+    """A scale and a shift for all colours together turn no red into a blue."""
+    for seed in range(20):
+        image = drawing(seed)
+        red, green, blue = image.split()
+        for other in ((green, blue, red), (blue, red, green)):
+            turned = Image.merge("RGB", other)
+            if np.abs(np.asarray(image, float) - np.asarray(turned, float)).mean() > 40:
+                assert alike([look(image), look(turned)]) == []
+    reds = [Image.new("RGB", (64, 64), shade) for shade in ("red", "blue", "grey", "white")]
+    assert alike([look(image) for image in reds]) == []
+
+
+def test_different_drawings_do_not_look_alike() -> None:
+    assert alike([look(drawing(seed)) for seed in range(150)]) == []
 
 
 def test_copies_look_alike_and_other_pictures_do_not() -> None:

@@ -4,12 +4,13 @@
     python tests/support/mutants.py calibration gate route --sample 0    all of them; takes long
 
 Each mutant changes one place of one file: a comparison, an operator, a whole number, a truth
-value, the sense of a condition. A room's tests are collected once and run once without a fault.
-Then a fork for each mutant takes over its functions and constants, and runs the tests, the
-quickest first, up to the first failure. Mutants that no test sees are printed; `EQUIVALENT` names
+value, the sense of a condition. A room's tests are collected once and run once without a fault,
+which tells the seconds and the lines of each. Then a fork for each mutant takes over its functions
+and constants, and runs the tests that run its lines, the quickest first, up to the first failure,
+and the others only where those pass. Mutants that no test sees are printed; `EQUIVALENT` names
 those that change nothing that could be seen, with the reason. Mutants are drawn by lot from each
-file, as many from each; the seed and the numbers by file are printed, and how many ended for their
-time alone.
+file, as many from each; the seed and the numbers by file and by room are printed, with 95 %
+intervals, and how many ended for their time alone.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ import random
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -40,9 +42,12 @@ SOURCE = ROOT / "src" / "speceyes"
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scores": (
         ("scoring/scores.py", "scoring/scales.py"),
-        ("tests/test_scores.py", "tests/test_gate.py"),
+        ("tests/test_scores.py", "tests/test_threshold_edges.py", "tests/test_gate.py"),
     ),
-    "gate": (("gate.py",), ("tests/test_gate.py", "tests/test_calibration.py")),
+    "gate": (
+        ("gate.py",),
+        ("tests/test_gate.py", "tests/test_threshold_edges.py", "tests/test_calibration.py"),
+    ),
     "calibration": (
         (
             "calibration/risk.py",
@@ -53,6 +58,8 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "calibration/recompute.py",
         ),
         (
+            "tests/test_threshold_edges.py",
+            "tests/test_label_by_label.py",
             "tests/test_label_use.py",
             "tests/test_calibration.py",
             "tests/test_files_that_contradict.py",
@@ -106,6 +113,8 @@ SIMULATED = (
 )
 """Parts of names of tests that simulate, or load much: run last, only for what the others left."""
 
+_SEARCH = "a step of a search that ends at the same number from any step and any first interval"
+_ANY_SEED = "any seed is as good as any other, and a test says that the same one gives the same"
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (
         "scoring/scales.py",
@@ -113,26 +122,74 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "logit = 2 * math.atanh(2 * score - 1) if score >= 0.25 else math.log(score) "
         "- math.log1p(-score)",
     ): "at 1/4 both forms give the same number",
+    ("scoring/scales.py", "Constant", "step = 1e-15 * max(1.0, abs(guess))"): _SEARCH,
+    ("scoring/scales.py", "BinOp", "step = 1e-15 * max(1.0, abs(guess))"): _SEARCH,
+    ("scoring/scales.py", "Constant", "high, step = high + step, 2 * step"): _SEARCH,
+    ("scoring/scales.py", "Constant", "low, step = low - step, 2 * step"): _SEARCH,
+    ("scoring/scales.py", "high, step = high + step, 2 * step", "2 / step"): _SEARCH,
+    ("scoring/scales.py", "low, step = low - step, 2 * step", "2 / step"): _SEARCH,
+    ("scoring/scales.py", "while rising(high) < target:", "rising(high) <= target"): _SEARCH,
     (
         "scoring/scales.py",
-        "Constant",
-        "step = 1e-15 * max(1.0, abs(guess))",
-    ): "the first step of a search that ends at the same number from any step",
+        "while low < (middle := low + (high - low) / 2) < high:",
+        "3",
+    ): "it ends where no number lies between, whether halves or thirds are taken",
     (
         "scoring/scales.py",
-        "Constant",
-        "high, step = high + step, 2 * step",
-    ): "steps of a search that ends at the same number whether they double or treble",
+        "return 1.0 / (1.0 + math.exp(-z)) if z > -700.0 else math.exp(z)",
+        "z >= -700.0",
+    ): "there both forms give the same number",
     (
         "scoring/scales.py",
-        "Constant",
-        "low, step = low - step, 2 * step",
-    ): "steps of a search that ends at the same number whether they double or treble",
+        "if raw <= 0.0 or math.isinf(raw):  # S is never negative: up to 1/2 all is accepted",
+        "raw < 0.0",
+    ): "0 is mapped to 0, and so 1/2 to 1/2",
     (
         "scoring/scores.py",
         "Compare",
         "if array.shape[1] > k:",
     ): "where there are k columns, the partition that is left out there keeps them all",
+    (
+        "scoring/scores.py",
+        'if aggregate == "log" and peak > 0:',
+        "peak >= 0",
+    ): "a row whose largest number is 0 has a score, and nobody asks why it has none",
+    (
+        "scoring/scores.py",
+        "_DRAFTS_AT_ONCE: Final = 256  # bounds the memory of `raw_scores`",
+        "257",
+    ): "blocks of any size give the same scores",
+    (
+        "calibration/images.py",
+        "order = np.random.default_rng([seed, 1]).permutation(found.size)",
+        "2",
+    ): _ANY_SEED,
+    ("calibration/many.py", "seed: int = 0,", "1"): _ANY_SEED,
+    (
+        "calibration/many.py",
+        "def choosing_rows(rows: int, image_key: Keys | None = None, seed: int = 0) -> Bools:",
+        "1",
+    ): _ANY_SEED,
+    (
+        "calibration/many.py",
+        "side = np.random.default_rng([seed, 2]).permutation(np.unique(found).size) % 2 == 0",
+        "3",
+    ): _ANY_SEED,
+    (
+        "calibration/many.py",
+        "Compare",
+        "side = np.random.default_rng([seed, 2]).permutation(np.unique(found).size) % 2 == 0",
+    ): "which half chooses is by lot",
+    (
+        "calibration/many.py",
+        "side = np.random.default_rng([seed, 2]).permutation(np.unique(found).size) % 2 == 0",
+        "1",
+    ): "which half chooses is by lot",
+    (
+        "calibration/many.py",
+        "Constant",
+        "return min(made, key=lambda name: made[name].labels_needed or 10**9)",
+    ): "any number that is more than all labels there can be",
     (
         "calibration/monitor.py",
         "Constant",
@@ -144,7 +201,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "raw_threshold: float = field(init=False, repr=False, compare=False)",
     ): "it follows from the fields that are compared, and its repr is no promise",
 }
-"""(file, kind, line's text) of places whose mutants change nothing that could be seen, and why."""
+"""(file, kind, line's text), or (file, line's text, what stands there then) where a line has
+several of the kind, of mutants that change nothing that could be seen, and why."""
 
 _COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -179,6 +237,8 @@ def places(tree: ast.Module) -> Iterator[ast.AST]:
             skipped |= {id(one) for one in ast.walk(decorator)}
         if isinstance(node, ast.Raise | ast.JoinedStr | ast.Assert):
             skipped |= {id(one) for one in ast.walk(node)}
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            skipped.add(id(node))
     for node in ast.walk(tree):
         if id(node) in skipped or not hasattr(node, "lineno"):
             continue
@@ -205,16 +265,23 @@ def mutate(node: Any) -> None:
         node.value = (not node.value) if isinstance(node.value, bool) else node.value + 1
 
 
-def mutants(file: str, size: int, seed: int) -> tuple[int, list[tuple[int, str, ast.Module]]]:
-    """How many mutants a file has, and (line, kind, tree) of as many as are drawn by lot."""
+def mutants(
+    file: str, size: int, seed: int
+) -> tuple[int, list[tuple[tuple[int, int], str, str, ast.Module]]]:
+    """How many mutants a file has, and of as many as are drawn by lot (lines, kind, what stands
+    there then, tree).
+    """
     tree = ast.parse((SOURCE / file).read_text(encoding="utf-8"))
     every = list(places(tree))
     drawn = []
     for at in random.Random(seed).sample(range(len(every)), min(size, len(every))):
         changed = copy.deepcopy(tree)
-        mutate(list(places(changed))[at])
+        mutate(node := list(places(changed))[at])
         whole = ast.fix_missing_locations(changed)
-        drawn.append((getattr(every[at], "lineno", 0), type(every[at]).__name__, whole))
+        first = getattr(every[at], "lineno", 0)
+        test = getattr(every[at], "test", every[at])  # not all the lines under an if
+        last = max(first, getattr(test, "end_lineno", first))
+        drawn.append(((first, last), type(every[at]).__name__, ast.unparse(node), whole))
     return len(every), drawn
 
 
@@ -241,9 +308,16 @@ def functions(values: Mapping[str, Any], made_in: str) -> Iterator[tuple[str, Fu
 
 
 def take_over(module: ModuleType, tree: ast.Module) -> None:
-    """Puts a changed file's functions, defaults and constants in the place of the module's own."""
+    """Puts a changed file's functions, defaults and constants in the place of the module's own.
+
+    Raises:
+        ImportError: The file can't even be loaded, which every test would see.
+    """
     fresh = {"__name__": module.__name__, "__file__": module.__file__}
-    exec(compile(tree, str(module.__file__), "exec"), fresh)
+    try:
+        exec(compile(tree, str(module.__file__), "exec"), fresh)
+    except Exception as exc:
+        raise ImportError(f"{module.__name__} can't be loaded") from exc
     changed = dict(functions(fresh, module.__name__))
     for name, function in functions(dict(vars(module)), module.__name__):
         if name in changed:
@@ -255,23 +329,27 @@ def take_over(module: ModuleType, tree: ast.Module) -> None:
         if name.startswith("__") or callable(old) or isinstance(old, ModuleType):
             continue
         if repr(new) != repr(old):
-            for user in [m for m in sys.modules.values() if getattr(m, name, None) is old]:
-                setattr(user, name, new)
+            for user in list(sys.modules.values()):
+                if getattr(user, "__dict__", {}).get(name) is old:
+                    vars(user)[name] = new
 
 
-_LONG = (3600, 3600.0)
+_NOT_PUT_IN = 4
 
 
 class Run:
     """A room's mutants, in pytest's place once its tests are collected."""
 
     def __init__(self, room: str, options: argparse.Namespace, told: Callable[[str], None]) -> None:
-        self.files, self.options, self.told = ROOMS[room][0], options, told
-        self.seen, self.late, self.left = 0, 0, list[str]()
-        self._last: list[pytest.Item] = []
+        self.files = tuple(file for file in ROOMS[room][0] if options.only in file)
+        self.options, self.told = options, told
+        self.seen, self.late, self.same, self.left = 0, 0, 0, list[str]()
+        self._slow: list[pytest.Item] = []
+        self._spent: dict[str, float] = {}
+        self._lines: dict[str, set[tuple[str, int]]] = {}
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Runs all tests once for their time, and then for each mutant."""
+        """Runs all tests once for their time and their lines, and then for each mutant."""
         from hypothesis import Phase, settings
 
         settings.register_profile(
@@ -282,111 +360,173 @@ class Run:
             phases=(Phase.explicit, Phase.generate),
         )
         settings.load_profile("mutants")
-        names = [(item, item.name) for item in session.items]
-        self._last = [item for item, name in names if any(part in name for part in SIMULATED)]
-        session.items = [item for item in session.items if item not in self._last]
+        last = [item for item in session.items if any(part in item.name for part in SIMULATED)]
+        quick = [item for item in session.items if item not in last]
+        self._slow = [] if self.options.quick else last
+        watched = {str(SOURCE / file): file for file in self.files}
         reading, writing = os.pipe()
-        began = time.monotonic()
-        code, _ = self._forked(session, lambda: None, _LONG, writing)
+        if not (child := os.fork()):
+            os.close(reading)
+            _run(session, quick, self._unchanged, 3600, (writing, watched))
         os.close(writing)
-        with os.fdopen(reading) as lines:
-            spent = {name: float(t) for name, t in map(str.split, lines)}
-        wall = time.monotonic() - began
-        if code != 0:
-            failed = [name for name, seconds in spent.items() if seconds < 0]
+        with os.fdopen(reading) as told:
+            tests = [json.loads(line) for line in told]
+        _, status = os.waitpid(child, 0)
+        if code := os.waitstatus_to_exitcode(status):
+            failed = [name for name, seconds, _ in tests if seconds < 0]
             self.told(f"the tests fail without a fault (exit {code}): {failed}\n")
             self.left.append("no fault at all")
             return True
-        session.items.sort(key=lambda item: spent.get(_short(item.nodeid), 0.0))
-        most = (int(10 + 3 * sum(spent.values())), 60 + 6 * wall)
+        self._spent = {name: seconds for name, seconds, _ in tests}
+        self._lines = {name: {(file, at) for file, at in ran} for name, _, ran in tests}
+        quick.sort(key=lambda item: self._spent[item.nodeid])
         for file in self.files:
-            self._file(session, file, most)
+            self._file(session, quick, file)
         return True
 
-    def _file(self, session: pytest.Session, file: str, most: tuple[int, float]) -> None:
+    def _unchanged(self) -> None:
+        for file in self.files:
+            take_over(module_of(file), ast.parse((SOURCE / file).read_text(encoding="utf-8")))
+
+    def _file(self, session: pytest.Session, tests: list[pytest.Item], file: str) -> None:
         every, drawn = mutants(file, self.options.sample or 10**9, self.options.seed)
         tried, before, module = 0, len(self.left), module_of(file)
         lines = (SOURCE / file).read_text(encoding="utf-8").splitlines()
-        for line, kind, tree in drawn:
-            text = lines[line - 1].strip()
-            if (file, kind, text) in EQUIVALENT:
+        for (first, last), kind, changed, tree in drawn:
+            text = lines[first - 1].strip()
+            if (file, kind, text) in EQUIVALENT or (file, text, changed) in EQUIVALENT:
+                self.same += 1
                 continue
             if time.monotonic() > self.options.end:
                 break
             tried += 1
-            code, late = self._forked(session, lambda tree=tree: take_over(module, tree), most)
-            if code == 0 and self._last and not self.options.quick:
-                quick, session.items = session.items, self._last
-                code, late = self._forked(session, lambda tree=tree: take_over(module, tree), _LONG)
-                session.items = quick
-            self.late += late
-            if code == 0:
-                self.left.append(f"{file}:{line} {kind}: {text}")
+            places = {(file, at) for at in range(first, last + 1)}
+            near = [item for item in tests if not places.isdisjoint(self._lines[item.nodeid])]
+            far = [item for item in tests if item not in near]
+            for some in (near, far, self._slow):
+                ended = self._seen(session, some, lambda tree=tree: take_over(module, tree))
+                if ended is not None:
+                    self.late += ended
+                    break
+            else:
+                self.left.append(f"{file}:{first} {kind}: {text} -> {changed}")
                 self.told(f"survives: {self.left[-1]}\n")
         self.seen += tried
         self.told(
-            f"{file}: {len(self.left) - before} of {tried} survive, of {every} in all, "
+            f"{file}: {share(len(self.left) - before, tried)}, of {every} in all, "
             f"seed {self.options.seed}\n"
         )
 
-    def _forked(
-        self,
-        session: pytest.Session,
-        prepare: Callable[[], None],
-        most: tuple[int, float],
-        spent: int | None = None,
-    ) -> tuple[int, bool]:
-        """(exit code, whether it was ended for its time) of the tests in a fork.
-
-        Args:
-            session: Of the tests.
-            prepare: Puts the fault in.
-            most: Seconds of the processor, and of the clock.
-            spent: Where each test's seconds are written to.
-        """
+    def _seen(
+        self, session: pytest.Session, tests: list[pytest.Item], prepare: Callable[[], None]
+    ) -> bool | None:
+        """Whether it was only their time that ended these tests, and None where all pass."""
+        if not tests:
+            return None
+        slow = tests is self._slow
+        most = 3600 if slow else int(5 + 4 * sum(self._spent[item.nodeid] for item in tests))
         child = os.fork()
         if not child:
-            _run(session, prepare, most[0], spent)
-        end = time.monotonic() + most[1]
+            _run(session, tests, prepare, most, None)
+        end = time.monotonic() + 60 + 12 * most
         while time.monotonic() < end:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 code = os.waitstatus_to_exitcode(status)
-                return code, code == -signal.SIGXCPU
-            time.sleep(0.005)
+                if code == _NOT_PUT_IN:
+                    self.told("not put in, and so not seen: ")
+                return None if code in (0, _NOT_PUT_IN) else code == -signal.SIGXCPU
+            time.sleep(0.002)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        return -signal.SIGKILL, True
+        return True
 
 
 def _run(
-    session: pytest.Session, prepare: Callable[[], None], seconds: int, spent: int | None
+    session: pytest.Session,
+    tests: list[pytest.Item],
+    prepare: Callable[[], None],
+    seconds: int,
+    told: tuple[int, dict[str, str]] | None,
 ) -> None:
-    """Runs the tests in this process up to the first failure, and ends it."""
+    """Runs tests in this process up to the first failure, and ends it.
+
+    Args:
+        session: Of the tests.
+        tests: Which.
+        prepare: Puts the fault in.
+        seconds: Most of the processor's.
+        told: Where each test's name, seconds and lines are written to as JSON, and the files by
+            path whose lines are wanted.
+    """
     code = 3
     try:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
         with Path(os.devnull).open("w") as null:
             os.dup2(null.fileno(), 1)
             os.dup2(null.fileno(), 2)
+        code = _NOT_PUT_IN
         prepare()
-        for at, item in enumerate(session.items):
-            began, following = time.process_time(), (session.items[at + 1 :] or [None])[0]
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            if session.testsfailed:
-                if spent is not None:
-                    os.write(spent, f"{_short(item.nodeid)} -1\n".encode())
+        code = 3
+        session.items = tests
+        for item, following in zip(tests, [*tests[1:], None], strict=True):
+            ran: set[tuple[str, int]] = set()
+            began = time.process_time()
+            with _lines_into(ran, told[1]) if told else contextlib.nullcontext():
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            failed = bool(session.testsfailed)
+            if told is not None:
+                took = -1.0 if failed else time.process_time() - began
+                row = json.dumps([item.nodeid, took, sorted(ran)]) + "\n"
+                os.write(told[0], row.encode())
+            if failed:
                 break
-            if spent is not None:
-                took = time.process_time() - began
-                os.write(spent, f"{_short(item.nodeid)} {took}\n".encode())
         code = 1 if session.testsfailed else 0
+    except ImportError:
+        code = 1 if code == _NOT_PUT_IN else code
     finally:
         os._exit(code)
 
 
-def _short(nodeid: str) -> str:
-    return "".join(nodeid.split())
+@contextlib.contextmanager
+def _lines_into(ran: set[tuple[str, int]], files: Mapping[str, str]) -> Iterator[None]:
+    """Notes (file, line) of what runs meanwhile in any thread that begins, of these files only."""
+
+    def of_call(frame: FrameType, event: str, argument: object) -> Any:
+        if (file := files.get(frame.f_code.co_filename)) is None:
+            return None
+
+        def of_line(frame: FrameType, event: str, argument: object) -> Any:
+            ran.add((file, frame.f_lineno))
+            return of_line
+
+        return of_line(frame, event, argument)
+
+    sys.settrace(of_call)
+    threading.settrace(of_call)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
+
+
+def share(left: int, tried: int) -> str:
+    """How many survive, with the exact (Clopper-Pearson) interval of the share at 95 %."""
+    if not tried:
+        return "none tried"
+    from speceyes.calibration.binomial import binomial_cdf
+
+    def where(found: Callable[[float], bool]) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if found(middle) else (low, middle)
+        return low
+
+    low = 0.0 if not left else where(lambda p: 1 - binomial_cdf(left - 1, tried, p) < 0.025)
+    high = 1.0 if left == tried else where(lambda p: binomial_cdf(left, tried, p) > 0.025)
+    return f"{left} of {tried} survive, {left / tried:.1%} ({low:.1%} to {high:.1%})"
 
 
 def room_run(room: str, options: argparse.Namespace) -> tuple[int, int, list[str]]:
@@ -422,6 +562,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("rooms", nargs="+", choices=list(ROOMS))
     parser.add_argument("--sample", type=int, default=40, help="mutants a file; 0 for all")
+    parser.add_argument("--only", default="", help="a part of the names of the files to change")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="leave tests that simulate out")
     parser.add_argument("--budget", type=float, default=1e9, help="most for all, seconds")
@@ -432,8 +573,10 @@ def main() -> int:
     seen, late, left = 0, 0, list[str]()
     for room in options.rooms:
         of_room = room_run(room, options)
+        sys.stdout.write(f"{room}: {share(len(of_room[2]), of_room[0])}\n")
+        sys.stdout.flush()
         seen, late, left = seen + of_room[0], late + of_room[1], left + of_room[2]
-    sys.stdout.write(f"{len(left)} of {seen} mutants survive, {late} ended for their time\n")
+    sys.stdout.write(f"all: {share(len(left), seen)}; {late} ended for their time\n")
     return int(20 * len(left) > seen)
 
 

@@ -274,12 +274,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _promises() -> Iterator[str]:
-    from speceyes.bench.promises import beyond, labels, measures, running
+    from speceyes.bench.promises import beyond, handed, labels, measures, running
     from speceyes.bench.promises.experiment import table
 
     head, rule, *_ = table([]).splitlines()
     yield from (head, rule)
-    for group in (running, labels, beyond, measures):
+    for group in (running, labels, handed, beyond, measures):
         for row in group.experiments():
             yield table([row]).splitlines()[-1]
 

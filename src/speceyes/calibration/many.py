@@ -118,7 +118,9 @@ def calibrate_many(
         raise ConfigError("there are no settings to calibrate")
     if delta is None:
         raise ConfigError("delta=None: a promise in expectation can't be corrected; pass a delta")
-    rows = np.shape(bad)[0] if np.ndim(bad) == 1 else 0
+    if np.ndim(bad) != 1:
+        raise InputError(f"labels of shape {np.shape(bad)}; one for each query is needed")
+    rows = np.shape(bad)[0]
     found = np.arange(rows) if image_key is None else clusters_of(image_key, rows)
 
     def run(name: str, share: float, at: Bools) -> Calibration:
@@ -170,7 +172,7 @@ def _best(made: Mapping[str, Calibration], cost: Cost | None, on: Bools) -> str 
     certified = [name for name, one in made.items() if one.certified]
     if cost is not None:
         return min(certified, key=lambda name: cost(name, made[name], on), default=None)
-    return max(certified, key=lambda name: made[name].accepted / made[name].n, default=None)
+    return max(certified, key=lambda name: made[name].accepted, default=None)
 
 
 def _nearest(made: Mapping[str, Calibration]) -> str:

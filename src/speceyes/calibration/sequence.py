@@ -134,6 +134,7 @@ class SequentialCalibration:
         """The place in the grid that each chain tests next."""
         self._needed = math.log(len(self._chains) / self.delta)
         self._loosest = -1
+        self._certified = np.zeros(grid.size, dtype=bool)
         self._accepted = np.zeros(grid.size, dtype=np.int64)
         self._bad = np.zeros(grid.size, dtype=np.int64)
         self._peak = np.zeros(grid.size)
@@ -192,10 +193,12 @@ class SequentialCalibration:
         self._at_peak[:, higher] = counts[:, higher]
         for chain, at in enumerate(self._chains):
             while at < self._grid.size and self._peak[at] >= self._needed:
-                if self._at_peak[1, at]:
-                    self._loosest = max(self._loosest, at)
+                self._certified[at] = True
                 at += 1
             self._chains[chain] = at
+        # One may be certified before anything reaches it, and is of use once something does.
+        of_use = np.flatnonzero(self._certified & (self._at_peak[1] > 0))
+        self._loosest = int(of_use[-1]) if of_use.size else -1
 
     def calibration(self) -> Calibration:
         """The calibration by now, certified or not; its counts are those of the moment at which

@@ -1,8 +1,11 @@
 """Images that show the same thing under another name, format, size or compression.
 
 `content_key` is exact: the same pixels as a viewer sees them, however they are stored. `look` is
-not: a perceptual hash (the signs of an image's lowest cosine coefficients, as in pHash) with its
-colours, which a saving as JPEG, another size or a crop of few pixels hardly changes.
+not: a perceptual hash (the signs of an image's lowest cosine coefficients, as in pHash) of the
+image and of its mirror image, with its colours, which a saving as JPEG, another size or a crop of
+few pixels hardly changes. Other light or contrast scale and shift all colours alike, and a grey
+copy keeps their brightness, so that `alike` finds these too. It doesn't find copies that were
+cropped by more than a few hundredths, framed, turned or drawn over.
 """
 
 from __future__ import annotations
@@ -25,8 +28,18 @@ _COLOURS: Final = 4
 _FAINT: Final = 0.01
 BITS: Final = 10
 """Most bits, of 63, in which hashes of the same image differ."""
+MIRRORED_BITS: Final = 8
+"""The same of an image and another's mirror image."""
 SHADES: Final = 5
 """Most that its colours differ, of 255, on the mean over a grid of 4 by 4."""
+_PLAIN: Final = 10.0
+"""Colours that vary less over the grid, of 255, say nothing about light and contrast."""
+_DIMMED: Final = 2.0
+"""Most that contrast is raised, or lowered."""
+_COLOURLESS: Final = 4
+"""Most that red, green and blue differ in a grey image, of 255."""
+_BRIGHTNESS: Final = (0.299, 0.587, 0.114)
+"""Of red, green and blue (ITU-R BT.601), as Pillow turns colours into grey."""
 
 
 def content_key(image: Image) -> str:
@@ -45,21 +58,28 @@ def content_key(image: Image) -> str:
 
 
 def look(image: Image) -> bytes:
-    """56 bytes, 8 of a perceptual hash and 48 of colours; compare with `alike`."""
+    """64 bytes: 8 of a perceptual hash, 8 of the mirror image's, 48 of colours; compare with
+    `alike`.
+    """
     shown = upright_rgb(image, "the image")
     grey = np.asarray(
         shown.convert("L").resize((_SIDE, _SIDE), Pillow.Resampling.BOX), dtype=np.float64
     )
     cosines = _cosines()
-    low = (cosines @ grey @ cosines.T).ravel()[1:]
-    low[np.abs(low) < _FAINT * np.abs(low).max()] = 0.0  # or noise would set their signs
-    bits = np.packbits(np.concatenate([[False], low > np.median(low)]))
+    low = cosines @ grey @ cosines.T
+    mirrored = low * np.where(np.arange(_LOW) % 2, -1.0, 1.0)  # odd waves turn their sign
     colours = np.asarray(shown.resize((_COLOURS, _COLOURS), Pillow.Resampling.BOX), dtype=np.uint8)
-    return bits.tobytes() + colours.tobytes()
+    return _hash(low) + _hash(mirrored) + colours.tobytes()
+
+
+def _hash(low: npt.NDArray[np.float64]) -> bytes:
+    waves = low.ravel()[1:]
+    waves[np.abs(waves) < _FAINT * np.abs(waves).max()] = 0.0  # or noise would set their signs
+    return np.packbits(np.concatenate([[False], waves > np.median(waves)])).tobytes()
 
 
 def alike(looks: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Pairs of places whose images look the same.
+    """Pairs of places whose images look the same, or as the same in a mirror.
 
     Args:
         looks: As `look` gives them.
@@ -73,15 +93,41 @@ def alike(looks: Sequence[bytes]) -> list[tuple[int, int]]:
     if len(looks) < 2:
         return []
     rows = np.frombuffer(b"".join(looks), dtype=np.uint8).reshape(len(looks), -1)
-    hashes = np.ascontiguousarray(rows[:, :8]).view(np.uint64).ravel()
-    colours = rows[:, 8:].astype(np.int16)
+    hashes = np.ascontiguousarray(rows[:, :16]).view(np.uint64)
+    colours = rows[:, 16:].reshape(-1, _COLOURS, _COLOURS, 3).astype(np.float64)
     pairs = []
     for i in range(len(looks) - 1):
-        apart = np.bitwise_count(hashes[i + 1 :] ^ hashes[i]) if _COUNTS else _ones(hashes, i)
-        for j in (np.flatnonzero(apart <= BITS) + i + 1).tolist():
-            if np.abs(colours[i] - colours[j]).mean() <= SHADES:
+        apart = _differing(hashes[i + 1 :], hashes[i, 0])
+        found = np.flatnonzero((apart[:, 0] <= BITS) | (apart[:, 1] <= MIRRORED_BITS))
+        for at, j in zip(found.tolist(), (found + i + 1).tolist(), strict=True):
+            if (apart[at, 0] <= BITS and _same_colours(colours[i], colours[j])) or (
+                apart[at, 1] <= MIRRORED_BITS and _same_colours(colours[i], colours[j, :, ::-1])
+            ):
                 pairs.append((i, j))
     return pairs
+
+
+def _same_colours(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> bool:
+    """Whether two grids of colours are the same, but for light and contrast, or without colour."""
+    if np.abs(one - other).mean() <= SHADES:
+        return True
+    if _same_but_for_light(one, other):
+        return True
+    grey = [bool(np.ptp(grid, axis=-1).max() <= _COLOURLESS) for grid in (one, other)]
+    return grey[0] != grey[1] and _same_but_for_light(one @ _BRIGHTNESS, other @ _BRIGHTNESS)
+
+
+def _same_but_for_light(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> bool:
+    """Whether one scale and one shift for all numbers lead from the one to the other."""
+    spread = float(one.std()), float(other.std())
+    if min(spread) < _PLAIN:
+        return False
+    a, b = one - one.mean(), other - other.mean()
+    scale = float((a * b).mean()) / spread[0] ** 2
+    if not 1 / _DIMMED <= scale <= _DIMMED:
+        return False
+    most = SHADES * min(1.0, 0.3 + spread[1] / 40)  # the fainter, the more alike all are
+    return float(np.abs(scale * a - b).mean()) <= most
 
 
 def clusters(
@@ -123,9 +169,14 @@ def clusters(
 _COUNTS: Final = hasattr(np, "bitwise_count")  # numpy 2
 
 
-def _ones(hashes: npt.NDArray[np.uint64], i: int) -> npt.NDArray[np.int64]:
-    apart = (hashes[i + 1 :] ^ hashes[i]).view(np.uint8).reshape(-1, 8)
-    found: npt.NDArray[np.int64] = np.unpackbits(apart, axis=1).sum(axis=1)
+def _differing(hashes: npt.NDArray[np.uint64], one: np.uint64) -> npt.NDArray[np.int64]:
+    """int64 of the hashes' shape [n, 2]: bits in which each differs from one."""
+    apart = hashes ^ one
+    if _COUNTS:
+        return np.bitwise_count(apart).astype(np.int64)
+    found: npt.NDArray[np.int64] = np.unpackbits(
+        apart.view(np.uint8).reshape(*apart.shape, 8), axis=-1
+    ).sum(axis=-1, dtype=np.int64)
     return found
 
 

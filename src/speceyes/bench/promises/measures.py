@@ -12,7 +12,7 @@ from speceyes.bench.promises.experiment import Experiment
 from speceyes.evaluation.intervals import auroc_interval
 from speceyes.evaluation.rounds import ratio
 from speceyes.evaluation.statistics import cluster_interval, wilson_interval
-from speceyes.pipeline.costs import CostModel
+from speceyes.pipeline.costs import CostModel, efficiency
 from speceyes.types import Judgement, Result, Timings, Verdict
 
 YES, NO = Verdict(True, 0.99, 9.0, 0.98), Verdict(False, 0.5, 0.0, 0.98)
@@ -113,6 +113,34 @@ def forecast() -> Experiment:
     )
 
 
+def parts_of_a_forecast(queries: int = 400) -> Experiment:
+    """A fallback finds the judge's reading paid for, and some time lies outside all phases."""
+    random = np.random.default_rng(6)
+    judge, draft, spared, outside = 0.010, 0.012, 0.63, 0.0022
+    results, agent = [], []
+    for _ in range(queries):
+        alone = float(random.lognormal(-3.5, 0.3))
+        accepted = random.random() < 0.5
+        agent.append(alone)
+        spent = Timings(
+            judge=judge, draft=draft, gate=0.0, fallback=None if accepted else spared * alone
+        )
+        route, said = ("draft", YES) if accepted else ("agent", NO)
+        results.append(Result("", "a", route, Judgement(False), None, said, timings=spent))
+    fell = [one.timings.fallback for one in results if one.timings.fallback is not None]
+    measured = judge + draft + sum(fell) / queries + outside
+    naive = judge + draft + len(fell) / queries * sum(agent) / queries
+    told = efficiency(results, seconds=measured * queries).speculated
+    assert told is not None
+    return Experiment(
+        "E[L] where a fallback costs 0.63 of the agent alone and 2.2 ms lie outside all phases",
+        "within 10%",
+        f"{naive / measured - 1:+.0%}",
+        f"{told / measured - 1:+.0%}",
+        abs(told / measured - 1) < 0.1,
+    )
+
+
 def experiments() -> Iterator[Experiment]:
     """All of them."""
     for apart, n in ((2.5, 40), (3.5, 30), (4.5, 30)):
@@ -120,3 +148,4 @@ def experiments() -> Iterator[Experiment]:
     yield shares()
     yield same_arms()
     yield forecast()
+    yield parts_of_a_forecast()
