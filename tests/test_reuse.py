@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
 
@@ -16,12 +17,14 @@ from speceyes.answerer import SpeculativeAnswerer
 from speceyes.errors import ConfigError
 from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
-from speceyes.images.pixel_cache import frozen, pixel_key, pixels
+from speceyes.images import pixel_cache
+from speceyes.images.pixel_cache import frozen, pixel_key, strips
 from speceyes.judge import ToolJudge
 from speceyes.models import HFModel
 from speceyes.models._bounded import BoundedCache
 from speceyes.models.hf.pixels import QwenPixels
 from speceyes.models.hf.prefix_cache import BLOCK, CacheEntry, PrefixCache
+from speceyes.models.hf.qwen_vl_adapter import QwenVLAdapter
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.pipeline.reference import as_published
@@ -36,6 +39,10 @@ GREEDY = Sampling(max_tokens=10, top_k=8)
 def picture(seed: int, width: int = 120, height: int = 90) -> Image.Image:
     blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.concatenate([strip[..., :3] for strip in strips(image)])
 
 
 # --- fingerprints -------------------------------------------------------------------------
@@ -66,14 +73,39 @@ def test_a_users_brush_does_not_reach_a_frozen_copy() -> None:
     assert frozen(kept) is kept
 
 
-def test_pixels_are_held_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("speceyes.images.pixel_cache._MOST_HELD", 100_000)
-    images = [frozen(picture(seed)) for seed in range(8)]  # 32,400 bytes each
-    for image in images:
-        pixel_key(image)
-    held = [image._speceyes_kept.data is not None for image in images]  # type: ignore[attr-defined]
-    assert held == [False] * 5 + [True] * 3
-    assert pixels(images[0]).tobytes() == images[0].tobytes()
+def made_otherwise(image: Image.Image) -> list[Image.Image]:
+    """The same pixels in images that Pillow holds in other ways."""
+    wide = Image.new("RGB", (image.width + 9, image.height + 7))
+    wide.paste(image, (5, 3))
+    return [
+        image.copy(),
+        Image.merge("RGB", image.split()),
+        image.convert("RGBA").convert("RGB"),
+        wide.crop((5, 3, 5 + image.width, 3 + image.height)),
+        Image.frombuffer("RGB", image.size, image.tobytes(), "raw", "RGB", 0, 1),
+        Image.frombytes("RGB", image.size, image.convert("RGBX").tobytes(), "raw", "RGBX"),
+    ]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (120, 90), (70_000, 3), (2100, 2050)])
+def test_strips_are_all_pixels_and_the_key_is_theirs_however_pillow_holds_them(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = picture(2, *size)
+    for made in made_otherwise(image):
+        assert (pixels(made) == np.asarray(image)).all()
+        assert pixel_key(made) == pixel_key(image)
+    changed = image.copy()
+    changed.putpixel((size[0] - 1, size[1] - 1), (1, 2, 3))
+    assert pixel_key(changed) != pixel_key(image)
+    monkeypatch.delattr(Image.Image, "__arrow_c_array__", raising=False)  # as Pillow 11.0
+    assert (pixels(image.copy()) == np.asarray(image)).all()
+
+
+def test_pixels_outlive_the_image_that_they_are_read_from() -> None:
+    found = [list(strips(frozen(picture(seed)))) for seed in range(20)]
+    for seed, mine in enumerate(found):
+        assert (np.concatenate(mine)[..., :3] == np.asarray(picture(seed))).all()
 
 
 def test_size_mode_and_palette_count() -> None:
@@ -110,6 +142,26 @@ def test_quick_resizing_is_pillows_up_to_a_few_levels(
     else:
         assert np.abs(quick - slow).max() <= 6
         assert (quick != slow).mean() < 0.3
+
+
+def quick(size: tuple[int, int], resample: int = 3) -> QwenPixels:
+    """A model that sees everything in this size."""
+    return QwenPixels(lambda *_, **__: size[::-1], 28, 1, 1 << 30, resample)
+
+
+@pytest.mark.parametrize("resample", [2, 3])
+def test_strips_are_shrunk_as_one_piece_is(monkeypatch: pytest.MonkeyPatch, resample: int) -> None:
+    noise = np.random.default_rng(4).integers(0, 256, (601, 457, 3), dtype=np.uint8)
+    image, way = Image.fromarray(noise), quick((84, 56), resample)
+    whole = np.asarray(way.quick(image))
+    for pixels_a_strip in (1, 10_000, 457 * 300):
+        monkeypatch.setattr(pixel_cache, "_STRIP", pixels_a_strip)
+        monkeypatch.setattr(pixel_cache, "_PART", pixels_a_strip)
+        for made in made_otherwise(image):
+            assert (np.asarray(way.quick(made)) == whole).all()
+        with monkeypatch.context() as old:
+            old.delattr(Image.Image, "__arrow_c_array__", raising=False)
+            assert (np.asarray(way.quick(image)) == whole).all()
 
 
 # --- the caches ---------------------------------------------------------------------------
@@ -244,6 +296,78 @@ def test_another_image_is_never_taken_for_one_that_was_read(family: Family) -> N
     first, second = (model.generate([c], GREEDY)[0] for c in (one, other))
     np.testing.assert_allclose(second.top_logprobs, alone.top_logprobs, atol=1e-4)
     assert not np.allclose(first.top_logprobs[0], second.top_logprobs[0], atol=1e-3)
+
+
+def test_a_picture_of_which_little_is_seen_is_known_by_what_is_seen() -> None:
+    """Neither is another taken for it: one that is seen otherwise, or one that is what it is seen
+    as, which a model may show itself in another size.
+    """
+    net, processor = build("qwen3_vl")
+    model = HFModel(net, processor)
+    encoder = model._driven
+    assert encoder is not None
+    size = (4000, 3000)
+    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    image = frozen(Image.fromarray(noise), ours=True)
+    assert encoder.pixels.shrinks(image)
+    seen, key = encoder._seen(image)
+    assert encoder._seen(image)[0] is seen, "or it is shrunk at every turn"
+    assert encoder._seen(image.copy())[1] == key
+    assert (np.asarray(encoder.pixels.quick(image)) == np.asarray(seen)).all()
+    assert pixel_key(seen) != key
+    image.paste((9, 9, 9), (0, 0, 1500, 1500))
+    other, changed = encoder._seen(image)
+    assert changed != key and (np.asarray(other) != np.asarray(seen)).any()
+
+
+def test_a_funnel_reads_a_large_picture_only_to_shrink_it(
+    pair: tuple[HFModel, HFModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[int, int]] = []
+    plain = Image.Image.tobytes
+
+    def tobytes(image: Image.Image, *args: object, **named: object) -> bytes:
+        read.append(image.size)
+        return plain(image, *args, **named)  # type: ignore[arg-type]
+
+    queries = [item.query for item in questions("heldout", 6)]
+    monkeypatch.setattr(Image.Image, "tobytes", tobytes)
+    results = funnel(pair, "batched")(queries)
+    assert {result.route for result in results} == {"draft", "agent"}
+    whole = {query.images[0].size for query in queries}
+    if hasattr(Image.Image, "__arrow_c_array__"):
+        assert not whole & set(read)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(
+    images=st.lists(
+        st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 20)), max_size=4
+    ),
+    behind=st.integers(1, 30),
+)
+@settings(deadline=None, max_examples=40)
+def test_positions_are_the_models_own(
+    family: Family, images: list[tuple[int, int, int]], behind: int
+) -> None:
+    adapter = adapter_of(family)
+    config = adapter.model.config
+    merge = config.vision_config.spatial_merge_size
+    ids: list[int] = []
+    for down, across, before in images:
+        ids += [1] * before + [config.vision_start_token_id]
+        ids += [config.image_token_id] * (down * across) + [config.vision_end_token_id]
+    ids += [1] * behind
+    grids = [(1, down * merge, across * merge) for down, across, _ in images]
+    row = np.array(ids, np.int64)
+    positions, following = adapter.rotary_positions(row, grids)
+    wanted, after = adapter._indexed(row, grids) if grids else (np.arange(len(row)), len(row))
+    assert (positions == wanted).all() and following == after
+
+
+@functools.cache
+def adapter_of(family: Family) -> QwenVLAdapter:
+    return QwenVLAdapter(build(family)[0])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

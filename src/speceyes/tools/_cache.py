@@ -32,11 +32,12 @@ def key_of(tool: Tool, images: Sequence[Image], arguments: Mapping[str, Any]) ->
     Args:
         tool: Says by `stateless = True` that the same call gives the same result, and by `reads`
             which images that depends on: "none", "image" (the one that `img_idx` names, by
-            default the first) or "images" (all, which is so where it says nothing).
+            default the first) or "images" (all, which is so where it says nothing). `kept = False`
+            says that a call costs less than the key of its images.
         images: Every image so far.
         arguments: As checked.
     """
-    if getattr(tool, "stateless", False) is not True:
+    if getattr(tool, "stateless", False) is not True or getattr(tool, "kept", True) is False:
         return None
     reads = getattr(tool, "reads", "images")
     read: Sequence[Image] = images

@@ -52,6 +52,7 @@ class Zoom:
     """
 
     stateless: ClassVar[bool] = True
+    kept: ClassVar[bool] = False
     bounded: ClassVar[bool] = True
     reads: ClassVar[Literal["image"]] = "image"
 

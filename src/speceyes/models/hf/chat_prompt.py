@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import logging
@@ -156,7 +157,7 @@ class Prompter:
             options |= {"chat_template": self._template(), "bos_token": start}
         apply = self.processor.apply_chat_template
         # What neither reads would be taken for the processor's own, with a warning at each call.
-        taken = inspect.signature(apply).parameters
+        taken = _parameters(getattr(apply, "__func__", apply))
         read = {
             name: value for name, value in options.items() if name in taken or self._reads(name)
         }
@@ -171,7 +172,7 @@ class Prompter:
 
     def _reads(self, variable: str) -> bool:
         """True where the template's source names a variable."""
-        return re.search(rf"\b{re.escape(variable)}\b", str(self._template())) is not None
+        return _names_variable(str(self._template()), variable)
 
     def _written(self, conversation: Conversation) -> str:
         """The conversation, in the first of the forms that the template takes as a whole.
@@ -309,6 +310,17 @@ class Prompter:
         )
         inputs.pop("labels", None)  # for training; PaliGemma's processor always makes them
         return inputs, [int(n) for n in inputs["attention_mask"].sum(dim=1)]
+
+
+@functools.lru_cache(maxsize=64)
+def _parameters(function: Any) -> frozenset[str]:
+    """Names of a function's parameters."""
+    return frozenset(inspect.signature(function).parameters)
+
+
+@functools.lru_cache(maxsize=256)
+def _names_variable(template: str, variable: str) -> bool:
+    return re.search(rf"\b{re.escape(variable)}\b", template) is not None
 
 
 _BLOCKS = {

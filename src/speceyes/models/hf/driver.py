@@ -202,7 +202,6 @@ def check_adapter(
     own = dataclasses.replace(
         encoder,
         features=BoundedCache(_ROOM, lambda f: f.bytes),
-        resized=BoundedCache(0, lambda _: 0),
     )
     kept = PrefixCache(_ROOM)
     tolerance = TOLERANCE.get(model.dtype, _EXACT)

@@ -50,8 +50,6 @@ logger = logging.getLogger(__name__)
 _DEFAULT_CACHE = 1 << 30
 _SCORED = 8
 """Rows whose answers are scored together: logits of all their tokens are there at once."""
-_AHEAD = 1 << 28
-"""Bytes of images that were resized ahead of their use."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -307,8 +305,7 @@ class HFModel:
                 versions(),
             )
             return None, against
-        resized = BoundedCache[bytes, Image](_AHEAD, lambda im: im.width * im.height * 4)
-        encoder = PromptEncoder(adapter, self._processor, self._pixels, self._features, resized)
+        encoder = PromptEncoder(adapter, self._processor, self._pixels, self._features)
         return encoder, ""
 
     @property
@@ -441,7 +438,7 @@ class HFModel:
         return self._detokenizer.piece(token)
 
     def prepare(self, images: Sequence[Image]) -> None:
-        """Resizes images ahead of a call that shows them.
+        """Shrinks images ahead of a call that shows them.
 
         Never raises for an image: the call itself says what is wrong with it. May be called
         from another thread while the model is at work.
@@ -455,8 +452,6 @@ class HFModel:
         self._prefixes.clear()
         self._features.clear()
         self._spare.clear()
-        if self._encoder is not None:
-            self._encoder.resized.clear()
 
     def seen_size(self, image: Image) -> tuple[int, int]:
         """(width, height) in pixels of the image as the model sees it, after its resizing.

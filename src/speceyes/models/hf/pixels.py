@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image as PILImage
 
 from speceyes.errors import ImageError
-from speceyes.images.pixel_cache import pixels
+from speceyes.images.pixel_cache import strips
 from speceyes.models._rgb import to_rgb
 from speceyes.types import Image
 
@@ -67,6 +69,11 @@ def pixels_of(image_processor: Any) -> Pixels:
     return ProcessorPixels(image_processor)
 
 
+def _channels(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """uint8[1, colours, height, width] of uint8[height, width, colours], not copied."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class QwenPixels:
@@ -107,20 +114,32 @@ class QwenPixels:
         transformers' own torchvision processors resize. Where little is shrunk, Pillow is fast
         enough.
         """
-        filters = {None: "bicubic", 3: "bicubic", 2: "bilinear"}
-        name = filters.get(None if self.resample is None else int(self.resample))
-        size = self.size(image)
-        small = image.width < 2 * size[0] or image.height < 2 * size[1]
-        if name is None or image.mode != "RGB" or small:
+        if not self.shrinks(image):
             return self.ready(image)
-        out = torch.nn.functional.interpolate(
-            torch.from_numpy(pixels(image)).permute(2, 0, 1)[None],
-            size=size[::-1],
-            mode=name,
-            antialias=True,
-            align_corners=False,
+        width, height = self.size(image)
+        # Rows are shortened strip by strip and columns then, as torch does it in one piece, so that
+        # the result doesn't depend on where strips end.
+        short = [self._scaled(_channels(strip), len(strip), width) for strip in strips(image)]
+        out = self._scaled(torch.cat(short, dim=2) if len(short) > 1 else short[0], height, width)
+        return PILImage.fromarray(out[0, :3].permute(1, 2, 0).contiguous().numpy())
+
+    def _scaled(self, values: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """uint8[1, colours, height, width] of another size."""
+        return torch.nn.functional.interpolate(
+            values, size=(height, width), mode=self._filter, antialias=True, align_corners=False
         )
-        return PILImage.fromarray(out[0].permute(1, 2, 0).contiguous().numpy())
+
+    def shrinks(self, image: Image) -> bool:
+        """True where `quick` shrinks an image by its own way, to half of each side or less."""
+        width, height = self.size(image)
+        known = self._filter is not None and image.mode == "RGB"
+        return known and image.width >= 2 * width and image.height >= 2 * height
+
+    @property
+    def _filter(self) -> str | None:
+        """Torch's name of the filter; None where it has none."""
+        names = {None: "bicubic", 3: "bicubic", 2: "bilinear"}
+        return names.get(None if self.resample is None else int(self.resample))
 
     def size(self, image: Image) -> tuple[int, int]:
         """(width, height) after resizing, multiples of `factor`.

@@ -7,6 +7,7 @@ beginning that was read before, is neither resized nor cut into patches again.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.images.pixel_cache import pixel_key
+from speceyes.images.pixel_cache import made_of, pixel_key
 from speceyes.models._bounded import BoundedCache
 from speceyes.models.hf.chat_prompt import Prompt
 from speceyes.models.hf.pixels import QwenPixels
@@ -61,8 +62,8 @@ class ImageSpan:
     """An image in a row.
 
     Args:
-        image: As the user or a tool gave it.
-        digest: Its fingerprint.
+        image: As the user or a tool gave it, or as the model sees it.
+        digest: Key of what the model sees of it.
         grid: (frames, patches down, patches across).
         start: Its first token's place in the row.
         tokens: How many it takes.
@@ -124,15 +125,13 @@ class PromptEncoder:
         adapter: The model.
         processor: Its processor.
         pixels: Its resizing rule.
-        features: Images that were encoded before, by fingerprint.
-        resized: Images that were resized ahead of their use, by fingerprint.
+        features: Images that were encoded before, by the key of what the model sees of them.
     """
 
     adapter: QwenVLAdapter
     processor: Any
     pixels: QwenPixels
     features: BoundedCache[bytes, Features]
-    resized: BoundedCache[bytes, Image]
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """A prompt's tokens and positions; no pixel is touched for it."""
@@ -148,9 +147,9 @@ class PromptEncoder:
         starts = np.cumsum(repeats) - repeats
         key, spans = ids.copy(), []
         for place, image, (grid, n) in zip(places, prompt.images, sizes, strict=True):
-            digest, first = pixel_key(image), int(starts[place])
+            (seen, digest), first = self._seen(image), int(starts[place])
             key[first : first + n] = int.from_bytes(digest[:8], "big", signed=True) | -(1 << 63)
-            spans.append(ImageSpan(image, digest, grid, first, n))
+            spans.append(ImageSpan(seen, digest, grid, first, n))
         positions, following = self.adapter.rotary_positions(ids, [g for g, _ in sizes])
         return EncodedPrompt(ids, key, tuple(spans), positions, following, prompt.begun)
 
@@ -172,11 +171,34 @@ class PromptEncoder:
         return [known[one.digest] for one in images]
 
     def prepare(self, images: Sequence[Image]) -> None:
-        """Resizes images that are not known yet. May be called beside everything else."""
+        """Shrinks images that keep what is made of them. May be called beside everything else."""
         for image in images:
-            digest = pixel_key(image)
-            if digest not in self.features and digest not in self.resized:
-                self.resized.put(digest, self.pixels.quick(image))
+            if made_of(image) is not None:
+                self._seen(image)
+
+    def _as_seen(self, one: ImageSpan) -> Image:
+        """An image in RGB and in the size that the model sees."""
+        patch = int(self.processor.image_processor.patch_size)
+        if one.image.mode == "RGB" and one.image.size == (one.grid[2] * patch, one.grid[1] * patch):
+            return one.image
+        return self.pixels.quick(one.image)
+
+    def _seen(self, image: Image) -> tuple[Image, bytes]:
+        """The image, shrunk where the model sees much less of it than there is, and its key.
+
+        The key is then that of the few pixels which the model sees: images that agree in these have
+        the same features, and all of the others' pixels need not be read for it.
+        """
+        if not self.pixels.shrinks(image):
+            return image, pixel_key(image)
+        made, way = made_of(image), (self.pixels.size(image), self.pixels.resample)
+        found: tuple[Image, bytes] | None = None if made is None else made.get(way)
+        if found is None:
+            small = self.pixels.quick(image)
+            found = small, hashlib.blake2b(pixel_key(small), digest_size=16).digest()
+            if made is not None:
+                made[way] = found
+        return found
 
     def _grid(self, image: Image) -> tuple[tuple[int, int, int], int]:
         patch = int(self.processor.image_processor.patch_size)
@@ -186,9 +208,8 @@ class PromptEncoder:
         return (1, down, across), down * across // merge**2
 
     def _encode(self, images: Sequence[ImageSpan], stats: ComputeStats) -> list[Features]:
-        ahead = {one.digest: self.resized.take(one.digest) for one in images}
         # A pool of threads was slower: what each allocates goes back to the system at once.
-        ready = [ahead[one.digest] or self.pixels.quick(one.image) for one in images]
+        ready = [self._as_seen(one) for one in images]
         inputs = self.processor.image_processor(ready, return_tensors="pt", **self.pixels.options)
         with stats.timed():
             return self.adapter.encode_images(inputs["pixel_values"], inputs["image_grid_thw"])

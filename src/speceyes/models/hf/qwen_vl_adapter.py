@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Final, final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,11 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from typing_extensions import override
 
 from speceyes.errors import ModelError
+from speceyes.models._bounded import BoundedCache
 from speceyes.models.hf.vision_windows import windows_at_once
+
+_MOST_POSITIONS: Final = 1 << 24
+"""Bytes of positions that are kept, of images by their sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,9 @@ class QwenVLAdapter:
         self._cache_argument = "cache" if "cache" in named else "past_key_values"
         named = inspect.signature(model.model.get_rope_index).parameters
         self._takes_types = "mm_token_type_ids" in named
+        self._blocks = BoundedCache[tuple[tuple[int, int, int], int, int], npt.NDArray[np.int64]](
+            _MOST_POSITIONS, lambda block: block.nbytes
+        )
 
     @property
     def device(self) -> torch.device:
@@ -141,9 +148,44 @@ class QwenVLAdapter:
         Returns:
             int64[3, n] (time, height, width), and the next position.
         """
+        shown = np.concatenate(([False], ids == self.image_token_id, [False]))
+        edges = np.flatnonzero(shown[1:] != shown[:-1]).reshape(-1, 2)
+        if len(edges) != len(grids):  # two images that touch
+            return self._indexed(ids, grids)
+        positions = np.empty((3, len(ids)), np.int64)
+        end = at = 0
+        for (first, behind), grid in zip(edges.tolist(), grids, strict=True):
+            positions[:, end:first] = np.arange(at, at + first - end)
+            at += first - end
+            block = self._image_positions(ids[max(0, first - 1) : behind], grid, min(first, 1))
+            positions[:, first:behind] = block + at
+            end, at = behind, at + int(block.max()) + 1
+        following = at + len(ids) - end
+        positions[:, end:] = np.arange(at, following)
+        return positions, following
+
+    def _image_positions(
+        self, ids: npt.NDArray[np.int64], grid: tuple[int, int, int], before: int
+    ) -> npt.NDArray[np.int64]:
+        """int64[3, n], positions of an image's n tokens where it stands at the beginning: they are
+        the same at every place, counted from there.
+
+        Args:
+            ids: int64[before + n], the image's tokens and what is before them.
+            grid: Its (frames, patches down, patches across).
+            before: Tokens of text before it.
+        """
+        known = self._blocks.get((grid, len(ids), before))
+        if known is None:
+            known = self._indexed(ids, [grid])[0][:, before:] - before
+            self._blocks.put((grid, len(ids), before), known)
+        return known
+
+    def _indexed(
+        self, ids: npt.NDArray[np.int64], grids: Sequence[tuple[int, int, int]]
+    ) -> tuple[npt.NDArray[np.int64], int]:
+        """What `rotary_positions` gives, as the model itself works it out."""
         n = len(ids)
-        if not grids:
-            return np.broadcast_to(np.arange(n), (3, n)).copy(), n
         row = torch.from_numpy(ids)[None]
         named: dict[str, Any] = {
             "image_grid_thw": torch.tensor(grids),
