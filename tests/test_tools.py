@@ -534,6 +534,25 @@ def test_whoever_draws_on_what_was_kept_draws_on_his_own() -> None:
     assert tools.run(call("shade"), [GREY]).images[0].getpixel((0, 0)) == GREY.getpixel((0, 0))
 
 
+def test_a_call_that_costs_less_than_its_key_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[PILImage.Image] = []
+
+    def key(image: PILImage.Image) -> bytes:
+        hashed.append(image)
+        return b"key"
+
+    monkeypatch.setattr("speceyes.tools._cache.pixel_key", key)
+    calls, shade = counting()
+    for registry, named, times in (
+        (Tools(["zoom"]), call("image_zoom_in_tool", bbox_2d=[1, 1, 30, 30]), 0),
+        (Tools([shade]), call("shade"), 2),
+    ):
+        seen = [registry.run(named, [GREY]) for _ in range(2)]
+        assert seen[0].error is None and seen[0].images[0].tobytes() == seen[1].images[0].tobytes()
+        assert len(hashed) == times
+    assert len(calls) == 1
+
+
 def test_nothing_is_kept_where_it_is_not_wanted() -> None:
     calls, shade = counting()
     tools = Tools([shade], cache_bytes=0)
