@@ -11,7 +11,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from speceyes.models.hf.qwen_vl_adapter import QwenVLAdapter
 from speceyes.models.hf.vision_windows import NAME, windows_at_once
-from support.random_models import FAMILIES
+from support.random_models import FAMILIES, build
 
 
 class Calls(TorchDispatchMode):  # type: ignore[misc]
@@ -102,6 +102,30 @@ def test_calls_and_waits_do_not_grow_with_the_image(
     assert before.attention > 400  # 6 layers of 80 windows, and two of one
     assert after.attention == larger.attention <= 6 * 4 + 2
     assert spared > 10, (waited, waits)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "sides", [[8] * 12, [8, 8, 4, 8, 4, 6], [4]], ids=["one size", "three sizes", "one image"]
+)
+def test_images_of_one_size_are_looked_at_together(family: Any, sides: list[int]) -> None:
+    net = build(family)[0]
+    grids = [(1, side, side + 2) for side in sides]
+    config = net.model.visual.config
+    width = config.patch_size**2 * 3 * config.temporal_patch_size
+    values = torch.randn(
+        sum(down * across for _, down, across in grids),
+        width,
+        generator=torch.Generator().manual_seed(2),
+    )
+    with torch.inference_mode():
+        plain = net.model.get_image_features(values, torch.tensor(grids), return_dict=True)
+        with Calls() as calls:
+            together = QwenVLAdapter(net).encode_images(values, torch.tensor(grids))
+    for one, other in zip(together, plain.pooler_output, strict=True):
+        torch.testing.assert_close(one.merged, other, atol=2e-5, rtol=1e-4)
+    if family == "qwen3_vl":
+        assert calls.attention == config.depth * len(set(sides))
 
 
 def test_what_was_chosen_by_hand_stays(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""Attention within windows of an image, all windows of one length in one call.
+"""Attention within windows of an image, or within images of a batch, all of one length in one call.
 
 Qwen2.5-VL looks at windows of 64 patches in all but a few layers. Without FlashAttention,
 transformers calls an attention function for each window of each layer, one after the other: 7,844
@@ -50,8 +50,17 @@ def window_attention(
     Returns:
         ([1, patches, heads, width], None).
     """
+    plan = _rows_by_length(cu_seq_lens_q)
+    if len(plan) == 1:  # they lie one behind the other already
+        size, rows = plan[0]
+        parts = [
+            one[0].unflatten(1, (len(rows) // size, size)).transpose(0, 1)
+            for one in (query, key, value)
+        ]
+        seen = torch.nn.functional.scaled_dot_product_attention(*parts, scale=scaling)
+        return seen.transpose(1, 2).flatten(0, 1)[None], None
     out = torch.empty_like(value)
-    for size, rows in _rows_by_length(cu_seq_lens_q):
+    for size, rows in plan:
         parts = [
             one[0, :, rows].unflatten(1, (-1, size)).transpose(0, 1) for one in (query, key, value)
         ]
@@ -87,18 +96,16 @@ AttentionInterface.register(NAME, window_attention)
 
 @contextmanager
 def windows_at_once(vision: Any) -> Iterator[None]:
-    """Has a vision tower with windows look at those of one length together, where it would do so
+    """Has a vision tower look at windows, or images, of one length together, where it would do so
     one after the other.
 
     Args:
-        vision: The tower. One without windows, or with an attention that was chosen for it, is
-            left as it is.
+        vision: The tower. One with an attention that was chosen for it is left as it is.
     """
     # set_attn_implementation takes a name with "flash" for a kernel's and refuses ours, so its
     # configuration is told. Where that should break, the probe at load sees it.
     config = vision.config
-    windowed = getattr(config, "fullatt_block_indexes", None) is not None
-    if not windowed or config._attn_implementation != "sdpa":
+    if config._attn_implementation != "sdpa":
         yield
         return
     config._attn_implementation = NAME
