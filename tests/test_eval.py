@@ -454,11 +454,14 @@ def test_a_run_that_is_whole_runs_nothing_again(run: Run, tmp_path: Path) -> Non
     assert len(manifest.read(copy / "manifest.json")["sessions"]) == 2
 
 
-def test_a_run_cut_anywhere_goes_on_to_the_same_records(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cuts", [2, pytest.param(8, marks=pytest.mark.exhaustive)])
+def test_a_run_cut_anywhere_goes_on_to_the_same_records(
+    run: Run, tmp_path: Path, cuts: int
+) -> None:
     whole, rng = (run.folder / RECORDS).read_bytes(), random.Random(3)
     expected = sorted(json.dumps(r) for r in timeless(run))
     shutil.copytree(run.folder.parent / f"cards-{COUNT}", tmp_path / f"cards-{COUNT}")
-    for number in range(3):
+    for number in range(cuts):
         folder = tmp_path / f"cut-{number}"
         shutil.copytree(run.folder, folder)
         end = rng.randrange(len(whole))
@@ -500,9 +503,9 @@ def test_records_without_a_manifest_are_not_written_over(tmp_path: Path) -> None
     assert (tmp_path / RECORDS).read_text() == "mine\n"
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="forks")
-def test_ten_kills_leave_the_report_of_an_unbroken_run(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.exhaustive)])
+def test_kills_leave_the_report_of_an_unbroken_run(run: Run, tmp_path: Path, kills: int) -> None:
     folder, rng, ends = tmp_path / "killed", random.Random(11), []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(HERE / "support" / "eval_models.py"), str(folder), "0.02"]
@@ -514,7 +517,7 @@ def test_ten_kills_leave_the_report_of_an_unbroken_run(run: Run, tmp_path: Path)
             launcher.stdin.write("go\n")
             return int(launcher.stdout.readline())
 
-        for _ in range(10):
+        for _ in range(kills):
             before = records.stat().st_size if records.exists() else 0
             child = begin()
             until(lambda before=before: records.exists() and records.stat().st_size > before)
@@ -523,11 +526,11 @@ def test_ten_kills_leave_the_report_of_an_unbroken_run(run: Run, tmp_path: Path)
             ends.append(int(launcher.stdout.readline()))
         begin()
         ends.append(int(launcher.stdout.readline()))
-    assert ends == [-signal.SIGKILL] * 10 + [0]
+    assert ends == [-signal.SIGKILL] * kills + [0]
     again = read(folder)
     assert timeless(again) == timeless(run)
     assert without_time(again) == without_time(run)
-    assert len(again.manifest["sessions"]) == 11
+    assert len(again.manifest["sessions"]) == kills + 1
 
 
 # What is reported.
@@ -637,6 +640,7 @@ def test_a_ladder_without_a_size_is_refused(tmp_path: Path) -> None:
         run_in(tmp_path / "run", names=("min-ladder",))
 
 
+@pytest.mark.exhaustive  # test_cascade.py holds the choice itself, on drafts that it makes up
 def test_a_cascade_leaves_out_who_costs_more_than_the_agent(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run", n=360, batch_size=32, sweep_batch=(), names=(arms.DEEP,))
     through = {"large": np.ones(len(recorded(run, TEST)), bool)}

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from speceyes import HFModel, tiny
+from speceyes.cli import parser
+from speceyes.cli.models import pipeline
+from support import served
 from support.engine_server import serving
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
@@ -35,12 +38,16 @@ SAYS = {
 
 @contextmanager
 def _arguments(path: Path) -> Iterator[list[str]]:
-    """What an example is called with: the one about engines needs two that run, and one that trains
-    needs few steps.
+    """What an example is called with: those about engines and servers need some that run, and one
+    that trains needs few steps.
     """
     if path.name == "tune_easy_vqa.py":
         pytest.importorskip("easy_vqa")  # a data set, which no extra brings
         yield ["3", "24", "12"]
+        return
+    if path.name == "serve_client.py":
+        with served.serving(pipeline(parser().parse_args(["serve"]))) as one:
+            yield [f"{one.url}/v1"]
         return
     if path.name != "engine.py":
         yield []
@@ -54,11 +61,32 @@ def test_there_is_an_expectation_for_each_example() -> None:
     assert {path.name for path in EXAMPLES} == set(SAYS)
 
 
+# Those that start a server of their own, which takes as long as all others: that the servers answer
+# is tested in test_server_client.py and test_mcp_server.py too.
+OWN_SERVER = ("mcp_client", "serve_client")
+
+
+@needs_weights
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("stem", OWN_SERVER)
+def test_example_runs_with_a_server_of_its_own(
+    stem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    [path] = [path for path in EXAMPLES if path.stem == stem]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    runpy.run_path(str(path), run_name="__main__")
+    assert SAYS[path.name] in capsys.readouterr().out
+
+
 @needs_weights
 @pytest.mark.parametrize(
     "path",
     # Ray's is run by tests/test_ray.py, in a process of its own.
-    [path for path in EXAMPLES if path.stem != "ray_offline"],
+    [path for path in EXAMPLES if path.stem not in ("ray_offline", "mcp_client")],
     ids=lambda path: path.stem,
 )
 def test_example_runs(

@@ -20,7 +20,7 @@ from support.families import KINDS
 from support.family_models import Chat, Kind, build_kind
 from support_table import ONE, documented, examine, row_of
 
-FAST = ("qwen2_5_vl", "qwen3_vl", "mistral3", "mllama", "ovis2", "paligemma")
+QUICK = ("qwen2_5_vl", "qwen3_vl", "mistral3", "mllama", "ovis2", "paligemma")
 """One of each way: driven by tokens, by the processor, cross-attention, visual words, no chat."""
 
 
@@ -38,7 +38,7 @@ with Pillow then, as the checkpoint was trained.
 # PaliGemma's processor, of transformers 5.23, copies a tensor as numpy 2 would rather not.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")
 @pytest.mark.parametrize(
-    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in KINDS]
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.exhaustive) for n in KINDS]
 )
 def test_the_family_does_what_the_table_says(name: str, tmp_path: Path) -> None:
     kind = KINDS[name]

@@ -823,15 +823,22 @@ def test_cuda_without_a_gpu_is_refused(tmp_path: Path) -> None:
         HFModel.from_pretrained(tmp_path, device="cuda")
 
 
-def test_models_are_imported_late() -> None:
-    code = (
-        "import sys, speceyes.models as m; "
-        "assert 'HFModel' in dir(m) and 'ScriptedModel' in m.__all__; "
-        "assert not {'torch', 'transformers'} & set(sys.modules); "
-        "m.ScriptedModel; assert 'torch' not in sys.modules; "
-        "m.HFModel; assert {'torch', 'transformers'} <= set(sys.modules); "
-        "assert 'qwen_vl_utils' not in sys.modules"
-    )
+LATE = (
+    "import sys, speceyes.models as m; "
+    "assert 'HFModel' in dir(m) and 'ScriptedModel' in m.__all__; "
+    "assert not {'torch', 'transformers'} & set(sys.modules); "
+    "m.ScriptedModel; assert 'torch' not in sys.modules"
+)
+THEN = (
+    "; m.HFModel; assert {'torch', 'transformers'} <= set(sys.modules); "
+    "assert 'qwen_vl_utils' not in sys.modules"
+)
+
+
+@pytest.mark.parametrize(
+    "code", [LATE, pytest.param(LATE + THEN, marks=pytest.mark.exhaustive)], ids=["late", "then"]
+)
+def test_models_are_imported_late(code: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -85,8 +85,9 @@ def test_ask_and_eval_take_engines_by_address(
         question = "Is there a large red circle?"
         assert main(["ask", str(photo), question, *names, "--top-k", "9", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["error"] is None
-        words = ["--limit", "12", "--arms", "min", "--k", "9", "--quiet", "--out", str(out)]
-        assert main(["eval", "scenes", *names, *words, "--calibration-share", "0.5"]) == 0
+        words = ["--limit", "3", "--arms", "min", "--k", "9", "--quiet", "--out", str(out)]
+        given = ["--calibration-share", "0", "--threshold", "0.9"]
+        assert main(["eval", "scenes", *names, *words, *given]) == 0
     done = read(out)
     assert done.fixed["models"]["small"]["name"] == "small"
     assert {record.result.error for record in done.of(TEST, "min")} == {None}

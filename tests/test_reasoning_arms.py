@@ -21,7 +21,7 @@ ASKED = "large-short,small-short,small-reasoning,transfer-attended-50,transfer-r
 
 
 def test_a_run_without_tools_has_every_arm_on_the_same_puzzles(tmp_path: Path) -> None:
-    command = ["eval", "puzzles", "--without-tools", "--limit", "4", "--batch-size", "2", *PAIR]
+    command = ["eval", "puzzles", "--without-tools", "--limit", "2", "--batch-size", "2", *PAIR]
     more = ["--arms", f"{ASKED},transfer-sure,transfer-two-stage", "--threshold", "0.9"]
     out = ["--out", str(tmp_path / "run"), "--quiet", "--calibration-share", "0"]
     assert main([*command, *more, *out]) == 0
