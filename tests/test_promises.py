@@ -10,6 +10,9 @@ import pytest
 from speceyes.bench import forecasts
 from speceyes.bench.promises import handed, measures
 from speceyes.errors import ConfigError
+from speceyes.pipeline.costs import CostModel
+from speceyes.pipeline.efficiency import ENOUGH
+from speceyes.types import Judgement, Result, Timings, Verdict
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,26 @@ def test_forecasts_are_told_beside_what_was_measured(capsys: pytest.CaptureFixtu
     )
     assert re.fullmatch(r"[\d.]+x \([\d.]+ to [\d.]+\), [\d.]+x", cells[4])
     assert re.fullmatch(r"[01] of 1 forecasts of E\[L\] within 10%\.", last)
+
+
+def test_what_a_phase_costs_by_itself_is_the_mean_of_its_latest_queries() -> None:
+    """Not of all, since the first are slow, and not of the last one alone."""
+    model, said = CostModel(), Verdict(True, 0.99, 9.0, 0.98)
+
+    def note(judge: float, *, alone: bool) -> None:
+        spent = Timings(judge=judge, draft=0.1, gate=0.0)
+        one = Result("", "red", "draft", Judgement(False), None, said, timings=spent)
+        model.note(one, stage_alone=alone)
+
+    model.note(Result("", "red", "agent", timings=Timings(fallback=1.0)))
+    for _ in range(40):
+        note(5.0, alone=True)
+    for number in range(ENOUGH):
+        note(0.1 if number % 2 else 0.3, alone=True)
+    for _ in range(150):  # beside others, whose work their seconds hold
+        note(9.0, alone=False)
+    expected = (40 * 5.0 + (ENOUGH + 150) * 0.2) / (40 + ENOUGH + 150)
+    assert model.efficiency().c_judge == pytest.approx(expected)
 
 
 def test_thirteen_ways_each_with_a_name_of_its_own() -> None:

@@ -95,6 +95,34 @@ def test_a_threshold_lets_through_what_its_rung_holds_be_it_one_draft_or_none() 
     assert choose.loosest(given, 2, given=True) == 0.5
 
 
+def test_one_given_threshold_is_enough_and_none_are_not() -> None:
+    assert calibrate([9.0] * 60, [0] * 60, MADE, thresholds=[0.5]).threshold == 0.5
+    for wrong in ([], [1.0], [-0.1], [[0.5]]):
+        with pytest.raises(ConfigError, match="from 0 to below 1"):
+            calibrate([9.0] * 60, [0] * 60, MADE, thresholds=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("apart", "warned"), [(8, False), (7, True)])
+def test_a_warning_where_a_tenth_of_the_scores_run_together(
+    apart: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two scores beyond the sigmoid's reach are one: 9 of 10 are left apart, or 8 of 9."""
+    raw = [*np.linspace(1.0, 4.0, apart).tolist(), 100.0, 120.0] * 6
+    calibrate(raw, [0] * len(raw), MADE)
+    assert ("distinct scores" in caplog.text) == warned
+
+
+def test_labels_that_are_lacking_are_told_for_either_risk() -> None:
+    """One bad draft of 40 is a share below 5 %, though it is all that is accepted."""
+    scores = [9.0] + [math.nan] * 39
+    overall, selective = (
+        calibrate(scores, [1] + [0] * 39, MADE, risk=risk, target=0.05, delta=0.1)
+        for risk in ("overall", "selective")
+    )
+    assert not overall.certified and not selective.certified
+    assert overall.labels_needed is not None and selective.labels_needed is None
+
+
 # --- choosing among settings --------------------------------------------------------------------
 
 
@@ -215,5 +243,5 @@ def test_drafts_together_score_as_each_alone_down_to_the_fewest_columns(
 
 
 def test_k_is_64_where_nothing_is_said_as_in_the_papers_code() -> None:
-    assert SeparabilityGate().top_k == SeparabilityGate().needed_top_k == 64
+    assert scores.TOP_K == SeparabilityGate().top_k == SeparabilityGate().needed_top_k == 64
     assert "top_k=64" in SeparabilityGate()(Completion("a", (1,))).reason

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from numbers import Integral, Real
 
-from speceyes.errors import ConfigError
+import numpy as np
+import numpy.typing as npt
+
+from speceyes.errors import ConfigError, InputError
 
 
 def checked_number(name: str, value: object, low: float, high: float = math.inf) -> float:
@@ -14,7 +17,12 @@ def checked_number(name: str, value: object, low: float, high: float = math.inf)
     Raises:
         ConfigError: It isn't one.
     """
-    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    try:
+        number = (
+            math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+        )
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.nan
     if not low <= number <= high:
         raise ConfigError(f"{name}={value!r}; it must be a number from {low:g} to {high:g}")
     return number
@@ -28,7 +36,7 @@ def checked_share(name: str, value: object) -> float:
     """
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not 0.0 < number < 1.0:
         raise ConfigError(f"{name}={value!r}; it must lie strictly between 0 and 1")
@@ -44,6 +52,48 @@ def checked_whole(name: str, value: object, least: int, why: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ConfigError(f"{name}={value!r}; it must be a whole number from {least}{why}")
     return int(value)
+
+
+def checked_numbers(name: str, values: object) -> npt.NDArray[np.float64]:
+    """Numbers as float64.
+
+    Raises:
+        ConfigError: They can't be read so.
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise ConfigError(f"{name}={values!r}; it must be numbers: {exc}") from exc
+
+
+def checked_outcome(name: str, value: object) -> bool:
+    """True or False, or 1 or 0: words, gaps and numbers between would all pass for one of them.
+
+    Raises:
+        InputError: It is something else.
+    """
+    if not isinstance(value, bool | np.bool_ | Real) or value not in (0, 1):
+        raise InputError(f"{name}={value!r}; it must be True or False, or 1 or 0")
+    return bool(value)
+
+
+def checked_score(value: object) -> float:
+    """A raw score as a float, NaN for None.
+
+    Raises:
+        InputError: It is no number, or infinite.
+    """
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputError(f"a score is {value!r}; it must be a number, or None without one")
+    try:
+        score = float(value)
+    except OverflowError:
+        score = math.inf
+    if math.isinf(score):
+        raise InputError("a score is infinite; a draft without one has NaN or None")
+    return score
 
 
 def checked_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

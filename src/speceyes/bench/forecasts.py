@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 WITHIN: Final = 0.10
 """How far off a forecast may be."""
-BLOCK: Final = 32
-"""Queries of a turn."""
+LEAST: Final = 8
+"""Queries of a turn at least, and a batch; the shorter, the less a busy moment hits one arm."""
 
 
 @final
@@ -180,10 +180,11 @@ def foresee(
     spent = dict.fromkeys(found, 0.0)
     pipes = {"alone": pair.pipeline(case, alone=True), "funnel": pair.pipeline(case)}
     pipes |= {"tried": pipes["alone"], "foreseen": pipes["funnel"]}
-    for number, start in enumerate(range(0, len(pilot), BLOCK)):
+    block = max(LEAST, case.batch)
+    for number, start in enumerate(range(0, len(pilot), block)):
         for name in order_of(tuple(found), number):
             those = pilot if name in ("tried", "foreseen") else queries
-            results, seconds = pair.run(pipes[name], those[start : start + BLOCK])
+            results, seconds = pair.run(pipes[name], those[start : start + block])
             found[name] += results
             spent[name] += seconds
     n = len(queries)
@@ -253,7 +254,9 @@ def main(argv: list[str] | None = None) -> int:
         description="Holds what a pilot foresees against what is then measured, on the bundled "
         "pair, in milliseconds of the processor a query.",
     )
-    parser.add_argument("--queries", type=int, default=96, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--queries", type=int, default=128, metavar="N", help="default: %(default)s"
+    )
     parser.add_argument(
         "--fresh", action="store_true", help="measure other queries than the pilot's"
     )

@@ -19,7 +19,7 @@ from speceyes.calibration.provenance import Scoring, one_of
 from speceyes.calibration.record import RISKS, Calibration, CurvePoint, Labels, Method, Risk
 from speceyes.calibration.risk import Floats, Ladder, ladder, loosest
 from speceyes.calibration.shift import count_scores
-from speceyes.checks import checked_share
+from speceyes.checks import checked_numbers, checked_share, checked_whole
 from speceyes.errors import ConfigError, InputError
 from speceyes.scoring.scales import to_unit
 
@@ -103,8 +103,12 @@ def calibrate(
         )
     if risk == "overall" and (test != "binomial" or start is not None):
         raise ConfigError('test and start belong to risk="selective"; leave them out')
-    if start is not None and (thresholds is not None or start < 1):
-        raise ConfigError(f"start={start!r}; it must be at least 1, and goes without thresholds")
+    if start is not None:
+        start = checked_whole("start", start, 1)
+        if thresholds is not None:
+            raise ConfigError(f"start={start} goes without thresholds: leave one of them out")
+    if seed is not None:
+        checked_whole("seed", seed, 0)
     raw, loss = arrays(scores, bad, let_through)
     rows = None
     if image_key is not None:
@@ -152,7 +156,7 @@ def labels_needed(
     delta: float | None,
     test: Test = "binomial",
     *,
-    given: bool = False,
+    given: bool,
 ) -> int | None:
     """Number of further labels that the procedure would need if all shares stayed as they are.
 
@@ -271,7 +275,7 @@ def rungs_of(
         )
     if thresholds is None:
         return ladder(unit, loss)
-    given = np.asarray(thresholds, dtype=np.float64)
+    given = checked_numbers("thresholds", thresholds)
     if given.ndim != 1 or given.size == 0 or not ((given >= 0) & (given < 1)).all():
         raise ConfigError(f"thresholds={thresholds!r}; they must lie from 0 to below 1")
     return ladder(unit, loss, given)

@@ -64,6 +64,8 @@ def calibrate_groups(
             f"{len(groups)} groups, {len(raw)} scores, {len(loss)} labels and {len(through)} of "
             "let_through; one each is needed"
         )
+    if any(name is None or name != name for name in groups):
+        raise InputError('a query has no category: name one for each, such as "other"')
     names = np.array([str(name) for name in groups])
     distinct = sorted(set(names.tolist()))
     if together and delta is None:

@@ -7,8 +7,8 @@ as many images. Where one row of each image is drawn, the rows are independent a
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Sequence
-from typing import TypeAlias
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,30 +31,17 @@ def clusters_of(image_key: Keys, rows: int) -> npt.NDArray[np.int64]:
         rows: n.
 
     Raises:
-        InputError: There is another number of keys.
+        InputError: There is another number of keys, or one is missing or can't be compared.
 
     Example:
         >>> clusters_of(["a.png", "b.png", "a.png"], 3).tolist()
         [0, 1, 0]
     """
-    if len(image_key) != rows:
-        raise InputError(f"{len(image_key)} image keys for {rows} rows; there must be one each")
+    given = list(image_key)
+    if len(given) != rows:
+        raise InputError(f"{len(given)} image keys for {rows} rows; there must be one each")
     looks: dict[str, bytes] = {}
-
-    def key_of(one: object) -> Hashable:
-        if not isinstance(one, Image):
-            return one
-        key = content_key(one)
-        if key not in looks:
-            looks[key] = look(one)
-        return key
-
-    keys = [
-        tuple(map(key_of, one)) if isinstance(one, list | tuple) else key_of(one)
-        for one in image_key
-    ]
-    if any(key is None or key == "" for key in keys):
-        raise InputError("a row has no image key: give each row its image, or a key of it")
+    keys = [keys_of(one, looks) for one in given]
     if near := alike(list(looks.values())):
         _log.warning(
             "%d pairs of images look alike without having the same pixels, such as a picture that "
@@ -62,6 +49,39 @@ def clusters_of(image_key: Keys, rows: int) -> npt.NDArray[np.int64]:
             len(near),
         )
     return np.array(clusters(keys), dtype=np.int64)
+
+
+def keys_of(
+    given: Hashable | Image | Iterable[Hashable | Image], looks: dict[str, bytes] | None = None
+) -> tuple[Hashable, ...]:
+    """Keys of a row's images.
+
+    Args:
+        given: An image or its key, or several in a list, tuple or set.
+        looks: Takes what each image looks like, by its key.
+
+    Raises:
+        InputError: There is none, or one can't be compared.
+    """
+    several = given if isinstance(given, list | tuple | set | frozenset) else (given,)
+    keys: list[Hashable] = []
+    for one in several:
+        key: Any = one
+        if isinstance(one, Image):
+            key = content_key(one)
+            if looks is not None and key not in looks:
+                looks[key] = look(one)
+        if not isinstance(key, Hashable):
+            raise InputError(
+                f"a {type(key).__name__} is no image key: give an image, or text or a number that "
+                "tells it from others"
+            )
+        if key is None or key == "" or key != key:
+            raise InputError("a row has no image key: give each row its image, or a key of it")
+        keys.append(key)
+    if not keys:
+        raise InputError("a row has no image key: give each row its image, or a key of it")
+    return tuple(keys)
 
 
 def one_each(found: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:

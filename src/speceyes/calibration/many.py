@@ -147,6 +147,11 @@ def calibrate_many(
         made = {name: run(name, delta / len(settings), everything) for name in settings}
         return Many(made, _best(made, cost, everything), everything)
     first = choosing_rows(rows, image_key, seed)
+    if not first.any() or first.all():
+        raise InputError(
+            'correction="split" needs labels of two images at least: one half to choose, and the '
+            "other to certify"
+        )
     tried = {name: run(name, delta, first) for name in settings}
     name = _best(tried, cost, first) or _nearest(tried)
     made = {name: run(name, delta, ~first)}

@@ -20,8 +20,8 @@ from speceyes.calibration.provenance import is_whole, one_of, write_whole
 from speceyes.calibration.record import MEANINGS, RISKS, Calibration, Labels, Risk
 from speceyes.calibration.sealed import check_digest, sealed
 from speceyes.calibration.shift import ShiftMartingale
-from speceyes.checks import checked_number, checked_share
-from speceyes.errors import CalibrationError, ConfigError
+from speceyes.checks import checked_number, checked_outcome, checked_score, checked_share
+from speceyes.errors import CalibrationError, ConfigError, InputError
 
 _log = logging.getLogger(__name__)
 
@@ -180,7 +180,11 @@ class GateMonitor:
 
         Returns:
             An audit for a random share of the accepted drafts.
+
+        Raises:
+            InputError: The score is no number, or infinite.
         """
+        score = checked_score(score)
         with self._lock:
             if arming is not None and arming != self._arming.number:
                 return None
@@ -204,11 +208,15 @@ class GateMonitor:
             disagreed: Whether the draft was bad, in the sense of the calibration's labels.
             audit: What `observe` returned; None for the oldest one that has no outcome yet, for
                 whoever reports in the order of drawing.
+
+        Raises:
+            InputError: The outcome is neither True nor False, or it is of no audit.
         """
+        bad = checked_outcome("disagreed", disagreed)
         with self._lock:
-            if self._settled(audit, bool(disagreed)):
+            if self._settled(audit, bad):
                 self.audits += 1
-                self.disagreements += bool(disagreed)
+                self.disagreements += bad
 
     def leave_out(self, audit: Audit) -> None:
         """An audit won't be run, for a reason that has nothing to do with its outcome."""
@@ -417,6 +425,8 @@ class GateMonitor:
 
     def _settled(self, audit: Audit | None, bad: bool | None) -> bool:
         """Notes an outcome; False where it says nothing about the present promise."""
+        if audit is not None and not isinstance(audit, Audit):
+            raise InputError(f"audit={audit!r}; pass what observe returned, or None for the oldest")
         if audit is None:
             audit = next(iter(self._open.values()), None)
             if audit is None and bad is not None:  # drawn by whoever reports it
@@ -433,6 +443,8 @@ class GateMonitor:
 def _watched_target(calibration: Calibration, tolerance: float | None, audits: Labels) -> float:
     """The risk that audits are held against."""
     one_of("audits", audits, tuple(MEANINGS))
+    if not isinstance(calibration, Calibration):
+        raise CalibrationError(f"{calibration!r} is no calibration; pass what calibrate returned")
     if tolerance is not None:
         tolerance = checked_number("tolerance", tolerance, 0.0, 1.0)
     if not calibration.certified:

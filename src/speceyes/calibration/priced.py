@@ -18,7 +18,7 @@ from speceyes.calibration.fit import unit_scores
 from speceyes.calibration.images import Keys, clusters_of, one_each
 from speceyes.calibration.record import Calibration
 from speceyes.checks import checked_number, checked_share
-from speceyes.errors import InputError
+from speceyes.errors import ConfigError, InputError
 
 _STAKES: Final = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 
@@ -125,6 +125,8 @@ def price(
             f"scores {raw.shape}, spent {own.shape}, agent {alone.shape} and let_through "
             f"{through.shape} must be one-dimensional, not empty, and of one length"
         )
+    if most == 0:
+        raise ConfigError("most=0; no cost can be saved: it must be above every cost there can be")
     costs = np.concatenate([own, alone])
     if not ((costs >= 0) & (costs <= most)).all():
         raise InputError(f"a cost is negative, not a number, or above most={most:g}")

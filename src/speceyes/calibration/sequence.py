@@ -20,8 +20,16 @@ from typing import TYPE_CHECKING, Final, final
 
 import numpy as np
 import numpy.typing as npt
+from PIL.Image import Image
 
-from speceyes.checks import checked_share
+from speceyes.calibration.images import keys_of
+from speceyes.checks import (
+    checked_choice,
+    checked_numbers,
+    checked_outcome,
+    checked_score,
+    checked_share,
+)
 from speceyes.errors import ConfigError, InputError
 from speceyes.scoring.scales import to_unit
 
@@ -118,17 +126,21 @@ class SequentialCalibration:
         starts: Sequence[float] | None = None,
         judge: str | None = None,
     ) -> None:
-        if risk not in ("selective", "overall"):
-            raise ConfigError(f"risk={risk!r}; use selective or overall")
+        from speceyes.calibration.record import MEANINGS
+
+        checked_choice("risk", risk, ("selective", "overall"))
+        checked_choice("labels", labels, tuple(MEANINGS))
         self.scoring, self.risk, self.labels, self.judge = scoring, risk, labels, judge
         self.target = checked_share("target", target)
         self.delta = checked_share("delta", delta)
-        grid = np.unique(np.asarray(thresholds, dtype=np.float64))[::-1]
+        grid = np.unique(checked_numbers("thresholds", thresholds))[::-1]
         if not grid.size or not ((grid >= 0) & (grid < 1)).all():
             raise ConfigError(f"thresholds={thresholds!r}; they must lie from 0 to below 1")
         if starts is None:
             starts = STARTS if risk == "selective" else (float(grid[0]),)
         self._grid = grid
+        if not np.size(starts) or np.isnan(checked_numbers("starts", starts)).any():
+            raise ConfigError(f"starts={starts!r}; name at least one threshold, or None for all")
         begins = {int(np.searchsorted(-grid, -float(start))) for start in starts}
         self._chains = sorted(begins & set(range(grid.size))) or [0]
         """The place in the grid that each chain tests next."""
@@ -158,7 +170,7 @@ class SequentialCalibration:
         bad: bool,
         *,
         let_through: bool = True,
-        image_key: Hashable | None = None,
+        image_key: Hashable | Image | Sequence[Hashable | Image] | None = None,
     ) -> None:
         """Takes in a labelled query.
 
@@ -166,25 +178,29 @@ class SequentialCalibration:
             score: The draft's raw score; None where it has none.
             bad: Its label; without effect where no threshold accepts the draft.
             let_through: False where the judge sends the query to the agent.
-            image_key: Its image's key; a query about an image that was labelled before is left
-                out, since it isn't drawn independently.
+            image_key: Its image, or a key of it, or several; a query about an image that was
+                labelled before is left out, since it isn't drawn independently.
 
         Raises:
-            InputError: The score is infinite.
+            InputError: The score is no number or infinite, or the label of a draft that a
+                threshold may accept is neither True nor False; nothing was taken in.
         """
-        raw = math.nan if score is None or not let_through else float(score)
-        if math.isinf(raw):
-            raise InputError("a score is infinite; a draft without one has None")
+        raw = checked_score(score)
+        if not checked_outcome("let_through", let_through):
+            raw = math.nan
+        wrong = checked_outcome("bad", bad) if raw == raw else False
         if image_key is not None:
-            if image_key in self._images:
+            keys = keys_of(image_key)
+            seen = not self._images.isdisjoint(keys)
+            self._images.update(keys)
+            if seen:
                 return
-            self._images.add(image_key)
         self._scores.append(raw)
         log = self.scoring.aggregate == "log"
         unit = to_unit(raw, log=log, sharpness=self.scoring.sharpness) if raw == raw else -1.0
         taken = min(unit, math.nextafter(1.0, 0.0)) >= self._grid
         self._accepted += taken
-        self._bad += taken & bool(bad)
+        self._bad += taken & wrong
         drafts = self._accepted if self.risk == "selective" else np.full_like(self._bad, self.n)
         now = log_evidence(self._bad, drafts, self.target)
         higher = now > self._peak

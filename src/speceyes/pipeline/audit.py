@@ -11,7 +11,7 @@ from typing import Final, final
 
 from speceyes.calibration.arming import Audit
 from speceyes.calibration.monitor import GateMonitor
-from speceyes.checks import checked_number
+from speceyes.checks import checked_number, checked_outcome
 from speceyes.errors import ConfigError, describe
 from speceyes.types import Query, Trajectory
 
@@ -118,7 +118,8 @@ class Auditor:
         agreed = False
         if trajectory.answer is not None:
             try:
-                agreed = bool(self._agrees(query, draft, trajectory.answer))
+                said = self._agrees(query, draft, trajectory.answer)
+                agreed = checked_outcome("agrees", said)
             except Exception as exc:  # noqa: BLE001 - what can't be compared doesn't agree
                 _log.warning("an audit could not be compared: %s", describe(exc))
         self._settle(number, not agreed)

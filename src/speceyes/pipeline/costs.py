@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, Literal, TypeAlias, final, get_args
 
+from speceyes.checks import checked_whole
 from speceyes.errors import ConfigError
 from speceyes.pipeline.efficiency import ENOUGH, Efficiency, Ledger, Spent, Straight, logged
 from speceyes.pipeline.speculation_switch import LEAST, RECENT, Prediction, SpeculationSwitch
@@ -27,7 +28,10 @@ class CostModel:
     """Learns costs from results as they come. Threads may share it.
 
     Args:
-        window: How many of the latest queries of a kind count; None for all.
+        window: How many of the latest queries of a kind count, from 1; None for all.
+
+    Raises:
+        ConfigError: It is no such number.
 
     Example:
         >>> from speceyes.types import Timings, Verdict
@@ -47,6 +51,8 @@ class CostModel:
     """
 
     def __init__(self, window: int | None = WINDOW) -> None:
+        if window is not None:
+            window = checked_whole("window", window, 1)
         self._spent: deque[Spent] = deque(maxlen=window)
         self._straight: deque[Straight] = deque(maxlen=window)
         self._alone: deque[Spent] = deque(maxlen=ENOUGH)

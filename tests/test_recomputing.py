@@ -1,0 +1,85 @@
+"""Counts of a calibration computed anew: none that was made contradicts itself, at the edges."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speceyes.calibration import Calibration, Scoring, calibrate
+from speceyes.calibration.binomial import p_value
+from speceyes.calibration.recompute import contradiction
+
+MADE = Scoring("small", "ab12", top_k=4)
+
+
+def graded(n: int = 600, seed: int = 0, **options: Any) -> Calibration:
+    random = np.random.default_rng(seed)
+    level = random.gamma(4, 3, n)
+    level[random.random(n) < 0.1] = np.nan  # what the judge sends to the agent has no score
+    return calibrate(level, random.random(n) < 0.5 * np.exp(-0.4 * level), MADE, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"risk": "overall"},
+        {"risk": "overall", "delta": None},
+        {"test": "hoeffding-bentkus"},
+        {"thresholds": [0.0, 0.5, 0.9, 0.97]},
+        {"start": 60},
+    ],
+)
+def test_what_calibrating_made_never_contradicts_itself(options: dict[str, Any]) -> None:
+    for seed in range(25):
+        made = graded(200 + 40 * seed, seed, **options)
+        assert contradiction(made) is None
+        assert Calibration.from_json(made.to_json()) == made
+
+
+def test_evidence_that_just_suffices_is_no_contradiction() -> None:
+    """Conformal risk control with 1 of 20, and tests whose delta is the p-value."""
+    mean = calibrate([9.0] * 19, [0] * 19, MADE, risk="overall", delta=None, target=0.05)
+    assert mean.certified and contradiction(mean) is None
+    for n in (46, 60, 200):
+        delta, bad = p_value(0, n, 0.05), [0] * n
+        made = calibrate([9.0] * n, bad, MADE, delta=delta, target=0.05, start=n)
+        assert made.certified and contradiction(made) is None
+        apart = np.linspace(20.0, 10.0, n).tolist()
+        made = calibrate([*apart, 1.0], [*bad, 1], MADE, delta=p_value(0, 45, 0.05), start=45)
+        assert made.certified and contradiction(made) is None
+
+
+def test_everything_may_be_accepted_down_to_the_lowest_score_there_is() -> None:
+    lowest = Scoring("small", "ab12", aggregate="log")
+    made = calibrate([-1e30] * 60 + [-0.1] * 60, [0] * 120, lowest)
+    assert made.threshold == 0.0 and contradiction(made) is None
+
+
+def test_a_start_as_large_as_what_is_accepted_must_be_of_all() -> None:
+    """Where scores tie the risk of the `start` best is another than that of their threshold."""
+    made = graded(target=0.02)
+    assert made.certified and made.start is not None and made.accepted < made.curve[-1].accepted
+    for start in (made.accepted, made.accepted + 1):
+        assert "start" in str(contradiction(dataclasses.replace(made, start=start)))
+    whole = calibrate([9.0] * 60, [0] * 60, MADE, start=60)
+    assert contradiction(whole) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"accepted": True},
+        {"bad": 0.5},
+        {"threshold": "0.5"},
+        {"evidence": None},
+        {"accepted": None},
+    ],
+)
+def test_a_point_of_the_curve_is_numbers(change: dict[str, Any]) -> None:
+    made = graded()
+    point = dataclasses.replace(made.curve[0], **change)
+    assert contradiction(dataclasses.replace(made, curve=(point, *made.curve[1:]))) is not None
