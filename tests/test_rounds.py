@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from speceyes.errors import InputError
 from speceyes.evaluation import machine_load, simulation
-from speceyes.evaluation.rounds import FEWEST, WANTED, quantile, ratio, round_size, student_t
+from speceyes.evaluation.rounds import (
+    FEWEST,
+    WANTED,
+    corrected,
+    quantile,
+    ratio,
+    round_size,
+    student_t,
+)
 
 
 @pytest.mark.parametrize("machine", simulation.MACHINES, ids=lambda machine: machine.name)
@@ -110,3 +118,38 @@ def test_own_work_is_not_taken_for_that_of_others() -> None:
     wall, own, others = machine_load.now().since(before)
     assert 0 < own <= wall * 4 + 0.1
     assert others is None or 0 <= others <= 1
+
+
+def test_a_corrected_forecast_holds_the_truth_where_the_forecast_is_biased() -> None:
+    random = np.random.default_rng(5)
+    held, own, runs = 0, 0, 400
+    for _ in range(runs):
+        # 40 rounds of unlike queries; the machine's disturbances are of a round and an arm. The
+        # funnel costs 0.8 of the agent, of which its parts foresee 0.65.
+        size = random.gamma(8, 1 / 8, 40)
+        agent, again = (size * random.lognormal(0, 0.1, 40) for _ in range(2))
+        parts = 0.65 * size * random.lognormal(0, 0.1, 40)
+        funnel = 0.8 * size * random.lognormal(0, 0.1, 40)
+        told = ratio(agent, parts)
+        right = corrected(told, (agent[:10], parts[:10]), (again[:10], funnel[:10]))
+        assert right[1] is not None and right[2] is not None and told[2] is not None
+        held += right[1] <= 1 / 0.8 <= right[2]
+        own += told[1] <= 1 / 0.8 <= told[2]
+    assert held >= 0.93 * runs and own < 0.01 * runs, (held, own)
+
+
+@given(
+    st.lists(st.tuples(*[st.floats(0.5, 2.0)] * 4), min_size=5, max_size=12), st.floats(0.1, 10.0)
+)
+def test_a_correction_that_finds_nothing_changes_nothing_and_has_no_unit(
+    rounds: list[tuple[float, ...]], unit: float
+) -> None:
+    a, b, c, d = zip(*rounds, strict=True)
+    told = ratio(a, b)
+    same = corrected(told, (a, b), ([unit * one for one in a], [unit * one for one in b]))
+    assert same[0] == pytest.approx(told[0])
+    assert same[1] == pytest.approx(told[1]) and same[2] == pytest.approx(told[2])
+    right = corrected(told, (a, b), (c, d))
+    assert right[0] == pytest.approx(sum(c) / sum(d))
+    assert told[1] is not None and right[1] is not None and told[2] is not None
+    assert right[2] is not None and right[2] / right[1] >= told[2] / told[1] * (1 - 1e-9)

@@ -21,6 +21,7 @@ from speceyes.evaluation.prices import Price, Prices, Usage
 from speceyes.evaluation.runs import Run
 from speceyes.tuning.candidates import Candidate, grid, judge_named
 from speceyes.tuning.choice import Choice, choose, spent_seconds
+from speceyes.tuning.forecast import AsAWhole
 from speceyes.tuning.observed import Drafted, Judged, Observed, Spent, observed
 from speceyes.tuning.page import lines, summary
 from speceyes.tuning.recording import record
@@ -118,6 +119,39 @@ def test_a_loss_is_told_with_its_interval_and_no_drafter_is_switched_on() -> Non
     assert made.best.calibration.certified and not made.on
     assert text.startswith(f"leave it off: predicted gain {made.best.time.gain:.2f}x (")
     assert made.best.time.high < 1 and json.loads(json.dumps(summary(made, found, None)))
+
+
+def test_a_run_as_a_whole_puts_the_forecast_right_and_may_switch_it_off() -> None:
+    found = drawn(600, 2, draft_s=0.2)
+    made = chosen(found, grid(["none"], [None], [3], aggregates=["min"]))
+    assert made.on
+    rounds = tuple(sorted(set(found.rounds.tolist())))[:12]
+    recorded = [float(found.agent.seconds[found.rounds == r].sum()) for r in rounds]
+    spent = spent_seconds(
+        found,
+        made.best.candidate,
+        np.ones(600, dtype=bool),
+        found.scores(made.best.candidate) >= (made.best.calibration.raw_threshold or 0.0),
+    )
+    reckoned = [float(spent[found.rounds == r].sum()) for r in rounds]
+    parts = made.best.time
+    # The machine is half as fast by then; the funnel takes more than its parts foresee.
+    for slower, on in ((parts.gain**0.5, True), (parts.gain / 0.99, False)):
+        whole = AsAWhole(
+            rounds,
+            tuple(2 * one for one in recorded),
+            tuple(2 * slower * one for one in reckoned),
+        )
+        right = made.put_right(found, whole)
+        time = right.best.time
+        assert time.gain == pytest.approx(parts.gain / slower) and right.on == on
+        assert time.funnel == pytest.approx(time.agent / time.gain)
+        # All rounds agree, so that only the parts' own interval is left.
+        assert time.high / time.low == pytest.approx(parts.high / parts.low)
+        text = "\n".join(lines(right, found, None, labelled=True))
+        assert text.startswith("switch it on" if on else "leave it off: predicted gain 0.99x (")
+        assert f"the parts by themselves foresee {parts.gain:.2f}x" in text
+        assert json.loads(json.dumps(summary(right, found, None)))["best"]["time"]["parts"]
 
 
 def test_what_would_settle_it_is_told_where_the_interval_holds_one() -> None:

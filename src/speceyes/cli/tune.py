@@ -178,7 +178,7 @@ def run(options: argparse.Namespace) -> int:
     from speceyes.scoring.scores import AGGREGATES
     from speceyes.tuning.candidates import SPANS, grid, judge_named
     from speceyes.tuning.observed import engine_seconds, observed
-    from speceyes.tuning.page import engine_lines, lines, summary
+    from speceyes.tuning.page import checked_line, engine_lines, lines, summary
     from speceyes.tuning.recording import check, record, resolutions
 
     prices = None if options.prices is None else Prices.load(options.prices)
@@ -257,8 +257,10 @@ def run(options: argparse.Namespace) -> int:
     checked = None
     if choice.on and not options.no_check:
         with resumable(options.out):
-            n, gain = check(samples, context, made, **place, clock=options.clock)
-        checked = {"questions": n, **dict(zip(("gain", "low", "high"), gain, strict=True))}
+            n, whole = check(samples, context, made, **place, clock=options.clock)
+        choice = choice.put_right(found, whole)
+        checked = dict(zip(("questions", "gain", "low", "high"), (n, *whole.gain), strict=True))
+        made = _settings(options, choice, found, context, names)
         made = replace(made, forecast={**made.forecast, "checked": checked})
     made.save(options.out / SETTINGS)
     engines = engine_seconds(done)
@@ -268,25 +270,12 @@ def run(options: argparse.Namespace) -> int:
     print(text if options.json else "\n".join(lines(choice, found, prices, labelled=labelled)))
     if not options.json:
         if checked is not None:
-            print(_checked(checked))
+            print(checked_line(checked))
         if engines:
             print("\n" + "\n".join(engine_lines(engines)))
         _say_tries(options, choice, found)
         print(f"\n{options.out / SETTINGS}: for ask, eval, serve and mcp, behind --settings")
     return code
-
-
-def _checked(found: dict[str, Any]) -> str:
-    """A run of the funnel as a whole, in words."""
-    ends = "" if found["low"] is None else f" ({found['low']:.2f} to {found['high']:.2f})"
-    said = f"as a whole    {found['gain']:.2f}x{ends} in time, the chosen funnel in turns with the "
-    said += f"agent on {found['questions']} of the questions"
-    if found["high"] is not None and found["high"] < 1:
-        said += (
-            "\n              this is a loss, whatever the parts foresee: leave it off, or let "
-            'speculate="auto" do so'
-        )
-    return said
 
 
 def _labelled(samples: Samples, labels: str | None) -> bool:

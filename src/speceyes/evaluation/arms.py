@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, Final, TypeAlias, final, get_args
+from typing import Any, Final, Literal, TypeAlias, final, get_args
 
 from speceyes.errors import ConfigError, InputError
 from speceyes.evaluation import rivals
@@ -56,6 +56,8 @@ CALIBRATED: Final = "transfer-calibrated"
 """Reasoning transfer under a rule that labelled samples gave."""
 TUNED: Final = "tuned"
 """The funnel of a settings file."""
+AUTO: Final = "tuned-auto"
+"""The same, switching itself off while it loses."""
 JUDGE: Final = "judge-"
 """What begins the names of arms in which a judge alone speaks."""
 JUDGED: Final = "judged"
@@ -198,11 +200,13 @@ def _agent(context: EvalContext) -> Stream:
     return agent_arm(context.agent())
 
 
-def _tuned(context: EvalContext) -> Stream:
+def _tuned(
+    context: EvalContext, name: str = TUNED, speculate: Literal["always", "auto"] = "always"
+) -> Stream:
     """The funnel of a settings file; it speculates always, so that routes don't depend on time."""
     if context.settings is None:
-        raise ConfigError(f"the arm {TUNED!r} runs what --settings names: give a file")
-    schedule = replace(context.settings.schedule, speculate="always")
+        raise ConfigError(f"the arm {name!r} runs what --settings names: give a file")
+    schedule = replace(context.settings.schedule, speculate=speculate)
     return SpecPipeline.from_settings(
         replace(context.settings, schedule=schedule),
         large=context.large,
@@ -269,6 +273,11 @@ _ARMS: dict[str, Arm] = {
             lambda context: agent_arm(replace(context, tools=(), max_steps=1).agent()),
         ),
         Arm(TUNED, "funnel, as tuned", _tuned),
+        Arm(
+            AUTO,
+            'funnel, as tuned, "auto"',
+            partial(_tuned, name=AUTO, speculate="auto"),
+        ),
         Arm("specreason", "SpecReason", lambda context: _specreason(context).stream, "specreason"),
         *(
             Arm(

@@ -74,10 +74,56 @@ def ratio(top: Sequence[float] | Floats, bottom: Sequence[float] | Floats) -> In
     rest_a, rest_b = a.sum() - a, b.sum() - b
     if min(rest_a.min(), rest_b.min()) <= 0:
         return value, None, None
-    without = np.log(rest_a) - np.log(rest_b)
-    spread = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
-    half = student_t(0.95, n - 1) * spread
+    half = _jackknife(np.log(rest_a) - np.log(rest_b))
     return value, value * math.exp(-half), value * math.exp(half)
+
+
+def corrected(
+    forecast: Interval,
+    foreseen: tuple[Sequence[float], Sequence[float]],
+    measured: tuple[Sequence[float], Sequence[float]],
+) -> Interval:
+    """A forecast of many rounds, times what some of them showed over what they were foreseen to.
+
+    This is the ratio estimator of survey sampling (Cochran, Sampling Techniques, 3rd ed., ch. 6),
+    on ratios: what a forecast leaves out everywhere alike is put right, and chance that foreseen
+    and measured rounds share cancels. The interval adds the two variances on the logarithm; that
+    the rounds measured are among those foreseen makes it wider than it need be.
+
+    Args:
+        forecast: A ratio of sums over all rounds, with its ends.
+        foreseen: Top and bottom of the rounds that were measured, as the forecast has them.
+        measured: Top and bottom of the same rounds, as they were.
+
+    Returns:
+        The corrected ratio; without ends where the forecast has none or fewer than five rounds
+        were measured.
+
+    Raises:
+        InputError: See `ratio`.
+
+    Example:
+        >>> corrected((1.5, 1.4, 1.6), ([3.0, 3.0], [2.0, 2.0]), ([3.0, 3.0], [2.5, 2.5]))
+        (1.2, None, None)
+    """
+    before, after = ratio(*foreseen), ratio(*measured)
+    if len(foreseen[0]) != len(measured[0]):
+        raise InputError(f"{len(foreseen[0])} and {len(measured[0])} rounds must be the same")
+    value = forecast[0] * after[0] / before[0]
+    if forecast[1] is None or forecast[2] is None or before[1] is None or after[1] is None:
+        return value, None, None
+    sums = [np.asarray(one, dtype=np.float64) for one in (*measured, *foreseen)]
+    a, b, c, d = (np.log(one.sum() - one) for one in sums)
+    own = (math.log(forecast[2]) - math.log(forecast[1])) / 2
+    half = math.hypot(own, _jackknife((a - b) - (c - d)))
+    return value, value * math.exp(-half), value * math.exp(half)
+
+
+def _jackknife(without: Floats) -> float:
+    """Half the 95 % interval of a statistic, from its values with each round left out."""
+    n = without.size
+    spread = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
+    return student_t(0.95, n - 1) * spread
 
 
 def quantile(values: Sequence[float], rounds: Sequence[int], q: float) -> Interval:

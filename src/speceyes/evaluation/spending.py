@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from speceyes.calibration.provenance import write_whole
 from speceyes.evaluation import arms as known
-from speceyes.evaluation.arms import BASELINE, TUNED
+from speceyes.evaluation.arms import AUTO, BASELINE, TUNED
 from speceyes.evaluation.intervals import ratio_interval
 from speceyes.evaluation.prices import Prices
 from speceyes.evaluation.runs import Record, Run
@@ -54,7 +54,7 @@ def spending(run: Run, by_arm: Mapping[str, Sequence[Record]]) -> dict[str, Any]
         arm = known.arm(name)
         if arm.words or arm.needs or (name not in _PAIR and not arm.aggregate):
             continue
-        judge = _judge(run) if name == TUNED else arm.judge
+        judge = _judge(run) if name in (TUNED, AUTO) else arm.judge
         spent[name] = {r.result.query_id: prices.of_result(r.result, judge) for r in rows}
     base = spent[BASELINE]
     images = {r.result.query_id: r.image_key for r in by_arm[BASELINE]}
@@ -72,7 +72,15 @@ def spending(run: Run, by_arm: Mapping[str, Sequence[Record]]) -> dict[str, Any]
     return {"currency": prices.currency, "arms": found}
 
 
-_PAIR: Final = (BASELINE, known.DRAFT, known.AGENT_ONE, known.FUNNEL_ONE, known.NO_TOOLS, TUNED)
+_PAIR: Final = (
+    BASELINE,
+    known.DRAFT,
+    known.AGENT_ONE,
+    known.FUNNEL_ONE,
+    known.NO_TOOLS,
+    TUNED,
+    AUTO,
+)
 
 
 def _judge(run: Run) -> str:

@@ -11,6 +11,7 @@ from speceyes.evaluation.rounds import ratio
 from speceyes.evaluation.runs import TEST, Record, Run
 from speceyes.evaluation.statistics import cluster_interval
 from speceyes.evaluation.sweep import seconds_of
+from speceyes.tuning.page import times
 
 if TYPE_CHECKING:
     from speceyes.calibration import Calibration
@@ -35,16 +36,16 @@ def after(run: Run, settings: FunnelSettings) -> list[str]:
     lines = [f"{'':<16}{'foreseen or promised':<28}measured here"]
     foreseen = "-"
     if told.get("gain") is not None:
-        foreseen = _times((told["gain"], told.get("low"), told.get("high")))
-    lines.append(f"{'gain in CPU s' if by_cpu else 'gain in time':<16}{foreseen:<28}{_times(gain)}")
-    checked = settings.forecast.get("checked") or {}
-    if checked.get("gain") is not None:
-        foreseen = _times((checked["gain"], checked.get("low"), checked.get("high")))
-        lines.append(f"{'  as a whole':<16}{foreseen:<28}")
+        foreseen = times((told["gain"], told.get("low"), told.get("high")))
+    lines.append(
+        f"{'gain in CPU s' if by_cpu else 'gain in time':<16}{foreseen:<28}{_or_none(gain)}"
+    )
+    if told.get("parts") is not None:
+        lines.append(f"{'  by its parts':<16}{times(tuple(told['parts'])):<28}")
     money, paid = settings.forecast.get("money") or {}, found["money"]
     if money.get("gain") is not None and paid is not None and TUNED in paid["arms"]:
-        foreseen = _times((money["gain"], money.get("low"), money.get("high")))
-        lines.append(f"{'gain in money':<16}{foreseen:<28}{_times(paid['arms'][TUNED]['gain'])}")
+        foreseen = times((money["gain"], money.get("low"), money.get("high")))
+        lines.append(f"{'gain in money':<16}{foreseen:<28}{_or_none(paid['arms'][TUNED]['gain'])}")
     rows = run.of(TEST, TUNED)
     share = sum(row.result.route == "draft" for row in rows) / len(rows)
     before = settings.forecast.get("accepted")
@@ -80,8 +81,5 @@ def _bad(row: Record, agent: Record, labels: str) -> bool:
     return not row.correct and (labels == "wrong" or agent.correct)
 
 
-def _times(gain: tuple[float, float | None, float | None] | None) -> str:
-    if gain is None:
-        return "-"
-    ends = "" if gain[1] is None else f" ({gain[1]:.2f} to {gain[2]:.2f})"
-    return f"{gain[0]:.2f}x{ends}"
+def _or_none(gain: tuple[float, float | None, float | None] | None) -> str:
+    return "-" if gain is None else times(gain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
@@ -13,43 +13,14 @@ from speceyes.calibration import Calibration, Scoring, calibrate_many
 from speceyes.calibration.many import Correction, Setting
 from speceyes.errors import ConfigError
 from speceyes.evaluation.prices import Prices, Role, Usage
-from speceyes.evaluation.rounds import ratio
-from speceyes.evaluation.statistics import paired_bootstrap_ratio
 from speceyes.scoring.scales import to_raw
 from speceyes.tuning.candidates import Candidate
+from speceyes.tuning.forecast import AsAWhole, Forecast, forecast, put_right
 from speceyes.tuning.observed import Bools, Floats, Observed, Spent
 
 By: TypeAlias = Literal["time", "money"]
 _EQUAL = 0.01
 """Relative difference of costs below which the plainer setting is taken."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """Expected cost of a funnel beside the agent alone, a query.
-
-    Args:
-        agent: The agent alone, seconds or money.
-        funnel: The funnel.
-        gain: Their ratio.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        more: Further questions after which the interval would no longer hold 1, were all else to
-            stay as it is; 0 where it doesn't hold 1 now, None where no number would do.
-    """
-
-    agent: float
-    funnel: float
-    gain: float
-    low: float
-    high: float
-    more: int | None
-
-    @property
-    def settled(self) -> bool:
-        """The interval is on one side of 1."""
-        return not self.low <= 1 <= self.high
 
 
 @final
@@ -114,6 +85,24 @@ class Choice:
     def on(self) -> bool:
         """The funnel is worth switching on: certified, and expected to gain."""
         return self.best.calibration.certified and self.best.forecast(self.by).gain > 1
+
+    def put_right(self, found: Observed, whole: AsAWhole) -> Choice:
+        """The choice with its forecast in time corrected by a run of the funnel as a whole.
+
+        Args:
+            found: What the choice was made from.
+            whole: The run, on rounds that were recorded as well.
+        """
+        best = self.best
+        seconds = spent_seconds(
+            found, best.candidate, *_routes(found, best.candidate, best.calibration)
+        )
+        agent, funnel = (
+            [float(side[found.rounds == r].sum()) for r in whole.rounds]
+            for side in (found.agent.seconds, seconds)
+        )
+        made = put_right(best.time, whole, (agent, funnel), self.certified)
+        return replace(self, best=replace(best, time=made))
 
 
 def choose(
@@ -224,11 +213,7 @@ def tried(
         prices: For the forecast in money.
         quick: Without intervals, which take a moment.
     """
-    through = found.through(one)
-    taken = np.zeros(len(found), dtype=bool)
-    if made.threshold is not None:
-        raw = to_raw(made.threshold, log=one.aggregate == "log", sharpness=made.scoring.sharpness)
-        taken = through & (found.scores(one) >= raw)  # NaN reaches nothing
+    through, taken = _routes(found, one, made)
     seconds = spent_seconds(found, one, through, taken)
     money = None
     if prices is not None:
@@ -240,7 +225,7 @@ def tried(
         if one.judge in ("large", "small"):
             role: Role = one.judge
             paid = paid + priced(found.judges[one.judge, one.judge_pixels].spent, role, prices)
-        money = _forecast(alone[on], paid[on], found.rounds[on], quick=quick)
+        money = forecast(alone[on], paid[on], found.rounds[on], quick=quick)
     kept = taken & on
     right = np.where(taken, found.answering(one, lambda drafts: drafts.right), found.right)
     return Tried(
@@ -251,9 +236,19 @@ def tried(
         float(bad[kept].mean()) if kept.any() else math.nan,
         (float(found.right[on].mean()), float(right[on].mean())),
         _phase_costs(found, one, through, taken, on),
-        _forecast(found.agent.seconds[on], seconds[on], found.rounds[on], quick=quick),
+        forecast(found.agent.seconds[on], seconds[on], found.rounds[on], quick=quick),
         money,
     )
+
+
+def _routes(found: Observed, one: Candidate, made: Calibration) -> tuple[Bools, Bools]:
+    """bool[n] each: queries that the judge lets through, and those whose draft is accepted."""
+    through = found.through(one)
+    taken = np.zeros(len(found), dtype=bool)
+    if made.threshold is not None:
+        raw = to_raw(made.threshold, log=one.aggregate == "log", sharpness=made.scoring.sharpness)
+        taken = through & (found.scores(one) >= raw)  # NaN reaches nothing
+    return through, taken
 
 
 def _phase_costs(
@@ -326,32 +321,3 @@ def priced(spent: Spent, role: Role, prices: Prices) -> Floats:
 def total(spent: Spent) -> Usage:
     """Tokens of all queries."""
     return sum(spent.usage, Usage())
-
-
-def _forecast(
-    alone: Floats, funnel: Floats, rounds: np.ndarray[Any, Any], *, quick: bool
-) -> Forecast:
-    means = float(alone.mean()), float(funnel.mean())
-    if means[0] <= 0 or means[1] <= 0:
-        return Forecast(*means, math.nan, math.nan, math.nan, None)
-    gain = means[0] / means[1]
-    if quick:
-        return Forecast(*means, gain, math.nan, math.nan, None)
-    groups = np.unique(rounds)
-    sums = [[float(side[rounds == r].sum()) for r in groups] for side in (alone, funnel)]
-    _, low, high = ratio(*sums)
-    if low is None or high is None:  # too few rounds: by queries, which is the narrower one
-        _, low, high = paired_bootstrap_ratio(alone, funnel)
-    return Forecast(*means, gain, low, high, _more(gain, low, high, len(alone)))
-
-
-def _more(gain: float, low: float, high: float, n: int) -> int | None:
-    """Further questions until the interval is on one side of 1, as it shrinks with their root."""
-    if not low <= 1 <= high:
-        return 0
-    far = abs(math.log(gain))
-    reach = (math.log(high) - math.log(low)) / 2
-    if far < 1e-3:
-        return None
-    needed = math.ceil(n * (reach / far) ** 2)
-    return max(1, needed - n) if needed < 10_000_000 else None

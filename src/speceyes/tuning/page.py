@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from speceyes.evaluation.prices import Prices
-from speceyes.tuning.choice import Choice, Forecast, Tried, total
+from speceyes.tuning.choice import Choice, Tried, total
+from speceyes.tuning.forecast import Forecast
 from speceyes.tuning.observed import Observed
 
 _SHOWN = 8
@@ -38,6 +39,9 @@ def lines(choice: Choice, found: Observed, prices: Prices | None, *, labelled: b
         alone, funnel = (100 * share for share in best.right)
         said.append(f"accuracy      {alone:.1f} % alone, {funnel:.1f} % under the funnel")
     said.append(f"time          {_told(best.time, 's')}")
+    if best.time.parts is not None:
+        told = f"the parts by themselves foresee {times(best.time.parts)}"
+        said.append(f"              {told}; a run of them together put it right")
     if best.money is not None and prices is not None:
         said.append(f"money         {_told(best.money, prices.currency, 1000.0)}")
     if best.candidate.judge == "large" and best.candidate.judge_pixels is None:
@@ -91,6 +95,19 @@ def engine_lines(seconds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> li
     return ["seconds a query by the engines' own clocks, which overlap in a batch", *found]
 
 
+def checked_line(found: Mapping[str, Any]) -> str:
+    """The run of the chosen funnel as a whole.
+
+    Args:
+        found: Its `questions`, and its `gain` with `low` and `high`.
+    """
+    gain = times((found["gain"], found["low"], found["high"]))
+    return (
+        f"as a whole    {gain} in time, the chosen funnel in turns with the agent on "
+        f"{found['questions']} of the questions"
+    )
+
+
 def _verdict(choice: Choice) -> str:
     best = choice.best
     found = best.forecast(choice.by)
@@ -98,13 +115,15 @@ def _verdict(choice: Choice) -> str:
         return "leave it off: no threshold can be certified"
     if math.isnan(found.gain):
         return "leave it off: nothing was spent, so that nothing can be gained"
-    gain = f"predicted gain {found.gain:.2f}x ({found.low:.2f} to {found.high:.2f})"
+    gain = f"predicted gain {times((found.gain, found.low, found.high))}"
     if not choice.on:
         return f"leave it off: {gain}{_unsettled(choice, found)}"
     return f"switch it on: {gain}{_unsettled(choice, found)}"
 
 
 def _unsettled(choice: Choice, found: Forecast) -> str:
+    if math.isnan(found.low):
+        return ", on too few rounds for an interval"
     if found.settled:
         return ""
     if found.more is None:
@@ -128,7 +147,7 @@ def _told(found: Forecast, unit: str, scale: float = 1.0) -> str:
     per = "a query" if scale == 1 else "a thousand queries"
     return (
         f"{scale * found.agent:.4g} {unit} {per} alone, {scale * found.funnel:.4g} the funnel: "
-        f"{found.gain:.2f}x ({found.low:.2f} to {found.high:.2f})"
+        f"{times((found.gain, found.low, found.high))}"
     )
 
 
@@ -177,7 +196,23 @@ def _row(one: Tried) -> dict[str, Any]:
 
 def forecast_dict(one: Forecast) -> dict[str, Any]:
     """A forecast as JSON values."""
-    return {name: finite(value) for name, value in dataclasses.asdict(one).items()}
+    told = {name: finite(value) for name, value in dataclasses.asdict(one).items()}
+    if one.parts is not None:
+        told["parts"] = [finite(value) for value in one.parts]
+    return told
+
+
+def times(gain: tuple[float, float | None, float | None]) -> str:
+    """A gain with its interval, where it has one.
+
+    Example:
+        >>> times((1.5, 1.25, 1.8)), times((1.5, None, None)), times((1.5, math.nan, math.nan))
+        ('1.50x (1.25 to 1.80)', '1.50x', '1.50x')
+    """
+    value, low, high = gain
+    if low is None or high is None or math.isnan(low):
+        return f"{value:.2f}x"
+    return f"{value:.2f}x ({low:.2f} to {high:.2f})"
 
 
 def finite(value: Any) -> Any:

@@ -14,12 +14,13 @@ from speceyes.evaluation.arms import BASELINE, DRAFT, JUDGED, LOOK_DRAFT, TUNED
 from speceyes.evaluation.eval_progress import Progress
 from speceyes.evaluation.failures import MOST_FAILURES, check_share, counted
 from speceyes.evaluation.harness import Phase, run_phase
-from speceyes.evaluation.rounds import FEWEST, Interval, ratio, round_size
+from speceyes.evaluation.rounds import round_size
 from speceyes.evaluation.runs import Run, Writer
 from speceyes.evaluation.sweep import Clock, seconds_of
 from speceyes.images.reduced import reduced_size
 from speceyes.texts import fingerprint
 from speceyes.tuning.candidates import JudgeModel
+from speceyes.tuning.forecast import AsAWhole
 from speceyes.tuning.observed import CHECKED, RECORDED, TOGETHER, arm_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _LOOKED_AT: Final = 32
 _PARTS: Final = (1 / 2, 1 / 4)
 _CHEAPER: Final = 0.9
 _QUARTER: Final = 4
+_ROUNDS: Final = 8
+"""Rounds that run as a whole at least: with five, Student's t makes intervals of little use."""
 
 
 def resolutions(samples: Samples, small: VisionLanguageModel) -> list[int | None]:
@@ -142,8 +145,8 @@ def check(
     fixed: dict[str, Any],
     progress: Any = None,
     clock: Clock = "wall",
-) -> tuple[int, Interval]:
-    """Runs a chosen funnel and the agent in turns on a quarter of the questions.
+) -> tuple[int, AsAWhole]:
+    """Runs a chosen funnel and the agent in turns on a quarter of the questions, or eight rounds.
 
     What parts cost by themselves leaves out what they do to each other; this doesn't.
 
@@ -157,7 +160,8 @@ def check(
         clock: What seconds are told by.
 
     Returns:
-        How many questions there were, and the gain in time with its interval.
+        How many questions there were, and the seconds of each of their rounds: the first rounds of
+        the recorded phase.
     """
     size = round_size(len(samples), context.batch_size)
     part = samples[: _quarter(len(samples), size)]
@@ -173,9 +177,11 @@ def check(
         for arm in arms
     }
     rounds = sorted(walls[BASELINE])
-    return len(part), ratio(*([walls[arm][r] for r in rounds] for arm in arms))
+    return len(part), AsAWhole(
+        tuple(rounds), *(tuple(walls[arm][r] for r in rounds) for arm in arms)
+    )
 
 
 def _quarter(n: int, size: int) -> int:
     """A quarter of n questions in whole rounds, enough of them for an interval where there are."""
-    return min(n, max(n // _QUARTER // size, FEWEST) * size)
+    return min(n, max(n // _QUARTER // size, _ROUNDS) * size)
