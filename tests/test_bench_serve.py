@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from speceyes.bench.load import run as load_run
 from speceyes.bench.load import target as load_target
@@ -51,8 +52,6 @@ def _run(*arguments: str) -> int:
 
 
 def _prompts(numbered: bool = True) -> PromptSet:
-    from PIL import Image
-
     return PromptSet([Prompt("Which number?", data_url(Image.new("RGB", (32, 32))))], numbered)
 
 
@@ -323,10 +322,13 @@ def test_memory_is_read(loaded: tuple[int, Path]) -> None:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer questions, and fewer requests before the first step."""
+    """Fewer questions, about small pictures, and fewer requests before the first step."""
     monkeypatch.delenv(load_run.KEY, raising=False)
     monkeypatch.setattr(load_run, "PROMPTS", 3)
     monkeypatch.setattr(load_run, "AT_ONCE", 4)
+    pictures = [Image.new("RGB", (96, 64), (80 * n, 90, 160)) for n in range(3)]
+    asked = PromptSet([Prompt("Which colour?", data_url(one)) for one in pictures], numbered=False)
+    monkeypatch.setattr(load_run, "prompt_set_of", lambda pair: asked)
 
 
 @pytest.mark.usefixtures("few")
