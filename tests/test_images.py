@@ -65,6 +65,27 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
 # --- ways in -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])
+def test_a_files_pixels_are_decoded_once_and_not_copied(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(scene(), kind)
+    wanted = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    copied: list[Image.Image] = []
+    monkeypatch.setattr(Image.Image, "copy", lambda image: copied.append(image))
+    image = load_image(data)
+    assert type(image) is Image.Image and image.mode == "RGB" and image.info == {}
+    assert (np.asarray(image) == wanted).all() and not copied
+
+
+def test_an_opened_file_that_a_user_holds_is_not_shared() -> None:
+    theirs = Image.open(io.BytesIO(encoded(scene())))
+    image = load_image(theirs)
+    before = fingerprint(image)
+    theirs.paste((1, 2, 3), (0, 0, 9, 9))
+    assert fingerprint(image) == before != fingerprint(theirs)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_every_format_gives_the_same_picture(kind: str, tmp_path: Path) -> None:
     data = encoded(scene(), kind)

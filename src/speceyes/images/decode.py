@@ -77,8 +77,13 @@ def decode(data: bytes, what: str, limits: ImageLimits, views: Sequence[int] = (
     image = opened(data, what, limits)
     size, seen = seen_small(image, what, views)
     if seen:
-        return deferred(size, seen, lambda: upright(opened(data, what, limits), what, limits))
-    return upright(image, what, limits)
+        return deferred(size, seen, lambda: _decoded(opened(data, what, limits), what, limits))
+    return _decoded(image, what, limits)
+
+
+def _decoded(image: Image, what: str, limits: ImageLimits) -> Image:
+    check_size(image.size, what, limits)
+    return _upright(image, what, ours=True)
 
 
 def seen_small(image: Image, what: str, most: Sequence[int]) -> tuple[tuple[int, int], list[Image]]:
@@ -98,7 +103,7 @@ def seen_small(image: Image, what: str, most: Sequence[int]) -> tuple[tuple[int,
     size = whole_size(image)
     if not at_a_scale(image, most):
         return size, []
-    return size, smaller(_upright(image, what), size, most)
+    return size, smaller(_upright(image, what, ours=True), size, most)
 
 
 def opened(data: bytes, what: str, limits: ImageLimits) -> Image:
@@ -164,9 +169,9 @@ def upright(image: Image, what: str, limits: ImageLimits) -> Image:
     return _upright(image, what)
 
 
-def _upright(image: Image, what: str) -> Image:
+def _upright(image: Image, what: str, *, ours: bool = False) -> Image:
     try:
-        return upright_rgb(image, what)
+        return upright_rgb(image, what, ours=ours)
     except ImageError:
         raise
     except Exception:

@@ -27,19 +27,23 @@ _TURNS = {
 }
 
 
-def upright_rgb(image: Image, what: str) -> Image:
+def upright_rgb(image: Image, what: str, *, ours: bool = False) -> Image:
     """The decoded image as RGB with its EXIF orientation applied; itself where it is both.
 
     Args:
         image: Any mode that Pillow can turn to RGB.
         what: Names the image in errors.
+        ours: It is a file that nobody else holds, so that its pixels are taken, not copied.
 
     Raises:
         ImageError: Its values are outside what can be scaled to 8 bits.
     """
     image.load()
     turn = _TURNS.get(_orientation(image))
-    rgb = _rgb(image, what)
+    if ours and image.mode == "RGB" and not (image.has_transparency_data or image.readonly):
+        rgb = image._new(image.im)
+    else:
+        rgb = _rgb(image, what)
     if turn is not None:
         rgb = rgb.transpose(turn)
     if rgb is not image:
