@@ -45,7 +45,7 @@ def test_training_draws_only_from_the_train_split() -> None:
         models.build_tokenizer(), models.SMALL_SIZE, large=False, seed=5, scenes_a_batch=2
     )
     rng = np.random.default_rng(3)
-    drawn = {scenes.split_of(lesson._scene(rng).id) for _ in range(200)}
+    drawn = {scenes.split_of(lesson.scene(rng).id) for _ in range(200)}
     assert drawn == {"train"}
 
 

@@ -107,7 +107,7 @@ def test_a_smaller_view_is_labelled_by_what_stands_alone_in_a_token() -> None:
     assert sizes == {SMALL_SIZE.view, SMALL_SIZE.view * COARSE // TOKENS}
     rng = np.random.default_rng(0)
     for _ in range(20):
-        scene = lessons._scene(rng)
+        scene = lessons.scene(rng)
         labels = coarse_labels(scene)
         things = [*scene.large, *scene.small, *scene.cards]
         at = Counter(int(o.y * COARSE) * COARSE + int(o.x * COARSE) for o in things)

@@ -127,8 +127,8 @@ def test_pieces_are_tokenised_as_the_whole(name: str) -> None:
     pad = trainer.image_token
     for _ in range(6):
         scene = scenes.draw_scene(rng)
-        for title, told, _ in trainer.lessons._transcripts(scene, rng, True, False):
-            row = trainer.lessons._row(title, told, list(range(len(told.regions))))
+        for title, told, _ in trainer.lessons.transcripts(scene, rng, True, False):
+            row = trainer.lessons.row(title, told, list(range(len(told.regions))))
             whole = trainer.tokenizer("".join(p.text for p in told.pieces))["input_ids"]
             expanded = [t for x in whole for t in [x] * (16 if x == pad else 1)]
             assert row.ids.tolist() == expanded
@@ -192,7 +192,7 @@ def test_a_crop_of_something_else_has_no_findings() -> None:
     seen = 0
     for _ in range(12):
         scene = scenes.draw_scene(rng)
-        for name, _, question in lessons._transcripts(scene, rng, True, False):
+        for name, _, question in lessons.transcripts(scene, rng, True, False):
             if name == "deep wrong":
                 seen += 1
                 [look] = question.looks

@@ -246,12 +246,12 @@ class Lessons:
         labels: list[Array] = []
         told: list[Row] = []
         for _ in range(self._count):
-            scene = self._scene(rng)
+            scene = self.scene(rng)
             whole = len(views)
             views.append(view_of(scene, (0.0, 0.0, 1.0, 1.0), view, rng))
             labels.append(scene_labels(scene) if tokens == TOKENS else coarse_labels(scene))
             easy = number < self._easy
-            for name, transcript, question in self._transcripts(scene, rng, rows, easy, tokens):
+            for name, transcript, question in self.transcripts(scene, rng, rows, easy, tokens):
                 images = [whole]
                 for look, region in zip(question.looks, transcript.regions[1:], strict=False):
                     images.append(len(views))
@@ -261,7 +261,7 @@ class Lessons:
                     named = _named(scene, question)
                     if len(images) == len(question.looks) + 1:
                         named += _named_in_findings(scene, question)
-                    told.append(self._row(name, transcript, images, named, tokens))
+                    told.append(self.row(name, transcript, images, named, tokens))
             if self._large or (self._zooms and not rows):
                 # Marks are the hardest to read: every card is looked at, asked about or not.
                 for card in scene.cards:
@@ -271,7 +271,8 @@ class Lessons:
                     labels.append(crop_labels(scene, look))
         return Batch(np.stack(views).astype(np.uint8), np.stack(labels), tuple(told), tokens)
 
-    def _scene(self, rng: np.random.Generator) -> Scene:
+    def scene(self, rng: np.random.Generator) -> Scene:
+        """A scene of the training split, drawn at random."""
         while True:
             scene = scenes.draw_scene(rng)
             if scenes.split_of(scene.id) == "train":
@@ -292,9 +293,18 @@ class Lessons:
                     return replace(question, choices=scenes.options(question, rng))
                 return question
 
-    def _transcripts(
+    def transcripts(
         self, scene: Scene, rng: np.random.Generator, rows: bool, easy: bool, tokens: int = TOKENS
     ) -> list[tuple[str, Transcript, Question]]:
+        """Transcripts about a scene: (name, transcript, the question that it answers).
+
+        Args:
+            scene: What is asked about.
+            rng: Questions and variations are drawn from it.
+            rows: They are trained on; without, only what they look at is.
+            easy: Early in the training: questions about large cards, more of where things are.
+            tokens: Image tokens a side.
+        """
         told: list[tuple[str, Transcript, Question]] = []
         view = self._size.view
         if self._judges:
@@ -351,7 +361,7 @@ class Lessons:
             told.append((f"draft {at} where", transcripts.draft(q), q))
         return told
 
-    def _row(
+    def row(
         self,
         name: str,
         transcript: Transcript,
@@ -359,6 +369,15 @@ class Lessons:
         named: Sequence[Named] = (),
         side: int = TOKENS,
     ) -> Row:
+        """A transcript as tokens, to train on.
+
+        Args:
+            name: Of the kind of lesson.
+            transcript: What is said.
+            images: Numbers of its images within the batch.
+            named: Things in the images that tokens speak of.
+            side: Image tokens a side.
+        """
         ids: list[Array] = []
         roles: list[Array] = []
         for piece in _joined(transcript.pieces):

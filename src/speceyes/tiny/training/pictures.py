@@ -79,11 +79,11 @@ class PictureLessons(Lessons):
 
     def _told(self, question: Question, image: int, rng: np.random.Generator) -> Row:
         if not self._large:
-            return self._row(f"draft {question.kind}", transcripts.draft(question), [image])
+            return self.row(f"draft {question.kind}", transcripts.draft(question), [image])
         if rng.random() < 0.2:
-            return self._row(f"judge {question.kind}", transcripts.judge(question), [image])
+            return self.row(f"judge {question.kind}", transcripts.judge(question), [image])
         told = transcripts.agent(question, self._size.view)
-        return self._row(f"agent {question.kind}", told, [image])
+        return self.row(f"agent {question.kind}", told, [image])
 
 
 def main(argv: list[str] | None = None) -> None:
