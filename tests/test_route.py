@@ -393,6 +393,9 @@ def test_each_end_has_its_route_and_its_reason(
 def test_a_rejected_draft_goes_up_each_rung_and_then_to_the_agent(order: Order, rungs: int) -> None:
     policy = Policy(judges=True, drafts=True, has_agent=True, order=order, rungs=rungs)
     facts = Facts(judgement=NO_TOOLS, draft=RED, verdict=BELOW)
+    assert next_phase(facts, policy) == ("draft" if rungs > 1 else "agent"), (
+        "it begins at the first"
+    )
     for rung in range(rungs - 1):
         assert next_phase(_with(facts, rung=rung), policy) == "draft"
     assert next_phase(_with(facts, rung=rungs - 1), policy) == "agent"
