@@ -148,3 +148,13 @@ def test_one_threshold_is_a_grid_and_without_a_certificate_nothing_is_accepted(r
     for _ in range(60):
         taking.add(30.0, False)
     assert taking.threshold == 0.9 and taking.calibration().accepted > 20
+
+
+def test_a_threshold_is_of_use_from_the_first_draft_that_reaches_it() -> None:
+    """Under an overall risk it may be certified by queries that none of it would have answered."""
+    taking = SequentialCalibration(MADE, risk="overall", target=0.1, delta=0.1, thresholds=[0.9])
+    for _ in range(60):
+        taking.add(None, False)
+    assert taking.threshold is None
+    taking.add(30.0, False)
+    assert taking.threshold == 0.9 and taking.calibration().accepted == 1

@@ -205,6 +205,17 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "return min(made, key=lambda name: made[name].labels_needed or 10**9)",
     ): "any number that is more than all labels there can be",
     (
+        "calibration/sequence.py",
+        "np.concatenate([np.arange(0.5, 0.9, 0.05), 1 - np.geomspace(0.1, 1e-5, 25)])"
+        ".round(12).tolist()",
+        "13",
+    ): "which thresholds a grid holds is free, and these differ in the thirteenth digit",
+    (
+        "calibration/sequence.py",
+        "higher = now > self._peak",
+        "now >= self._peak",
+    ): "the counts of any moment at which the evidence was greatest will do",
+    (
         "calibration/recompute.py",
         'if made.risk != "selective" or made.delta is None:',
         "made.risk != 'selective' and made.delta is None",
