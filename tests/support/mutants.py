@@ -206,10 +206,10 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "any number that is more than all labels there can be",
     (
         "calibration/sequence.py",
+        "Constant",
         "np.concatenate([np.arange(0.5, 0.9, 0.05), 1 - np.geomspace(0.1, 1e-5, 25)])"
         ".round(12).tolist()",
-        "13",
-    ): "which thresholds a grid holds is free, and these differ in the thirteenth digit",
+    ): "which thresholds a grid holds is free, so long as they were fixed before",
     (
         "calibration/sequence.py",
         "higher = now > self._peak",
