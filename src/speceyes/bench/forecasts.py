@@ -30,8 +30,8 @@ from speceyes.pipeline.efficiency import ENOUGH, Efficiency
 from speceyes.types import Query, Result
 
 if TYPE_CHECKING:
-    from speceyes.fallback import AgenticFallback
     from speceyes.models.hf import HFModel
+    from speceyes.protocols import Judge
 
 WITHIN: Final = 0.10
 """How far off a forecast may be."""
@@ -114,7 +114,7 @@ class Bundled:
         self.small: HFModel = HFModel.from_pretrained(tiny.SMALL)
         self.judging: HFModel = HFModel.from_pretrained(tiny.SMALL_JUDGE)
 
-    def pipeline(self, case: Case, *, probe: float = 0.0, alone: bool = False) -> SpecPipeline:
+    def pipeline(self, case: Case, *, alone: bool = False) -> SpecPipeline:
         """The funnel of a case, or the agent alone at the same concurrency."""
         from speceyes import tiny
         from speceyes.answerer import SpeculativeAnswerer
@@ -122,8 +122,8 @@ class Bundled:
         from speceyes.gate import SeparabilityGate
         from speceyes.judge import ToolJudge
 
-        schedule = ScheduleConfig(case.batch, case.order, overlap=False, probe=probe)
-        agent: AgenticFallback = AgenticFallback(self.large, tools=["zoom"], max_batch=case.batch)
+        schedule = ScheduleConfig(case.batch, case.order, overlap=False)
+        agent = AgenticFallback(self.large, tools=["zoom"], max_batch=case.batch)
         if alone:
             made = SpecPipeline(fallback=agent, schedule=schedule)
         else:
@@ -137,11 +137,11 @@ class Bundled:
             if case.threshold is not None:
                 gate = dataclasses.replace(gate, threshold=case.threshold)
             answerer = SpeculativeAnswerer(drafter, top_k=gate.top_k)
-            judge = {
-                "large": lambda: ToolJudge(self.large, tools=["zoom"]),
-                "small": answerer.judge,
-                "none": lambda: None,
-            }[case.judge]()
+            judge: Judge | None = None
+            if case.judge == "large":
+                judge = ToolJudge(self.large, tools=["zoom"])
+            elif case.judge == "small":
+                judge = answerer.judge()
             made = SpecPipeline(
                 judge=judge, answerer=answerer, gate=gate, fallback=agent, schedule=schedule
             )

@@ -172,11 +172,12 @@ _COUNTS: Final = hasattr(np, "bitwise_count")  # numpy 2
 def _differing(hashes: npt.NDArray[np.uint64], one: np.uint64) -> npt.NDArray[np.int64]:
     """int64 of the hashes' shape [n, 2]: bits in which each differs from one."""
     apart = hashes ^ one
+    found: npt.NDArray[np.int64]
     if _COUNTS:
-        return np.bitwise_count(apart).astype(np.int64)
-    found: npt.NDArray[np.int64] = np.unpackbits(
-        apart.view(np.uint8).reshape(*apart.shape, 8), axis=-1
-    ).sum(axis=-1, dtype=np.int64)
+        found = np.bitwise_count(apart).astype(np.int64)
+        return found
+    bits = np.unpackbits(apart.view(np.uint8).reshape(*apart.shape, 8), axis=-1)
+    found = bits.sum(axis=-1, dtype=np.int64)
     return found
 
 

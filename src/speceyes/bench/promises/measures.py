@@ -13,7 +13,7 @@ from speceyes.evaluation.intervals import auroc_interval
 from speceyes.evaluation.rounds import ratio
 from speceyes.evaluation.statistics import cluster_interval, wilson_interval
 from speceyes.pipeline.costs import CostModel, efficiency
-from speceyes.types import Judgement, Result, Timings, Verdict
+from speceyes.types import Judgement, Result, Route, Timings, Verdict
 
 YES, NO = Verdict(True, 0.99, 9.0, 0.98), Verdict(False, 0.5, 0.0, 0.98)
 
@@ -125,7 +125,8 @@ def parts_of_a_forecast(queries: int = 400) -> Experiment:
         spent = Timings(
             judge=judge, draft=draft, gate=0.0, fallback=None if accepted else spared * alone
         )
-        route, said = ("draft", YES) if accepted else ("agent", NO)
+        route: Route = "draft" if accepted else "agent"
+        said = YES if accepted else NO
         results.append(Result("", "a", route, Judgement(False), None, said, timings=spent))
     fell = [one.timings.fallback for one in results if one.timings.fallback is not None]
     measured = judge + draft + sum(fell) / queries + outside
