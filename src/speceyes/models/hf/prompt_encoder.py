@@ -20,6 +20,7 @@ import numpy.typing as npt
 from speceyes.images.pixel_cache import made_of, pixel_key
 from speceyes.models._bounded import BoundedCache
 from speceyes.models.hf.chat_prompt import Prompt
+from speceyes.models.hf.patches import Patches
 from speceyes.models.hf.pixels import QwenPixels
 from speceyes.models.hf.qwen_vl_adapter import Features, QwenVLAdapter
 from speceyes.types import Image
@@ -210,6 +211,11 @@ class PromptEncoder:
     def _encode(self, images: Sequence[ImageSpan], stats: ComputeStats) -> list[Features]:
         # A pool of threads was slower: what each allocates goes back to the system at once.
         ready = [self._as_seen(one) for one in images]
-        inputs = self.processor.image_processor(ready, return_tensors="pt", **self.pixels.options)
+        patches = Patches.of(self.processor.image_processor)
+        if patches is not None:
+            values, grids = patches(ready)
+        else:
+            cut = self.processor.image_processor(ready, return_tensors="pt", **self.pixels.options)
+            values, grids = cut["pixel_values"], cut["image_grid_thw"]
         with stats.timed():
-            return self.adapter.encode_images(inputs["pixel_values"], inputs["image_grid_thw"])
+            return self.adapter.encode_images(values, grids)
