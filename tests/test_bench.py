@@ -80,12 +80,21 @@ def workload() -> ShapedWorkload:
     return made
 
 
-def test_every_arm_answers_the_same_and_is_counted(ways: list[Arm]) -> None:
-    queries = [item.query for item in questions("heldout", 6)]
+@pytest.mark.parametrize(
+    ("n", "warm_up"), [(None, 0), pytest.param(6, 2, marks=pytest.mark.exhaustive)]
+)
+def test_every_arm_answers_the_same_and_is_counted(
+    ways: list[Arm], n: int | None, warm_up: int
+) -> None:
+    items = list(questions("heldout", n or 40))
+    if n is None:  # one for the draft and one for the agent
+        kinds = [item.kind for item in items]
+        items = [items[kinds.index(kind)] for kind in ("large/colour", "card/same")]
+    queries = [item.query for item in items]
     # Compiling takes half a minute; test_compiled.py holds compiled steps against plain ones.
     plain = [way for way in ways if way.name != COMPILED]
     assert len(plain) == len(ways) - 1
-    found = measure(plain, queries, repeats=1, warm_up=2)
+    found = measure(plain, queries, repeats=1, warm_up=warm_up)
     table = summarise(found, len(queries))
     again = FUNNEL + AGAIN
     assert list(table) == [*(way.name for way in plain), again]
@@ -117,7 +126,7 @@ def test_other_strategies_run_where_they_are_named(ways: list[Arm]) -> None:
     named = chosen(bundled, ",".join(STRATEGIES))
     assert tuple(way.name for way in named) == STRATEGIES
     [agent] = [way for way in ways if way.name == AGENT]
-    queries = [item.query for item in questions("heldout", 4)]
+    queries = [item.query for item in questions("heldout", 2)]
     table = summarise(measure([agent, *named], queries, repeats=1, warm_up=1), len(queries))
     assert all(table[name]["tokens_decoded"] > 0 for name in STRATEGIES)
 
@@ -413,8 +422,8 @@ def test_the_command_prints_a_table_and_writes_json(
 def test_the_command_fills_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "bench"
     words = (
-        "bench --shapes tiny-small,tiny-large --sweep accept-rate=0:1,queries=2:3 --queries 2 "
-        "--repeats 1 --arms speceyes --depth 1 --turn-tokens 10 --image 160x120 --device cpu --out"
+        "bench --shapes tiny-small,tiny-large --sweep accept-rate=0:1,queries=1:2 --queries 1 "
+        "--repeats 1 --arms speceyes --depth 1 --turn-tokens 4 --image 160x120 --device cpu --out"
     ).split()
     assert main([*words, str(out)]) == 0
     printed = capsys.readouterr()

@@ -17,7 +17,9 @@ from PIL import Image
 import speceyes
 from speceyes import cli, tiny
 from speceyes.evaluation.row import Row
+from speceyes.models.scripted import ScriptedModel
 from speceyes.types import Result
+from support.engine_server import engines
 from support.processes import started
 
 needs_weights = pytest.mark.skipif(
@@ -305,28 +307,31 @@ def test_demo_writes_and_prints(
     judge: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "demo"
-    arguments = ["demo", "--queries", "4", "--out", str(out), "--quiet", "--start", "100"]
+    arguments = ["demo", "--queries", "2", "--out", str(out), "--quiet", "--start", "100"]
     assert cli.main([*arguments, "--batch-size", "2", "--judge", judge]) == 0
     said = capsys.readouterr()
     assert ("E[L] = c_S +" in said.out) == (judge == "draft")
     assert "agent, one by one" in said.out and str(out / "report.html") in said.out
     assert "Traceback" not in said.err
     summary = json.loads((out / "summary.json").read_text("utf-8"))
-    assert summary["arms"]["funnel"]["n"] == 4 and summary["start"] == 100
+    assert summary["arms"]["funnel"]["n"] == 2 and summary["start"] == 100
     ids = {
         Row.from_json(line).result.query_id
         for line in (out / "results.jsonl").read_text("utf-8").splitlines()
     }
-    assert ids == {f"heldout-{100 + i}" for i in range(4)}
+    assert ids == {f"heldout-{100 + i}" for i in range(2)}
 
 
-@needs_weights
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_in_tune_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     command = [sys.executable, "-m", "speceyes", "tune", "scenes", "--limit", "200"]
-    command += ["--judges", "none", "--batch-size", "1", "--out", str(out)]
-    with started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+    command += ["--judges", "none", "--batch-size", "1", "--out", str(out), "--no-check"]
+    pipe = subprocess.PIPE
+    with (
+        engines(ScriptedModel("<answer>red</answer>"), ScriptedModel("red")) as asked,
+        started(*command, *asked, stdout=pipe, stderr=pipe) as running,
+    ):
         records = out / "records.jsonl"
         deadline = time.monotonic() + 240
         while not records.exists() or not records.stat().st_size:
