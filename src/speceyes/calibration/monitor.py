@@ -8,7 +8,6 @@ import math
 import threading
 from collections.abc import Iterable
 from os import PathLike
-from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
@@ -16,12 +15,13 @@ import numpy as np
 from speceyes.calibration.arming import Arming, Audit, share_of_delta
 from speceyes.calibration.evidence import bounds
 from speceyes.calibration.ordered import OrderedEvidence
-from speceyes.calibration.provenance import is_whole, one_of, write_whole
+from speceyes.calibration.provenance import is_whole, one_of
 from speceyes.calibration.record import MEANINGS, RISKS, Calibration, Labels, Risk
 from speceyes.calibration.sealed import check_digest, sealed
 from speceyes.calibration.shift import ShiftMartingale
 from speceyes.checks import checked_number, checked_outcome, checked_score, checked_share
 from speceyes.errors import CalibrationError, ConfigError, InputError
+from speceyes.files import load_whole, write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -383,10 +383,7 @@ class GateMonitor:
         Raises:
             CalibrationError: The file can't be read, or `from_json` can't read what is in it.
         """
-        try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as exc:
-            raise CalibrationError(f"{path}: {exc}") from exc
+        return load_whole(path, cls.from_json, error=CalibrationError)
 
     def _arm(self, arming: Arming, score_counts: Iterable[tuple[int, int]]) -> None:
         lots = None if self._seed is None else int(self._random.integers(1 << 32))

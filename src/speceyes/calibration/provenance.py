@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import KW_ONLY, dataclass
-from os import PathLike
-from pathlib import Path
 from typing import TypeGuard, final
 
 from speceyes.errors import CalibrationError
@@ -74,14 +71,3 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """
     if value not in allowed:
         raise CalibrationError(f"{name}={value!r}; use one of {', '.join(allowed)}")
-
-
-def write_whole(path: str | PathLike[str], text: str) -> None:
-    """Puts text into a file, so that a reader finds the old text or the new, never half of it."""
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
-from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, final, get_args
 
 from speceyes.calibration.matched import Gold
-from speceyes.calibration.provenance import Scoring, is_number, is_whole, one_of, write_whole
+from speceyes.calibration.provenance import Scoring, is_number, is_whole, one_of
 from speceyes.calibration.recompute import contradiction
 from speceyes.calibration.sealed import DIGEST, check_digest, sealed
 from speceyes.errors import CalibrationError
+from speceyes.files import load_whole, write_whole
 from speceyes.notebook import calibration_html
 from speceyes.scoring.scales import to_raw, to_unit
 
@@ -383,11 +383,4 @@ class Calibration:
         Raises:
             CalibrationError: The file can't be read, or `from_json` can't read what is in it.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, ValueError) as exc:
-            raise CalibrationError(f"{path} can't be read: {exc}") from exc
-        try:
-            return cls.from_json(text)
-        except CalibrationError as exc:
-            raise CalibrationError(f"{path}: {exc}") from exc
+        return load_whole(path, cls.from_json, error=CalibrationError)

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from speceyes.calibration.provenance import write_whole
 from speceyes.environment import versions
 from speceyes.errors import ConfigError, InputError
+from speceyes.files import write_whole
 
 _VERSION = 1
 _WEIGHTS = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speceyes.errors import ConfigError
+from speceyes.files import load_whole
 from speceyes.types import Completion, Judgement, Result, Trajectory
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -128,16 +129,15 @@ class Prices:
         Raises:
             ConfigError: It can't be read, or a price is missing, unknown or out of range.
         """
-        path = Path(file)
-        try:
-            text = path.read_text(encoding="utf-8")
-            data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-        except (OSError, ValueError, RecursionError) as exc:
-            raise ConfigError(f"prices {path} can't be read: {exc}") from exc
-        try:
+
+        def read(text: str) -> Prices:
+            try:
+                data = tomllib.loads(text) if Path(file).suffix == ".toml" else json.loads(text)
+            except (ValueError, RecursionError) as exc:
+                raise ConfigError(f"it can't be read: {exc}") from exc
             return cls.from_dict(data)
-        except ConfigError as exc:
-            raise ConfigError(f"prices {path}: {exc}") from None
+
+        return load_whole(file, read, kind="prices")
 
     @classmethod
     def from_dict(cls, data: Any) -> Prices:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from speceyes.calibration.provenance import write_whole
 from speceyes.evaluation import arms as known
 from speceyes.evaluation.arms import AUTO, BASELINE, TUNED
 from speceyes.evaluation.intervals import ratio_interval
 from speceyes.evaluation.prices import Prices
 from speceyes.evaluation.runs import Record, Run
+from speceyes.files import write_whole
 
 PRICES: Final = "prices.json"
 _THOUSAND: Final = 1000

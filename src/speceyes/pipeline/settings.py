@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any, Final, final
 
-from speceyes.calibration.provenance import is_whole, write_whole
+from speceyes.calibration.provenance import is_whole
 from speceyes.dialects.profile import Profile
-from speceyes.errors import CalibrationError, ConfigError
+from speceyes.errors import ConfigError
+from speceyes.files import load_whole, write_whole
 from speceyes.gate import SeparabilityGate
 from speceyes.models.by_name import load_model
 from speceyes.pipeline import build
@@ -104,14 +104,7 @@ class FunnelSettings:
         Raises:
             ConfigError: The file can't be read, or `from_json` can't read what is in it.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, ValueError) as exc:
-            raise ConfigError(f"settings {fspath(path)} can't be read: {exc}") from exc
-        try:
-            return cls.from_json(text)
-        except (ConfigError, CalibrationError) as exc:
-            raise ConfigError(f"settings {fspath(path)}: {exc}") from exc
+        return load_whole(path, cls.from_json, kind="settings")
 
     def to_json(self) -> str:
         """The settings as JSON, indented for people."""

@@ -12,8 +12,7 @@ from speceyes.server.schemas import (
     closed,
     example_url,
     maybe,
-    refusals,
-    secured,
+    route,
     told,
 )
 
@@ -40,12 +39,7 @@ def describe_decisions(name: str, limits: ServerLimits, *, keyed: bool) -> Schem
         "input": [{"role": "user", "content": [image]}],
         "questions": [{"type": "predicate", "name": "red", "instructions": "Is it red?"}],
     }
-    body = {"schema": _request(name, limits), "example": example}
-    return {
-        "requestBody": {"required": True, "content": {"application/json": body}},
-        "responses": {"200": good, **refusals(keyed=keyed)},
-        **secured(keyed),
-    }
+    return route(good, _request(name, limits), example, keyed=keyed)
 
 
 def _request(name: str, limits: ServerLimits) -> Schema:

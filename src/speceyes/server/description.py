@@ -14,8 +14,7 @@ from speceyes.server.schemas import (
     example_url,
     failure,
     maybe,
-    refusals,
-    secured,
+    route,
     told,
     whole_number,
 )
@@ -29,22 +28,11 @@ def describe_chat(name: str, limits: ServerLimits, *, keyed: bool) -> Schema:
         limits: Limits of a request, thresholds settled.
         keyed: A key is needed.
     """
-    what = {
-        "200": {
-            "description": "A chat completion, or with stream: true its chunks as events",
-            "content": {
-                "application/json": {"schema": _completion(name)},
-                "text/event-stream": {},
-            },
-        }
+    good = {
+        "description": "A chat completion, or with stream: true its chunks as events",
+        "content": {"application/json": {"schema": _completion(name)}, "text/event-stream": {}},
     }
-    what |= refusals(keyed=keyed)
-    body = {"schema": _request(name, limits), "example": _example(name)}
-    return {
-        "requestBody": {"required": True, "content": {"application/json": body}},
-        "responses": what,
-        **secured(keyed),
-    }
+    return route(good, _request(name, limits), _example(name), keyed=keyed)
 
 
 def describe_models(*, keyed: bool, one: bool) -> dict[int | str, Schema]:

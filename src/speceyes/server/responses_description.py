@@ -12,8 +12,7 @@ from speceyes.server.schemas import (
     closed,
     example_url,
     maybe,
-    refusals,
-    secured,
+    route,
     told,
     whole_number,
 )
@@ -45,12 +44,7 @@ def describe_responses(name: str, limits: ServerLimits, *, keyed: bool) -> Schem
         {"type": "input_text", "text": "Which colour is it?"},
     ]
     example = {"model": name, "input": [{"role": "user", "content": content}]}
-    body = {"schema": _request(name, limits), "example": example}
-    return {
-        "requestBody": {"required": True, "content": {"application/json": body}},
-        "responses": {"200": good, **refusals(keyed=keyed)},
-        **secured(keyed),
-    }
+    return route(good, _request(name, limits), example, keyed=keyed)
 
 
 def parts(limits: ServerLimits) -> tuple[Schema, Schema, Schema]:

@@ -64,6 +64,23 @@ def refusals(*, keyed: bool) -> Schema:
     return what
 
 
+def route(good: Schema, request: Schema, example: Schema, *, keyed: bool) -> Schema:
+    """The description of a route that answers questions, to be merged into FastAPI's.
+
+    Args:
+        good: The response that is an answer.
+        request: The schema of the body.
+        example: A body that can be sent as it stands.
+        keyed: A key is needed.
+    """
+    body = {"schema": request, "example": example}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": body}},
+        "responses": {"200": good, **refusals(keyed=keyed)},
+        **secured(keyed),
+    }
+
+
 def secured(keyed: bool) -> Schema:
     """The description of a key, for a route that asks for one."""
     return {"security": [{BEARER: []}]} if keyed else {}

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from PIL import Image as PILImage
 
 from speceyes.errors import ConfigError, ToolError
+from speceyes.tools._places import INDEX, image_at
 from speceyes.types import Image, Observation
 
 _PARAMETERS: Mapping[str, Any] = {
@@ -19,11 +20,7 @@ _PARAMETERS: Mapping[str, Any] = {
             "type": "number",
             "description": "Degrees to turn the image by, counter-clockwise.",
         },
-        "img_idx": {
-            "type": "integer",
-            "minimum": 0,
-            "description": "Which image, 0 being the first; crops count on. Default 0.",
-        },
+        "img_idx": INDEX,
     },
     "required": ["angle"],
 }
@@ -82,16 +79,13 @@ class Rotate:
             ToolError: The angle is no finite number, the image isn't there, or it would become
                 too large.
         """
-        index = arguments.get("img_idx", 0)
-        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(images):
-            raise ToolError(f"img_idx={index!r} is not an image; use 0 to {len(images) - 1}")
+        index, image = image_at(images, arguments)
         angle = arguments.get("angle")
         if isinstance(angle, bool) or not isinstance(angle, int | float):
             raise ToolError("angle must be a number of degrees")
         if not abs(angle) < math.inf:
             raise ToolError(f"angle={angle} is not finite; give degrees")
         turn = float(angle % 360)
-        image = images[index]
         if turn in _QUARTERS:
             return Observation((image.transpose(_QUARTERS[int(turn)]),), source=index)
         sine, cosine = abs(math.sin(math.radians(turn))), abs(math.cos(math.radians(turn)))
