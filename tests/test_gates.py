@@ -16,9 +16,9 @@ from PIL import Image
 
 from speceyes import tiny
 from speceyes.answerer import SpeculativeAnswerer
+from speceyes.bench import gate_rows, gate_table
 from speceyes.calibration import Scoring, calibrate
 from speceyes.errors import CalibrationError, ConfigError, InputError
-from speceyes.evaluation import gate_rows, gate_table
 from speceyes.evaluation.statistics import auroc
 from speceyes.gate import SeparabilityGate
 from speceyes.gates import (

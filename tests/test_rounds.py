@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speceyes.bench import intervals
 from speceyes.errors import InputError
-from speceyes.evaluation import machine_load, simulation
+from speceyes.evaluation import machine_load
 from speceyes.evaluation.rounds import (
     FEWEST,
     WANTED,
@@ -22,13 +23,13 @@ from speceyes.evaluation.rounds import (
 )
 
 
-@pytest.mark.parametrize("machine", simulation.MACHINES, ids=lambda machine: machine.name)
+@pytest.mark.parametrize("machine", intervals.MACHINES, ids=lambda machine: machine.name)
 @pytest.mark.parametrize("n", [42, 200])
 def test_intervals_hold_the_truth_among_batches_drift_and_bursts(
-    machine: simulation.Machine, n: int
+    machine: intervals.Machine, n: int
 ) -> None:
     """At 400 runs three standard errors below 95 % are 91.7 %; the module's own run is longer."""
-    held, width = simulation.coverage(machine, n=n, runs=400, seed=7)
+    held, width = intervals.coverage(machine, n=n, runs=400, seed=7)
     assert held >= 0.917
     assert 0 < width < 1
 
@@ -36,25 +37,25 @@ def test_intervals_hold_the_truth_among_batches_drift_and_bursts(
 def test_intervals_over_queries_would_not_hold_it() -> None:
     """What rounds are for: with a round's seconds taken as many independent queries', few do."""
     random = np.random.default_rng(0)
-    machine = simulation.MACHINES[-1]
+    machine = intervals.MACHINES[-1]
     held = 0
     for _ in range(200):
-        top, bottom = simulation.simulated(random, machine, 200, 16, 1.3, 4)
+        top, bottom = intervals.simulated(random, machine, 200, 16, 1.3, 4)
         _, low, high = ratio(np.repeat(top, 16), np.repeat(bottom, 16))
         assert low is not None and high is not None
         held += low <= 1.3 <= high
     assert held / 200 < 0.6
 
 
-@pytest.mark.parametrize("machine", simulation.MACHINES, ids=lambda machine: machine.name)
+@pytest.mark.parametrize("machine", intervals.MACHINES, ids=lambda machine: machine.name)
 @pytest.mark.parametrize("arms", [3, 5])
 def test_the_interval_of_an_arm_over_itself_holds_1_as_often_as_it_says(
-    machine: simulation.Machine, arms: int
+    machine: intervals.Machine, arms: int
 ) -> None:
     """The second turn of an arm in each round, beside others, as `eval` takes it; at 2,000 runs
     three standard errors below 95 % are 93.5 %, and 1.5 % are left to bursts.
     """
-    held, _ = simulation.coverage(machine, n=60, gain=1.0, arms=arms, runs=2000, seed=7)
+    held, _ = intervals.coverage(machine, n=60, gain=1.0, arms=arms, runs=2000, seed=7)
     assert held >= 0.92
 
 

@@ -12,7 +12,6 @@ from transformers import AutoTokenizer
 from speceyes import tiny
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.evaluation.grading import is_correct
-from speceyes.evaluation.tiny_pair import agreement, choose, figures, record
 from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
@@ -20,6 +19,7 @@ from speceyes.models.hf import HFModel
 from speceyes.pipeline import AgentConfig, SpecPipeline
 from speceyes.tiny.scenes import Item, questions
 from speceyes.tiny.training.models import system_text
+from speceyes.tiny.training.pair import agreement, choose, figures, record
 from speceyes.tools import Tools
 from speceyes.types import Conversation, Message, Result, Sampling
 

@@ -20,7 +20,7 @@ from speceyes.errors import ConfigError, describe
 from speceyes.images.reduced import reduced
 from speceyes.judge import ToolJudge
 from speceyes.models.rows import generate_rows
-from speceyes.protocols import ChecksTopK, Dialect, Tool, VisionLanguageModel
+from speceyes.protocols import ChecksTopK, Dialect, HasTexts, Tool, VisionLanguageModel
 from speceyes.scoring.scores import raw_scores
 from speceyes.texts import Texts, fingerprint
 from speceyes.types import Completion, Conversation, Floor, Judgement, Query, Sampling
@@ -179,7 +179,7 @@ class SpeculativeAnswerer:
         if self.tools is not None and self.dialect is not None:
             names = ",".join(tool.name for tool in self.tools)
             asked.append(f"{self.max_depth} {self.together} {self.dialect.name} {names}")
-            own = getattr(self.dialect, "texts", None)
+            own: object = self.dialect.texts if isinstance(self.dialect, HasTexts) else None
             if isinstance(own, Texts):
                 asked.append(own.fingerprint)
         return fingerprint(*asked)

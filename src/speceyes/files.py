@@ -19,7 +19,7 @@ def load_whole(
     error: type[ConfigError] = ConfigError,
     kind: str = "",
 ) -> Made:
-    """What a text file holds, made by `read`. Every error names the file.
+    """Contents of a text file, made by `read`. Every error names the file.
 
     Args:
         path: The file, UTF-8.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
+from speceyes.texts import Texts
 from speceyes.types import (
     Completion,
     Conversation,
@@ -161,6 +162,55 @@ class RunsHere(Protocol):
 
 
 @runtime_checkable
+class HasConfig(Protocol):
+    """A model that shows its configuration."""
+
+    @property
+    def config(self) -> Any:
+        """As transformers has it, or a mapping; None where there is none."""
+        ...
+
+
+@runtime_checkable
+class HasChatTemplate(Protocol):
+    """A model that shows how it writes conversations."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """Its chat template, in Jinja; None where there is none."""
+        ...
+
+
+@runtime_checkable
+class HasProcessor(Protocol):
+    """A model whose tokenizer is in this process."""
+
+    @property
+    def processor(self) -> Any:
+        """The transformers processor, with its tokenizer."""
+        ...
+
+
+@runtime_checkable
+class SpellsTokens(Protocol):
+    """A model that tells the text of each token."""
+
+    def piece(self, token: int) -> str:
+        """A token's id as text; "" for a special one."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A model that counts what it computes."""
+
+    @property
+    def spent(self) -> Any:
+        """A dataclass of sums so far."""
+        ...
+
+
+@runtime_checkable
 class SupportsSession(Protocol):
     """A model that continues conversations side by side, each joining and leaving on its own."""
 
@@ -260,6 +310,59 @@ class Tool(Protocol):
         Raises:
             ToolError: Told to the model as an observation, as any other exception is.
         """
+        ...
+
+
+@runtime_checkable
+class Stateless(Protocol):
+    """A tool that may say that the same call always gives the same, so that it is kept."""
+
+    stateless: bool
+    """True where it does."""
+
+
+@runtime_checkable
+class TellsKept(Protocol):
+    """A stateless tool that may say that its results aren't worth keeping."""
+
+    kept: bool
+    """False where making one again takes no longer than looking it up."""
+
+
+@runtime_checkable
+class ReadsImages(Protocol):
+    """A tool that says which images a call's result depends on; else it is all of them."""
+
+    reads: Literal["none", "image", "images"]
+    """"image" is the one that `img_idx` names, by default the first."""
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A tool that may say that it keeps time itself, and need not be watched."""
+
+    bounded: bool
+    """True where it does."""
+
+
+@runtime_checkable
+class CarriesState(Protocol):
+    """A tool whose calls go on from earlier ones of the same query."""
+
+    def carry(
+        self, arguments: Mapping[str, Any], earlier: Sequence[tuple[ToolCall, Observation]]
+    ) -> Mapping[str, Any]:
+        """The arguments, with what the call must know of those before it."""
+        ...
+
+
+@runtime_checkable
+class HasTexts(Protocol):
+    """A dialect that shows what it tells the model."""
+
+    @property
+    def texts(self) -> Texts:
+        """Its texts."""
         ...
 
 
@@ -371,6 +474,16 @@ class NeedsTopK(Protocol):
     @property
     def needed_top_k(self) -> int:
         """Log-probabilities a token; with fewer, it rejects."""
+        ...
+
+
+@runtime_checkable
+class HasThreshold(Protocol):
+    """A gate that compares a score with one number."""
+
+    @property
+    def threshold(self) -> float | None:
+        """The least score that it accepts; None where there is none."""
         ...
 
 

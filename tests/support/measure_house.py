@@ -3,8 +3,10 @@
     python tests/support/measure_house.py [CHECKOUT]
 
 Prints files, lines and floors of the source; public names and arguments; how often attributes are
-looked up by `getattr`; how docstrings open; and the way of one query: the frames of ours between
-`pipe(...)` and a model's `generate`, and the files whose functions run from question to result.
+looked up by `getattr`, and how many of those a Protocol declares, so that `isinstance` could ask
+(an object that isn't ours may have the same name); how docstrings open; and the way of one query:
+the frames of ours between `pipe(...)` and a model's `generate`, and the files whose functions run
+from question to result.
 """
 
 from __future__ import annotations
@@ -45,7 +47,16 @@ def main(root: Path) -> None:
     floors = runpy.run_path(str(root / "tests" / "test_floors.py"))["FLOORS"]
     # Until the table named rooms only, it gave each its height.
     _say("floors", len(set(floors.values()) if isinstance(floors, dict) else floors))
-    _say("getattr", sum(_getattrs(tree) for tree in trees.values()))
+    looked = [
+        (name, f"{path.relative_to(source).as_posix()}: {name}")
+        for path, tree in trees.items()
+        for name in _getattrs(tree)
+    ]
+    declared = _declared(trees[source / "protocols.py"])
+    _say("getattr", len(looked))
+    _say("by a name that varies, such as each field in turn", sum(not name for name, _ in looked))
+    ours = [where for name, where in looked if name in declared]
+    _say("by a name that a Protocol of ours declares", len(ours), ours)
     opened = Counter(word for tree in trees.values() for word in _openings(tree))
     riddles = {word: n for word, n in opened.items() if word in OPENINGS}
     _say("docstrings", opened.total())
@@ -70,11 +81,24 @@ def main(root: Path) -> None:
         _say(f"{route}: with the rooms they lead into", len(files))
 
 
-def _getattrs(tree: ast.AST) -> int:
-    return sum(
-        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr"
-        for node in ast.walk(tree)
-    )
+def _getattrs(tree: ast.AST) -> Iterator[str]:
+    """The attribute of each `getattr`; "" where it isn't written out."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
+            name = node.args[1]
+            yield str(name.value) if isinstance(name, ast.Constant) else ""
+
+
+def _declared(protocols: ast.Module) -> set[str]:
+    """Names that the classes of a file declare, special methods left out."""
+    found = set()
+    for kind in protocols.body:
+        for node in kind.body if isinstance(kind, ast.ClassDef) else ():
+            if isinstance(node, ast.FunctionDef):
+                found.add(node.name)
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.add(node.target.id)
+    return {name for name in found if not name.startswith("__")}
 
 
 def _openings(tree: ast.AST) -> Iterator[str]:

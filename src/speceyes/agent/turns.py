@@ -23,7 +23,7 @@ from speceyes.dialects.context import opening, too_long
 from speceyes.errors import Fault, ModelError, ParseError, PromptError, describe, fault_of
 from speceyes.images.pixel_cache import frozen
 from speceyes.models.rows import generate_rows
-from speceyes.protocols import Dialect, Session, SupportsSession, VisionLanguageModel
+from speceyes.protocols import CarriesState, Dialect, Session, SupportsSession, VisionLanguageModel
 from speceyes.texts import filled
 from speceyes.tools import Tools
 from speceyes.types import (
@@ -301,9 +301,9 @@ class TurnRun:
                 seen.append(Observation(error=str(exc)))
             else:
                 # A tool that keeps state is told what it was called with before.
-                carry = getattr(agent.tools.get(located.name), "carry", None)
-                if callable(carry):
-                    arguments = carry(located.arguments, earlier)
+                tool: object = agent.tools.get(located.name)
+                if isinstance(tool, CarriesState):
+                    arguments = tool.carry(located.arguments, earlier)
                     located = dataclasses.replace(located, arguments=arguments)
                 seen.append(agent.tools.run(located, _for(located, images, one, agent.profile)))
             earlier.append((call, seen[-1]))

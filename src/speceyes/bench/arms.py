@@ -27,7 +27,7 @@ give other answers."""
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """How the agent is driven and what all are told, as the options of commands have it.
+    """Tools, dialect and texts that models are driven with, as the options of commands have them.
 
     Args:
         tools: What the agent may call.

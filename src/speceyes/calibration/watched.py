@@ -10,7 +10,7 @@ from speceyes.calibration.arming import Arming
 from speceyes.calibration.monitor import GateMonitor
 from speceyes.calibration.record import Calibration
 from speceyes.errors import CalibrationError, ConfigError
-from speceyes.protocols import Gate
+from speceyes.protocols import Gate, HasThreshold
 from speceyes.types import Completion, Verdict
 
 
@@ -82,8 +82,8 @@ class WatchedGate:
     @property
     def threshold(self) -> float | None:
         """The threshold of that gate; None where it has none."""
-        found = getattr(self.gate, "threshold", None)
-        return found if isinstance(found, float) else None
+        gate = self.gate
+        return gate.threshold if isinstance(gate, HasThreshold) else None
 
     def changed(self, change: Callable[[Gate], Gate]) -> WatchedGate:
         """The same watch over another gate, which is made of this one's whenever that is new.

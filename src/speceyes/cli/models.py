@@ -420,7 +420,10 @@ def context_fields(options: argparse.Namespace, large: VisionLanguageModel) -> d
 
 def vocabulary_size(model: VisionLanguageModel) -> int | None:
     """Tokens that a loaded model knows; None of an engine's."""
-    text = getattr(getattr(model, "config", None), "get_text_config", lambda: None)()
+    from speceyes.protocols import HasConfig
+
+    config = model.config if isinstance(model, HasConfig) else None
+    text = getattr(config, "get_text_config", lambda: None)()
     size: int | None = getattr(text, "vocab_size", None)
     return size
 

@@ -325,7 +325,7 @@ def asked_once(pipe: SpecPipeline) -> list[Failures]:
     if pipe.answerer is not None:
         [draft] = pipe.answerer([query])
         found["drafter"] = draft.error
-    model = getattr(pipe.fallback, "model", None)
+    model = None if pipe.fallback is None else pipe.fallback.model
     if model is not None:
         asked = [Conversation((Message("user", (picture, query.question)),))]
         [turn] = generate_rows(model, asked, Sampling(max_tokens=2))

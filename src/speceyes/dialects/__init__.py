@@ -16,7 +16,7 @@ from speceyes.dialects._family import Family
 from speceyes.dialects._turn import is_call, without_end
 from speceyes.dialects.profile import Profile, limits_differ, profile_of
 from speceyes.errors import ConfigError
-from speceyes.protocols import Dialect
+from speceyes.protocols import Dialect, HasChatTemplate, HasConfig
 from speceyes.say_once import warn_once
 from speceyes.texts import Texts
 
@@ -273,8 +273,8 @@ def _facts(model: object) -> tuple[Mapping[str, Any], str, list[str]]:
                 template = template or str(_read_json(place / file).get("chat_template", ""))
     else:
         names = [str(name)] if (name := getattr(model, "name", "")) else []
-        template = str(getattr(model, "chat_template", None) or "")
-        given = getattr(model, "config", None)
+        template = (model.chat_template or "") if isinstance(model, HasChatTemplate) else ""
+        given = model.config if isinstance(model, HasConfig) else None
         config = (
             given
             if isinstance(given, Mapping)

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, Protocol, final, runtime_checkable
 
 from PIL import Image as PILImage
 
@@ -229,10 +229,18 @@ class Profile:
             raise ConfigError(f"profile file {os.fspath(file)}: {exc}") from exc
 
 
+@runtime_checkable
+class _HasProfile(Protocol):
+    @property
+    def profile(self) -> Profile: ...
+
+
 def profile_of(dialect: Dialect) -> Profile:
     """A dialect's profile; for an object without one, the defaults with its stop strings."""
-    own = getattr(dialect, "profile", None)
-    return own if isinstance(own, Profile) else Profile(stop=tuple(dialect.stop), stop_after="")
+    own: object = dialect.profile if isinstance(dialect, _HasProfile) else None
+    if isinstance(own, Profile):
+        return own
+    return Profile(stop=tuple(dialect.stop), stop_after="")
 
 
 def fitted(size: tuple[int, int], limits: Pixels, factor: int) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from typing import Final, final
 import numpy as np
 
 from speceyes.errors import ConfigError
+from speceyes.protocols import SupportsFloor
 from speceyes.types import Completion, Verdict
 
 DEPTH: Final = "depth"
@@ -166,7 +167,8 @@ class DepthRule:
         That of the first token below a gate's floor, where a draft may end early: it is the same
         whether it did or not.
         """
-        floor = getattr(self.gate, "floor", None)
+        gate: object = self.gate
+        floor = gate.floor if isinstance(gate, SupportsFloor) else None
         if floor is not None:
             for one in verdict.token_scores:
                 if one < floor.separability:

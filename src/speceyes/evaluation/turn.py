@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias, TypeVar, final
 
 from speceyes.evaluation import machine_load
-from speceyes.protocols import SupportsForget, TellsTimes
+from speceyes.protocols import CountsTokens, SupportsForget, TellsTimes
 from speceyes.types import Query, Result
 
 Stream: TypeAlias = Callable[[Iterable[Query]], Iterable[Result]]
@@ -115,5 +115,5 @@ def forget(models: Iterable[object]) -> None:
 
 
 def _counts(model: object) -> dict[str, float]:
-    spent = getattr(model, "spent", None)
+    spent = model.spent if isinstance(model, CountsTokens) else None
     return {} if spent is None else dataclasses.asdict(spent)

@@ -7,11 +7,11 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias, final, runtime_checkable
+from typing import Any, Final, TypeAlias, final
 
 from speceyes.errors import CalibrationError, ConfigError, describe
 from speceyes.gate import SeparabilityGate
-from speceyes.protocols import HasLeast, HasTopK
+from speceyes.protocols import HasLeast, HasProcessor, HasThreshold, HasTopK
 from speceyes.types import Completion, Verdict
 
 _TAGGED: Final = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
@@ -25,12 +25,6 @@ _LEAD_IN: Final = re.compile(
     r"|the\s+(?:[\w-]+\s+){1,6}?(?:is|are)\b)\s*:?\s*",
     re.IGNORECASE,
 )
-
-
-@runtime_checkable
-class _HasThreshold(Protocol):
-    @property
-    def threshold(self) -> float: ...
 
 
 _AROUND: Final = " \t\r\n.,:;!?\"'`*()[]{}"
@@ -65,7 +59,8 @@ def answer_span(text: str) -> tuple[int, int]:
 
 def decode_of(model: object) -> Decode | None:
     """Decoder of a model whose tokenizer is in this process; None for others."""
-    tokenizer: Any = getattr(getattr(model, "processor", None), "tokenizer", None)
+    processor = model.processor if isinstance(model, HasProcessor) else None
+    tokenizer: Any = getattr(processor, "tokenizer", None)
     if tokenizer is None:
         return None
 
@@ -119,7 +114,8 @@ class AnswerSpanGate:
     @property
     def threshold(self) -> float:
         """The inner gate's; NaN where it has none."""
-        return float(self.gate.threshold) if isinstance(self.gate, _HasThreshold) else math.nan
+        found = self.gate.threshold if isinstance(self.gate, HasThreshold) else None
+        return math.nan if found is None else float(found)
 
     @property
     def least(self) -> float | None:

@@ -18,7 +18,7 @@ from speceyes.models.rows import one_by_one, one_each
 from speceyes.pipeline.parts import Parts
 from speceyes.pipeline.request import CANCELLED, RequestState
 from speceyes.pipeline.route import Phase
-from speceyes.protocols import Answerer, Gate, JudgesDrafts, SupportsFloor
+from speceyes.protocols import Answerer, Gate, HasThreshold, JudgesDrafts, SupportsFloor
 from speceyes.types import Completion, Judgement, Query, Step, Verdict
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ def verdict_of(gate: Gate, draft: Completion) -> Verdict:
         return gate(draft)
     except Exception as exc:  # noqa: BLE001 - a draft that can't be scored is rejected
         _log.warning("the gate failed: %s", describe(exc))
-        threshold = float(getattr(gate, "threshold", float("nan")))
+        known = gate.threshold if isinstance(gate, HasThreshold) else None
+        threshold = float("nan") if known is None else known
         return Verdict(False, None, None, threshold, reason=f"gate failed: {describe(exc)}")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from speceyes.errors import Fault
+from speceyes.protocols import SpellsTokens
 from speceyes.server.chat_request import ChatRequest
 from speceyes.server.refusal import Refusal
 from speceyes.types import Completion, Result, Trajectory
@@ -34,12 +35,11 @@ Pieces = Callable[[Sequence[int]], Sequence[str]]
 """The text of each token."""
 
 
-def pieces_of(model: Any) -> Pieces | None:
+def pieces_of(model: object) -> Pieces | None:
     """The text of each token, where the model's tokenizer is in this process."""
-    piece = getattr(model, "piece", None)
-    if not callable(piece):
+    if not isinstance(model, SpellsTokens):
         return None
-    return lambda tokens: [str(piece(token)) for token in tokens]
+    return lambda tokens: [model.piece(token) for token in tokens]
 
 
 def fault_in(result: Result) -> tuple[Fault, str] | None:

@@ -25,7 +25,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.images.decoding_pool import Cancellation, DecodingPool
 from speceyes.pipeline import SpecPipeline
 from speceyes.pipeline.audit import Auditor
-from speceyes.protocols import Gate
+from speceyes.protocols import Gate, HasModel, HasThreshold, HasTopK
 from speceyes.server import chat_response
 from speceyes.server.allowance import Allowance, Budgets
 from speceyes.server.backend import Backend, Pending, rounds_of
@@ -140,7 +140,8 @@ class Service:
     @property
     def pieces(self) -> chat_response.Pieces | None:
         """The text of each of the drafter's tokens, where its tokenizer is in this process."""
-        return chat_response.pieces_of(getattr(self.pipe.answerer, "model", None))
+        answerer: object = self.pipe.answerer
+        return chat_response.pieces_of(answerer.model if isinstance(answerer, HasModel) else None)
 
     @property
     def chances(self) -> Chances | None:
@@ -160,8 +161,8 @@ class Service:
     @property
     def top_k(self) -> int | None:
         """Log-probabilities that a draft's token carries; None where nothing drafts."""
-        top_k = getattr(self.pipe.answerer, "top_k", None)
-        return top_k if isinstance(top_k, int) else None
+        answerer: object = self.pipe.answerer
+        return answerer.top_k if isinstance(answerer, HasTopK) else None
 
     def _made(self, pipe: SpecPipeline) -> tuple[ServerLimits, Backend]:
         """The limits under a pipeline's own, and the pipeline made ready."""
@@ -490,7 +491,8 @@ class Service:
         Raises:
             Refusal: The gate can't have it.
         """
-        default = getattr(backend.pipe.gate, "threshold", None)
+        gate: object = backend.pipe.gate
+        default = gate.threshold if isinstance(gate, HasThreshold) else None
         if self.limits.thresholds is None or default is None:
             return None
         threshold = default if asked is None else asked

@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from speceyes.errors import ConfigError, InputError
-from speceyes.protocols import VisionLanguageModel
+from speceyes.protocols import SupportsForget, VisionLanguageModel
 from speceyes.types import Conversation, Message, Sampling
 
 _FILLER = " The thing is on the left of the other one, so it was looked at first."
@@ -166,9 +166,8 @@ def pace(
 def _timed(
     model: VisionLanguageModel, conversation: Conversation, sampling: Sampling
 ) -> tuple[float, Any]:
-    forget = getattr(model, "forget", None)
-    if forget is not None:
-        forget()
+    if isinstance(model, SupportsForget):
+        model.forget()
     start = time.perf_counter()
     said = model.generate([conversation], sampling)[0]
     seconds = time.perf_counter() - start

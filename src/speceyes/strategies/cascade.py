@@ -29,7 +29,7 @@ from speceyes.errors import ConfigError
 from speceyes.models.rows import retry_per_row
 from speceyes.pipeline import InputConfig, ScheduleConfig, SpecPipeline
 from speceyes.pipeline.phases import RUNG, verdict_of
-from speceyes.protocols import Answerer, Gate, SupportsFloor
+from speceyes.protocols import Answerer, Gate, HasModel, SupportsFloor, VisionLanguageModel
 from speceyes.types import Completion, Judgement, Query, Result, Verdict
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ class Drafter:
     @property
     def shown(self) -> str:
         """The name, or the model's; empty where there is neither."""
-        return self.name or str(getattr(getattr(self.answerer, "model", None), "name", ""))
+        model = _model_of(self.answerer)
+        return self.name or ("" if model is None else model.name)
 
 
 @final
@@ -160,6 +161,10 @@ def _place(draft: Completion) -> int | None:
     return None if place is None else int(place)
 
 
+def _model_of(answerer: object) -> VisionLanguageModel | None:
+    return answerer.model if isinstance(answerer, HasModel) else None
+
+
 def _usable(draft: Completion, verdict: Verdict) -> bool:
     """True where a draft is an answer; an accepted one of nothing is none."""
     return verdict.accepted and draft.error is None and bool(draft.text.strip())
@@ -173,7 +178,7 @@ class _Stair:
         self._steps = steps
         self._early = early
         # The first drafter's model tells a pipeline where the work is done.
-        self.model = getattr(steps[0].answerer, "model", None)
+        self.model = _model_of(steps[0].answerer)
 
     def __call__(self, queries: Sequence[Query]) -> list[Completion]:
         left = list(range(len(queries)))

@@ -14,7 +14,7 @@ from typing import Any, final
 
 from speceyes.errors import ConfigError, ToolError, describe
 from speceyes.models.control_tokens import said_by_others, whole
-from speceyes.protocols import Tool
+from speceyes.protocols import Bounded, Tool
 from speceyes.tools._cache import ObservationCache, key_of
 from speceyes.tools._schema import check, check_schema
 from speceyes.tools._waiting import STOP, Stop, finish
@@ -196,7 +196,7 @@ class Tools:
     def _run(
         self, found: Tool, images: Sequence[Image], arguments: Mapping[str, Any]
     ) -> Observation:
-        if self._timeout_s is None or getattr(found, "bounded", False) is True:
+        if self._timeout_s is None or (isinstance(found, Bounded) and found.bounded is True):
             return _observation(found, images, arguments)
         return self._in_time(found, images, arguments, self._timeout_s)
 

@@ -24,6 +24,7 @@ from speceyes.bench.load.requests import ENGINE_ERROR, ENGINE_SLOW, MARKS
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import AgentConfig, ScheduleConfig, SpecPipeline
+from speceyes.protocols import SupportsSession
 from speceyes.server.limits import ServerLimits
 from speceyes.types import Completion, Conversation, Message, Sampling
 
@@ -80,8 +81,8 @@ class MisbehavingModel:
 
     def session(self, sampling: Sampling) -> Session | None:
         """The model's session, which misbehaves as well; None where it has none."""
-        begin = getattr(self._model, "session", None)
-        inner = begin(sampling) if callable(begin) else None
+        model: object = self._model
+        inner = model.session(sampling) if isinstance(model, SupportsSession) else None
         return None if inner is None else _MisbehavingSession(inner, self._stall_s)
 
 

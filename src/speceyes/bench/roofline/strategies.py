@@ -40,7 +40,7 @@ LOOK_TOKENS: Final = 24
 
 @final
 class ScoredSpeech:
-    """What a plan says, and besides: scores of proposed turns, and drafts made after a look.
+    """Words of a plan, with scores of proposed turns, and drafts made after a look.
 
     Args:
         speech: Says all else.

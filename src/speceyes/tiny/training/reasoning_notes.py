@@ -1,4 +1,4 @@
-"""What notes do to the large model's answers: how much of them is kept, by whom, and wrong ones.
+"""Effect of notes on the large model's answers: shares of them, selectors, and wrong ones.
 
     python -m speceyes.tiny.training.reasoning_notes --puzzles 300 --out notes.json
 

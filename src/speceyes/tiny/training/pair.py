@@ -1,4 +1,4 @@
-"""Measures the tiny pair, and picks its gate: `python -m speceyes.evaluation.tiny_pair`.
+"""Measures the tiny pair, and picks its gate: `python -m speceyes.tiny.training.pair`.
 
 K and the threshold are chosen on the calibration split; what is reported is measured on
 held-out scenes, which are in neither it nor the training data. Drafts are recorded once with
@@ -220,7 +220,7 @@ def agreement(
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes `settings.json` beside the weights."""
     parser = argparse.ArgumentParser(
-        prog="python -m speceyes.evaluation.tiny_pair", description=__doc__
+        prog="python -m speceyes.tiny.training.pair", description=__doc__
     )
     parser.add_argument("--weights", type=Path, required=True, help="folder with large/ and small/")
     parser.add_argument("--queries", type=int, default=2000, help="of each split")

@@ -1,6 +1,6 @@
 """Coverage of the intervals of a speed gain, by simulated runs on disturbed machines.
 
-`python -m speceyes.evaluation.simulation` prints the table of docs/evaluation.md. A run is cut
+`python -m speceyes.bench.intervals` prints the table of docs/evaluation.md. A run is cut
 into rounds as `speceyes eval` cuts it, its arms take turns as they do there, and the seconds of a
 batch are those of its slowest query times what the machine is slowed by at that moment: by drift
 over the whole run, by bursts of other work that last from less than a turn to several rounds, or
@@ -130,7 +130,7 @@ def coverage(
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; the exit code is 1 where an interval holds the truth too rarely."""
     parser = argparse.ArgumentParser(
-        prog="python -m speceyes.evaluation.simulation",
+        prog="python -m speceyes.bench.intervals",
         description="Coverage of the 95 % intervals of a speed gain, by simulation.",
     )
     parser.add_argument("--runs", type=int, default=2000, help="simulated runs; %(default)s")

@@ -1,4 +1,4 @@
-"""Comparison of gates: `python -m speceyes.evaluation.gate_table --n 1000`.
+"""Comparison of gates: `python -m speceyes.bench.gate_table --n 1000`.
 
 How drafts are recorded and scored is in `gate_rows`; here are their intervals, and the tables of
 docs/gate.md.
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speceyes import tiny
+from speceyes.bench.gate_rows import Floats, Row, measure
 from speceyes.errors import InputError
-from speceyes.evaluation.gate_rows import Floats, Row, measure
 from speceyes.evaluation.intervals import risk_coverage
 from speceyes.evaluation.statistics import auroc
 from speceyes.models.hf import HFModel
@@ -133,7 +133,7 @@ def _shown(found: Interval, *, digits: int = 3, sign: bool = False) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the tables of docs/gate.md."""
     parser = argparse.ArgumentParser(
-        prog="python -m speceyes.evaluation.gate_table",
+        prog="python -m speceyes.bench.gate_table",
         description="Compares gates on recorded drafts of the bundled small model.",
     )
     parser.add_argument("--n", type=int, default=1000, help="held-out queries; %(default)s")
