@@ -122,6 +122,7 @@ def test_over_engines_transfer_is_what_it_is_here(
 def test_eval_takes_the_pair_for_puzzles_by_itself(tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["--limit", "8", "--calibration-share", "0", "--threshold", "0.9", "--quiet"]
+    words += ["--batch-size", "8"]
     named = ["--arms", "transfer,transfer-credible", "--out", str(out)]
     assert main(["eval", "puzzles", *words, *named]) == 0
     done = read(out)

@@ -191,9 +191,21 @@ def test_the_large_judge_gains_one_by_one_and_loses_in_front_of_a_batch() -> Non
 SIZES = {"POPE": (640, 480), "V*": (2246, 1582), "4K": (4032, 3024), "8K": (7680, 5120)}
 
 
-@pytest.mark.parametrize("batch", [1, 64], ids=["one by one", "batched"])
+QUICK = (("POPE", 1), ("V*", 1))
+"""Those batched have the next test for a quick form."""
+
+
 @pytest.mark.parametrize(
-    ("size", "judge"), list(zip(SIZES, ("large", "small", "small", "large"), strict=True))
+    ("size", "judge", "batch"),
+    [
+        pytest.param(
+            *(size, judge, batch),
+            id=f"{size}-{judge}-{batch}",
+            marks=() if (size, batch) in QUICK else pytest.mark.exhaustive,
+        )
+        for size, judge in zip(SIZES, ("large", "small", "small", "large"), strict=True)
+        for batch in (1, 64)
+    ],
 )
 def test_what_is_foreseen_is_what_is_then_measured(size: str, judge: Any, batch: int) -> None:
     routes = RoutePlan(60 if batch == 1 else 480, depth=1, turn_tokens=100, draft_tokens=6)
@@ -221,16 +233,20 @@ def test_a_plan_is_near_the_latency_that_is_measured(judge: Any) -> None:
     assert f"| 30 % | {found.told.mean:.2f}, {found.mean:.2f} |" in latency_table([found])
 
 
+@pytest.mark.parametrize("queries", [8, pytest.param(64, marks=pytest.mark.exhaustive)])
 def test_the_command_foresees_every_judge(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], queries: int
 ) -> None:
     to = tmp_path / "told.json"
-    said = "bench --roofline h100 --queries 64 --batch-size 4 --image 640x480 --turn-tokens 24"
+    said = (
+        f"bench --roofline h100 --queries {queries} --batch-size 4 --image 640x480 --turn-tokens 24"
+    )
     options = parser().parse_args([*said.split(), "--out", str(to)])
     assert options.run(options) == 0
     found = json.loads(to.read_text())
     assert [one["judge"] for one in found] == ["large", "small", "none"]
-    for one in found:  # 192 queries tried, and as many measured
+    # 192 queries tried, and as many measured; few say nothing about how near both are.
+    for one in found if queries == 64 else ():
         assert abs(one["agent"][0] / one["agent"][1] - 1) < 0.1
         assert 0.9 * one["interval"][0] < one["gain"][1] < 1.1 * one["interval"][1]
     assert "| 640x480 | small |" in capsys.readouterr().out
