@@ -119,16 +119,18 @@ def test_over_engines_transfer_is_what_it_is_here(
     assert there.transferred == here.transferred
 
 
-def test_eval_takes_the_pair_for_puzzles_by_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n", [1, pytest.param(8, marks=pytest.mark.exhaustive)])
+def test_eval_takes_the_pair_for_puzzles_by_itself(tmp_path: Path, n: int) -> None:
     out = tmp_path / "run"
-    words = ["--limit", "8", "--calibration-share", "0", "--threshold", "0.9", "--quiet"]
-    words += ["--batch-size", "8"]
+    words = ["--limit", str(n), "--calibration-share", "0", "--threshold", "0.9", "--quiet"]
     named = ["--arms", "transfer,transfer-credible", "--out", str(out)]
     assert main(["eval", "puzzles", *words, *named]) == 0
     done = read(out)
     assert "reasoner" in json.dumps(done.fixed["models"]) and done.fixed["context"]["heads"]
     for name in ("transfer", "transfer-credible"):
         assert {record.result.error for record in done.of(TEST, name)} == {None}
+    if n == 1:  # not enough to tell a pace by; test_break_even.py measures one
+        return
     figures = json.loads((out / transfer_costs.FILE).read_text())
     tokens, said = figures["tokens"], figures["predicted"]
     assert tokens["reasoning"] > 10 and tokens["alone"] > tokens["answer"] >= 1
