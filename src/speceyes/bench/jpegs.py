@@ -91,7 +91,7 @@ class Spent:
 
 
 def funnel(files: Sequence[tuple[bytes, str]], most: int | None) -> Spent:
-    """What a query costs in the bundled funnel without a judge, after two queries to warm up.
+    """Cost of a query in the bundled funnel without a judge, after two queries to warm up.
 
     Args:
         files: A picture's file and a question about it, at least one.

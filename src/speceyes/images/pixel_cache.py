@@ -76,7 +76,7 @@ def views(image: Image) -> dict[tuple[int, int], Image] | None:
 
 
 def made_of(image: Image) -> dict[Hashable, Any] | None:
-    """What was made of these very pixels, under keys of whoever made it, to be read and added to;
+    """Things made of these very pixels, under keys of whoever made it, to be read and added to;
     None where the image isn't frozen, so that nothing can be kept with it.
     """
     kept = _kept(image)
@@ -168,7 +168,7 @@ def _parts(image: Image) -> Iterator[bytes]:
 
 
 def _kept(image: Image) -> _Kept | None:
-    """What is kept for these very pixels; None where the image isn't frozen."""
+    """Entry that is kept for these very pixels; None where the image isn't frozen."""
     kept: _Kept | None = getattr(image, _KEPT, None)
     if kept is not None and getattr(image, "undecoded", False):
         return kept

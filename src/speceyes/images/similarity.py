@@ -108,7 +108,7 @@ def alike(looks: Sequence[bytes]) -> list[tuple[int, int]]:
 
 
 def _same_colours(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> bool:
-    """Whether two grids of colours are the same, but for light and contrast, or without colour."""
+    """True where two grids of colours are the same but for light, contrast, or lack of colour."""
     if np.abs(one - other).mean() <= SHADES:
         return True
     if _same_but_for_light(one, other):
@@ -118,7 +118,7 @@ def _same_colours(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) 
 
 
 def _same_but_for_light(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> bool:
-    """Whether one scale and one shift for all numbers lead from the one to the other."""
+    """True where one scale and one shift for all numbers lead from the one to the other."""
     spread = float(one.std()), float(other.std())
     if min(spread) < _PLAIN:
         return False

@@ -1,4 +1,4 @@
-"""What a funnel is expected to cost beside the agent alone, with its interval."""
+"""Expected cost of a funnel beside the agent alone, with its interval."""
 
 from __future__ import annotations
 

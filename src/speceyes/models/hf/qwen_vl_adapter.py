@@ -184,7 +184,7 @@ class QwenVLAdapter:
     def _indexed(
         self, ids: npt.NDArray[np.int64], grids: Sequence[tuple[int, int, int]]
     ) -> tuple[npt.NDArray[np.int64], int]:
-        """What `rotary_positions` gives, as the model itself works it out."""
+        """Positions that `rotary_positions` gives, as the model itself works it out."""
         n = len(ids)
         row = torch.from_numpy(ids)[None]
         named: dict[str, Any] = {
