@@ -174,6 +174,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): _ANY_SEED,
     ("calibration/many.py", "seed: int = 0,", "1"): _ANY_SEED,
     ("calibration/fit.py", "seed: int = 0,", "1"): _ANY_SEED,
+    ("calibration/fit.py", "total, step = rungs.total, 1", "2"): _SEARCH,
     (
         "calibration/fit.py",
         "if total + step >= MOST_LABELS:",
