@@ -302,7 +302,7 @@ def test_ask_takes_models_by_directory(
 
 
 @needs_weights
-@pytest.mark.parametrize("judge", ["draft", "large"])
+@pytest.mark.parametrize("judge", ["draft", pytest.param("large", marks=pytest.mark.exhaustive)])
 def test_demo_writes_and_prints(
     judge: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -344,6 +344,7 @@ def test_ctrl_c_in_tune_says_that_the_same_command_goes_on(tmp_path: Path) -> No
 
 
 @needs_weights
+@pytest.mark.exhaustive  # the one above is its quick form
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_leaves_what_was_finished(tmp_path: Path) -> None:
     out = tmp_path / "demo"

@@ -53,13 +53,17 @@ def test_arms_that_need_tools_are_refused_without_them(
     assert code == 2 and "--without-tools can't run min" in capsys.readouterr().err
 
 
+# test_transfer_rule.py is the quick form of what is chosen.
+@pytest.mark.parametrize("chosen", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_a_rule_is_chosen_on_the_calibration_split(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], chosen: bool
 ) -> None:
     command = ["eval", "puzzles", "--without-tools", "--arms", "transfer-calibrated", *PAIR]
     more = ["--quiet", "--threshold", "0.9", "--batch-size", "32", "--out", str(tmp_path / "run")]
     assert main([*command, *more, "--limit", "4", "--calibration-share", "0"]) == 2
     assert "transfer-calibrated have thresholds" in capsys.readouterr().err
+    if not chosen:
+        return
     assert main([*command, *more, "--limit", "38", "--calibration-share", "0.9"]) in (0, 1)
     found = read(tmp_path / "run").of(TEST, "transfer-calibrated")
     assert found and {r.result.route for r in found} <= {"draft", "agent"}
