@@ -213,6 +213,12 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "which thresholds a grid holds is free, so long as they were fixed before",
     (
         "calibration/sequence.py",
+        "self._loosest = int(of_use[-1]) if of_use.size else -1",
+        "2",
+    ): "any number below 0 says that there is none",
+    ("calibration/sequence.py", "self._loosest = -1", "2"): "any number below 0, likewise",
+    (
+        "calibration/sequence.py",
         "higher = now > self._peak",
         "now >= self._peak",
     ): "the counts of any moment at which the evidence was greatest will do",
