@@ -83,3 +83,14 @@ def test_a_point_of_the_curve_is_numbers(change: dict[str, Any]) -> None:
     made = graded()
     point = dataclasses.replace(made.curve[0], **change)
     assert contradiction(dataclasses.replace(made, curve=(point, *made.curve[1:]))) is not None
+
+
+@pytest.mark.parametrize("short", [1.01, 1.5, 3.0])
+def test_evidence_that_falls_short_is_a_contradiction(short: float) -> None:
+    """Of a test, and of conformal risk control, however little is lacking."""
+    tested = calibrate([9.0] * 60, [0] * 60, MADE, target=0.05, delta=0.1, start=60)
+    delta = p_value(0, 60, 0.05)
+    assert contradiction(dataclasses.replace(tested, delta=delta * short)) is None
+    assert contradiction(dataclasses.replace(tested, delta=delta / short)) is not None
+    mean = calibrate([9.0] * 19, [0] * 19, MADE, risk="overall", delta=None, target=0.05)
+    assert contradiction(dataclasses.replace(mean, target=0.05 / short)) is not None
