@@ -20,7 +20,14 @@ from speceyes.errors import ConfigError, describe
 from speceyes.images.reduced import reduced
 from speceyes.judge import ToolJudge
 from speceyes.models.rows import generate_rows
-from speceyes.protocols import ChecksTopK, Dialect, HasTexts, Tool, VisionLanguageModel
+from speceyes.protocols import (
+    ChecksTopK,
+    Dialect,
+    HasTexts,
+    Tool,
+    VisionLanguageModel,
+    offers,
+)
 from speceyes.scoring.scores import raw_scores
 from speceyes.texts import Texts, fingerprint
 from speceyes.types import Completion, Conversation, Floor, Judgement, Query, Sampling
@@ -122,7 +129,7 @@ class SpeculativeAnswerer:
         ):
             if value < 1:
                 raise ConfigError(f"{name}={value}; it must be at least 1")
-        if isinstance(model, ChecksTopK):  # or every draft fails later, one by one
+        if offers(model, ChecksTopK):  # or every draft fails later, one by one
             model.check_top_k(top_k)
         self.model = model
         self.top_k = top_k
@@ -179,7 +186,7 @@ class SpeculativeAnswerer:
         if self.tools is not None and self.dialect is not None:
             names = ",".join(tool.name for tool in self.tools)
             asked.append(f"{self.max_depth} {self.together} {self.dialect.name} {names}")
-            own: object = self.dialect.texts if isinstance(self.dialect, HasTexts) else None
+            own: object = self.dialect.texts if offers(self.dialect, HasTexts) else None
             if isinstance(own, Texts):
                 asked.append(own.fingerprint)
         return fingerprint(*asked)

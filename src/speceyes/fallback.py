@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, final
 from speceyes.agent.callable_agent import CallableAgent, CallableRun
 from speceyes.agent.turns import Agent, TurnRun
 from speceyes.errors import ConfigError
-from speceyes.protocols import Dialect, GuessesSizes, Tool, VisionLanguageModel
+from speceyes.protocols import (
+    Dialect,
+    GuessesSizes,
+    Tool,
+    VisionLanguageModel,
+    offers,
+)
 from speceyes.say_once import warn_once
 from speceyes.types import Query, Step, Trajectory
 
@@ -291,7 +297,7 @@ def _doubts(
             f"{model.name} sees images otherwise than a {dialect} agent was trained to: {differ}. "
             "Load it with a max_pixels that leaves room for its profile's image_pixels"
         )
-    if driven.scale is None and isinstance(model, GuessesSizes) and model.guesses_sizes:
+    if driven.scale is None and offers(model, GuessesSizes) and model.guesses_sizes:
         yield (
             f"how the engine resizes images for {model.name} isn't known from its name, and a "
             f"{dialect} agent points at pixels of the image as it sees it: they are taken for "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+from typing_extensions import TypeIs, get_protocol_members
 
 from speceyes.texts import Texts
 from speceyes.types import (
@@ -19,6 +22,42 @@ from speceyes.types import (
     Turn,
     Verdict,
 )
+
+_Offered = TypeVar("_Offered")
+
+
+def offers(part: object, what: type[_Offered]) -> TypeIs[_Offered]:
+    """True where a part has all that a protocol names.
+
+    `isinstance` asks the same up to Python 3.11. From 3.12 on it doesn't see what `__getattr__`
+    passes on, so that a model or tool wrapped in that way would lose what it can do beyond its
+    call.
+
+    Args:
+        part: A model, tool, gate or other part.
+        what: A protocol of this module, or another one that can be checked at run time.
+
+    Example:
+        >>> class Logged:
+        ...     def __init__(self, tool): self._tool = tool
+        ...     def __getattr__(self, name): return getattr(self._tool, name)
+        >>> from speceyes.tools import Zoom
+        >>> offers(Logged(Zoom()), Stateless), offers(print, Stateless)
+        (True, False)
+    """
+    protocol: Any = what
+    methods, values = _members(protocol)
+    return all(hasattr(part, name) for name in values) and all(
+        getattr(part, name, None) is not None for name in methods
+    )
+
+
+@functools.cache
+def _members(what: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of a protocol's methods, and of its other members."""
+    names = sorted(get_protocol_members(what))
+    methods = tuple(name for name in names if callable(getattr(what, name, None)))
+    return methods, tuple(name for name in names if name not in methods)
 
 
 @runtime_checkable

@@ -23,7 +23,14 @@ from speceyes.dialects.context import opening, too_long
 from speceyes.errors import Fault, ModelError, ParseError, PromptError, describe, fault_of
 from speceyes.images.pixel_cache import frozen
 from speceyes.models.rows import generate_rows
-from speceyes.protocols import CarriesState, Dialect, Session, SupportsSession, VisionLanguageModel
+from speceyes.protocols import (
+    CarriesState,
+    Dialect,
+    Session,
+    SupportsSession,
+    VisionLanguageModel,
+    offers,
+)
 from speceyes.texts import filled
 from speceyes.tools import Tools
 from speceyes.types import (
@@ -229,7 +236,7 @@ class TurnRun:
     def _opened(self) -> Session | None:
         """A session of the model; None where it has none to give."""
         model = self._agent.model
-        return model.session(self._sampling) if isinstance(model, SupportsSession) else None
+        return model.session(self._sampling) if offers(model, SupportsSession) else None
 
     def _advance(self, one: _Live, completion: Completion) -> Trajectory | None:
         """Trajectory that ends with this turn; None where it goes on."""
@@ -302,7 +309,7 @@ class TurnRun:
             else:
                 # A tool that keeps state is told what it was called with before.
                 tool: object = agent.tools.get(located.name)
-                if isinstance(tool, CarriesState):
+                if offers(tool, CarriesState):
                     arguments = tool.carry(located.arguments, earlier)
                     located = dataclasses.replace(located, arguments=arguments)
                 seen.append(agent.tools.run(located, _for(located, images, one, agent.profile)))

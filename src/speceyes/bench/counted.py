@@ -7,7 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from speceyes.protocols import RunsHere, Session, SupportsSession, VisionLanguageModel
+from speceyes.protocols import (
+    RunsHere,
+    Session,
+    SupportsSession,
+    VisionLanguageModel,
+    offers,
+)
 from speceyes.types import Completion, Conversation, Sampling
 
 HERE: Final = "cpu"
@@ -58,7 +64,7 @@ class CountedModel:
     @property
     def device(self) -> Any:
         """The model's, or `HERE`."""
-        return self._model.device if isinstance(self._model, RunsHere) else HERE
+        return self._model.device if offers(self._model, RunsHere) else HERE
 
     def seen_size(self, image: Any) -> tuple[int, int]:
         """(width, height) in pixels of the image as the model sees it."""
@@ -75,7 +81,7 @@ class CountedModel:
     def session(self, sampling: Sampling) -> Session | None:
         """The model's, counted; None where it has none."""
         model: object = self._model
-        inner = model.session(sampling) if isinstance(model, SupportsSession) else None
+        inner = model.session(sampling) if offers(model, SupportsSession) else None
         return None if inner is None else _CountedSession(self, inner)
 
     def note(self, said: Iterable[Completion]) -> None:

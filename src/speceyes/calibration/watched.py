@@ -10,7 +10,11 @@ from speceyes.calibration.arming import Arming
 from speceyes.calibration.monitor import GateMonitor
 from speceyes.calibration.record import Calibration
 from speceyes.errors import CalibrationError, ConfigError
-from speceyes.protocols import Gate, HasThreshold
+from speceyes.protocols import (
+    Gate,
+    HasThreshold,
+    offers,
+)
 from speceyes.types import Completion, Verdict
 
 
@@ -57,7 +61,7 @@ class WatchedGate:
         if not callable(gate):
             raise ConfigError(f"gate={gate!r} can't be called on a draft")
         arming = monitor.arming
-        if isinstance(gate, _Calibrated):
+        if offers(gate, _Calibrated):
             mine, watched = gate.calibration, arming.calibration
             if mine is not None and watched is not None and mine != watched:
                 raise CalibrationError(
@@ -83,7 +87,7 @@ class WatchedGate:
     def threshold(self) -> float | None:
         """The threshold of that gate; None where it has none."""
         gate = self.gate
-        return gate.threshold if isinstance(gate, HasThreshold) else None
+        return gate.threshold if offers(gate, HasThreshold) else None
 
     def changed(self, change: Callable[[Gate], Gate]) -> WatchedGate:
         """The same watch over another gate, which is made of this one's whenever that is new.
@@ -121,7 +125,7 @@ class WatchedGate:
         if self._of is not None and self._change is not None:
             gate = self._change(self._of._gate(arming))
         else:
-            if not isinstance(gate, _Calibrated) or arming.calibration is None:
+            if not offers(gate, _Calibrated) or arming.calibration is None:
                 raise CalibrationError(
                     f"the monitor was re-armed, and a {type(gate).__name__} can't be made of its "
                     "new calibration: make a new pipeline with a gate and a monitor of its own"

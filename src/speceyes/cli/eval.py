@@ -413,7 +413,7 @@ def _context(
     from speceyes.evaluation.context import EvalContext
     from speceyes.evaluation.manifest import model_files
     from speceyes.evaluation.rivals import PREFIX
-    from speceyes.protocols import HasRevision, RunsHere
+    from speceyes.protocols import HasRevision, RunsHere, offers
     from speceyes.strategies import TransferRule
 
     if options.agent is not None and options.large is None:
@@ -500,10 +500,10 @@ def _context(
     about: dict[str, dict[str, Any]] = {
         role: {
             "name": model.name,
-            "revision": model.revision if isinstance(model, HasRevision) else None,
+            "revision": model.revision if offers(model, HasRevision) else None,
             "files": model_files(name),
             "dtype": str(getattr(model, "dtype", "")),
-            "device": str(model.device) if isinstance(model, RunsHere) else "",
+            "device": str(model.device) if offers(model, RunsHere) else "",
             "pixels": [options.model_min_pixels, options.model_max_pixels],
         }
         for role, model, name in loaded

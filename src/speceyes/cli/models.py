@@ -420,9 +420,9 @@ def context_fields(options: argparse.Namespace, large: VisionLanguageModel) -> d
 
 def vocabulary_size(model: VisionLanguageModel) -> int | None:
     """Tokens that a loaded model knows; None of an engine's."""
-    from speceyes.protocols import HasConfig
+    from speceyes.protocols import HasConfig, offers
 
-    config = model.config if isinstance(model, HasConfig) else None
+    config = model.config if offers(model, HasConfig) else None
     text = getattr(config, "get_text_config", lambda: None)()
     size: int | None = getattr(text, "vocab_size", None)
     return size

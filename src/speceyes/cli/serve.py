@@ -244,7 +244,7 @@ def renewed(options: argparse.Namespace, pipe: SpecPipeline, armings: int = 0) -
     """
     from speceyes.pipeline import SpecPipeline
     from speceyes.pipeline.settings import FunnelSettings
-    from speceyes.protocols import HasModel
+    from speceyes.protocols import HasModel, offers
     from speceyes.server.keys import Keys
     from speceyes.server.run import Renewal
 
@@ -259,8 +259,8 @@ def renewed(options: argparse.Namespace, pipe: SpecPipeline, armings: int = 0) -
         armings = max(armings, old.monitor.arming.number)
     made = SpecPipeline.from_settings(
         found,
-        large=agent.model if isinstance(agent, HasModel) else None,
-        small=drafter.model if isinstance(drafter, HasModel) else options.small,
+        large=agent.model if offers(agent, HasModel) else None,
+        small=drafter.model if offers(drafter, HasModel) else options.small,
         inputs=pipe.inputs,
         auditor=old if same else auditor_of(options, promise, armings),
         observers=pipe.observers,

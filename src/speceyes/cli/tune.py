@@ -434,12 +434,12 @@ def _chosen(
     from speceyes.calibration import Scoring
     from speceyes.calibration.many import choosing_rows
     from speceyes.judge import DRAFT_JUDGES, NO_JUDGE, behind_ladder
-    from speceyes.protocols import HasRevision
+    from speceyes.protocols import HasRevision, offers
     from speceyes.tuning.choice import choose
     from speceyes.tuning.ladders import with_ladders
 
     small = context.small
-    revision = small.revision if isinstance(small, HasRevision) else None
+    revision = small.revision if offers(small, HasRevision) else None
     hashes = {
         (look, at): make(context.top_k, at).prompt_hash
         for look, make, drafts in (

@@ -16,7 +16,12 @@ from speceyes.dialects._family import Family
 from speceyes.dialects._turn import is_call, without_end
 from speceyes.dialects.profile import Profile, limits_differ, profile_of
 from speceyes.errors import ConfigError
-from speceyes.protocols import Dialect, HasChatTemplate, HasConfig
+from speceyes.protocols import (
+    Dialect,
+    HasChatTemplate,
+    HasConfig,
+    offers,
+)
 from speceyes.say_once import warn_once
 from speceyes.texts import Texts
 
@@ -273,8 +278,8 @@ def _facts(model: object) -> tuple[Mapping[str, Any], str, list[str]]:
                 template = template or str(_read_json(place / file).get("chat_template", ""))
     else:
         names = [str(name)] if (name := getattr(model, "name", "")) else []
-        template = (model.chat_template or "") if isinstance(model, HasChatTemplate) else ""
-        given = model.config if isinstance(model, HasConfig) else None
+        template = (model.chat_template or "") if offers(model, HasChatTemplate) else ""
+        given = model.config if offers(model, HasConfig) else None
         config = (
             given
             if isinstance(given, Mapping)

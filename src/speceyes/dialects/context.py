@@ -7,7 +7,12 @@ from collections.abc import Sequence
 
 from speceyes import prompts
 from speceyes.models.control_tokens import SPOKEN_TAGS, neutral_parts, said_by_others
-from speceyes.protocols import Dialect, ForeseesLength, Tool
+from speceyes.protocols import (
+    Dialect,
+    ForeseesLength,
+    Tool,
+    offers,
+)
 from speceyes.types import Conversation, Message, Query
 
 
@@ -53,4 +58,4 @@ def opening(
 
 def too_long(model: object, conversation: Conversation) -> str | None:
     """The reason for which a model can never read a conversation, where it can tell beforehand."""
-    return model.too_long(conversation) if isinstance(model, ForeseesLength) else None
+    return model.too_long(conversation) if offers(model, ForeseesLength) else None

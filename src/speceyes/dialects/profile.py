@@ -12,7 +12,10 @@ from typing import Any, Literal, Protocol, final, runtime_checkable
 from PIL import Image as PILImage
 
 from speceyes.errors import ConfigError
-from speceyes.protocols import Dialect
+from speceyes.protocols import (
+    Dialect,
+    offers,
+)
 from speceyes.texts import read_settings
 from speceyes.types import Image, Sampling
 
@@ -237,7 +240,7 @@ class _HasProfile(Protocol):
 
 def profile_of(dialect: Dialect) -> Profile:
     """A dialect's profile; for an object without one, the defaults with its stop strings."""
-    own: object = dialect.profile if isinstance(dialect, _HasProfile) else None
+    own: object = dialect.profile if offers(dialect, _HasProfile) else None
     if isinstance(own, Profile):
         return own
     return Profile(stop=tuple(dialect.stop), stop_after="")

@@ -25,7 +25,10 @@ from typing import Final, final
 import numpy as np
 
 from speceyes.errors import ConfigError
-from speceyes.protocols import SupportsFloor
+from speceyes.protocols import (
+    SupportsFloor,
+    offers,
+)
 from speceyes.types import Completion, Verdict
 
 DEPTH: Final = "depth"
@@ -168,7 +171,7 @@ class DepthRule:
         whether it did or not.
         """
         gate: object = self.gate
-        floor = gate.floor if isinstance(gate, SupportsFloor) else None
+        floor = gate.floor if offers(gate, SupportsFloor) else None
         if floor is not None:
             for one in verdict.token_scores:
                 if one < floor.separability:

@@ -13,7 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias, TypeVar, final
 
 from speceyes.evaluation import machine_load
-from speceyes.protocols import CountsTokens, SupportsForget, TellsTimes
+from speceyes.protocols import (
+    CountsTokens,
+    SupportsForget,
+    TellsTimes,
+    offers,
+)
 from speceyes.types import Query, Result
 
 Stream: TypeAlias = Callable[[Iterable[Query]], Iterable[Result]]
@@ -103,17 +108,17 @@ class Turn:
 
 
 def _times(model: object) -> dict[str, float]:
-    said = model.times() if isinstance(model, TellsTimes) else None
+    said = model.times() if offers(model, TellsTimes) else None
     return {} if said is None else dataclasses.asdict(said)
 
 
 def forget(models: Iterable[object]) -> None:
     """Has models give up what they keep, so that no arm finds read what another has read."""
     for model in models:
-        if isinstance(model, SupportsForget):
+        if offers(model, SupportsForget):
             model.forget()
 
 
 def _counts(model: object) -> dict[str, float]:
-    spent = model.spent if isinstance(model, CountsTokens) else None
+    spent = model.spent if offers(model, CountsTokens) else None
     return {} if spent is None else dataclasses.asdict(spent)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from speceyes.errors import ConfigError
-from speceyes.protocols import DescribesDrafts, VisionLanguageModel
+from speceyes.protocols import (
+    DescribesDrafts,
+    VisionLanguageModel,
+    offers,
+)
 from speceyes.types import Completion, Query
 
 
@@ -27,14 +31,14 @@ class AnswererWrapper:
     @property
     def model(self) -> VisionLanguageModel | None:
         """The answerer's model, where it tells."""
-        return self.answerer.model if isinstance(self.answerer, DescribesDrafts) else None
+        return self.answerer.model if offers(self.answerer, DescribesDrafts) else None
 
     @property
     def top_k(self) -> int | None:
         """Number of log-probabilities that its drafts keep, where it tells."""
-        return self.answerer.top_k if isinstance(self.answerer, DescribesDrafts) else None
+        return self.answerer.top_k if offers(self.answerer, DescribesDrafts) else None
 
     @property
     def prompt_hash(self) -> str | None:
         """The answerer's: the drafts are the same."""
-        return self.answerer.prompt_hash if isinstance(self.answerer, DescribesDrafts) else None
+        return self.answerer.prompt_hash if offers(self.answerer, DescribesDrafts) else None

@@ -20,7 +20,10 @@ from speceyes.calibration.images import Keys, clusters_of, one_each
 from speceyes.calibration.risk import default_start, ladder, selective
 from speceyes.checks import checked_share
 from speceyes.errors import ConfigError, InputError
-from speceyes.protocols import HasLeast
+from speceyes.protocols import (
+    HasLeast,
+    offers,
+)
 from speceyes.types import Completion, Verdict
 
 
@@ -101,7 +104,7 @@ def certify(
     """
     target, delta = checked_share("target", target), checked_share("delta", delta)
     scale: object = gate
-    least = scale.least if isinstance(scale, HasLeast) else None
+    least = scale.least if offers(scale, HasLeast) else None
     if least is None:
         raise ConfigError(
             f"{type(gate).__name__} doesn't tell the least threshold of its scale; use "

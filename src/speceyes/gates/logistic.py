@@ -13,7 +13,10 @@ import numpy.typing as npt
 
 from speceyes.checks import checked_number, checked_whole
 from speceyes.errors import ConfigError, InputError
-from speceyes.protocols import HasTopK
+from speceyes.protocols import (
+    HasTopK,
+    offers,
+)
 from speceyes.scoring.scores import Floats
 from speceyes.types import Completion, Verdict
 
@@ -85,7 +88,7 @@ class LogisticGate:
     def top_k(self) -> int | None:
         """The largest K among the gates, which drafts must have; None where none tells."""
         gates: tuple[object, ...] = self.gates
-        told = [gate.top_k for gate in gates if isinstance(gate, HasTopK)]
+        told = [gate.top_k for gate in gates if offers(gate, HasTopK)]
         return max((k for k in told if k is not None), default=None)
 
     def score(self, rows: npt.ArrayLike) -> float:

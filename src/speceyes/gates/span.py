@@ -11,7 +11,13 @@ from typing import Any, Final, TypeAlias, final
 
 from speceyes.errors import CalibrationError, ConfigError, describe
 from speceyes.gate import SeparabilityGate
-from speceyes.protocols import HasLeast, HasProcessor, HasThreshold, HasTopK
+from speceyes.protocols import (
+    HasLeast,
+    HasProcessor,
+    HasThreshold,
+    HasTopK,
+    offers,
+)
 from speceyes.types import Completion, Verdict
 
 _TAGGED: Final = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
@@ -59,7 +65,7 @@ def answer_span(text: str) -> tuple[int, int]:
 
 def decode_of(model: object) -> Decode | None:
     """Decoder of a model whose tokenizer is in this process; None for others."""
-    processor = model.processor if isinstance(model, HasProcessor) else None
+    processor = model.processor if offers(model, HasProcessor) else None
     tokenizer: Any = getattr(processor, "tokenizer", None)
     if tokenizer is None:
         return None
@@ -114,18 +120,18 @@ class AnswerSpanGate:
     @property
     def threshold(self) -> float:
         """The inner gate's; NaN where it has none."""
-        found = self.gate.threshold if isinstance(self.gate, HasThreshold) else None
+        found = self.gate.threshold if offers(self.gate, HasThreshold) else None
         return math.nan if found is None else float(found)
 
     @property
     def least(self) -> float | None:
         """The inner gate's, where it tells: the threshold that accepts whatever can be scored."""
-        return self.gate.least if isinstance(self.gate, HasLeast) else None
+        return self.gate.least if offers(self.gate, HasLeast) else None
 
     @property
     def top_k(self) -> int | None:
         """The inner gate's K, where it tells."""
-        return self.gate.top_k if isinstance(self.gate, HasTopK) else None
+        return self.gate.top_k if offers(self.gate, HasTopK) else None
 
     def score(self, rows: Any) -> float:
         """The inner gate's score of rows that are the answer's already; see `cut`."""

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from speceyes.errors import ConfigError
 from speceyes.pipeline.config import AgentConfig, DraftConfig, JudgeConfig, LoadConfig, Rung
 from speceyes.pipeline.parts import Parts
-from speceyes.protocols import Dialect, Judge, Tool, VisionLanguageModel
+from speceyes.protocols import (
+    Dialect,
+    Judge,
+    Tool,
+    VisionLanguageModel,
+    offers,
+)
 from speceyes.types import Query
 
 _log = logging.getLogger(__name__)
@@ -31,7 +37,7 @@ def agent_of(given: object, large: object) -> Callable[[Query], Any]:
     Raises:
         ConfigError: It is none, or a large model is named too.
     """
-    if not callable(given) or isinstance(given, type | VisionLanguageModel):
+    if not callable(given) or isinstance(given, type) or offers(given, VisionLanguageModel):
         raise ConfigError(
             f"agent={given!r:.60} is neither an AgentConfig nor a function of a Query: pass a "
             "model as large=, and an agent of your own as agent="
@@ -77,13 +83,13 @@ def parts_of(
             raise ConfigError(
                 'there is no large model to judge: pass judge="small", "draft" or None'
             )
-        if callable(large) and not isinstance(large, VisionLanguageModel):
+        if callable(large) and not offers(large, VisionLanguageModel):
             raise ConfigError(
                 'the agent is a function, which judges nothing: pass judge="small", "draft" or None'
             )
     known = tools if isinstance(tools, Tools) else Tools(tools)
     strong = None
-    if large is not None and (isinstance(large, VisionLanguageModel) or not callable(large)):
+    if large is not None and (offers(large, VisionLanguageModel) or not callable(large)):
         strong = _model(large, load)
     same = (strong is not None and large is small) or (isinstance(large, str) and large == small)
     quick = strong if same else None if small is None else _model(small, load)
@@ -165,7 +171,7 @@ def _model(
     model: str | PathLike[str] | VisionLanguageModel, load: LoadConfig
 ) -> VisionLanguageModel:
     """A model object as it is; a name or path loaded by Hugging Face."""
-    if isinstance(model, VisionLanguageModel):
+    if offers(model, VisionLanguageModel):
         return model
     given: object = model
     if not isinstance(given, str | PathLike):

@@ -16,7 +16,11 @@ from speceyes.gate import SeparabilityGate
 from speceyes.gates.span import AnswerSpanGate, decode_of
 from speceyes.models.by_name import is_address
 from speceyes.pipeline.config import LoadConfig
-from speceyes.protocols import HasRevision, VisionLanguageModel
+from speceyes.protocols import (
+    HasRevision,
+    VisionLanguageModel,
+    offers,
+)
 from speceyes.scoring.scores import Aggregate
 
 if TYPE_CHECKING:
@@ -58,7 +62,7 @@ class ModelSettings:
             source: Where it was loaded from.
             load: Arguments that it was loaded with.
         """
-        revision = model.revision if isinstance(model, HasRevision) else None
+        revision = model.revision if offers(model, HasRevision) else None
         kept = {
             name: value
             for name, value in (load or {}).items()
@@ -71,7 +75,7 @@ class ModelSettings:
         found = []
         if model.name != self.name:
             found.append(f"it is {model.name!r}, not {self.name!r}")
-        revision = model.revision if isinstance(model, HasRevision) else None
+        revision = model.revision if offers(model, HasRevision) else None
         if None not in (revision, self.revision) and revision != self.revision:
             found.append(f"its weights are {revision!r}, not {self.revision!r}")
         for size, before, now in zip(PROBES, self.sees, sees(model), strict=False):

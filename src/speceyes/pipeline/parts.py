@@ -32,6 +32,7 @@ from speceyes.protocols import (
     SupportsCheck,
     SupportsPrepare,
     VisionLanguageModel,
+    offers,
 )
 
 if TYPE_CHECKING:
@@ -83,14 +84,14 @@ class Parts:
     def agent_judges(self) -> bool:
         """True where the agent's own model judges."""
         judge: object = self.judge
-        mine = judge.model if isinstance(judge, HasModel) else None
+        mine = judge.model if offers(judge, HasModel) else None
         return mine is not None and self.fallback is not None and mine is self.fallback.model
 
     @cached_property
     def draft_judges(self) -> bool:
         """True where drafts may say that tools are needed."""
         answerer: object = self.answerer
-        return isinstance(answerer, JudgesDrafts) and answerer.may_look
+        return offers(answerer, JudgesDrafts) and answerer.may_look
 
     @cached_property
     def views(self) -> tuple[int, ...]:
@@ -101,7 +102,7 @@ class Parts:
             return ()
         judges = () if self.judge is None else (self.judge,)
         front: list[object] = [*judges, *(answerer for answerer, _ in self.ladder), self.answerer]
-        sizes = [part.max_pixels if isinstance(part, SeesFewer) else None for part in front]
+        sizes = [part.max_pixels if offers(part, SeesFewer) else None for part in front]
         return () if None in sizes else tuple(dict.fromkeys(s for s in sizes if s is not None))
 
     @cached_property
@@ -113,9 +114,9 @@ class Parts:
         first: tuple[object, ...] = (self.fallback,) if drafter is None else (self.judge, drafter)
         found = {}
         for part in first:
-            most = part.max_pixels if isinstance(part, SeesFewer) else None
+            most = part.max_pixels if offers(part, SeesFewer) else None
             for model in models_of((part,)):
-                if isinstance(model, SupportsPrepare):
+                if offers(model, SupportsPrepare):
                     found[id(model), most] = model, most
         return tuple(found.values())
 
@@ -124,7 +125,7 @@ class Parts:
         """Name of each phase's model; None where it has none."""
         parts: tuple[object, object] = (self.judge, self.answerer)
         judge, draft = (
-            part.model.name if isinstance(part, HasModel) and part.model is not None else None
+            part.model.name if offers(part, HasModel) and part.model is not None else None
             for part in parts
         )
         agent = None if self.fallback is None else self.fallback.name
@@ -152,7 +153,7 @@ class Parts:
             return False
         if self.schedule.overlap is not None:
             return self.schedule.overlap
-        on_cpu = [isinstance(m, RunsHere) and str(m.device) == "cpu" for m in self.models]
+        on_cpu = [offers(m, RunsHere) and str(m.device) == "cpu" for m in self.models]
         return not (on_cpu and all(on_cpu))
 
     def check(self) -> None:
@@ -194,7 +195,7 @@ class Parts:
             self.check_gate(gate, answerer)
         self.check_gate(self.gate.gate if isinstance(self.gate, WatchedGate) else self.gate)
         for model in self.models:
-            if isinstance(model, ChecksImages):
+            if offers(model, ChecksImages):
                 model.check_images()
 
     def check_gate(self, gate: object, answerer: object = None) -> None:
@@ -209,20 +210,20 @@ class Parts:
             CalibrationError: The gate is calibrated for other drafts.
         """
         answerer = self.answerer if answerer is None else answerer
-        kept = answerer.top_k if isinstance(answerer, HasTopK) else None
-        needed = gate.needed_top_k if isinstance(gate, NeedsTopK) else None
+        kept = answerer.top_k if offers(answerer, HasTopK) else None
+        needed = gate.needed_top_k if offers(gate, NeedsTopK) else None
         if kept is not None and needed is not None and kept < needed:
             raise ConfigError(
                 f"the answerer keeps top_k={kept} log-probabilities and the gate needs "
                 f"top_k={needed}, so it would reject every draft: give both the same top_k"
             )
-        if answerer is not None and isinstance(gate, SupportsCheck):
+        if answerer is not None and offers(gate, SupportsCheck):
             # A calibrated gate refuses drafts of another model, prompt or K.
-            model = answerer.model if isinstance(answerer, HasModel) else None
+            model = answerer.model if offers(answerer, HasModel) else None
             gate.check(
                 model=None if model is None else model.name,
-                revision=model.revision if isinstance(model, HasRevision) else None,
-                prompt_hash=answerer.prompt_hash if isinstance(answerer, DescribesDrafts) else None,
+                revision=model.revision if offers(model, HasRevision) else None,
+                prompt_hash=answerer.prompt_hash if offers(answerer, DescribesDrafts) else None,
                 top_k=kept,
                 judge=self._before(answerer),
             )
@@ -234,7 +235,7 @@ class Parts:
         judge: object = self.judge
         if judge is None:
             said = DRAFT_JUDGES if self.draft_judges else NO_JUDGE
-        elif isinstance(judge, HasIdentity):
+        elif offers(judge, HasIdentity):
             said = judge.identity
         else:
             return None
@@ -242,7 +243,7 @@ class Parts:
             return said
         rungs = [
             (
-                rung.max_pixels if isinstance(rung, SeesFewer) else None,
+                rung.max_pixels if offers(rung, SeesFewer) else None,
                 gate.threshold if isinstance(gate, SeparabilityGate) else None,
             )
             for rung, gate in self.ladder
@@ -257,5 +258,5 @@ def models_of(parts: Sequence[object]) -> tuple[VisionLanguageModel, ...]:
         >>> models_of([None, object()])
         ()
     """
-    found = (part.model for part in parts if isinstance(part, HasModel))
+    found = (part.model for part in parts if offers(part, HasModel))
     return tuple({id(model): model for model in found if model is not None}.values())

@@ -18,7 +18,14 @@ from speceyes.models.rows import one_by_one, one_each
 from speceyes.pipeline.parts import Parts
 from speceyes.pipeline.request import CANCELLED, RequestState
 from speceyes.pipeline.route import Phase
-from speceyes.protocols import Answerer, Gate, HasThreshold, JudgesDrafts, SupportsFloor
+from speceyes.protocols import (
+    Answerer,
+    Gate,
+    HasThreshold,
+    JudgesDrafts,
+    SupportsFloor,
+    offers,
+)
 from speceyes.types import Completion, Judgement, Query, Step, Verdict
 
 if TYPE_CHECKING:
@@ -87,7 +94,7 @@ class SpeculativeStage:
             request.spent(draft=seconds / len(mine) + (request.timings.draft or 0.0))
             if request.trace is not None:
                 request.trace.phase("draft", seconds, draft, len(mine))
-            if isinstance(answerer, JudgesDrafts) and (found := answerer.judgement(draft)):
+            if offers(answerer, JudgesDrafts) and (found := answerer.judgement(draft)):
                 if found.needs_tools and rung < last:
                     verdict = Verdict(False, None, None, float("nan"), reason=found.reason)
                     request.learn(verdict=verdict)
@@ -131,7 +138,7 @@ def _ending(answerer: Answerer, gate: Gate, parts: Parts) -> Answerer:
     """The answerer, whose drafts end at the first token by which the gate rejects them."""
     if not parts.ends_early or not isinstance(answerer, SpeculativeAnswerer):
         return answerer
-    floor = gate.floor if isinstance(gate, SupportsFloor) else None
+    floor = gate.floor if offers(gate, SupportsFloor) else None
     return functools.partial(answerer, floor=floor)
 
 
@@ -161,7 +168,7 @@ def verdict_of(gate: Gate, draft: Completion) -> Verdict:
         return gate(draft)
     except Exception as exc:  # noqa: BLE001 - a draft that can't be scored is rejected
         _log.warning("the gate failed: %s", describe(exc))
-        known = gate.threshold if isinstance(gate, HasThreshold) else None
+        known = gate.threshold if offers(gate, HasThreshold) else None
         threshold = float("nan") if known is None else known
         return Verdict(False, None, None, threshold, reason=f"gate failed: {describe(exc)}")
 

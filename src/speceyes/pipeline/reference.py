@@ -11,7 +11,11 @@ import dataclasses
 from typing import Any
 
 from speceyes.pipeline.spec_pipeline import SpecPipeline
-from speceyes.protocols import HasModel, SupportsReference
+from speceyes.protocols import (
+    HasModel,
+    SupportsReference,
+    offers,
+)
 
 
 def as_published(pipe: SpecPipeline) -> SpecPipeline:
@@ -34,10 +38,10 @@ def reading_anew(part: Any) -> Any:
     """A phase whose model keeps nothing between calls, and an agent that takes one query at a
     time. What isn't one of our phases is left as it is.
     """
-    if not isinstance(part, HasModel):
+    if not offers(part, HasModel):
         return part
     part = copy.copy(part)
-    if isinstance(part.model, SupportsReference):
+    if offers(part.model, SupportsReference):
         part.model = part.model.reference()
     if hasattr(part, "max_batch"):
         part.max_batch = 1

@@ -44,7 +44,10 @@ from speceyes.pipeline.settings_reading import (
     read_section,
     value_of,
 )
-from speceyes.protocols import VisionLanguageModel
+from speceyes.protocols import (
+    VisionLanguageModel,
+    offers,
+)
 from speceyes.texts import Texts
 
 FORMAT: Final = "speceyes-settings"
@@ -255,7 +258,7 @@ class FunnelSettings:
         Raises:
             ConfigError: It can't be loaded, or isn't the one that was tuned.
         """
-        if isinstance(given, VisionLanguageModel):
+        if offers(given, VisionLanguageModel):
             model: VisionLanguageModel = given
         else:
             source = told.source if given is None else fspath(given)

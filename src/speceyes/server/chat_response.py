@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from speceyes.errors import Fault
-from speceyes.protocols import SpellsTokens
+from speceyes.protocols import (
+    SpellsTokens,
+    offers,
+)
 from speceyes.server.chat_request import ChatRequest
 from speceyes.server.refusal import Refusal
 from speceyes.types import Completion, Result, Trajectory
@@ -37,7 +40,7 @@ Pieces = Callable[[Sequence[int]], Sequence[str]]
 
 def pieces_of(model: object) -> Pieces | None:
     """The text of each token, where the model's tokenizer is in this process."""
-    if not isinstance(model, SpellsTokens):
+    if not offers(model, SpellsTokens):
         return None
     return lambda tokens: [model.piece(token) for token in tokens]
 

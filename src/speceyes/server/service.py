@@ -25,7 +25,13 @@ from speceyes.gate import SeparabilityGate
 from speceyes.images.decoding_pool import Cancellation, DecodingPool
 from speceyes.pipeline import SpecPipeline
 from speceyes.pipeline.audit import Auditor
-from speceyes.protocols import Gate, HasModel, HasThreshold, HasTopK
+from speceyes.protocols import (
+    Gate,
+    HasModel,
+    HasThreshold,
+    HasTopK,
+    offers,
+)
 from speceyes.server import chat_response
 from speceyes.server.allowance import Allowance, Budgets
 from speceyes.server.backend import Backend, Pending, rounds_of
@@ -141,7 +147,7 @@ class Service:
     def pieces(self) -> chat_response.Pieces | None:
         """The text of each of the drafter's tokens, where its tokenizer is in this process."""
         answerer: object = self.pipe.answerer
-        return chat_response.pieces_of(answerer.model if isinstance(answerer, HasModel) else None)
+        return chat_response.pieces_of(answerer.model if offers(answerer, HasModel) else None)
 
     @property
     def chances(self) -> Chances | None:
@@ -162,7 +168,7 @@ class Service:
     def top_k(self) -> int | None:
         """Log-probabilities that a draft's token carries; None where nothing drafts."""
         answerer: object = self.pipe.answerer
-        return answerer.top_k if isinstance(answerer, HasTopK) else None
+        return answerer.top_k if offers(answerer, HasTopK) else None
 
     def _made(self, pipe: SpecPipeline) -> tuple[ServerLimits, Backend]:
         """The limits under a pipeline's own, and the pipeline made ready."""
@@ -492,7 +498,7 @@ class Service:
             Refusal: The gate can't have it.
         """
         gate: object = backend.pipe.gate
-        default = gate.threshold if isinstance(gate, HasThreshold) else None
+        default = gate.threshold if offers(gate, HasThreshold) else None
         if self.limits.thresholds is None or default is None:
             return None
         threshold = default if asked is None else asked

@@ -15,7 +15,10 @@ import numpy as np
 
 from speceyes.errors import InputError
 from speceyes.models.rows import generate_rows
-from speceyes.protocols import VisionLanguageModel
+from speceyes.protocols import (
+    VisionLanguageModel,
+    offers,
+)
 from speceyes.strategies import questions
 from speceyes.strategies.reasoning_transfer import TellsAttention
 from speceyes.strategies.selection import Head, Selector, Weights
@@ -45,7 +48,7 @@ def reason_for(
     Raises:
         InputError: The model can't tell what it attends to.
     """
-    if not (isinstance(small, TellsAttention) and small.tells_attention):
+    if not (offers(small, TellsAttention) and small.tells_attention):
         raise InputError(f"{small.name} can't tell what it attends to")
     asked = [questions.reasoning(query) for query in queries]
     sampling = Sampling(max_tokens=reason_tokens, token_texts=True)

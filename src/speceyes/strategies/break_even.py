@@ -21,7 +21,11 @@ from statistics import median
 from typing import Any
 
 from speceyes.errors import ConfigError, InputError
-from speceyes.protocols import SupportsForget, VisionLanguageModel
+from speceyes.protocols import (
+    SupportsForget,
+    VisionLanguageModel,
+    offers,
+)
 from speceyes.types import Conversation, Message, Sampling
 
 _FILLER = " The thing is on the left of the other one, so it was looked at first."
@@ -166,7 +170,7 @@ def pace(
 def _timed(
     model: VisionLanguageModel, conversation: Conversation, sampling: Sampling
 ) -> tuple[float, Any]:
-    if isinstance(model, SupportsForget):
+    if offers(model, SupportsForget):
         model.forget()
     start = time.perf_counter()
     said = model.generate([conversation], sampling)[0]

@@ -29,7 +29,14 @@ from speceyes.errors import ConfigError
 from speceyes.models.rows import retry_per_row
 from speceyes.pipeline import InputConfig, ScheduleConfig, SpecPipeline
 from speceyes.pipeline.phases import RUNG, verdict_of
-from speceyes.protocols import Answerer, Gate, HasModel, SupportsFloor, VisionLanguageModel
+from speceyes.protocols import (
+    Answerer,
+    Gate,
+    HasModel,
+    SupportsFloor,
+    VisionLanguageModel,
+    offers,
+)
 from speceyes.types import Completion, Judgement, Query, Result, Verdict
 
 if TYPE_CHECKING:
@@ -162,7 +169,7 @@ def _place(draft: Completion) -> int | None:
 
 
 def _model_of(answerer: object) -> VisionLanguageModel | None:
-    return answerer.model if isinstance(answerer, HasModel) else None
+    return answerer.model if offers(answerer, HasModel) else None
 
 
 def _usable(draft: Completion, verdict: Verdict) -> bool:
@@ -196,7 +203,7 @@ class _Stair:
         return [drafts[at] for at in range(len(queries))]
 
     def _ask(self, step: Drafter) -> Answerer:
-        floor = step.gate.floor if isinstance(step.gate, SupportsFloor) else None
+        floor = step.gate.floor if offers(step.gate, SupportsFloor) else None
         answerer = step.answerer
         if self._early and floor is not None and isinstance(answerer, SpeculativeAnswerer):
             return lambda queries: answerer(queries, floor=floor)

@@ -20,7 +20,10 @@ from speceyes.errors import ConfigError, describe
 from speceyes.gate import SeparabilityGate
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
 from speceyes.models.rows import generate_rows
-from speceyes.protocols import VisionLanguageModel
+from speceyes.protocols import (
+    VisionLanguageModel,
+    offers,
+)
 from speceyes.strategies import questions
 from speceyes.strategies.batches import run_batches
 from speceyes.strategies.selection import Selector, Weights
@@ -192,7 +195,7 @@ class ReasoningTransfer:
             raise ConfigError(f"credible={credible}; it must be a log-probability, 0 or below")
         for model in (large, small):
             asked = verify == "likelihood" or (credible is not None and model is large)
-            if asked and not (isinstance(model, TellsLikelihoods) and model.tells_likelihoods):
+            if asked and not (offers(model, TellsLikelihoods) and model.tells_likelihoods):
                 raise ConfigError(
                     f"{model.name} can't tell how likely a text is: use verify='answers' or "
                     "'separability' and no credible=, or a model that can, such as HFModel of the "
@@ -204,7 +207,7 @@ class ReasoningTransfer:
             )
         self.selector = keep if isinstance(keep, Selector) else Selector(keep)  # type: ignore[arg-type]
         if self.selector.by == "attended" and not (
-            isinstance(small, TellsAttention) and small.tells_attention
+            offers(small, TellsAttention) and small.tells_attention
         ):
             raise ConfigError(
                 f"{small.name} can't tell what it attends to: use keep='likeliest' or 'last', or "
@@ -261,7 +264,7 @@ class ReasoningTransfer:
         or can't tell.
         """
         able = [one for one in left if one.thought]
-        assert isinstance(self.large, TellsLikelihoods)
+        assert offers(self.large, TellsLikelihoods)
         asked = [questions.reasoning(one.query) for one in able]
         told: list[float | None] = [None] * len(able)
         try:
@@ -367,8 +370,8 @@ class ReasoningTransfer:
                     same = both_sure(self._gates, one.large, one.small)
                 one.settled = same
             return
-        assert isinstance(self.large, TellsLikelihoods)
-        assert isinstance(self.small, TellsLikelihoods)
+        assert offers(self.large, TellsLikelihoods)
+        assert offers(self.small, TellsLikelihoods)
         told = [questions.short(one.query) for one in both]
         by_large = self.large.likelihoods(told, [one.small.text for one in both])
         by_small = self.small.likelihoods(told, [one.large.text for one in both])
@@ -399,7 +402,7 @@ class ReasoningTransfer:
         none: list[Weights | None] = [None] * len(able)
         if self.selector.by != "attended" or not able:
             return none
-        assert isinstance(self.small, TellsAttention)
+        assert offers(self.small, TellsAttention)
         try:
             return self.small.attended(
                 [questions.reasoning(one.query) for one in able],

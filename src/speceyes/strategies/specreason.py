@@ -24,7 +24,13 @@ from speceyes.errors import ConfigError, ParseError
 from speceyes.fallback import AgenticFallback
 from speceyes.models.rows import generate_rows
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
-from speceyes.protocols import Dialect, HasConfig, Tool, VisionLanguageModel
+from speceyes.protocols import (
+    Dialect,
+    HasConfig,
+    Tool,
+    VisionLanguageModel,
+    offers,
+)
 from speceyes.types import Completion, Conversation, Image, Message, Result, Sampling
 
 if TYPE_CHECKING:
@@ -177,7 +183,7 @@ class _Proposing:
 
     @property
     def config(self) -> Any:
-        return self._large.config if isinstance(self._large, HasConfig) else None
+        return self._large.config if offers(self._large, HasConfig) else None
 
     def seen_size(self, image: Image) -> tuple[int, int]:
         """As the large one sees it; see `_placed`."""

@@ -14,7 +14,11 @@ from typing import Any, final
 
 from speceyes.errors import ConfigError, ToolError, describe
 from speceyes.models.control_tokens import said_by_others, whole
-from speceyes.protocols import Bounded, Tool
+from speceyes.protocols import (
+    Bounded,
+    Tool,
+    offers,
+)
 from speceyes.tools._cache import ObservationCache, key_of
 from speceyes.tools._schema import check, check_schema
 from speceyes.tools._waiting import STOP, Stop, finish
@@ -196,7 +200,7 @@ class Tools:
     def _run(
         self, found: Tool, images: Sequence[Image], arguments: Mapping[str, Any]
     ) -> Observation:
-        if self._timeout_s is None or (isinstance(found, Bounded) and found.bounded is True):
+        if self._timeout_s is None or (offers(found, Bounded) and found.bounded is True):
             return _observation(found, images, arguments)
         return self._in_time(found, images, arguments, self._timeout_s)
 
@@ -278,7 +282,7 @@ def _made(item: object) -> Tool:
             raise ConfigError(f"a tool can't be made of a class: {exc}; pass an object") from exc
     elif inspect.isroutine(item):
         item = tool(item)
-    if not isinstance(item, Tool):
+    if not offers(item, Tool):
         raise ConfigError(
             f"{item!r} is not a tool: it needs name, description, parameters and __call__; pass "
             f"such an object, a function under @tool, or a name: {', '.join(BUILT_IN)}"

@@ -16,7 +16,13 @@ from typing import Any, Final
 from PIL import Image as PILImage
 
 from speceyes.images.pixel_cache import pixel_key
-from speceyes.protocols import ReadsImages, Stateless, TellsKept, Tool
+from speceyes.protocols import (
+    ReadsImages,
+    Stateless,
+    TellsKept,
+    Tool,
+    offers,
+)
 from speceyes.types import Image, Observation
 
 _OVERHEAD: Final = 1_000
@@ -37,11 +43,11 @@ def key_of(tool: Tool, images: Sequence[Image], arguments: Mapping[str, Any]) ->
         images: Every image so far.
         arguments: As checked.
     """
-    if not isinstance(tool, Stateless) or tool.stateless is not True:
+    if not offers(tool, Stateless) or tool.stateless is not True:
         return None
-    if isinstance(tool, TellsKept) and tool.kept is False:
+    if offers(tool, TellsKept) and tool.kept is False:
         return None
-    reads = tool.reads if isinstance(tool, ReadsImages) else "images"
+    reads = tool.reads if offers(tool, ReadsImages) else "images"
     read: Sequence[Image] = images
     if reads == "none":
         read = ()

@@ -24,7 +24,10 @@ from speceyes.bench.load.requests import ENGINE_ERROR, ENGINE_SLOW, MARKS
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import AgentConfig, ScheduleConfig, SpecPipeline
-from speceyes.protocols import SupportsSession
+from speceyes.protocols import (
+    SupportsSession,
+    offers,
+)
 from speceyes.server.limits import ServerLimits
 from speceyes.types import Completion, Conversation, Message, Sampling
 
@@ -82,7 +85,7 @@ class MisbehavingModel:
     def session(self, sampling: Sampling) -> Session | None:
         """The model's session, which misbehaves as well; None where it has none."""
         model: object = self._model
-        inner = model.session(sampling) if isinstance(model, SupportsSession) else None
+        inner = model.session(sampling) if offers(model, SupportsSession) else None
         return None if inner is None else _MisbehavingSession(inner, self._stall_s)
 
 
