@@ -287,9 +287,9 @@ def test_a_tuned_funnel_is_evaluated_with_what_was_foreseen_beside_it(tmp_path: 
     # The same funnel as a whole on a quarter of the questions; asked again, it is there already.
     loaded = benchmarks.load(tmp_path / "cards").samples
     place = {"folder": tmp_path / "check", "fixed": {"models": {}}}
-    n, gain = check(loaded, dataclasses.replace(context, settings=None), one, **place)
-    assert 0 < n < 36 and gain[0] > 0
-    assert check(loaded, context, dataclasses.replace(one, created="later"), **place) == (n, gain)
+    n, whole = check(loaded, dataclasses.replace(context, settings=None), one, **place)
+    assert 0 < n < 36 and whole.gain[0] > 0 and len(whole.rounds) == 8
+    assert check(loaded, context, dataclasses.replace(one, created="later"), **place) == (n, whole)
     # With prices beside the run, its report tells money.
     assert figures(run)["money"] is None
     save_prices(tmp_path / "run", Prices(Price(2.0, 8.0), Price(0.0, 0.0)))
