@@ -10,7 +10,7 @@ import pytest
 
 from speceyes.calibration import Calibration, Scoring, calibrate
 from speceyes.calibration.binomial import p_value
-from speceyes.calibration.recompute import contradiction
+from speceyes.calibration.recompute import contradiction, evidence
 
 MADE = Scoring("small", "ab12", top_k=4)
 
@@ -94,3 +94,61 @@ def test_evidence_that_falls_short_is_a_contradiction(short: float) -> None:
     assert contradiction(dataclasses.replace(tested, delta=delta / short)) is not None
     mean = calibrate([9.0] * 19, [0] * 19, MADE, risk="overall", delta=None, target=0.05)
     assert contradiction(dataclasses.replace(mean, target=0.05 / short)) is not None
+
+
+def test_each_way_for_a_curve_to_turn_back_is_a_contradiction_by_itself() -> None:
+    """Fewer accepted, fewer bad, or a threshold no lower, with the evidence of their counts."""
+    made = graded()
+    at = next(i for i, p in enumerate(made.curve) if p.bad) + 1  # the one before has a bad one
+    before, point = made.curve[at - 1], made.curve[at]
+    for change in (
+        {"accepted": before.accepted - 1},
+        {"bad": before.bad - 1},
+        {"threshold": before.threshold},
+    ):
+        back = dataclasses.replace(point, **change)
+        shown = evidence(made.method, made.risk, back.accepted, back.bad, made.n, made.target)
+        back = dataclasses.replace(back, evidence=shown)
+        curve = (*made.curve[:at], back, *made.curve[at + 1 :])
+        assert "turns back" in str(contradiction(dataclasses.replace(made, curve=curve)))
+
+
+def test_counts_of_scores_are_whole_and_their_bins_rise_each_by_itself() -> None:
+    made = graded()
+    (first, few), (second, more), *rest = made.score_counts
+    for counts in (
+        ((first, few + 0.5), (second, more - 0.5), *rest),
+        ((second, more), (first, few), *rest),
+        ((first, few), (first, more), *rest),
+    ):
+        other = dataclasses.replace(made, score_counts=counts)
+        assert "rising bins" in str(contradiction(other))
+
+
+def test_a_stricter_threshold_that_fails_by_little_is_a_contradiction() -> None:
+    found = 0
+    for seed in range(40):
+        made = graded(300, seed)
+        if not made.certified or made.start is None:
+            continue
+        chosen = next(p for p in made.curve if p.threshold == made.threshold)
+        tested = [
+            p.evidence
+            for p in made.curve
+            if p.threshold > chosen.threshold and p.accepted > made.start
+        ]
+        began = evidence(made.method, made.risk, made.start, 0, made.n, made.target)
+        delta = max(tested, default=0.0) / 1.5
+        if delta > max(began, chosen.evidence):
+            found += 1
+            other = dataclasses.replace(made, delta=delta)
+            assert "is looser" in str(contradiction(other))
+    assert found
+
+
+@pytest.mark.parametrize("threshold", [1.0, 1.5, -0.5])
+def test_thresholds_of_the_curve_lie_on_the_scale(threshold: float) -> None:
+    made = graded()
+    point = dataclasses.replace(made.curve[0], threshold=threshold)
+    curve = (point, *made.curve[1:])
+    assert f"threshold of {threshold}" in str(contradiction(dataclasses.replace(made, curve=curve)))

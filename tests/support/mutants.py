@@ -229,6 +229,16 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "a stricter threshold has no more bad ones, and so passes the test of an overall risk too",
     (
         "calibration/recompute.py",
+        "if not made.score_counts or raw is None:",
+        "not made.score_counts and raw is None",
+    ): "a calibration without counts has faulted before, and a certified one has a raw threshold",
+    (
+        "calibration/recompute.py",
+        "Constant",
+        "before = (math.inf, 0, 0)",
+    ): "the first threshold accepts at least one draft, and its evidence is that of its counts",
+    (
+        "calibration/recompute.py",
         "tested = point.threshold > made.threshold and point.accepted > least",
         "point.accepted >= least",
     ): "the first test was of just these drafts, and passed",
