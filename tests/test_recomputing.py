@@ -152,3 +152,38 @@ def test_thresholds_of_the_curve_lie_on_the_scale(threshold: float) -> None:
     point = dataclasses.replace(made.curve[0], threshold=threshold)
     curve = (point, *made.curve[1:])
     assert f"threshold of {threshold}" in str(contradiction(dataclasses.replace(made, curve=curve)))
+
+
+def test_bins_are_there_and_hold_scores_each_by_itself() -> None:
+    made = graded()
+    *rest, (last, many) = made.score_counts
+    for counts in (
+        (*rest, (10**9, many)),  # no such bin
+        ((-1, many), *rest),
+        (*rest, (last, many + 3), (last + 1, -3)),  # a count below none
+        (*rest, (last, many), (last + 1, 0)),
+    ):
+        other = dataclasses.replace(made, score_counts=counts)
+        assert "bin or a count" in str(contradiction(other))
+
+
+def test_one_accepted_draft_may_be_what_is_certified() -> None:
+    bad = [0] + [1] * 30
+    made = calibrate([9.0] + [1.0] * 30, bad, MADE, risk="overall", delta=None, target=0.05)
+    assert made.accepted == 1 and contradiction(made) is None
+
+
+def test_a_start_that_passes_too_late_by_little_is_a_contradiction() -> None:
+    found = 0
+    for seed in range(40):
+        made = graded(900, seed)
+        if not made.certified or made.start is None or made.start >= made.accepted:
+            continue
+        first = evidence(made.method, made.risk, made.start, 0, made.n, made.target)
+        own = evidence(made.method, made.risk, made.accepted, made.bad, made.n, made.target)
+        if own < first / 1.5:
+            found += 1
+            for delta, late in ((first / 1.5, True), (first, False)):
+                said = str(contradiction(dataclasses.replace(made, delta=delta)))
+                assert ("too few to pass" in said) == late
+    assert found
