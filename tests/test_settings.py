@@ -290,6 +290,10 @@ def test_a_tuned_funnel_is_evaluated_with_what_was_foreseen_beside_it(tmp_path: 
     n, whole = check(loaded, dataclasses.replace(context, settings=None), one, **place)
     assert 0 < n < 36 and whole.gain[0] > 0 and len(whole.rounds) == 8
     assert check(loaded, context, dataclasses.replace(one, created="later"), **place) == (n, whole)
+    assert one.gate is not None and one.gate.calibration is not None
+    made = dataclasses.replace(one.gate.calibration, created="2026-11-30T00:00:00+00:00")
+    again = dataclasses.replace(one, gate=dataclasses.replace(one.gate, calibration=made))
+    assert check(loaded, context, again, **place) == (n, whole)
     # With prices beside the run, its report tells money.
     assert figures(run)["money"] is None
     save_prices(tmp_path / "run", Prices(Price(2.0, 8.0), Price(0.0, 0.0)))
