@@ -20,14 +20,7 @@ from speceyes.errors import ConfigError, describe
 from speceyes.images.reduced import reduced
 from speceyes.judge import ToolJudge
 from speceyes.models.rows import generate_rows
-from speceyes.protocols import (
-    ChecksTopK,
-    Dialect,
-    HasTexts,
-    Tool,
-    VisionLanguageModel,
-    offers,
-)
+from speceyes.protocols import ChecksTopK, Dialect, HasTexts, Tool, VisionLanguageModel, offers
 from speceyes.scoring.scores import raw_scores
 from speceyes.texts import Texts, fingerprint
 from speceyes.types import Completion, Conversation, Floor, Judgement, Query, Sampling

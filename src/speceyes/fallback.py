@@ -16,13 +16,7 @@ from typing import TYPE_CHECKING, Any, final
 from speceyes.agent.callable_agent import CallableAgent, CallableRun
 from speceyes.agent.turns import Agent, TurnRun
 from speceyes.errors import ConfigError
-from speceyes.protocols import (
-    Dialect,
-    GuessesSizes,
-    Tool,
-    VisionLanguageModel,
-    offers,
-)
+from speceyes.protocols import Dialect, GuessesSizes, Tool, VisionLanguageModel, offers
 from speceyes.say_once import warn_once
 from speceyes.types import Query, Step, Trajectory
 

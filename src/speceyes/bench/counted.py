@@ -7,13 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from speceyes.protocols import (
-    RunsHere,
-    Session,
-    SupportsSession,
-    VisionLanguageModel,
-    offers,
-)
+from speceyes.protocols import RunsHere, Session, SupportsSession, VisionLanguageModel, offers
 from speceyes.types import Completion, Conversation, Sampling
 
 HERE: Final = "cpu"

@@ -10,11 +10,7 @@ from speceyes.calibration.arming import Arming
 from speceyes.calibration.monitor import GateMonitor
 from speceyes.calibration.record import Calibration
 from speceyes.errors import CalibrationError, ConfigError
-from speceyes.protocols import (
-    Gate,
-    HasThreshold,
-    offers,
-)
+from speceyes.protocols import Gate, HasThreshold, offers
 from speceyes.types import Completion, Verdict
 
 

@@ -16,12 +16,7 @@ from speceyes.dialects._family import Family
 from speceyes.dialects._turn import is_call, without_end
 from speceyes.dialects.profile import Profile, limits_differ, profile_of
 from speceyes.errors import ConfigError
-from speceyes.protocols import (
-    Dialect,
-    HasChatTemplate,
-    HasConfig,
-    offers,
-)
+from speceyes.protocols import Dialect, HasChatTemplate, HasConfig, offers
 from speceyes.say_once import warn_once
 from speceyes.texts import Texts
 

@@ -7,12 +7,7 @@ from collections.abc import Sequence
 
 from speceyes import prompts
 from speceyes.models.control_tokens import SPOKEN_TAGS, neutral_parts, said_by_others
-from speceyes.protocols import (
-    Dialect,
-    ForeseesLength,
-    Tool,
-    offers,
-)
+from speceyes.protocols import Dialect, ForeseesLength, Tool, offers
 from speceyes.types import Conversation, Message, Query
 
 

@@ -12,10 +12,7 @@ from typing import Any, Literal, Protocol, final, runtime_checkable
 from PIL import Image as PILImage
 
 from speceyes.errors import ConfigError
-from speceyes.protocols import (
-    Dialect,
-    offers,
-)
+from speceyes.protocols import Dialect, offers
 from speceyes.texts import read_settings
 from speceyes.types import Image, Sampling
 

@@ -25,10 +25,7 @@ from typing import Final, final
 import numpy as np
 
 from speceyes.errors import ConfigError
-from speceyes.protocols import (
-    SupportsFloor,
-    offers,
-)
+from speceyes.protocols import SupportsFloor, offers
 from speceyes.types import Completion, Verdict
 
 DEPTH: Final = "depth"

@@ -13,12 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias, TypeVar, final
 
 from speceyes.evaluation import machine_load
-from speceyes.protocols import (
-    CountsTokens,
-    SupportsForget,
-    TellsTimes,
-    offers,
-)
+from speceyes.protocols import CountsTokens, SupportsForget, TellsTimes, offers
 from speceyes.types import Query, Result
 
 Stream: TypeAlias = Callable[[Iterable[Query]], Iterable[Result]]

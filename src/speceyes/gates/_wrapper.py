@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from speceyes.errors import ConfigError
-from speceyes.protocols import (
-    DescribesDrafts,
-    VisionLanguageModel,
-    offers,
-)
+from speceyes.protocols import DescribesDrafts, VisionLanguageModel, offers
 from speceyes.types import Completion, Query
 
 

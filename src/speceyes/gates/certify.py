@@ -20,10 +20,7 @@ from speceyes.calibration.images import Keys, clusters_of, one_each
 from speceyes.calibration.risk import default_start, ladder, selective
 from speceyes.checks import checked_share
 from speceyes.errors import ConfigError, InputError
-from speceyes.protocols import (
-    HasLeast,
-    offers,
-)
+from speceyes.protocols import HasLeast, offers
 from speceyes.types import Completion, Verdict
 
 

@@ -13,10 +13,7 @@ import numpy.typing as npt
 
 from speceyes.checks import checked_number, checked_whole
 from speceyes.errors import ConfigError, InputError
-from speceyes.protocols import (
-    HasTopK,
-    offers,
-)
+from speceyes.protocols import HasTopK, offers
 from speceyes.scoring.scores import Floats
 from speceyes.types import Completion, Verdict
 

@@ -11,13 +11,7 @@ from typing import Any, Final, TypeAlias, final
 
 from speceyes.errors import CalibrationError, ConfigError, describe
 from speceyes.gate import SeparabilityGate
-from speceyes.protocols import (
-    HasLeast,
-    HasProcessor,
-    HasThreshold,
-    HasTopK,
-    offers,
-)
+from speceyes.protocols import HasLeast, HasProcessor, HasThreshold, HasTopK, offers
 from speceyes.types import Completion, Verdict
 
 _TAGGED: Final = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)

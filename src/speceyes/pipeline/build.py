@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any
 from speceyes.errors import ConfigError
 from speceyes.pipeline.config import AgentConfig, DraftConfig, JudgeConfig, LoadConfig, Rung
 from speceyes.pipeline.parts import Parts
-from speceyes.protocols import (
-    Dialect,
-    Judge,
-    Tool,
-    VisionLanguageModel,
-    offers,
-)
+from speceyes.protocols import Dialect, Judge, Tool, VisionLanguageModel, offers
 from speceyes.types import Query
 
 _log = logging.getLogger(__name__)

@@ -16,11 +16,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.gates.span import AnswerSpanGate, decode_of
 from speceyes.models.by_name import is_address
 from speceyes.pipeline.config import LoadConfig
-from speceyes.protocols import (
-    HasRevision,
-    VisionLanguageModel,
-    offers,
-)
+from speceyes.protocols import HasRevision, VisionLanguageModel, offers
 from speceyes.scoring.scores import Aggregate
 
 if TYPE_CHECKING:

@@ -18,14 +18,7 @@ from speceyes.models.rows import one_by_one, one_each
 from speceyes.pipeline.parts import Parts
 from speceyes.pipeline.request import CANCELLED, RequestState
 from speceyes.pipeline.route import Phase
-from speceyes.protocols import (
-    Answerer,
-    Gate,
-    HasThreshold,
-    JudgesDrafts,
-    SupportsFloor,
-    offers,
-)
+from speceyes.protocols import Answerer, Gate, HasThreshold, JudgesDrafts, SupportsFloor, offers
 from speceyes.types import Completion, Judgement, Query, Step, Verdict
 
 if TYPE_CHECKING:

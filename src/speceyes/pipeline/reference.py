@@ -11,11 +11,7 @@ import dataclasses
 from typing import Any
 
 from speceyes.pipeline.spec_pipeline import SpecPipeline
-from speceyes.protocols import (
-    HasModel,
-    SupportsReference,
-    offers,
-)
+from speceyes.protocols import HasModel, SupportsReference, offers
 
 
 def as_published(pipe: SpecPipeline) -> SpecPipeline:

@@ -44,10 +44,7 @@ from speceyes.pipeline.settings_reading import (
     read_section,
     value_of,
 )
-from speceyes.protocols import (
-    VisionLanguageModel,
-    offers,
-)
+from speceyes.protocols import VisionLanguageModel, offers
 from speceyes.texts import Texts
 
 FORMAT: Final = "speceyes-settings"

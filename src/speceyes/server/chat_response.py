@@ -11,10 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from speceyes.errors import Fault
-from speceyes.protocols import (
-    SpellsTokens,
-    offers,
-)
+from speceyes.protocols import SpellsTokens, offers
 from speceyes.server.chat_request import ChatRequest
 from speceyes.server.refusal import Refusal
 from speceyes.types import Completion, Result, Trajectory

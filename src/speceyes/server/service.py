@@ -25,13 +25,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.images.decoding_pool import Cancellation, DecodingPool
 from speceyes.pipeline import SpecPipeline
 from speceyes.pipeline.audit import Auditor
-from speceyes.protocols import (
-    Gate,
-    HasModel,
-    HasThreshold,
-    HasTopK,
-    offers,
-)
+from speceyes.protocols import Gate, HasModel, HasThreshold, HasTopK, offers
 from speceyes.server import chat_response
 from speceyes.server.allowance import Allowance, Budgets
 from speceyes.server.backend import Backend, Pending, rounds_of

@@ -15,10 +15,7 @@ import numpy as np
 
 from speceyes.errors import InputError
 from speceyes.models.rows import generate_rows
-from speceyes.protocols import (
-    VisionLanguageModel,
-    offers,
-)
+from speceyes.protocols import VisionLanguageModel, offers
 from speceyes.strategies import questions
 from speceyes.strategies.reasoning_transfer import TellsAttention
 from speceyes.strategies.selection import Head, Selector, Weights

@@ -21,11 +21,7 @@ from statistics import median
 from typing import Any
 
 from speceyes.errors import ConfigError, InputError
-from speceyes.protocols import (
-    SupportsForget,
-    VisionLanguageModel,
-    offers,
-)
+from speceyes.protocols import SupportsForget, VisionLanguageModel, offers
 from speceyes.types import Conversation, Message, Sampling
 
 _FILLER = " The thing is on the left of the other one, so it was looked at first."

@@ -29,14 +29,7 @@ from speceyes.errors import ConfigError
 from speceyes.models.rows import retry_per_row
 from speceyes.pipeline import InputConfig, ScheduleConfig, SpecPipeline
 from speceyes.pipeline.phases import RUNG, verdict_of
-from speceyes.protocols import (
-    Answerer,
-    Gate,
-    HasModel,
-    SupportsFloor,
-    VisionLanguageModel,
-    offers,
-)
+from speceyes.protocols import Answerer, Gate, HasModel, SupportsFloor, VisionLanguageModel, offers
 from speceyes.types import Completion, Judgement, Query, Result, Verdict
 
 if TYPE_CHECKING:

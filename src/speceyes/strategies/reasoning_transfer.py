@@ -20,10 +20,7 @@ from speceyes.errors import ConfigError, describe
 from speceyes.gate import SeparabilityGate
 from speceyes.images import DEFAULT_LIMITS, ImageLimits
 from speceyes.models.rows import generate_rows
-from speceyes.protocols import (
-    VisionLanguageModel,
-    offers,
-)
+from speceyes.protocols import VisionLanguageModel, offers
 from speceyes.strategies import questions
 from speceyes.strategies.batches import run_batches
 from speceyes.strategies.selection import Selector, Weights

@@ -24,13 +24,7 @@ from speceyes.errors import ConfigError, ParseError
 from speceyes.fallback import AgenticFallback
 from speceyes.models.rows import generate_rows
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
-from speceyes.protocols import (
-    Dialect,
-    HasConfig,
-    Tool,
-    VisionLanguageModel,
-    offers,
-)
+from speceyes.protocols import Dialect, HasConfig, Tool, VisionLanguageModel, offers
 from speceyes.types import Completion, Conversation, Image, Message, Result, Sampling
 
 if TYPE_CHECKING:

@@ -14,11 +14,7 @@ from typing import Any, final
 
 from speceyes.errors import ConfigError, ToolError, describe
 from speceyes.models.control_tokens import said_by_others, whole
-from speceyes.protocols import (
-    Bounded,
-    Tool,
-    offers,
-)
+from speceyes.protocols import Bounded, Tool, offers
 from speceyes.tools._cache import ObservationCache, key_of
 from speceyes.tools._schema import check, check_schema
 from speceyes.tools._waiting import STOP, Stop, finish

@@ -16,13 +16,7 @@ from typing import Any, Final
 from PIL import Image as PILImage
 
 from speceyes.images.pixel_cache import pixel_key
-from speceyes.protocols import (
-    ReadsImages,
-    Stateless,
-    TellsKept,
-    Tool,
-    offers,
-)
+from speceyes.protocols import ReadsImages, Stateless, TellsKept, Tool, offers
 from speceyes.types import Image, Observation
 
 _OVERHEAD: Final = 1_000

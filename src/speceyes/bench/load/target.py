@@ -24,10 +24,7 @@ from speceyes.bench.load.requests import ENGINE_ERROR, ENGINE_SLOW, MARKS
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import AgentConfig, ScheduleConfig, SpecPipeline
-from speceyes.protocols import (
-    SupportsSession,
-    offers,
-)
+from speceyes.protocols import SupportsSession, offers
 from speceyes.server.limits import ServerLimits
 from speceyes.types import Completion, Conversation, Message, Sampling
 
