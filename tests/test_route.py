@@ -20,7 +20,6 @@ from speceyes.errors import ConfigError
 from speceyes.fallback import AgenticFallback
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.pipeline.audit import Auditor
-from speceyes.pipeline.costs import CostModel
 from speceyes.pipeline.parts import Parts
 from speceyes.pipeline.request import RequestState
 from speceyes.pipeline.route import Facts, Order, Policy, accepted, next_phase, outcome
@@ -279,7 +278,8 @@ def test_no_interleaving_of_lanes_and_submissions_changes_a_decision(
     monitor = GateMonitor(0.5, share=1.0)  # audits whatever is accepted
     auditor = Auditor(monitor, lambda *_: True) if audited else None
     parts = Phases(plan).parts(judges, ScheduleConfig(batch, order), auditor)
-    scheduler = Scheduler(parts, costs=CostModel())
+    noted: list[RequestState] = []
+    scheduler = Scheduler(parts, on_result=noted.append)
     left = [RequestState(Query("?", (DOT,), id=str(i)), "ab"[i % 2]) for i in range(len(plan))]
     chance = random.Random(seed)
     lanes: tuple[Lane, ...] = ("speculative", "agent", "both")
@@ -290,10 +290,12 @@ def test_no_interleaving_of_lanes_and_submissions_changes_a_decision(
             scheduler.submit([left.pop() for _ in range(min(len(left), chance.randint(1, 4)))])
         for request in scheduler.step(chance.choice(lanes)):
             assert int(request.query.id) not in found, "a result came twice"
+            assert request in noted, "notes are taken before a result is delivered"
             found[int(request.query.id)] = decided(request.deliver())
         if not (left or scheduler.has_work()):
             break
     assert [found[i] for i in range(len(plan))] == one_at_a_time(plan, judges)
+    assert len(noted) == len(plan), "each result is noted once, audits left out"
     by_draft = sum(route == "draft" for route, _ in found.values())
     assert monitor.audits == (by_draft if audited else 0)
 
@@ -333,7 +335,7 @@ def test_an_unknown_order_is_refused() -> None:
 def test_a_closed_scheduler_finishes_what_it_took_and_takes_no_more() -> None:
     plan = [Truth(False, False, "red", False, True, "green", False, True)] * 3
     auditor = Auditor(GateMonitor(0.05, share=1.0), lambda *_: True)
-    scheduler = Scheduler(Phases(plan).parts(False, ScheduleConfig(), auditor), costs=CostModel())
+    scheduler = Scheduler(Phases(plan).parts(False, ScheduleConfig(), auditor))
     requests = [RequestState(Query("?", (DOT,), id=str(i))) for i in range(3)]
     scheduler.submit(requests)
     scheduler.close()

@@ -6,7 +6,8 @@ Prints files, lines and floors of the source; public names and arguments; how of
 looked up by `getattr`, and how many of those a Protocol declares, so that `isinstance` could ask
 (an object that isn't ours may have the same name); how docstrings open; and the way of one query:
 the frames of ours between `pipe(...)` and a model's `generate`, and the files whose functions run
-from question to result.
+from question to result: all of them, and those that a reader opens who asks how the result came
+about. What runs only below `NOTES`, which is told of a result that is settled, has no part in it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ LEAVES = (
     *("_pixels", "scales", "scores"),  # as two of these were called before
 )
 """Rooms that the way of a query leads into, not through: a reader may take them as given."""
-NOTES = ("pipeline/costs.py", "pipeline/efficiency.py", "pipeline/health.py")
-"""Files that take note of a result that is settled, and change nothing about it."""
+NOTES = "take_note"
+"""The function that a scheduler calls with each request that has its result (`on_result`). It can't
+change that result; `tests/test_route.py` holds answers and routes to what they are without it."""
 GROUND = ("types", "protocols", "values", "errors", "texts", "prompts")
 
 
@@ -69,15 +71,15 @@ def main(root: Path) -> None:
     accepted = inspect.signature(speceyes.SpecPipeline.from_pretrained).parameters
     _say("arguments of SpecPipeline.from_pretrained", len(accepted))
     for route in ("draft", "agent"):
-        depths, between, files = _way(speceyes, source, route)
+        depths, between, files, noting = _way(speceyes, source, route)
         _say(f"{route}: frames of ours from pipe(...) to generate", max(depths.values()), depths)
         _say(f"{route}: files on the way from pipe(...) to generate", len(between), between)
         leaf = tuple(f"{name}{end}" for name in LEAVES for end in ("/", ".py"))
         known = {f"{name}.py" for name in GROUND}
         through = [name for name in files if not name.startswith(leaf) and name not in known]
         _say(f"{route}: files that run from question to result", len(through), through)
-        deciding = [name for name in through if name not in NOTES]
-        _say(f"{route}: without those that only take note of the result", len(deciding))
+        deciding = [name for name in through if name not in noting]
+        _say(f"{route}: without those that only take note of the result", len(deciding), deciding)
         _say(f"{route}: with the rooms they lead into", len(files))
 
 
@@ -108,13 +110,18 @@ def _openings(tree: ast.AST) -> Iterator[str]:
             yield (text.split() or [""])[0].strip(".,:;'\"`").lower()
 
 
-def _way(speceyes: Any, source: Path, route: str) -> tuple[dict[str, int], list[str], list[str]]:
-    """Frames of ours to each model call of a query, their files, and all files that ran."""
+def _way(
+    speceyes: Any, source: Path, route: str
+) -> tuple[dict[str, int], list[str], list[str], set[str]]:
+    """Frames of ours to each model call of a query, their files, all files that ran, and those of
+    them that ran only to take note of the result.
+    """
     from PIL import Image
 
     depths: dict[str, int] = {}
     between: dict[str, None] = {}
     ran: dict[str, None] = {}
+    deciding: set[str] = set()
 
     def ours(frame: FrameType) -> bool:
         return frame.f_code.co_filename.startswith(f"{source}/")
@@ -147,9 +154,16 @@ def _way(speceyes: Any, source: Path, route: str) -> tuple[dict[str, int], list[
             between.update(dict.fromkeys(reversed(stack)))
             return self._model.generate(conversations, sampling)
 
+    def takes_note(frame: FrameType | None) -> bool:
+        while frame is not None and frame.f_code.co_name != NOTES:
+            frame = frame.f_back
+        return frame is not None
+
     def profile(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and ours(frame):
             ran.setdefault(name_of(frame))
+            if not takes_note(frame):
+                deciding.add(name_of(frame))
 
     judged = "no" if route == "draft" else "yes"
     large = Watched("large", {"Reply with one word": judged, "": "<answer>blue</answer>"})
@@ -168,7 +182,7 @@ def _way(speceyes: Any, source: Path, route: str) -> tuple[dict[str, int], list[
         sys.setprofile(None)
         threading.setprofile(None)
     assert result.route == route, result
-    return depths, list(between), list(ran)
+    return depths, list(between), list(ran), ran.keys() - deciding
 
 
 def _say(what: str, figure: int, more: object = "") -> None:

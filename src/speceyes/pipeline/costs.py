@@ -6,13 +6,17 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterable
-from typing import Final, Literal, TypeAlias, final, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final, get_args
 
 from speceyes.checks import checked_whole
 from speceyes.errors import ConfigError
 from speceyes.pipeline.efficiency import ENOUGH, Efficiency, Ledger, Spent, Straight, logged
 from speceyes.pipeline.speculation_switch import LEAST, RECENT, Prediction, SpeculationSwitch
 from speceyes.types import Completion, Result
+
+if TYPE_CHECKING:
+    from speceyes.pipeline.parts import Parts
+    from speceyes.pipeline.request import RequestState
 
 _log = logging.getLogger(__name__)
 
@@ -61,16 +65,24 @@ class CostModel:
         self._noted, self._reckon_at, self._said = 0, ENOUGH, False
         self.same_model, self.places = False, 1
 
-    def serve(self, *, same_model: bool, places: int) -> None:
-        """Tells how the agent is served.
-
-        Args:
-            same_model: Its own model judges, so that a judgement tells what reading costs.
-            places: Most trajectories alive at once.
+    def serve(self, parts: Parts) -> None:
+        """Takes in how the agent is served: whether its own model judges, so that a judgement tells
+        what reading costs, and how many trajectories are alive at once at most.
         """
-        self.same_model, self.places = same_model, places
+        self.same_model = parts.agent_judges
+        self.places = 1 if parts.fallback is None else parts.fallback.max_batch
         if self._switch is not None:
-            self._switch.places = places
+            self._switch.places = self.places
+
+    def record(self, request: RequestState) -> None:
+        """Takes down the costs of a request that has its result; see `note`."""
+        assert request.result is not None
+        self.note(
+            request.result,
+            stage_alone=request.stage_alone,
+            agent_alone=request.agent_alone,
+            straight=request.straight,
+        )
 
     @property
     def speculating(self) -> bool:

@@ -9,17 +9,12 @@ import contextvars
 import logging
 import os
 import threading
-from collections.abc import Callable
 from typing import final
 
 from speceyes.errors import ConfigError
-from speceyes.pipeline.costs import CostModel
 from speceyes.pipeline.events import ObserverDispatcher
-from speceyes.pipeline.health import Health
-from speceyes.pipeline.parts import Parts
 from speceyes.pipeline.request import RequestState
 from speceyes.pipeline.scheduler import Lane, Scheduler
-from speceyes.protocols import Gate
 
 _log = logging.getLogger(__name__)
 
@@ -29,21 +24,18 @@ class EngineLoop:
     """Answers requests until it is closed.
 
     Args:
-        parts: The phases; used by this loop's threads alone.
-        costs: See `Scheduler`.
-        health: See `Scheduler`.
-        dispatcher: Tells observers; None where there are none.
-        loosest_gate: See `Scheduler`.
-        on_batch: See `Scheduler`.
+        scheduler: Carries requests to their result; stepped by this loop's threads alone.
+        dispatcher: Tells observers, as the scheduler's; None where there are none.
 
     Example:
         >>> from PIL import Image
         >>> from speceyes import SeparabilityGate
         >>> from speceyes.models.scripted import ScriptedModel
         >>> from speceyes.answerer import SpeculativeAnswerer
+        >>> from speceyes.pipeline.parts import Parts
         >>> from speceyes.types import Query
         >>> drafts = SpeculativeAnswerer(ScriptedModel("red"))
-        >>> loop = EngineLoop(Parts(answerer=drafts, gate=SeparabilityGate(0.98)))
+        >>> loop = EngineLoop(Scheduler(Parts(answerer=drafts, gate=SeparabilityGate(0.98))))
         >>> loop.start()
         >>> request = RequestState(Query("Which colour?", (Image.new("RGB", (64, 64)),)), "alice")
         >>> loop.submit(request)
@@ -53,31 +45,13 @@ class EngineLoop:
         True
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        *,
-        costs: CostModel | None = None,
-        health: Health | None = None,
-        dispatcher: ObserverDispatcher | None = None,
-        loosest_gate: Gate | None = None,
-        on_batch: Callable[[int], None] | None = None,
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._scheduler = Scheduler(
-            parts,
-            costs=CostModel() if costs is None else costs,
-            health=health,
-            dispatcher=dispatcher,
-            loosest_gate=loosest_gate,
-            on_batch=on_batch,
-        )
+    def __init__(self, scheduler: Scheduler, dispatcher: ObserverDispatcher | None = None) -> None:
+        self._scheduler, self._dispatcher = scheduler, dispatcher
         self._closing = threading.Event()
         self._process: int | None = None
-        lanes: tuple[Lane, ...] = ("speculative", "agent") if parts.overlaps else ("both",)
         self._threads = [
             threading.Thread(target=self._run, args=(lane,), name=f"speceyes-{lane}", daemon=True)
-            for lane in lanes
+            for lane in scheduler.lanes
         ]
 
     @property

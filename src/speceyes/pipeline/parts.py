@@ -81,6 +81,12 @@ class Parts:
         )
 
     @cached_property
+    def plans(self) -> bool:
+        """True where some queries may go straight to the agent because of what phases cost."""
+        asked = self.schedule.speculate == "auto" or self.schedule.probe > 0
+        return asked and self.policy.drafts and self.policy.has_agent
+
+    @cached_property
     def agent_judges(self) -> bool:
         """True where the agent's own model judges."""
         judge: object = self.judge

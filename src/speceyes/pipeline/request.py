@@ -73,6 +73,8 @@ class RequestState:
     why_straight: Literal["", "costs", "probe"] = ""
     stage_alone: bool = True
     """True where nothing ran beside its judgement and its draft."""
+    agent_alone: bool = True
+    """True where nothing was judged or drafted while the agent worked on it."""
     joined_at: int | None = None
     """Batches that had been judged or drafted when the agent took it up; None where one was."""
     cancelled: bool = False

@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 from speceyes.errors import ConfigError
-from speceyes.pipeline.costs import CostModel
 from speceyes.pipeline.events import ObserverDispatcher
-from speceyes.pipeline.health import Health
 from speceyes.pipeline.parts import Parts
 from speceyes.pipeline.phases import AgentSlots, FairQueue, SpeculativeStage, verdict_of
 from speceyes.pipeline.request import CANCELLED, RequestState
 from speceyes.pipeline.route import Phase, accepted, next_phase
 from speceyes.protocols import Gate
+
+if TYPE_CHECKING:
+    from speceyes.pipeline.costs import CostModel
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +39,10 @@ class Scheduler:
 
     Args:
         parts: The phases.
-        costs: Learns what phases cost, and plans who is speculated on under "auto".
-        health: Says once in the log where a part can't be doing its work.
+        planner: Plans who is speculated on, where the parts' schedule asks for that
+            (`Parts.plans`); None speculates on everybody.
+        on_result: Takes note of each request that has its result, before it is delivered. It
+            changes nothing about the request, and must not raise.
         dispatcher: Tells observers; None where there are none.
         loosest_gate: A gate that accepts all that any request's own gate may accept; None for the
             parts' gate. Drafts are ended early only where this one rejects them.
@@ -50,14 +53,14 @@ class Scheduler:
         self,
         parts: Parts,
         *,
-        costs: CostModel,
-        health: Health | None = None,
+        planner: CostModel | None = None,
+        on_result: Callable[[RequestState], None] | None = None,
         dispatcher: ObserverDispatcher | None = None,
         loosest_gate: Gate | None = None,
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
-        self._parts, self._policy, self._costs = parts, parts.policy, costs
-        self._health = Health() if health is None else health
+        self._parts, self._policy = parts, parts.policy
+        self._planner, self._on_result = planner, on_result
         self._batch_size = parts.schedule.batch_size
         gate = parts.gate if loosest_gate is None else loosest_gate
         self._stage = SpeculativeStage(parts, gate)
@@ -69,8 +72,11 @@ class Scheduler:
         self._in_stage = 0
         self._working = self._worked = 0
         self._batches_since_turn = 0
-        places = 1 if parts.fallback is None else parts.fallback.max_batch
-        costs.serve(same_model=parts.agent_judges, places=places)
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """Lanes to be stepped, each by a thread of its own."""
+        return ("speculative", "agent") if self._parts.overlaps else ("both",)
 
     @property
     def waiting(self) -> int:
@@ -125,7 +131,8 @@ class Scheduler:
         if not self.has_work(lane):
             return False
         full = len(self._agent.waiting) >= self._batch_size
-        return not (lane == "speculative" and full and self._costs.going_straight)
+        straight = self._planner is not None and self._planner.going_straight
+        return not (lane == "speculative" and full and straight)
 
     def submit(self, requests: Sequence[RequestState]) -> None:
         """Takes requests on: each will be returned by `step` once, whatever happens.
@@ -257,23 +264,17 @@ class Scheduler:
 
     def _plan(self, requests: Sequence[RequestState]) -> None:
         """Sends queries straight to the agent where speculation doesn't pay."""
-        if not (self._policy.drafts and self._policy.has_agent):
+        planner, schedule = self._planner, self._parts.schedule
+        if planner is None:
             return
-        if self._parts.schedule.speculate == "always":
-            self._costs.warn()
-            if not self._parts.schedule.probe:
-                return
+        auto = schedule.speculate == "auto"
         open_ = [request for request in requests if not request.facts.direct]
-        plan = (
-            self._costs.plan(len(open_))
-            if self._parts.schedule.speculate == "auto"
-            else self._costs.probe(len(open_), self._parts.schedule.probe)
-        )
+        n = len(open_)
+        plan = planner.plan(n) if auto else planner.probe(n, schedule.probe)
         for request, speculated in zip(open_, plan, strict=True):
             request.learn(direct=not speculated)
             if not speculated:
-                request.straight = self._costs.next_straight()
-                auto = self._parts.schedule.speculate == "auto"
+                request.straight = planner.next_straight()
                 request.why_straight = "costs" if auto else "probe"
 
     def _due(self, requests: Sequence[RequestState]) -> tuple[Phase, list[RequestState]] | None:
@@ -342,20 +343,14 @@ class Scheduler:
         for request in requests:
             phase = next_phase(request.facts, self._policy)
             if phase == "answer":
-                result = request.conclude()
-                alone = not self._parts.overlaps or (
+                request.conclude()
+                request.agent_alone = not self._parts.overlaps or (
                     request.straight is not None
                     and request.joined_at == self._worked
                     and not self._working
                 )
-                self._costs.note(
-                    result,
-                    stage_alone=request.stage_alone,
-                    agent_alone=alone,
-                    straight=request.straight,
-                )
-                for warning in self._health.note(result):
-                    _log.warning("%s", warning)
+                if self._on_result is not None:
+                    self._on_result(request)
                 ended.append(request)
                 phase = next_phase(request.facts, self._policy)
             elif phase == "done":

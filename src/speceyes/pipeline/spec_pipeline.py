@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import logging
 import threading
 import time
 import weakref
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from speceyes.pipeline.settings import FunnelSettings
     from speceyes.texts import Texts
     from speceyes.tools import Tools
+
+_log = logging.getLogger(__name__)
 
 
 @final
@@ -124,6 +127,7 @@ class SpecPipeline:
                 )
         self.costs = CostModel()
         """What phases have cost so far; see `CostModel.efficiency`."""
+        self.costs.serve(self.parts)
         self._health = Health()
         self._loop: EngineLoop | None = None
         self._opening = threading.Lock()
@@ -487,11 +491,23 @@ class SpecPipeline:
             loosest_gate: See `speceyes.pipeline.scheduler.Scheduler`.
             on_batch: Told the size of each batch that is judged or drafted.
         """
-        return EngineLoop(
+        dispatcher = self._dispatcher() if self.observers else None
+        return EngineLoop(self._scheduler(dispatcher, loosest_gate, on_batch), dispatcher)
+
+    def _scheduler(
+        self,
+        dispatcher: ObserverDispatcher | None,
+        loosest_gate: Gate | None = None,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> Scheduler:
+        return Scheduler(
             self.parts,
-            costs=self.costs,
-            health=self._health,
-            dispatcher=self._dispatcher() if self.observers else None,
+            planner=self.costs if self.parts.plans else None,
+            # Not a method: a loop that is at work would keep its pipeline from ending.
+            on_result=functools.partial(
+                take_note, self.costs, self._health, warns=self.schedule.speculate == "always"
+            ),
+            dispatcher=dispatcher,
             loosest_gate=loosest_gate,
             on_batch=on_batch,
         )
@@ -503,9 +519,7 @@ class SpecPipeline:
         source = Source(queries)
         load = functools.partial(self._loaded_batch, dispatcher)
         prefetch = Prefetch(source, load, self.schedule.batch_size, threaded=overlaps)
-        scheduler = Scheduler(
-            self.parts, costs=self.costs, health=self._health, dispatcher=dispatcher
-        )
+        scheduler = self._scheduler(dispatcher)
         pool = ThreadPoolExecutor(1, thread_name_prefix="speceyes-stage") if overlaps else None
         stage: Future[list[RequestState]] | None = None
         ahead = self.schedule.batch_size if overlaps else 0
@@ -564,3 +578,21 @@ class SpecPipeline:
     def _dispatcher(self) -> ObserverDispatcher:
         """Sends events of a run that begins now to the observers."""
         return ObserverDispatcher(self.observers, self.parts.names)
+
+
+def take_note(costs: CostModel, health: Health, request: RequestState, *, warns: bool) -> None:
+    """Takes note of a request that has its result, for costs and warnings. The request stays as it
+    is; what later ones cost matters to their route only where the schedule plans by costs.
+
+    Args:
+        costs: Learns what it cost.
+        health: Says once in the log where a part can't be doing its work.
+        request: The request.
+        warns: Say as well, once, that speculation is a loss where it surely is.
+    """
+    assert request.result is not None
+    costs.record(request)
+    if warns:
+        costs.warn()
+    for warning in health.note(request.result):
+        _log.warning("%s", warning)

@@ -264,7 +264,9 @@ class House:
         """Runs the scheduler over parts made of these models and this clock; see `play`."""
         batch = self.workload.batch
         played = Played(device=self.device, large=self.large, small=self.small)
-        scheduler = Scheduler(parts, costs=played.costs)
+        played.costs.serve(parts)
+        planner = played.costs if parts.plans else None
+        scheduler = Scheduler(parts, planner=planner, on_result=played.costs.record)
         drive = _Drive(self.workload, scheduler, self.clock, played)
         lanes: tuple[Lane, ...] = ("speculative", "agent") if overlap else ("both",)
         came = _times(rate, seed)
