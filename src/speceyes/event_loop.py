@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final, final
 
-_running: Final[dict[threading.Thread, asyncio.AbstractEventLoop]] = {}
+_running: Final[dict[threading.Thread, tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = {}
 _EXIT_S: Final = 2.0
 """Seconds that the interpreter waits for a loop as it exits."""
 
@@ -52,11 +52,13 @@ class EventLoop:
         with self._lock:
             # Threads don't survive a fork: a child process starts a loop of its own.
             if self._loop is None or self._process != os.getpid():
-                loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=_serve, args=(loop,), name=self._name, daemon=True)
-                _running[thread] = loop
+                loop, ended = asyncio.new_event_loop(), asyncio.Event()
+                thread = threading.Thread(
+                    target=_serve, args=(loop, ended), name=self._name, daemon=True
+                )
+                _running[thread] = (loop, ended)
                 thread.start()
-                weakref.finalize(self, _stop, loop).atexit = False
+                weakref.finalize(self, _stop, loop, ended).atexit = False
                 self._loop, self._process = loop, os.getpid()
             return self._loop
 
@@ -65,10 +67,11 @@ async def _awaiting(awaited: Awaitable[Any]) -> Any:
     return await awaited
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _serve(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
     asyncio.set_event_loop(loop)
     try:
-        loop.run_forever()
+        # Not run_forever and stop: a second stop, as at exit, would break off what follows.
+        loop.run_until_complete(ended.wait())
         # What was cancelled just now still has to be told.
         left = asyncio.all_tasks(loop)
         for task in left:
@@ -80,16 +83,16 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _stop(loop: asyncio.AbstractEventLoop) -> None:
+def _stop(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
     with suppress(RuntimeError):  # closed meanwhile
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(ended.set)
 
 
 @atexit.register
 def _stop_all() -> None:
     """Lets every loop close its connections before the interpreter takes their threads away."""
     left = dict(_running)
-    for loop in left.values():
-        _stop(loop)
+    for loop, ended in left.values():
+        _stop(loop, ended)
     for thread in left:
         thread.join(_EXIT_S)
