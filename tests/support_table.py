@@ -22,7 +22,7 @@ from speceyes import Query, SpecPipeline
 from speceyes.dialects import dialect
 from speceyes.gate import SeparabilityGate
 from speceyes.models.hf import HFModel
-from speceyes.models.hf.pixels import QwenPixels
+from speceyes.models.hf.pixels import QwenPixels, pixels_of
 from speceyes.pipeline import AgentConfig, DraftConfig, JudgeConfig
 from speceyes.types import Completion, Conversation, Message, Result, Sampling, ToolCall, Turn
 from support.families import KINDS
@@ -125,7 +125,8 @@ def _inputs(kind: Kind, processor: Any, conversation: Conversation, model: HFMod
     """What the processor itself makes of a conversation of one user turn."""
     [message] = conversation.messages
     images = list(message.images)
-    if isinstance(model._pixels, QwenPixels):  # resized by the same rule, with other rounding
+    # Resized by the same rule, with other rounding.
+    if isinstance(pixels_of(processor.image_processor), QwenPixels):
         images = [image.resize(model.seen_size(image)) for image in images]
     if kind.chat is not None and not kind.strings:
         shown = iter(images)

@@ -308,10 +308,10 @@ def test_queries_go_the_ways_that_were_planned(workload: ShapedWorkload) -> None
 
 
 def test_a_planned_turn_is_as_long_as_what_was_decoded(workload: ShapedWorkload) -> None:
-    from speceyes.bench.planned import _spoken
+    from speceyes.bench.planned import spoken_turn
 
     for turn in range(3):
-        assert tokens_of(_spoken(turn, 2, 80, 112, 112, tokens_of)) == pytest.approx(80, abs=2)
+        assert tokens_of(spoken_turn(turn, 2, 80, 112, 112, tokens_of)) == pytest.approx(80, abs=2)
 
 
 def test_a_query_without_a_number_fails_alone(workload: ShapedWorkload) -> None:

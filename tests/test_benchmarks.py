@@ -507,11 +507,11 @@ def test_the_tsv_reader_agrees_with_the_csv_module(rows: list[list[str]]) -> Non
     csv.writer(text, delimiter="\t", lineterminator="\n").writerows([*"abc"] for _ in range(1))
     csv.writer(text, delimiter="\t", lineterminator="\n").writerows(rows)
     file = io.BytesIO(text.getvalue().encode())
-    head = _tsv._cells(file.readline(), 0)
+    head = _tsv.cells_of(file.readline(), 0)
     assert head is not None
     found = []
-    for offset, record in _tsv._records(file, 3):
-        parsed = _tsv._cells(record, offset)
+    for offset, record in _tsv.records(file, 3):
+        parsed = _tsv.cells_of(record, offset)
         assert parsed is not None
         found.append([cell.decode() for cell, _ in parsed])
     assert found == rows

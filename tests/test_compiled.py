@@ -14,7 +14,7 @@ from PIL import Image
 
 from speceyes import tiny
 from speceyes.models import HFModel
-from speceyes.models.hf.continuous_batch import _bucket
+from speceyes.models.hf.continuous_batch import bucket
 from speceyes.models.hf.memory_fit import FIRST, MemoryFit
 from speceyes.tiny.scenes import questions
 from speceyes.types import Conversation, Message, Sampling
@@ -31,7 +31,7 @@ def asked(seed: int) -> Conversation:
 
 @given(n=st.integers(1, 5000), least=st.sampled_from([1, 128]))
 def test_buckets_hold_what_they_are_asked_for_and_are_few(n: int, least: int) -> None:
-    size = _bucket(n, least)
+    size = bucket(n, least)
     assert n <= size < max(2 * n, least + 1)
     assert (size // least).bit_count() == 1 and size % least == 0
 

@@ -34,7 +34,7 @@ from speceyes.evaluation.eval_page import page
 from speceyes.evaluation.eval_progress import Progress
 from speceyes.evaluation.eval_report import brief, markdown, to_csv
 from speceyes.evaluation.evaluate import Plan, evaluate
-from speceyes.evaluation.harness import Phase, _ask
+from speceyes.evaluation.harness import Phase, decoder
 from speceyes.evaluation.intervals import (
     aurc_interval,
     auroc_interval,
@@ -433,7 +433,7 @@ def test_parity_sends_the_published_prompt_and_grades_by_the_options() -> None:
         query=query, answer="red", kind="k", benchmark="vstar", parity_prompt="As published."
     )
     context = replace(context_of(cards(1)), bare=True)
-    asked = _ask(Phase(TEST, [item], ("agent",), context))(0)
+    asked = decoder(Phase(TEST, [item], ("agent",), context))(0)
     assert asked.query is not None
     assert asked.query.text == "As published."
     assert asked.choices == ("red", "blue")

@@ -844,7 +844,7 @@ def test_private_addresses_are_refused(host: str) -> None:
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"])
 def test_public_addresses_are_not(address: str) -> None:
-    assert _fetch._public(address)
+    assert _fetch.is_public(address)
 
 
 def test_the_name_is_looked_up_once_and_the_answer_is_kept(

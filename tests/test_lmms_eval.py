@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -85,9 +86,13 @@ def picture(shade: int) -> Image.Image:
 
 
 def test_without_the_harness_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("speceyes.integrations.lmms_eval._missing", "No module named 'lmms_eval'")
-    with pytest.raises(ConfigError, match="No module named 'lmms_eval'; pip install lmms-eval"):
-        SpecEyesModel()
+    name = "speceyes.integrations.lmms_eval"
+    monkeypatch.setitem(sys.modules, "lmms_eval.api.model", None)
+    monkeypatch.setattr(name, sys.modules[name])  # put back when this is over
+    monkeypatch.delitem(sys.modules, name)
+    without = importlib.import_module(name)
+    with pytest.raises(ConfigError, match=r"lmms_eval.*; pip install lmms-eval"):
+        without.SpecEyesModel()
 
 
 @pytest.mark.usefixtures("harness")

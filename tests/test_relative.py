@@ -331,13 +331,13 @@ def test_costs_that_cannot_be_are_refused() -> None:
 
 def test_p_values_of_a_cost_hold_where_the_saving_is_nothing() -> None:
     """Over all samples of 14 queries that save or lose one unit with the same chance."""
-    from speceyes.calibration.priced import _p_value
+    from speceyes.calibration.priced import cost_p_value
 
     below, n = Fraction(0), 14
     for k in range(n + 1):
         accepted = np.arange(n) < k
         own, alone = np.full(n, 1.0), np.where(accepted, 2.0, 0.0)
-        if _p_value(accepted, own, alone, 1.0, 2.0) <= 0.1:
+        if cost_p_value(accepted, own, alone, 1.0, 2.0) <= 0.1:
             below += Fraction(comb(n, k), 2**n)
     assert below <= Fraction(1, 10)
 

@@ -22,9 +22,10 @@ from speceyes.images.pixel_cache import frozen, pixel_key, strips
 from speceyes.judge import ToolJudge
 from speceyes.models import HFModel
 from speceyes.models._bounded import BoundedCache
-from speceyes.models.hf.pixels import QwenPixels
+from speceyes.models.hf.pixels import QwenPixels, pixels_of
 from speceyes.models.hf.prefix_cache import BLOCK, CacheEntry, PrefixCache
-from speceyes.models.hf.qwen_vl_adapter import QwenVLAdapter
+from speceyes.models.hf.prompt_encoder import PromptEncoder
+from speceyes.models.hf.qwen_vl_adapter import Features, QwenVLAdapter
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import ScheduleConfig, SpecPipeline
 from speceyes.pipeline.reference import as_published
@@ -303,20 +304,21 @@ def test_a_picture_of_which_little_is_seen_is_known_by_what_is_seen() -> None:
     as, which a model may show itself in another size.
     """
     net, processor = build("qwen3_vl")
-    model = HFModel(net, processor)
-    encoder = model._driven
-    assert encoder is not None
+    features = BoundedCache[bytes, Features](1 << 20, lambda one: one.bytes)
+    pixels = pixels_of(processor.image_processor)
+    assert isinstance(pixels, QwenPixels)
+    encoder = PromptEncoder(QwenVLAdapter(net), processor, pixels, features)
     size = (4000, 3000)
     noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     image = frozen(Image.fromarray(noise), ours=True)
     assert encoder.pixels.shrinks(image)
-    seen, key = encoder._seen(image)
-    assert encoder._seen(image)[0] is seen, "or it is shrunk at every turn"
-    assert encoder._seen(image.copy())[1] == key
+    seen, key = encoder.seen(image)
+    assert encoder.seen(image)[0] is seen, "or it is shrunk at every turn"
+    assert encoder.seen(image.copy())[1] == key
     assert (np.asarray(encoder.pixels.quick(image)) == np.asarray(seen)).all()
     assert pixel_key(seen) != key
     image.paste((9, 9, 9), (0, 0, 1500, 1500))
-    other, changed = encoder._seen(image)
+    other, changed = encoder.seen(image)
     assert changed != key and (np.asarray(other) != np.asarray(seen)).any()
 
 
@@ -361,7 +363,9 @@ def test_positions_are_the_models_own(
     grids = [(1, down * merge, across * merge) for down, across, _ in images]
     row = np.array(ids, np.int64)
     positions, following = adapter.rotary_positions(row, grids)
-    wanted, after = adapter._indexed(row, grids) if grids else (np.arange(len(row)), len(row))
+    wanted, after = np.arange(len(row)), len(row)
+    if grids:
+        wanted, after = adapter.model_positions(row, grids)
     assert (positions == wanted).all() and following == after
 
 

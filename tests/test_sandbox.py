@@ -22,7 +22,7 @@ from speceyes import AgenticFallback, Query
 from speceyes.errors import ConfigError, ToolError
 from speceyes.models.scripted import ScriptedModel
 from speceyes.tools import Tools
-from speceyes.tools._sandbox_run import _outcome
+from speceyes.tools._sandbox_run import outcome_of
 from speceyes.tools.python import (
     CommandExecutor,
     Limits,
@@ -187,11 +187,11 @@ def test_a_cut_keeps_both_ends(text: str, most: int) -> None:
 @given(st.binary(max_size=200), st.binary(max_size=60))
 def test_whatever_comes_back_is_an_outcome(before: bytes, tail: bytes) -> None:
     boundary = b"\n--boundary--\n"
-    seen = _outcome(before + boundary + tail, b"", boundary, None, Limits())
+    seen = outcome_of(before + boundary + tail, b"", boundary, None, Limits())
     assert isinstance(seen, Outcome) and (seen.error is not None or seen.stdout is not None)
     if before.isascii():
         assert seen.stdout == before.decode()
-    assert _outcome(before, b"", boundary, None, Limits()).ended
+    assert outcome_of(before, b"", boundary, None, Limits()).ended
 
 
 def _tail(head: str, blobs: bytes = b"") -> bytes:
@@ -222,20 +222,20 @@ def _tail(head: str, blobs: bytes = b"") -> bytes:
 )
 def test_a_forged_list_of_images_is_the_programs_error(images: str) -> None:
     head = f'{{"error": null, "images": {images}}}'
-    seen = _outcome(b"said\n--\n" + _tail(head), b"", b"\n--\n", None, Limits())
+    seen = outcome_of(b"said\n--\n" + _tail(head), b"", b"\n--\n", None, Limits())
     assert (seen.stdout, seen.error) == ("said", "the program spoilt its own result")
     assert seen.images == ()
 
 
 @pytest.mark.parametrize("head", ['{"error": 3, "images": []}', '{"error": ["a"], "images": []}'])
 def test_a_forged_error_is_the_programs_error(head: str) -> None:
-    seen = _outcome(b"\n--\n" + _tail(head), b"", b"\n--\n", None, Limits())
+    seen = outcome_of(b"\n--\n" + _tail(head), b"", b"\n--\n", None, Limits())
     assert seen.error == "the program spoilt its own result"
 
 
 def test_halves_of_characters_are_replaced_in_what_comes_back() -> None:
     head = r'{"error": "E: \ud800!", "images": [{"path": "\udcff.png", "new": true, "size": -1}]}'
-    outcome = _outcome(b"\xff\n--\n" + _tail(head), b"\xed\xa0\x80", b"\n--\n", None, Limits())
+    outcome = outcome_of(b"\xff\n--\n" + _tail(head), b"\xed\xa0\x80", b"\n--\n", None, Limits())
     tool = PythonTool(executor=_Canned(outcome))
     seen = tool([], {"code": "1"})
     assert seen.error == "E: ?!"
@@ -364,7 +364,7 @@ def test_none_must_be_asked_for_and_is_said_aloud(caplog: pytest.LogCaptureFixtu
 
 
 def test_where_there_is_no_isolation_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("speceyes.tools._sandbox_executors._python", lambda: ["/bin/false"])
+    monkeypatch.setattr(sys, "_base_executable", "/bin/false")  # no program runs in any of them
     prove.cache_clear()
     with pytest.raises(ConfigError, match=r"can't be isolated.*bubblewrap.*namespaces.*landlock"):
         PythonTool()

@@ -109,7 +109,7 @@ def test_a_deadline_covers_loading(server: Served) -> None:
         assert hold.wait(60)
         yield 0.0
 
-    jobs = [server.service._loading.submit(name, busy(), 0.0) for name in "xxyy"]
+    jobs = [server.service.loading.submit(name, busy(), 0.0) for name in "xxyy"]
     reply: list[Any] = []
     thread = threading.Thread(target=lambda: reply.append(server.post(asking())))
     thread.start()

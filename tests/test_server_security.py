@@ -244,7 +244,8 @@ def test_nothing_is_read_but_the_request_itself(
     def never(*args: Any, **more: Any) -> Any:
         raise AssertionError("it was looked for")
 
-    monkeypatch.setattr(_fetch, "_connect", never)
+    monkeypatch.setattr(_fetch, "fetch", never)
+    monkeypatch.setattr("speceyes.server.image_sources.fetch", never)
     monkeypatch.setattr("speceyes.images.load.read_file", never)
     error = server.refused(asking(urls=[url]))
     assert error["code"] == "image_source_refused"
@@ -292,7 +293,7 @@ def test_allowed_hosts_are_fetched_from_and_no_others(monkeypatch: pytest.Monkey
         error = served.refused(asking(urls=[good]))
         assert error["code"] == "bad_image" and "127" not in error["message"]
         # From here on this machine passes for a public one.
-        monkeypatch.setattr(_fetch, "_public", lambda address: True)
+        monkeypatch.setattr(_fetch, "is_public", lambda address: True)
         assert served.ask(urls=[good])["speceyes"]["route"] == "draft"
         assert served.ask(urls=[good + f"?to={good}"])["speceyes"]["route"] == "draft"
         for url in (

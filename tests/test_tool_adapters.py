@@ -24,7 +24,7 @@ from speceyes.errors import ConfigError, ToolError
 from speceyes.tools import Tools, tool
 from speceyes.tools.adapters import McpTools, from_langchain, from_smolagents, mcp_tools
 from speceyes.tools.adapters.foreign import ForeignTool, contents, for_model
-from speceyes.tools.adapters.mcp import _read as read_result
+from speceyes.tools.adapters.mcp import read_result
 from speceyes.types import ToolCall
 from support.processes import our_threads, started
 

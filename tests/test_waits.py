@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from speceyes import tiny
 from speceyes.dialects import dialect
 from speceyes.models import HFModel
-from speceyes.models.hf.continuous_batch import ContinuousBatch
 from speceyes.tiny.scenes import questions
 from speceyes.tools import Tools
 from speceyes.types import Conversation, Message, Sampling
@@ -171,43 +172,68 @@ def test_what_goes_on_is_copied_into_its_slot_once(large: HFModel) -> None:
     session.close()
 
 
+class Recorded:
+    """A forward pass in the place of a compiled one, which tells what it was run over."""
+
+    def __init__(self, net: Any) -> None:
+        self.forward = net.forward
+        self.slots: list[torch.Tensor] = []
+        """Keys of the first layer, that a CUDA graph would have been recorded over, a call each."""
+        self.spoils = False
+        """True where what is said has no finite numbers."""
+
+    def __call__(self, **named: Any) -> Any:
+        self.slots.append(named.get("cache", named.get("past_key_values")).layers[0].keys)
+        said = self.forward(**named)
+        if self.spoils:
+            said.logits.fill_(float("nan"))
+        return said
+
+
 @pytest.fixture
-def recorded(large: HFModel) -> Iterator[list[int]]:
-    """Addresses that a compiled step would have recorded its graphs over, a call each."""
-    found: list[int] = []
-    other = large.sharing()
-    net = other.net
+def steps(large: HFModel, monkeypatch: pytest.MonkeyPatch) -> tuple[HFModel, Recorded]:
+    """The model with such steps, which keeps no conversation; and the steps."""
+    made: list[Recorded] = []
 
-    def forward(**named: Any) -> Any:
-        layers = named.get("cache", named.get("past_key_values")).layers
-        found.append(layers[0].keys.data_ptr())
-        return net.forward(**named)
+    def compiled(net: Any) -> Recorded:
+        made.append(Recorded(net))
+        return made[-1]
 
-    other._compiled = forward
-    large.recorded = other  # type: ignore[attr-defined]
-    yield found
-    del large.recorded  # type: ignore[attr-defined]
+    monkeypatch.setattr("speceyes.models.hf.model.compiled", compiled)
+    model = large.sharing(cache_bytes=0, compile=True)
+    return model, made[0]
+
+
+SIX = Sampling(max_tokens=6, top_k=9)
 
 
 def test_compiled_steps_of_later_batches_find_their_slots_where_they_were(
-    large: HFModel, recorded: list[int]
+    large: HFModel, steps: tuple[HFModel, Recorded]
 ) -> None:
-    model: HFModel = large.recorded  # type: ignore[attr-defined]
-    sampling = Sampling(max_tokens=6, top_k=9)
+    model, recorded = steps
     asked = turns(large, 4)
-    wanted = [one.token_ids for one in large.generate(asked, sampling)]
+    wanted = [one.token_ids for one in large.generate(asked, SIX)]
     for _ in range(3):
-        model._prefixes.clear()
-        assert [one.token_ids for one in model.generate(asked, sampling)] == wanted
-    assert len(recorded) >= 9 and len(set(recorded)) == 1
+        assert [one.token_ids for one in model.generate(asked, SIX)] == wanted
+    assert len(recorded.slots) >= 9
+    assert len({keys.data_ptr() for keys in recorded.slots}) == 1
+    kept = weakref.ref(recorded.slots[-1])
+    recorded.slots.clear()
+    assert kept() is not None
     model.forget()
-    assert not model._spare
+    gc.collect()
+    assert kept() is None
 
 
-def test_slots_of_a_row_without_finite_numbers_are_not_used_again() -> None:
-    batch: Any = object.__new__(ContinuousBatch)
-    for clean, kept in ((True, 1), (False, 0)):
-        batch._spare, batch._clean = [], clean
-        batch._slots = type("Slots", (), {"fixed": True})()
-        batch._give_back()
-        assert len(batch._spare) == kept and batch._slots is None
+def test_slots_of_a_row_without_finite_numbers_are_not_used_again(
+    large: HFModel, steps: tuple[HFModel, Recorded]
+) -> None:
+    model, recorded = steps
+    asked = turns(large, 1)
+    recorded.spoils = True
+    assert model.generate(asked, SIX)[0].error is not None
+    spoilt = recorded.slots[-1]  # held, so that its address can't be given to others
+    recorded.spoils = False
+    [after] = model.generate(asked, SIX)
+    assert after.token_ids == large.generate(asked, SIX)[0].token_ids
+    assert recorded.slots[-1].data_ptr() != spoilt.data_ptr()

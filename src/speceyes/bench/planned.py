@@ -214,7 +214,7 @@ def planned(
         return dataclasses.replace(said, text="a kite", top_logprobs=rows, finish="stop")
     turn = sum(message.role == "assistant" for message in conversation.messages)
     width, height = seen_size(conversation.images[0])
-    text = _spoken(turn, routes.calls(number), routes.turn_tokens, width, height, tokens_of)
+    text = spoken_turn(turn, routes.calls(number), routes.turn_tokens, width, height, tokens_of)
     return dataclasses.replace(said, text=text, finish="stop")
 
 
@@ -263,7 +263,7 @@ def rows_of(n: int, k: int, clear: bool) -> Any:
 
 
 @cache
-def _spoken(
+def spoken_turn(
     turn: int,
     depth: int,
     tokens: int,

@@ -142,13 +142,13 @@ def price(
     measured = total / float(alone.sum()) if alone.any() else math.inf
     looser = np.unique(unit[unit < found.threshold]).tolist()  # the loosest first
     passes = all(
-        _p_value(unit >= level, own, alone, share, most) <= delta
+        cost_p_value(unit >= level, own, alone, share, most) <= delta
         for level in [*looser, found.threshold]
     )
     return Priced(found, share, delta, measured, passes)
 
 
-def _p_value(
+def cost_p_value(
     accepted: npt.NDArray[np.bool_],
     own: npt.NDArray[np.float64],
     alone: npt.NDArray[np.float64],

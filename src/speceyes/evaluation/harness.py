@@ -78,7 +78,7 @@ def repeated(arms: Sequence[str]) -> str:
 
 @final
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """A sample as it is asked, or why it can't be."""
 
     query: Query | None
@@ -123,11 +123,11 @@ def run_phase(writer: Writer, phase: Phase, progress: Progress) -> None:
     if not any(missing.values()):
         return
     turns = _Turns(phase, progress)
-    turns.warm_up([one.query for one in map(_ask(phase), range(min(n, 4))) if one.query])
+    turns.warm_up([one.query for one in map(decoder(phase), range(min(n, 4))) if one.query])
     for number in rounds:
         if not missing[number]:
             continue
-        asked = [_ask(phase)(at) for at in range(number * size, min(n, (number + 1) * size))]
+        asked = [decoder(phase)(at) for at in range(number * size, min(n, (number + 1) * size))]
         _check(asked, writer, phase.name, number)
         for arm in missing[number]:
             if arm == AGAIN:
@@ -146,25 +146,25 @@ def _round(phase: Phase) -> int:
     batch, n = phase.context.batch_size, len(phase.samples)
     most = 4 * batch if phase.name == CALIBRATION else round_size(n, batch)
     most = most if phase.round is None else phase.round
-    first = _ask(phase)(0).query
+    first = decoder(phase)(0).query
     pixels = sum(i.width * i.height for i in first.images) if first is not None else 1
     return min(most, max(batch, _MOST_PIXELS // max(pixels, 1)))
 
 
-def _ask(phase: Phase) -> Callable[[int], _Asked]:
+def decoder(phase: Phase) -> Callable[[int], Asked]:
     """Decodes the sample of a number."""
 
-    def asked(at: int) -> _Asked:
+    def asked(at: int) -> Asked:
         try:
             item = phase.samples[at]
             query = item.query
         except Exception as exc:  # noqa: BLE001 - a sample's failure is its own
             error = f"can't be decoded: {describe(exc)}"
             if not isinstance(phase.samples, Samples):
-                return _Asked(None, f"{phase.name}-{at}", error=error)
+                return Asked(None, f"{phase.name}-{at}", error=error)
             one = phase.samples.entries[at]
             known = (one.id, one.answer, one.kind, one.benchmark, one.choices, one.question)
-            return _Asked(None, *known, error)
+            return Asked(None, *known, error)
         sent, benchmark = query, ""
         if isinstance(item, PublishedItem):
             benchmark = item.benchmark
@@ -172,12 +172,12 @@ def _ask(phase: Phase) -> Callable[[int], _Asked]:
                 sent = Query(item.parity_prompt, query.images, id=query.id)
         known = (query.id, item.answer, item.kind, benchmark, query.choices, sent.text)
         key = ",".join(content_key(image) for image in query.images)
-        return _Asked(sent, *known, image_key=key)
+        return Asked(sent, *known, image_key=key)
 
     return asked
 
 
-def _check(asked: Sequence[_Asked], writer: Writer, phase: str, number: int) -> None:
+def _check(asked: Sequence[Asked], writer: Writer, phase: str, number: int) -> None:
     ids = [one.id for one in asked]
     if len(set(ids)) < len(ids) or not all(ids):
         raise InputError(f"round {number} of {phase} has a blank or repeated query id: {ids}")
@@ -218,7 +218,7 @@ class _Turns:
         forget(self._models)
 
     def take(
-        self, arm: str, asked: Sequence[_Asked], number: int
+        self, arm: str, asked: Sequence[Asked], number: int
     ) -> tuple[Block, list[Record], list[dict[str, Any]]]:
         """One arm on one round: what it took, its records in the order asked, and pictures."""
         results: dict[str, tuple[Result, float]] = {}
@@ -265,7 +265,7 @@ class _Turns:
         block = Block(self._phase.name, number, arm, wall, len(asked), spent, cpu, others, engine)
         return block, records, pictures
 
-    def repeat(self, arm: str, asked: Sequence[_Asked], number: int) -> Block:
+    def repeat(self, arm: str, asked: Sequence[Asked], number: int) -> Block:
         """An arm's second turn on one round, of which only the time counts."""
         turn = Turn((*self._models, *self._roles.values()))
         for _ in turn.run(self._streams[arm], [o.query for o in asked if o.query is not None]):
@@ -273,7 +273,7 @@ class _Turns:
         wall, cpu, others = turn.took
         return Block(self._phase.name, number, AGAIN, wall, 0, {}, cpu, others)
 
-    def _judged(self, asked: Sequence[_Asked]) -> Mapping[str, dict[str, bool]]:
+    def _judged(self, asked: Sequence[Asked]) -> Mapping[str, dict[str, bool]]:
         queries = [one.query for one in asked if one.query is not None]
         found: dict[str, dict[str, bool]] = {query.id: {} for query in queries}
         if self._phase.context.without_tools:

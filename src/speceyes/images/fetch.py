@@ -97,7 +97,7 @@ def _checked(url: str) -> SplitResult:
     return parts
 
 
-def _public(address: str) -> bool:
+def is_public(address: str) -> bool:
     """True for an address of the public internet, also where it wraps another."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -107,7 +107,7 @@ def _public(address: str) -> bool:
         if inner is None and (ip in _NAT64 or ip in _COMPATIBLE):
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
-            return _public(str(inner))
+            return is_public(str(inner))
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 
@@ -118,7 +118,7 @@ def _connect(parts: SplitResult, deadline: float, allow_hosts: Set[str]) -> sock
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if host.lower() not in allow_hosts:
         for address in addresses:
-            if not _public(address):
+            if not is_public(address):
                 logger.debug("%s resolves to %s", host, address)
                 raise ImageError(
                     f"{shown(parts.geturl())}: the host has an address that is not public, which "

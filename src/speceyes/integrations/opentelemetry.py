@@ -55,6 +55,12 @@ class OpenTelemetryObserver:
         self._open: dict[int, Span] = {}
         self._lock = threading.Lock()
 
+    @property
+    def under_way(self) -> int:
+        """Number of queries whose span has begun and not ended."""
+        with self._lock:
+            return len(self._open)
+
     def __call__(self, event: Event) -> None:
         """Begins, ends or makes a span."""
         if isinstance(event, QueryBegan):

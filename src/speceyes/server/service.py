@@ -126,8 +126,9 @@ class Service:
         self._chances: Chances | None = None
         self.limits, self.backend = self._made(pipe)
         # One process more than threads that load, for what models ask for.
-        self._loading, self._decoding = Loading(), DecodingPool(LANES + 1)
-        self.slots = Slots(self.limits, emptied=self._loading.trim_soon)
+        self.loading, self._decoding = Loading(), DecodingPool(LANES + 1)
+        """Reads requests and their images."""
+        self.slots = Slots(self.limits, emptied=self.loading.trim_soon)
         self.draining = False
         self.loop: asyncio.AbstractEventLoop | None = None
         """The loop that requests are served in, once it runs."""
@@ -242,7 +243,7 @@ class Service:
             self.draining = True
             await asyncio.to_thread(self.backend.close)
             try:
-                await asyncio.to_thread(self._loading.close)
+                await asyncio.to_thread(self.loading.close)
             finally:
                 self._decoding.close()
 
@@ -382,7 +383,7 @@ class Service:
             Refusal: 504, its time is over; or what is wrong with the request.
             ClientDisconnect: The client has left.
         """
-        job = self._loading.submit(client, steps, expected_s)
+        job = self.loading.submit(client, steps, expected_s)
 
         def abandon() -> None:
             job.abandon()

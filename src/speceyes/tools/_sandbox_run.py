@@ -104,7 +104,7 @@ def run(
     if process.returncode == _SETUP_FAILED and why is None:
         said = err.decode(errors="replace")[-500:] or "it did not say why"
         raise ToolError(f"the sandbox ({name}) could not be set up: {said}")
-    return _outcome(out, err, boundary.encode(), why or _ended_by(process.returncode), limits)
+    return outcome_of(out, err, boundary.encode(), why or _ended_by(process.returncode), limits)
 
 
 def _end(process: subprocess.Popen[bytes], *, first_asked: bool) -> None:
@@ -206,7 +206,16 @@ def _ended_by(code: int | None) -> str | None:
     return f"it ended itself with status {code}"
 
 
-def _outcome(out: bytes, err: bytes, boundary: bytes, why: str | None, limits: Limits) -> Outcome:
+def outcome_of(out: bytes, err: bytes, boundary: bytes, why: str | None, limits: Limits) -> Outcome:
+    """Outcome of a program by what came out of its process, none of which is trusted.
+
+    Args:
+        out: Standard output: what it printed, the boundary, and the worker's report of it.
+        err: Standard error.
+        boundary: What the report begins with; drawn anew for each run.
+        why: Reason why the process was ended; None where it ended by itself.
+        limits: Most that is taken of texts and images.
+    """
     at = out.find(boundary)
     printed = out[: at if at >= 0 else len(out)][: limits.output_bytes]
     stdout = printed.decode(errors="replace")

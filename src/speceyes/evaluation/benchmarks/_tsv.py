@@ -24,7 +24,7 @@ def columns(path: Path) -> tuple[str, ...]:
     """The names of a file's columns; none where it can't be read."""
     try:
         with path.open("rb") as file:
-            head = _cells(file.readline(1 << 20), 0) or []
+            head = cells_of(file.readline(1 << 20), 0) or []
         return tuple(text_of(text).strip() for text, _ in head)
     except (OSError, InputError):
         return ()
@@ -44,7 +44,7 @@ def rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str
             f"{path} can't be read ({exc.strerror}); pass the folder with it"
         ) from None
     with file:
-        head = _cells(file.readline(), 0) or []
+        head = cells_of(file.readline(), 0) or []
         names = [text_of(text).strip() for text, _ in head]
         missing = [name for name in needed if name not in names]
         if missing:
@@ -52,8 +52,8 @@ def rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str
                 f"{path} has no column {', '.join(missing)}; it has {', '.join(names)[:200]}"
             )
         places: dict[str, Cell] = {}
-        for number, (offset, record) in enumerate(_records(file, len(head)), 1):
-            yield _row(path, number, names, _cells(record, offset), places)
+        for number, (offset, record) in enumerate(records(file, len(head)), 1):
+            yield _row(path, number, names, cells_of(record, offset), places)
 
 
 def _row(
@@ -91,7 +91,7 @@ def _row(
     return name, texts, place
 
 
-def _records(file: BinaryIO, width: int) -> Iterator[tuple[int, bytes]]:
+def records(file: BinaryIO, width: int) -> Iterator[tuple[int, bytes]]:
     """(offset, bytes) of each row; one goes on where a quoted cell holds line ends."""
     while True:
         offset = file.tell()
@@ -102,12 +102,12 @@ def _records(file: BinaryIO, width: int) -> Iterator[tuple[int, bytes]]:
             continue
         after, record = file.tell(), line
         for _ in range(_LONGEST):
-            cells = _cells(record, 0)
+            cells = cells_of(record, 0)
             more = file.readline() if cells is None or len(cells) < width else b""
             if not more:
                 break
             record += more
-        cells = _cells(record, 0)
+        cells = cells_of(record, 0)
         if cells is not None and len(cells) == width:
             yield offset, record
         else:  # beyond repair: the next line is a row again
@@ -115,7 +115,7 @@ def _records(file: BinaryIO, width: int) -> Iterator[tuple[int, bytes]]:
             yield offset, line
 
 
-def _cells(record: bytes, offset: int) -> list[tuple[bytes, int]] | None:
+def cells_of(record: bytes, offset: int) -> list[tuple[bytes, int]] | None:
     """Each cell's bytes and where they begin; None where a quote isn't closed."""
     cells, at = [], 0
     while True:

@@ -66,14 +66,14 @@ class _Slots:
         like: States of a row, [layers, 2, heads, any, width].
         n: Rows.
         tokens: Tokens a row.
-        fixed: Grow in the steps of `_bucket`, at addresses that a CUDA graph may rely on.
+        fixed: Grow in the steps of `bucket`, at addresses that a CUDA graph may rely on.
     """
 
     def __init__(self, like: torch.Tensor, n: int, tokens: int, *, fixed: bool = False) -> None:
         layers, both, heads, _, size = like.shape
         self.fixed = fixed
         if fixed:
-            n, tokens = _bucket(n, 1), _bucket(tokens, _WIDTH)
+            n, tokens = bucket(n, 1), bucket(tokens, _WIDTH)
         self.states = like.new_zeros(layers, both, n, heads, tokens, size)
         nowhere = torch.zeros(0, dtype=torch.long, device=like.device)
         self.places = SlotPlaces(nowhere, nowhere)
@@ -88,7 +88,7 @@ class _Slots:
         if tokens > room:
             tokens = max(tokens + _GROWTH, room + room // 2)
         if self.fixed:
-            n, tokens = _bucket(n, 1), _bucket(tokens, _WIDTH)
+            n, tokens = bucket(n, 1), bucket(tokens, _WIDTH)
         shape = (*old.shape[:2], max(n, rows), old.shape[3], max(tokens, room), old.shape[5])
         self.states = old.new_zeros(shape)
         self.states[:, :, :rows, :, :room] = old
@@ -116,7 +116,7 @@ def compiled(model: Any) -> Callable[..., Any]:
     return run
 
 
-def _bucket(n: int, least: int) -> int:
+def bucket(n: int, least: int) -> int:
     """The next power of two times `least`, so that few shapes are compiled."""
     return least << max(0, (-(-n // least) - 1).bit_length())
 
@@ -353,8 +353,8 @@ class ContinuousBatch(Generic[Key]):
         ragged = min(lengths) + 1 < width
         if self._compiled is not None:
             # Rows and columns that nobody looks at make up for a shape that was seen before.
-            width = min(_bucket(width, _WIDTH), slots.states.shape[4])
-            spare = min(_bucket(count, 1), slots.states.shape[2]) - count
+            width = min(bucket(width, _WIDTH), slots.states.shape[4])
+            spare = min(bucket(count, 1), slots.states.shape[2]) - count
             lengths, last, positions = (one + [0] * spare for one in (lengths, last, positions))
         numbers = to_device(torch.tensor([lengths, last, positions]), device)
         places = slots.places

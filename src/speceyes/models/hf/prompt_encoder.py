@@ -148,7 +148,7 @@ class PromptEncoder:
         starts = np.cumsum(repeats) - repeats
         key, spans = ids.copy(), []
         for place, image, (grid, n) in zip(places, prompt.images, sizes, strict=True):
-            (seen, digest), first = self._seen(image), int(starts[place])
+            (seen, digest), first = self.seen(image), int(starts[place])
             key[first : first + n] = int.from_bytes(digest[:8], "big", signed=True) | -(1 << 63)
             spans.append(ImageSpan(seen, digest, grid, first, n))
         positions, following = self.adapter.rotary_positions(ids, [g for g, _ in sizes])
@@ -175,7 +175,7 @@ class PromptEncoder:
         """Shrinks images that keep what is made of them. May be called beside everything else."""
         for image in images:
             if made_of(image) is not None:
-                self._seen(image)
+                self.seen(image)
 
     def _as_seen(self, one: ImageSpan) -> Image:
         """An image in RGB and in the size that the model sees."""
@@ -184,7 +184,7 @@ class PromptEncoder:
             return one.image
         return self.pixels.quick(one.image)
 
-    def _seen(self, image: Image) -> tuple[Image, bytes]:
+    def seen(self, image: Image) -> tuple[Image, bytes]:
         """The image, shrunk where the model sees much less of it than there is, and its key.
 
         The key is then that of the few pixels which the model sees: images that agree in these have

@@ -151,7 +151,7 @@ class QwenVLAdapter:
         shown = np.concatenate(([False], ids == self.image_token_id, [False]))
         edges = np.flatnonzero(shown[1:] != shown[:-1]).reshape(-1, 2)
         if len(edges) != len(grids):  # two images that touch
-            return self._indexed(ids, grids)
+            return self.model_positions(ids, grids)
         positions = np.empty((3, len(ids)), np.int64)
         end = at = 0
         for (first, behind), grid in zip(edges.tolist(), grids, strict=True):
@@ -177,11 +177,11 @@ class QwenVLAdapter:
         """
         known = self._blocks.get((grid, len(ids), before))
         if known is None:
-            known = self._indexed(ids, [grid])[0][:, before:] - before
+            known = self.model_positions(ids, [grid])[0][:, before:] - before
             self._blocks.put((grid, len(ids), before), known)
         return known
 
-    def _indexed(
+    def model_positions(
         self, ids: npt.NDArray[np.int64], grids: Sequence[tuple[int, int, int]]
     ) -> tuple[npt.NDArray[np.int64], int]:
         """Positions that `rotary_positions` gives, as the model itself works it out."""

@@ -229,7 +229,7 @@ class McpTools:
                 raise
             except Exception as exc:
                 raise ToolError(f"{name} could not be called: {_reason(exc)}") from exc
-            return _read(name, result)
+            return read_result(name, result)
 
         return call
 
@@ -241,7 +241,7 @@ def _images_in(schema: Mapping[str, Any]) -> Iterator[str]:
             yield key
 
 
-def _read(name: str, result: Any) -> Observation:
+def read_result(name: str, result: Any) -> Observation:
     """Observation of what the server answered.
 
     Raises:
