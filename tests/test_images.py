@@ -29,7 +29,7 @@ from PIL import Image, PngImagePlugin
 
 from speceyes.errors import ConfigError, ImageError
 from speceyes.images import ImageLimits, fingerprint, load_image, map_box
-from speceyes.images import fetch as _fetch
+from speceyes.images import fetch as fetching
 from speceyes.types import ImageRef
 
 RED, BLUE = (250, 10, 20), (10, 20, 250)
@@ -844,7 +844,7 @@ def test_private_addresses_are_refused(host: str) -> None:
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"])
 def test_public_addresses_are_not(address: str) -> None:
-    assert _fetch.is_public(address)
+    assert fetching.is_public(address)
 
 
 def test_the_name_is_looked_up_once_and_the_answer_is_kept(

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from PIL import Image
 
 from speceyes import SpecPipeline
 from speceyes.errors import ConfigError
-from speceyes.images import fetch as _fetch
+from speceyes.images import fetch as fetching
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import AgentConfig
 from speceyes.server.app import application
 from speceyes.server.keys import Keys, new_key
 from speceyes.server.limits import ServerLimits
 from speceyes.tools import PythonTool
+from speceyes.types import Observation
 from support.processes import until
 from support.served import Served, asking, data_url, pipeline, serving
 
@@ -244,7 +245,7 @@ def test_nothing_is_read_but_the_request_itself(
     def never(*args: Any, **more: Any) -> Any:
         raise AssertionError("it was looked for")
 
-    monkeypatch.setattr(_fetch, "fetch", never)
+    monkeypatch.setattr(fetching, "fetch", never)
     monkeypatch.setattr("speceyes.server.image_sources.fetch", never)
     monkeypatch.setattr("speceyes.images.load.read_file", never)
     error = server.refused(asking(urls=[url]))
@@ -293,7 +294,7 @@ def test_allowed_hosts_are_fetched_from_and_no_others(monkeypatch: pytest.Monkey
         error = served.refused(asking(urls=[good]))
         assert error["code"] == "bad_image" and "127" not in error["message"]
         # From here on this machine passes for a public one.
-        monkeypatch.setattr(_fetch, "is_public", lambda address: True)
+        monkeypatch.setattr(fetching, "is_public", lambda address: True)
         assert served.ask(urls=[good])["speceyes"]["route"] == "draft"
         assert served.ask(urls=[good + f"?to={good}"])["speceyes"]["route"] == "draft"
         for url in (
@@ -435,8 +436,22 @@ def test_prompts_images_and_keys_are_never_logged(caplog: pytest.LogCaptureFixtu
         assert private not in logged
 
 
-def test_tools_that_run_code_are_refused() -> None:
-    pipe = pipeline(tools=["zoom", PythonTool(isolation="none")])
+class _Logged:
+    """A tool within a wrapper of somebody's own."""
+
+    def __init__(self, tool: PythonTool) -> None:
+        self._tool = tool
+
+    def __call__(self, *args: Any) -> Observation:
+        return self._tool(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tool, name)
+
+
+@pytest.mark.parametrize("within", [lambda tool: tool, _Logged], ids=["itself", "wrapped"])
+def test_tools_that_run_code_are_refused(within: Callable[[PythonTool], Any]) -> None:
+    pipe = pipeline(tools=["zoom", within(PythonTool(isolation="none"))])
     with pytest.raises(ConfigError, match="runs programs"):
         application(pipe)
 

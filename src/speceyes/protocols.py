@@ -181,6 +181,33 @@ class JudgesDrafts(Protocol):
 
 
 @runtime_checkable
+class HasName(Protocol):
+    """A part that has a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+@runtime_checkable
+class HasSeenSize(Protocol):
+    """A model that tells at what size it sees an image."""
+
+    def seen_size(self, image: Image) -> tuple[int, int]:
+        """See `VisionLanguageModel.seen_size`."""
+        ...
+
+
+@runtime_checkable
+class HasDtype(Protocol):
+    """A model that tells what numbers it computes in."""
+
+    @property
+    def dtype(self) -> Any:
+        """The torch dtype."""
+        ...
+
+
+@runtime_checkable
 class HasRevision(Protocol):
     """A model that tells which weights it has."""
 
@@ -374,6 +401,14 @@ class ReadsImages(Protocol):
 
     reads: Literal["none", "image", "images"]
     """"image" is the one that `img_idx` names, by default the first."""
+
+
+@runtime_checkable
+class RunsPrograms(Protocol):
+    """A tool that may say that it runs programs which models write, so that servers refuse it."""
+
+    runs_programs: bool
+    """True where it does."""
 
 
 @runtime_checkable

@@ -413,7 +413,7 @@ def _context(
     from speceyes.evaluation.context import EvalContext
     from speceyes.evaluation.manifest import model_files
     from speceyes.evaluation.rivals import PREFIX
-    from speceyes.protocols import HasRevision, RunsHere, offers
+    from speceyes.protocols import HasDtype, HasRevision, RunsHere, offers
     from speceyes.strategies import TransferRule
 
     if options.agent is not None and options.large is None:
@@ -502,7 +502,7 @@ def _context(
             "name": model.name,
             "revision": model.revision if offers(model, HasRevision) else None,
             "files": model_files(name),
-            "dtype": str(getattr(model, "dtype", "")),
+            "dtype": str(model.dtype) if offers(model, HasDtype) else "",
             "device": str(model.device) if offers(model, RunsHere) else "",
             "pixels": [options.model_min_pixels, options.model_max_pixels],
         }

@@ -16,7 +16,7 @@ from speceyes.dialects._family import Family
 from speceyes.dialects._turn import is_call, without_end
 from speceyes.dialects.profile import Profile, limits_differ, profile_of
 from speceyes.errors import ConfigError
-from speceyes.protocols import Dialect, HasChatTemplate, HasConfig, offers
+from speceyes.protocols import Dialect, HasChatTemplate, HasConfig, HasName, HasSeenSize, offers
 from speceyes.say_once import warn_once
 from speceyes.texts import Texts
 
@@ -169,8 +169,8 @@ def dialect(
         if not isinstance(profile, Profile):
             profile = Profile.load(profile, made.profile)
         more["profile"] = profile
-    if made.seen_size is None and callable(seen := getattr(model, "seen_size", None)):
-        more["seen_size"] = seen
+    if made.seen_size is None and offers(model, HasSeenSize):
+        more["seen_size"] = model.seen_size
     if names := tuple(tools):
         more["known"] = names
     return dataclasses.replace(made, **more) if more else made  # type: ignore[return-value]
@@ -233,8 +233,9 @@ def _picked(model: object) -> str | None:
 
 
 def _called(model: object) -> str:
-    name = model if isinstance(model, str | os.PathLike) else getattr(model, "name", "")
-    return os.fspath(name) if name else repr(model)
+    if isinstance(model, str | os.PathLike):
+        return os.fspath(model) or repr(model)
+    return (model.name if offers(model, HasName) else "") or repr(model)
 
 
 def _guesses(
@@ -272,7 +273,7 @@ def _facts(model: object) -> tuple[Mapping[str, Any], str, list[str]]:
             for file in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
                 template = template or str(_read_json(place / file).get("chat_template", ""))
     else:
-        names = [str(name)] if (name := getattr(model, "name", "")) else []
+        names = [str(model.name)] if offers(model, HasName) and model.name else []
         template = (model.chat_template or "") if offers(model, HasChatTemplate) else ""
         given = model.config if offers(model, HasConfig) else None
         config = (

@@ -37,6 +37,8 @@ class _Kept:
     digest: bytes = b""
     views: dict[tuple[int, int], Image] = field(default_factory=dict)
     made: dict[Hashable, Any] = field(default_factory=dict)
+    undecoded: bool = False
+    """The pixels aren't there yet, and what is kept is about those that will be."""
 
 
 def pixel_key(image: Image) -> bytes:
@@ -170,7 +172,7 @@ def _parts(image: Image) -> Iterator[bytes]:
 def _kept(image: Image) -> _Kept | None:
     """Entry that is kept for these very pixels; None where the image isn't frozen."""
     kept: _Kept | None = getattr(image, _KEPT, None)
-    if kept is not None and getattr(image, "undecoded", False):
+    if kept is not None and kept.undecoded:
         return kept
     if kept is not None and (kept.core is not image.im or not image.readonly):
         kept.core, kept.digest, kept.views, kept.made = image.im, b"", {}, {}
@@ -179,15 +181,16 @@ def _kept(image: Image) -> _Kept | None:
 
 
 def defer(image: Image) -> None:
-    """Lets an image of our own, whose pixels aren't there yet, keep views of them; it tells
-    `undecoded` until it has called `decoded`.
+    """Lets an image of our own, whose pixels aren't there until it calls `decoded`, keep views of
+    them.
     """
-    setattr(image, _KEPT, _Kept())
+    setattr(image, _KEPT, _Kept(undecoded=True))
 
 
 def decoded(image: Image) -> None:
     """The pixels of such an image are there now, and what it keeps is about them."""
-    getattr(image, _KEPT).core = image.im
+    kept: _Kept = getattr(image, _KEPT)
+    kept.core, kept.undecoded = image.im, False
 
 
 def frozen(image: Image, *, ours: bool = False) -> Image:

@@ -25,7 +25,7 @@ from speceyes.gate import SeparabilityGate
 from speceyes.images.decoding_pool import Cancellation, DecodingPool
 from speceyes.pipeline import SpecPipeline
 from speceyes.pipeline.audit import Auditor
-from speceyes.protocols import Gate, HasModel, HasThreshold, HasTopK, offers
+from speceyes.protocols import Gate, HasModel, HasThreshold, HasTopK, RunsPrograms, offers
 from speceyes.server import chat_response
 from speceyes.server.allowance import Allowance, Budgets
 from speceyes.server.backend import Backend, Pending, rounds_of
@@ -44,7 +44,6 @@ from speceyes.server.refusal import Refusal
 from speceyes.server.request_log import RequestRecord
 from speceyes.server.slots import Slot, Slots
 from speceyes.server.thresholds import settled, with_threshold
-from speceyes.tools import PythonTool
 from speceyes.types import Image, Query, Result
 
 _log = logging.getLogger(__name__)
@@ -699,8 +698,7 @@ def _late() -> Refusal:
 
 def _check_tools(pipe: SpecPipeline) -> None:
     for tool in pipe.fallback.tools if pipe.fallback is not None else ():
-        inner = getattr(tool, "tool", tool)
-        if isinstance(tool, PythonTool) or isinstance(inner, PythonTool):
+        if offers(tool, RunsPrograms) and tool.runs_programs:
             raise ConfigError(
                 f"the agent's tool {tool.name!r} runs programs that models write, and whoever "
                 "asks could have them written: a server doesn't take it; leave it out"

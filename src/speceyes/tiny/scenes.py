@@ -107,7 +107,7 @@ class Scene:
     def id(self) -> str:
         """Fingerprint of what a question can be about: the layout without jitter and tints."""
         rows = [
-            [kind, o.colour, getattr(o, "shape", ""), *cell(o), _marks(o)]
+            [kind, o.colour, o.shape if isinstance(o, Shape) else "", *cell(o), _marks(o)]
             for kind, group in (("L", self.large), ("S", self.small), ("C", self.cards))
             for o in group
         ]

@@ -113,6 +113,11 @@ class PythonTool:
         return _PARAMETERS
 
     @property
+    def runs_programs(self) -> bool:
+        """True: models write what it runs."""
+        return True
+
+    @property
     def bounded(self) -> bool:
         """True where a call ends by itself within its limits, so that it need not be watched."""
         return isinstance(
