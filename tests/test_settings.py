@@ -169,6 +169,12 @@ WHOLE = json.loads(settings(calibration=calibrated()).to_json())
         ({"schedule": {"speculate": "never"}}, "never"),
         ({"schedule": {"overlap": "yes"}}, "overlap"),
         ({"tools": "zoom"}, "tools"),
+        ({"tools": ["zoom", "zom"]}, "no tool is named 'zom'; settings may name zoom, rotate"),
+        ({"tools": ["zoom", "zoom"]}, "each tool once"),
+        (
+            {"dialect": "deepeye"},
+            "dialect='deepeye' is not known; settings may name .*deepeyes.*auto",
+        ),
         ({"texts": {"judge": 3}}, "texts"),
         ({"dialect": None}, "dialect"),
         ({"forecast": []}, "forecast"),

@@ -16,6 +16,7 @@ from os import PathLike, fspath
 from typing import Any, Final, final
 
 from speceyes.calibration.provenance import is_whole
+from speceyes.dialects import NAMES
 from speceyes.dialects.profile import Profile
 from speceyes.errors import ConfigError
 from speceyes.files import load_whole, write_whole
@@ -46,6 +47,7 @@ from speceyes.pipeline.settings_reading import (
 )
 from speceyes.protocols import VisionLanguageModel, offers
 from speceyes.texts import Texts
+from speceyes.tools import BUILT_IN
 
 FORMAT: Final = "speceyes-settings"
 VERSION: Final = 1
@@ -92,6 +94,19 @@ class FunnelSettings:
             raise ConfigError('"small" and "gate" go together: give both, or null for both')
         if self.draft.max_depth or self.draft.tools is not None:
             raise ConfigError("drafts with depth can't be written into settings")
+        for name in self.tools:
+            if name not in BUILT_IN:
+                raise ConfigError(
+                    f"tools={list(self.tools)!r}: no tool is named {name!r}; settings may name "
+                    f"{', '.join(BUILT_IN)}"
+                )
+        if len(set(self.tools)) < len(self.tools):
+            raise ConfigError(f"tools={list(self.tools)!r}; name each tool once")
+        if self.dialect != "auto" and self.dialect not in NAMES:
+            raise ConfigError(
+                f"dialect={self.dialect!r} is not known; settings may name {', '.join(NAMES)}, "
+                'or "auto"'
+            )
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the JSON, whole or not at all."""
