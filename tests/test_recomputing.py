@@ -187,3 +187,34 @@ def test_a_start_that_passes_too_late_by_little_is_a_contradiction() -> None:
                 said = str(contradiction(dataclasses.replace(made, delta=delta)))
                 assert ("too few to pass" in said) == late
     assert found
+
+
+@pytest.mark.parametrize("accepted", [0, 1, 5])
+def test_thresholds_fixed_beforehand_are_all_tested_however_few_they_accept(accepted: int) -> None:
+    """One that accepts next to nothing fails, and ends the tests of those that are looser."""
+    made = calibrate([9.0] * 60, [0] * 60, MADE, thresholds=[0.9])
+    assert made.certified and contradiction(made) is None
+    shown = evidence(made.method, made.risk, accepted, 0, made.n, made.target)
+    strict = dataclasses.replace(made.curve[0], threshold=0.95, accepted=accepted, evidence=shown)
+    other = dataclasses.replace(made, curve=(strict, *made.curve))
+    assert "is looser" in str(contradiction(other))
+
+
+def test_tests_that_are_just_passed_are_no_contradiction() -> None:
+    """Of a stricter threshold, and of the start: delta is what their evidence comes to."""
+    stricter = starts = 0
+    for seed in range(30):
+        made = graded(600, seed)
+        if not made.certified or made.start is None or made.start >= made.accepted:
+            continue
+        chosen = next(p for p in made.curve if p.threshold == made.threshold)
+        first = evidence(made.method, made.risk, made.start, 0, made.n, made.target)
+        tested = [
+            p.evidence
+            for p in made.curve
+            if p.threshold > chosen.threshold and p.accepted > made.start
+        ]
+        most = max([*tested, first, chosen.evidence])
+        stricter, starts = stricter + (most in tested), starts + (most == first)
+        assert contradiction(dataclasses.replace(made, delta=most)) is None
+    assert stricter and starts

@@ -19,6 +19,8 @@ Counts: TypeAlias = npt.NDArray[np.int64]
 
 TESTS: Final[tuple[Test, ...]] = get_args(Test)
 
+_AT_ONCE: Final = 1024  # terms summed at once for many chances: bounds the memory
+
 
 @lru_cache(maxsize=1 << 14)
 def binomial_cdf(k: int, n: int, p: float) -> float:
@@ -160,8 +162,10 @@ def binomial_cdfs(k: int, n: int, p: npt.NDArray[np.float64]) -> npt.NDArray[np.
     if k < 0 or k >= n:
         return np.full(p.shape, float(k >= n))
     logs = _log_factorials(1 << n.bit_length())
-    i = np.arange(k + 1)
-    ways = logs[n] - logs[: k + 1] - logs[n - i]
-    terms = ways[:, None] + i[:, None] * np.log(p) + (n - i)[:, None] * np.log1p(-p)
-    found: npt.NDArray[np.float64] = np.minimum(1.0, np.exp(terms).sum(axis=0))
-    return found
+    total = np.zeros(p.shape)
+    for first in range(0, k + 1, _AT_ONCE):
+        i = np.arange(first, min(k + 1, first + _AT_ONCE))
+        ways = logs[n] - logs[i] - logs[n - i]
+        terms = ways[:, None] + i[:, None] * np.log(p) + (n - i)[:, None] * np.log1p(-p)
+        total += np.exp(terms).sum(axis=0)
+    return np.minimum(1.0, total)

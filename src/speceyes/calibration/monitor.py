@@ -80,7 +80,8 @@ class GateMonitor:
     ) -> None:
         one_of("risk", risk, RISKS)
         self.delta = checked_share("delta", delta)
-        self.share = 1.0 if share == 1 else checked_share("share", share)
+        whole = share == 1 and not isinstance(share, bool)
+        self.share = 1.0 if whole else checked_share("share", share)
         self._lock = threading.RLock()
         self._seed = seed
         self._random = np.random.default_rng(seed)

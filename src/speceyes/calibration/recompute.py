@@ -91,7 +91,7 @@ def _order_fault(made: Calibration) -> str | None:
     if made.risk != "selective" or made.delta is None:
         return None
     assert made.threshold is not None
-    least = made.start or 0
+    least = -1 if made.start is None else made.start
     for point in made.curve:
         tested = point.threshold > made.threshold and point.accepted > least
         if tested and point.evidence > made.delta * (1 + 1e-9):

@@ -15,6 +15,7 @@ own, here it is a factor, since an agreement needs none, and both are tested tog
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -169,15 +170,22 @@ def _queries_needed(first: Gold, total: int, target: float, delta: float) -> int
     """Number of further queries at which the strictest threshold would pass, all shares staying
     as they are; None where no number up to 200,000 would do.
     """
-    grown = total
-    while grown < MOST_LABELS:
-        grown = min(MOST_LABELS, grown + max(1, grown // 20))
+    sizes = [total]
+    while sizes[-1] < MOST_LABELS:
+        sizes.append(min(MOST_LABELS, sizes[-1] + max(1, sizes[-1] // 20)))
+
+    def passes(grown: int) -> bool:
         scaled = Gold(
             -(-first.differing * grown // total),
             -(-first.labelled * grown // total),
             -(-first.worse * grown // total),
             None if first.better is None else first.better * grown // total,
         )
-        if matched_p_value(scaled, grown, target) <= delta:
-            return grown - total
-    return None
+        return matched_p_value(scaled, grown, target) <= delta
+
+    low, high, last = 0, 1, len(sizes) - 1
+    while not passes(sizes[min(high, last)]):  # the large ones take long
+        if high >= last:
+            return None
+        low, high = high, 2 * high
+    return sizes[bisect_left(sizes, True, lo=low + 1, hi=min(high, last), key=passes)] - total
