@@ -215,3 +215,37 @@ def test_audits_that_pile_up_are_done_before_more_queries() -> None:
         done = range(n + 1)
     assert len(done) == 300 and len(ledger.told) == 150
     assert worst < 40
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_audit_is_late_from_its_deadline_on(begun: bool) -> None:
+    """From when it was drawn, and again from when the agent takes it up."""
+    now = [5.0]
+    auditor = Auditor(GateMonitor(0.5, share=1.0), same, timeout_s=0.5, clock=lambda: now[0])
+    number = auditor.observe(None, True)
+    assert number == 1
+    now[0] = 5.25
+    if begun:
+        assert auditor.begin(number)
+    end = 5.75 if begun else 5.5
+    for now[0], runs in ((end - 1e-9, True), (end, False)):
+        auditor.expire()
+        assert auditor.runs(number) is runs
+    assert (auditor.monitor.audits, auditor.monitor.disagreements) == (1, 1)
+    assert auditor.observe(None, False) is None
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, "9", None, True, float("nan")])
+def test_a_timeout_is_above_nothing(timeout: Any) -> None:
+    with pytest.raises(ConfigError, match="timeout_s"):
+        Auditor(GateMonitor(0.5), same, timeout_s=timeout)
+
+
+@pytest.mark.parametrize("answer", [None, "red", "blue"])
+def test_only_an_answer_that_agrees_is_no_disagreement(answer: str | None) -> None:
+    ledger = Ledger()
+    auditor = Auditor(ledger, same)  # type: ignore[arg-type]
+    number = auditor.observe(None, True)
+    assert number is not None
+    auditor.report(number, Query("?", (DOT,)), "red", Trajectory((), answer, "max_steps"))
+    assert ledger.told == [answer != "red"]
