@@ -8,10 +8,10 @@ value, the sense of a condition; with `--others` a statement is left out, a sign
 float is another. A room's tests are collected once and run once without a fault,
 which tells the seconds and the lines of each. Then a fork for each mutant takes over its functions
 and constants, and runs the tests that run its lines, the quickest first, up to the first failure,
-and the others only where those pass. Mutants that no test sees are printed; `EQUIVALENT` names
-those that change nothing that could be seen, with the reason. Mutants are drawn by lot from each
-file, as many from each; the seed and the numbers by file and by room are printed, with 95 %
-intervals, and how many ended for their time alone.
+and the others only where those pass. Mutants that no test sees are printed; `EQUIVALENT` of
+`equivalent_mutants.py` names those that change nothing that could be seen, with the reason. Mutants
+are drawn by lot from each file, as many from each; the seed and the numbers by file and by room are
+printed, with 95 % intervals, and how many ended for their time alone.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
 import pytest
+
+if __name__ == "__main__":
+    HERE = Path(__file__).resolve().parents[1]
+    sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+
+from support.equivalent_mutants import EQUIVALENT
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "speceyes"
@@ -74,9 +80,13 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "calibration/ordered.py",
             "calibration/arming.py",
             "calibration/watched.py",
+            "calibration/evidence.py",
+            "calibration/shift.py",
             "pipeline/audit.py",
         ),
         (
+            "tests/test_bets.py",
+            "tests/test_monitor_limits.py",
             "tests/test_promise_inputs.py",
             "tests/test_running_gate.py",
             "tests/test_auditing.py",
@@ -91,13 +101,40 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "calibration/shifted.py",
             "calibration/priced.py",
         ),
-        ("tests/test_promise_inputs.py", "tests/test_relative.py"),
+        (
+            "tests/test_relative_defined.py",
+            "tests/test_shifted_defined.py",
+            "tests/test_promise_inputs.py",
+            "tests/test_relative.py",
+        ),
+    ),
+    "images": (
+        ("images/similarity.py",),
+        ("tests/test_similarity_limits.py", "tests/test_label_use.py"),
     ),
     "route": (("pipeline/route.py",), ("tests/test_route.py",)),
-    "cascade": (("gates/joint_thresholds.py",), ("tests/test_label_use.py", "tests/test_gates.py")),
+    "cascade": (
+        ("gates/joint_thresholds.py",),
+        ("tests/test_joint_thresholds.py", "tests/test_label_use.py", "tests/test_gates.py"),
+    ),
+    "ledger": (
+        ("calibration/ledger.py", "calibration/sealed.py", "calibration/groups.py"),
+        (
+            "tests/test_label_ledgers.py",
+            "tests/test_promise_inputs.py",
+            "tests/test_label_use.py",
+            "tests/test_calibration.py",
+            "tests/test_files_that_contradict.py",
+        ),
+    ),
     "costs": (
         ("pipeline/costs.py", "pipeline/efficiency.py"),
-        ("tests/test_promises.py", "tests/test_efficiency.py"),
+        (
+            "tests/test_cost_ledger.py",
+            "tests/test_costs_noted.py",
+            "tests/test_promises.py",
+            "tests/test_efficiency.py",
+        ),
     ),
 }
 """Room to its files and the tests that should see a fault in them, the quickest first."""
@@ -120,141 +157,6 @@ SIMULATED = (
     "accepted_together",
 )
 """Parts of names of tests that simulate, or load much: run last, only for what the others left."""
-
-_SEARCH = "a step of a search that ends at the same number from any step and any first interval"
-_ANY_SEED = "any seed is as good as any other, and a test says that the same one gives the same"
-EQUIVALENT: dict[tuple[str, str, str], str] = {
-    (
-        "scoring/scales.py",
-        "Compare",
-        "logit = 2 * math.atanh(2 * score - 1) if score >= 0.25 else math.log(score) "
-        "- math.log1p(-score)",
-    ): "at 1/4 both forms give the same number",
-    ("scoring/scales.py", "Constant", "step = 1e-15 * max(1.0, abs(guess))"): _SEARCH,
-    ("scoring/scales.py", "BinOp", "step = 1e-15 * max(1.0, abs(guess))"): _SEARCH,
-    ("scoring/scales.py", "Constant", "high, step = high + step, 2 * step"): _SEARCH,
-    ("scoring/scales.py", "Constant", "low, step = low - step, 2 * step"): _SEARCH,
-    ("scoring/scales.py", "high, step = high + step, 2 * step", "2 / step"): _SEARCH,
-    ("scoring/scales.py", "low, step = low - step, 2 * step", "2 / step"): _SEARCH,
-    ("scoring/scales.py", "while rising(high) < target:", "rising(high) <= target"): _SEARCH,
-    (
-        "scoring/scales.py",
-        "while low < (middle := low + (high - low) / 2) < high:",
-        "3",
-    ): "it ends where no number lies between, whether halves or thirds are taken",
-    (
-        "scoring/scales.py",
-        "return 1.0 / (1.0 + math.exp(-z)) if z > -700.0 else math.exp(z)",
-        "z >= -700.0",
-    ): "there both forms give the same number",
-    (
-        "scoring/scales.py",
-        "if raw <= 0.0 or math.isinf(raw):  # S is never negative: up to 1/2 all is accepted",
-        "raw < 0.0",
-    ): "0 is mapped to 0, and so 1/2 to 1/2",
-    (
-        "scoring/scores.py",
-        "Compare",
-        "if array.shape[1] > k:",
-    ): "where there are k columns, the partition that is left out there keeps them all",
-    (
-        "scoring/scores.py",
-        'if aggregate == "log" and peak > 0:',
-        "peak >= 0",
-    ): "a row whose largest number is 0 has a score, and nobody asks why it has none",
-    (
-        "scoring/scores.py",
-        "_DRAFTS_AT_ONCE: Final = 256  # bounds the memory of `raw_scores`",
-        "257",
-    ): "blocks of any size give the same scores",
-    (
-        "calibration/images.py",
-        "order = np.random.default_rng([seed, 1]).permutation(found.size)",
-        "2",
-    ): _ANY_SEED,
-    ("calibration/many.py", "seed: int = 0,", "1"): _ANY_SEED,
-    ("calibration/fit.py", "seed: int = 0,", "1"): _ANY_SEED,
-    ("calibration/fit.py", "total, step = rungs.total, 1", "2"): _SEARCH,
-    (
-        "calibration/fit.py",
-        "if total + step >= MOST_LABELS:",
-        "total - step",
-    ): "the last step ends just there, so that it is looked at once more and left",
-    (
-        "calibration/many.py",
-        "def choosing_rows(rows: int, image_key: Keys | None = None, seed: int = 0) -> Bools:",
-        "1",
-    ): _ANY_SEED,
-    (
-        "calibration/many.py",
-        "side = np.random.default_rng([seed, 2]).permutation(np.unique(found).size) % 2 == 0",
-        "3",
-    ): _ANY_SEED,
-    (
-        "calibration/many.py",
-        "Compare",
-        "side = np.random.default_rng([seed, 2]).permutation(np.unique(found).size) % 2 == 0",
-    ): "which half chooses is by lot",
-    (
-        "calibration/many.py",
-        "side = np.random.default_rng([seed, 2]).permutation(np.unique(found).size) % 2 == 0",
-        "1",
-    ): "which half chooses is by lot",
-    (
-        "calibration/many.py",
-        "Constant",
-        "return min(made, key=lambda name: made[name].labels_needed or 10**9)",
-    ): "any number that is more than all labels there can be",
-    (
-        "calibration/sequence.py",
-        "Constant",
-        "np.concatenate([np.arange(0.5, 0.9, 0.05), 1 - np.geomspace(0.1, 1e-5, 25)])"
-        ".round(12).tolist()",
-    ): "which thresholds a grid holds is free, so long as they were fixed before",
-    (
-        "calibration/sequence.py",
-        "self._loosest = int(of_use[-1]) if of_use.size else -1",
-        "2",
-    ): "any number below 0 says that there is none",
-    ("calibration/sequence.py", "self._loosest = -1", "2"): "any number below 0, likewise",
-    (
-        "calibration/sequence.py",
-        "higher = now > self._peak",
-        "now >= self._peak",
-    ): "the counts of any moment at which the evidence was greatest will do",
-    (
-        "calibration/recompute.py",
-        'if made.risk != "selective" or made.delta is None:',
-        "made.risk != 'selective' and made.delta is None",
-    ): "a stricter threshold has no more bad ones, and so passes the test of an overall risk too",
-    (
-        "calibration/recompute.py",
-        "if not made.score_counts or raw is None:",
-        "not made.score_counts and raw is None",
-    ): "a calibration without counts has faulted before, and a certified one has a raw threshold",
-    (
-        "calibration/recompute.py",
-        "Constant",
-        "before = (math.inf, 0, 0)",
-    ): "the first threshold accepts at least one draft, and its evidence is that of its counts",
-    (
-        "calibration/recompute.py",
-        "tested = point.threshold > made.threshold and point.accepted > least",
-        "point.accepted >= least",
-    ): "the first test was of just these drafts, and passed",
-    (
-        "calibration/monitor.py",
-        "Constant",
-        'return json.dumps(sealed(state), allow_nan=False) + "\\n"',
-    ): "capital is capped, so that no state holds a number that isn't finite",
-    (
-        "gate.py",
-        "Constant",
-        "raw_threshold: float = field(init=False, repr=False, compare=False)",
-    ): "it follows from the fields that are compared, and its repr is no promise",
-}
-"""(file, kind, line's text), or (file, line's text, what stands there then) where a line has
-several of the kind, of mutants that change nothing that could be seen, and why."""
 
 _COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -651,7 +553,6 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=1e9, help="most for all, seconds")
     options = parser.parse_args()
     options.end = time.monotonic() + options.budget
-    sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
     os.chdir(ROOT)
     seen, late, left = 0, 0, list[str]()
     for room in options.rooms:
