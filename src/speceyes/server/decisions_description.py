@@ -29,17 +29,14 @@ def describe_decisions(name: str, limits: ServerLimits, *, keyed: bool) -> Schem
         limits: Limits of a request, thresholds settled.
         keyed: A key is needed.
     """
-    good = {
-        "description": "An answer to each question, in order",
-        "content": {"application/json": {"schema": _decision(name)}},
-    }
     image = {"type": "input_image", "image_url": example_url()}
     example = {
         "model": name,
         "input": [{"role": "user", "content": [image]}],
         "questions": [{"type": "predicate", "name": "red", "instructions": "Is it red?"}],
     }
-    return route(good, _request(name, limits), example, keyed=keyed)
+    words, request = "An answer to each question, in order", _request(name, limits)
+    return route(words, _decision(name), request, example, keyed=keyed, streams=False)
 
 
 def _request(name: str, limits: ServerLimits) -> Schema:

@@ -28,11 +28,8 @@ def describe_chat(name: str, limits: ServerLimits, *, keyed: bool) -> Schema:
         limits: Limits of a request, thresholds settled.
         keyed: A key is needed.
     """
-    good = {
-        "description": "A chat completion, or with stream: true its chunks as events",
-        "content": {"application/json": {"schema": _completion(name)}, "text/event-stream": {}},
-    }
-    return route(good, _request(name, limits), _example(name), keyed=keyed)
+    words = "A chat completion, or with stream: true its chunks as events"
+    return route(words, _completion(name), _request(name, limits), _example(name), keyed=keyed)
 
 
 def describe_models(*, keyed: bool, one: bool) -> dict[int | str, Schema]:

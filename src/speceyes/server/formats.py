@@ -52,10 +52,9 @@ class Format(Protocol):
         ...
 
 
-@final
 @dataclass(frozen=True, slots=True)
-class ChatFormat:
-    """OpenAI's chat completions.
+class _OneQuestion:
+    """What formats need that ask a single question.
 
     Args:
         model: The name that is served.
@@ -64,6 +63,13 @@ class ChatFormat:
 
     model: str
     pieces: Callable[[], Pieces | None]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ChatFormat(_OneQuestion):
+    """OpenAI's chat completions."""
+
     end: str = "data: [DONE]\n\n"
 
     def read(
@@ -99,16 +105,9 @@ class ChatFormat:
 
 @final
 @dataclass(frozen=True, slots=True)
-class ResponsesFormat:
-    """OpenAI's responses.
+class ResponsesFormat(_OneQuestion):
+    """OpenAI's responses."""
 
-    Args:
-        model: The name that is served.
-        pieces: Gives the text of each of the drafter's tokens, where it is known.
-    """
-
-    model: str
-    pieces: Callable[[], Pieces | None]
     end: str = ""
 
     def read(

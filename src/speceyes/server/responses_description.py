@@ -35,16 +35,13 @@ def describe_responses(name: str, limits: ServerLimits, *, keyed: bool) -> Schem
         limits: Limits of a request, thresholds settled.
         keyed: A key is needed.
     """
-    good = {
-        "description": "A response, or with stream: true its events",
-        "content": {"application/json": {"schema": _response(name)}, "text/event-stream": {}},
-    }
     content = [
         {"type": "input_image", "image_url": example_url()},
         {"type": "input_text", "text": "Which colour is it?"},
     ]
     example = {"model": name, "input": [{"role": "user", "content": content}]}
-    return route(good, _request(name, limits), example, keyed=keyed)
+    words = "A response, or with stream: true its events"
+    return route(words, _response(name), _request(name, limits), example, keyed=keyed)
 
 
 def parts(limits: ServerLimits) -> tuple[Schema, Schema, Schema]:

@@ -64,15 +64,29 @@ def refusals(*, keyed: bool) -> Schema:
     return what
 
 
-def route(good: Schema, request: Schema, example: Schema, *, keyed: bool) -> Schema:
+def route(
+    words: str,
+    answer: Schema,
+    request: Schema,
+    example: Schema,
+    *,
+    keyed: bool,
+    streams: bool = True,
+) -> Schema:
     """The description of a route that answers questions, to be merged into FastAPI's.
 
     Args:
-        good: The response that is an answer.
+        words: About the response that is an answer.
+        answer: The schema of that response.
         request: The schema of the body.
         example: A body that can be sent as it stands.
         keyed: A key is needed.
+        streams: The answer may also be asked for as events.
     """
+    written: Schema = {"application/json": {"schema": answer}}
+    if streams:
+        written["text/event-stream"] = {}
+    good = {"description": words, "content": written}
     body = {"schema": request, "example": example}
     return {
         "requestBody": {"required": True, "content": {"application/json": body}},
