@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,17 @@ from speceyes.bench.roofline.latency import latencies
 from speceyes.bench.roofline.latency import table as latency_table
 from speceyes.bench.roofline.model import RooflineModel
 from speceyes.bench.roofline.server import RooflineServer, TimedDevice
-from speceyes.bench.roofline.workload import Played, RooflineWorkload, eight, play
+from speceyes.bench.roofline.workload import (
+    Played,
+    RooflineWorkload,
+    eight,
+    play,
+    times_of_chance,
+)
 from speceyes.cli import parser
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models.openai import OpenAIModel
+from speceyes.models.openai.session import STEP_S
 from speceyes.models.scripted import ScriptedModel
 from speceyes.models.sizes import named
 from speceyes.tuning.roofline import ACCELERATORS, Workload, phase_costs
@@ -284,6 +292,18 @@ def test_auto_is_never_slower_than_the_agent_alone(at: int) -> None:
     else:  # what it had learned in the first half doesn't keep it from leaving in the second
         late = [one for one in auto.results if int(one.query_id[-6:]) >= 300]
         assert sum(one.verdict is not None for one in late) <= 64 + 32
+
+
+def test_who_reaches_the_agent_is_asked_at_once_where_there_is_room() -> None:
+    """Not only when a turn of another, some 0.6 s long, is over."""
+    routes = RoutePlan(40, depth=0, turn_tokens=100)
+    workload = RooflineWorkload("POPE", routes, (640, 480), "none", batch=32)
+    rate = 3.0
+    played = play(workload, "never", rate=rate)
+    came = itertools.islice(times_of_chance(rate, 0), routes.n)
+    assert played.large is not None
+    late = [one.asked - at for one, at in zip(played.large.asked, came, strict=True)]
+    assert min(late) >= 0 and max(late) <= STEP_S + 1e-9
 
 
 def test_auto_takes_speculation_up_again_when_it_has_come_to_pay() -> None:

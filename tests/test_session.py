@@ -330,6 +330,24 @@ def test_a_finished_ones_place_is_taken_in_the_middle_of_the_others_turns() -> N
     assert finished == [0, 1, 2]
 
 
+def test_one_that_waits_is_let_in_before_a_turn_is_over_where_there_is_room() -> None:
+    model = Shuffled("<answer>red</answer>", [2, 0, 0, 0])
+    agent = AgenticFallback(model, tools=["zoom"], max_batch=2)
+    run = agent.begin()
+    asked: list[int] = []
+
+    def waits() -> bool:
+        asked.append(run.live)
+        return True
+
+    run.let_in(waits)
+    run.add(0, Query("first", (DOT,)))
+    assert run.step() == [] and asked == [1], "a step ends after a moment"
+    run.add(1, Query("second", (DOT,)))
+    [(_, way, _)] = run.step()
+    assert way.answer == "red" and asked == [1], "a third would have no room"
+
+
 def test_a_session_that_loses_its_rows_is_replaced() -> None:
     class Loses(Shuffled):
         def session(self, sampling: Sampling) -> Session:

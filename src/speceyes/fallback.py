@@ -233,6 +233,16 @@ class AgentRun:
         if isinstance(self._run, TurnRun):
             self._run.on_turn = told
 
+    def let_in(self, waits: Callable[[], bool]) -> None:
+        """Has `step` end in the middle of turns where another query waits and there is room for it.
+        A callable's steps last a moment anyway where there is room.
+
+        Args:
+            waits: Says whether one waits; asked by the thread that steps.
+        """
+        if isinstance(self._run, TurnRun):
+            self._run.let_in = lambda: self.room > 0 and waits()
+
     @property
     def live(self) -> int:
         """Number of trajectories that are held, finished ones that `step` has yet to return
@@ -260,8 +270,9 @@ class AgentRun:
         self._run.add(key, query)
 
     def step(self) -> list[tuple[int, Trajectory, float]]:
-        """Works on all live trajectories until a turn of one of them is over, or, where the
-        model can't let rows join, until a turn of each is. A callable is waited for.
+        """Works on all live trajectories until a turn of one of them is over, or one that waits
+        can be let in; where the model can't let rows join, until a turn of each is over. A callable
+        is waited for.
 
         Returns:
             (key, trajectory, seconds) of those that finished, seconds as in

@@ -97,6 +97,8 @@ class TurnRun:
         self._agent, self._clock = agent, clock
         self.on_turn: Callable[[int, Step, float], None] | None = None
         """Told each turn that is over: the query's key, the step, its tools' seconds."""
+        self.let_in: Callable[[], bool] | None = None
+        """Asked in the middle of turns whether another query waits to be added."""
         self._live: dict[int, _Live] = {}
         self._done: list[tuple[int, Trajectory, float]] = []
         self._sampling: Sampling = dataclasses.replace(
@@ -140,8 +142,8 @@ class TurnRun:
             self._begin_turn(one)
 
     def step(self) -> list[tuple[int, Trajectory, float]]:
-        """Works on all live trajectories until a turn of one of them is over, or, where the
-        model can't let rows join, until a turn of each is.
+        """Works on all live trajectories until a turn of one of them is over, or `let_in` says
+        that another waits; where the model can't let rows join, until a turn of each is over.
 
         Returns:
             (key, trajectory, seconds) of those that finished; perhaps none. The seconds are
@@ -200,11 +202,13 @@ class TurnRun:
         return list(zip(self._live, said, strict=True))
 
     def _first_turns(self, session: Session) -> list[tuple[int, Completion]]:
-        """The turns that are over first."""
+        """The turns that are over first; none where another query waits to be added."""
         try:
             while not (said := session.step()):
                 if not len(session):
                     raise ModelError(f"the session of {self._agent.model.name} lost its rows")
+                if self.let_in is not None and self.let_in():
+                    break
             self._failures = 0
             return said
         except Exception as exc:  # noqa: BLE001 - it promised not to; the rows are told apart

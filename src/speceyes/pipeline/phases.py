@@ -334,6 +334,7 @@ class AgentSlots:
         assert self._fallback is not None
         if self._run is None:
             self._run = self._fallback.begin(self._clock)
+            self._run.let_in(lambda: len(self.waiting) > 0)
             if self._observed:
                 self._run.tell_turns(self._turn_ended)
         return self._run

@@ -11,6 +11,7 @@ from typing import Any, Final, final
 from speceyes.bench.roofline.clock import VirtualClock
 from speceyes.bench.roofline.engine import Engine, EngineRequest, Piece
 from speceyes.images.pixel_cache import pixel_key
+from speceyes.models.openai.session import STEP_S
 from speceyes.protocols import Session, VisionLanguageModel
 from speceyes.types import Completion, Conversation, Image, Sampling
 
@@ -139,7 +140,8 @@ class _RooflineSession:
 
     def step(self) -> list[tuple[int, Completion]]:
         self._clock.wait(
-            lambda: not self._rows or any(took.done for _, took in self._rows.values())
+            lambda: not self._rows or any(took.done for _, took in self._rows.values()),
+            until=self._clock() + STEP_S,
         )
         ended = [(key, told(*row)) for key, row in self._rows.items() if row[1].done]
         for key, _ in ended:

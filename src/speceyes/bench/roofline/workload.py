@@ -269,7 +269,7 @@ class House:
         scheduler = Scheduler(parts, planner=planner, on_result=played.costs.record)
         drive = _Drive(self.workload, scheduler, self.clock, played)
         lanes: tuple[Lane, ...] = ("speculative", "agent") if overlap else ("both",)
-        came = _times(rate, seed)
+        came = times_of_chance(rate, seed)
         self.clock.run(
             [
                 lambda: drive.submit(2 * batch if at_once is None else at_once, came),
@@ -280,7 +280,13 @@ class House:
         return played
 
 
-def _times(rate: float | None, seed: int) -> Iterator[float]:
+def times_of_chance(rate: float | None, seed: int) -> Iterator[float]:
+    """When queries come: a Poisson process.
+
+    Args:
+        rate: Queries a second; None for all at once.
+        seed: Of the times.
+    """
     chance, now = random.Random(seed), 0.0
     while True:
         if rate is not None:

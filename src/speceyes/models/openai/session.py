@@ -5,11 +5,11 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
-from typing import final
+from typing import Final, final
 
 from speceyes.types import Completion, Conversation
 
-_STEP_S = 0.05
+STEP_S: Final = 0.05
 """Seconds that a step waits at most, so that the caller can drop a row meanwhile."""
 
 
@@ -49,7 +49,7 @@ class EngineSession:
             (key, completion) of those that are finished now; perhaps none.
         """
         done: list[tuple[int, Completion]] = []
-        timeout = _STEP_S if self._rows else 0.0
+        timeout = STEP_S if self._rows else 0.0
         try:
             while True:
                 key, request = self._finished.get(timeout=timeout)
