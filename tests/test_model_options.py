@@ -149,7 +149,7 @@ def test_judge_resolution_and_speculation_are_options() -> None:
     assert pipe.answerer.max_pixels == 5000
     assert pipe.schedule.speculate == "auto", "a server stops a loss by itself"
     without = pipeline(parser().parse_args(["ask", "x.png", "What?", "--judge", "none"]))
-    assert without.judge is None and without.schedule.speculate == "always"
+    assert without.judge is None and without.parts.speculate == "always"
 
 
 def test_a_judge_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

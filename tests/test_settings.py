@@ -357,7 +357,7 @@ def test_commands_take_settings_and_refuse_what_contradicts_them(
         ("gate", "calibration", ({}, [], 3, "x")),
         ("agent", "max_batch", (None, 0, True, 10**30)),
         ("schedule", "batch_size", (None, 0, 1.5)),
-        ("schedule", "speculate", (None, "never", True)),
+        ("schedule", "speculate", ("never", True, "")),
         ("schedule", "end_drafts_early", (None, 1, "yes")),
         ("schedule", "probe", (None, -0.5, 1, float("nan"))),
         ("forecast", "gain", (float("nan"), float("inf"))),

@@ -111,6 +111,18 @@ class ChecksImages(Protocol):
 
 
 @runtime_checkable
+class BehindEngine(Protocol):
+    """A model that an engine serves, which batches whatever reaches it: what a call costs there
+    depends on its company.
+    """
+
+    @property
+    def engine(self) -> Any:
+        """The engine, or its kind."""
+        ...
+
+
+@runtime_checkable
 class GuessesSizes(Protocol):
     """A model behind an engine, which doesn't tell how it resizes images."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -108,6 +109,8 @@ def engine_arms(
     from speceyes.pipeline.reference import as_published
 
     told: dict[str, Any] = {"dialect": speech.dialect, "texts": speech.texts}
+    # Each arm's queries take the same routes every time, over engines too.
+    laid_out = functools.partial(ScheduleConfig, batch, speculate="always")
 
     def agent(alive: int) -> AgenticFallback:
         return AgenticFallback(
@@ -118,7 +121,7 @@ def engine_arms(
         name: str,
         *,
         alive: int = batch,
-        schedule: ScheduleConfig = ScheduleConfig(batch_size=batch),
+        schedule: ScheduleConfig = laid_out(),
         judge: Literal["large", "small", "none"] = "large",
         published: bool = False,
     ) -> Arm:
@@ -143,9 +146,9 @@ def engine_arms(
         funnel(REFERENCE, published=True),
         funnel(FUNNEL),
         funnel("... fallback one by one", alive=1),
-        funnel("... without overlap", schedule=ScheduleConfig(batch, overlap=False)),
-        funnel("... drafting first", schedule=ScheduleConfig(batch, "draft_first")),
-        funnel(TO_THE_END, schedule=ScheduleConfig(batch, end_drafts_early=False)),
+        funnel("... without overlap", schedule=laid_out(overlap=False)),
+        funnel("... drafting first", schedule=laid_out(order="draft_first")),
+        funnel(TO_THE_END, schedule=laid_out(end_drafts_early=False)),
         funnel(SMALL_JUDGE, judge="small"),
         funnel(NO_JUDGE, judge="none"),
     ]

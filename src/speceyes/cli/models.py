@@ -78,7 +78,7 @@ def add_models(
     command: argparse.ArgumentParser,
     *,
     batch_size: int = 16,
-    speculate: str = "always",
+    speculate: str | None = None,
     served: bool = False,
 ) -> None:
     """Adds the options that `pipeline` reads.
@@ -86,7 +86,7 @@ def add_models(
     Args:
         command: The parser of a command that runs one pipeline.
         batch_size: The default of `--batch-size`.
-        speculate: The default of `--speculate`.
+        speculate: See `add_speculation`.
         served: See `add_loading`.
     """
     models = command.add_argument_group(

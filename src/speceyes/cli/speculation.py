@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from speceyes.pipeline import DraftConfig, JudgeConfig, Rung
 
 
-def add_speculation(parser: Parser, *, speculate: str = "always") -> None:
+def add_speculation(parser: Parser, *, speculate: str | None = None) -> None:
     """Adds the options that `judge_of`, `draft_of` and `options.speculate` are read from.
 
     Args:
         parser: The command's.
-        speculate: The default of `--speculate`.
+        speculate: The default of `--speculate`; None for what `ScheduleConfig` takes.
     """
     parser.add_argument(
         "--judge",
@@ -54,7 +54,7 @@ def add_speculation(parser: Parser, *, speculate: str = "always") -> None:
         choices=("always", "auto"),
         default=speculate,
         help='"auto" leaves queries to the agent while measured costs say that this is faster; '
-        "default: %(default)s",
+        f"default: {speculate or 'auto over an engine, else always'}",
     )
 
 

@@ -21,7 +21,7 @@ from speceyes.evaluation.context import EvalContext
 from speceyes.evaluation.grading import is_correct
 from speceyes.evaluation.turn import Stream
 from speceyes.gate import SeparabilityGate
-from speceyes.pipeline import ScheduleConfig, SpecPipeline
+from speceyes.pipeline import SpecPipeline
 from speceyes.pipeline.reference import as_published, reading_anew
 from speceyes.scoring.scores import AGGREGATES, Aggregate
 from speceyes.strategies import Reasoner, ReasoningTransfer, Selector, SpecReason, TransferRule
@@ -425,7 +425,7 @@ def _judged(context: EvalContext) -> Stream:
         answerer=context.answerer(context.top_k),
         gate=SeparabilityGate(1.0, top_k=context.top_k),
         fallback=context.agent(),
-        schedule=ScheduleConfig(batch_size=context.batch_size),
+        schedule=context.schedule,
     ).stream
 
 

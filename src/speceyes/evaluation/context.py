@@ -140,13 +140,18 @@ class EvalContext:
             )
         return self._drafting(self.small, top_k, max_pixels=self.rung)
 
+    @property
+    def schedule(self) -> ScheduleConfig:
+        """All is speculated on, over engines too, so that routes don't depend on time."""
+        return ScheduleConfig(batch_size=self.batch_size, speculate="always")
+
     def one_pass(self) -> SpecPipeline:
         """The funnel whose drafter answers or asks for a closer look."""
         return SpecPipeline(
             answerer=self.looking_answerer(self.top_k),
             gate=self.gate("min", threshold_name("min", "draft", self.thresholds)),
             fallback=self.agent(),
-            schedule=ScheduleConfig(batch_size=self.batch_size),
+            schedule=self.schedule,
         )
 
     def ladder(self) -> SpecPipeline:
@@ -155,7 +160,7 @@ class EvalContext:
             answerer=self.answerer(self.top_k),
             gate=self.gate("min", threshold_name("min", "none", self.thresholds)),
             fallback=self.agent(),
-            schedule=ScheduleConfig(batch_size=self.batch_size),
+            schedule=self.schedule,
             ladder=[(self.low_answerer(self.top_k), self.gate("min", "ladder"))],
         )
 
@@ -223,7 +228,7 @@ class EvalContext:
             answerer=self.deep_answerer(self.top_k, DepthRule(gate)),
             gate=gate,
             fallback=self.agent(),
-            schedule=ScheduleConfig(batch_size=self.batch_size),
+            schedule=self.schedule,
         )
 
     def cascade(self) -> Cascade | SpecPipeline:
@@ -239,24 +244,22 @@ class EvalContext:
             if name in self.thresholds
         ]
         if not steps:
-            return SpecPipeline(
-                fallback=self.agent(), schedule=ScheduleConfig(batch_size=self.batch_size)
-            )
+            return SpecPipeline(fallback=self.agent(), schedule=self.schedule)
         return Cascade(
             steps,
             judge=self.judge("large"),
             fallback=self.agent(),
-            schedule=ScheduleConfig(batch_size=self.batch_size),
+            schedule=self.schedule,
         )
 
     def funnel(self, aggregate: Aggregate, judge: str = "large") -> SpecPipeline:
-        """The whole funnel; it speculates always, so that routes don't depend on time."""
+        """The whole funnel."""
         return SpecPipeline(
             judge=self.judge(judge),
             answerer=self.answerer(self.top_k),
             gate=self.gate(aggregate, threshold_name(aggregate, judge, self.thresholds)),
             fallback=self.agent(),
-            schedule=ScheduleConfig(batch_size=self.batch_size),
+            schedule=self.schedule,
         )
 
 

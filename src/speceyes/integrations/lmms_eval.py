@@ -115,7 +115,7 @@ class SpecEyesModel(_Harness):  # type: ignore[misc, unused-ignore]
             tools=[name for name in re.split(r"[+,\s]+", tools.strip("\"'")) if name],
             dialect=dialect,
             agent=AgentConfig(max_steps, max_tokens, max_batch_size or self.batch_size),
-            schedule=ScheduleConfig(batch_size=self.batch_size),
+            schedule=ScheduleConfig(batch_size=self.batch_size, speculate="always"),
         )
 
     @classmethod

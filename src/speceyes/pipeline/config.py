@@ -34,7 +34,9 @@ class ScheduleConfig:
         end_drafts_early: Whether a draft ends at the first token that rejects it (under "min").
         speculate: "always"; or "auto": where costs that are measured as it runs say that the
             agent alone is faster, it works alone, and now and then a query is sent the other way
-            to see whether that still holds. A query's route then depends on its neighbours' costs.
+            to see whether that still holds. A query's route then depends on its neighbours' costs,
+            and `Result.straight` says where it did. None: "auto" where an engine serves the agent,
+            the judge or the drafter, and there is no `probe`; else "always".
         probe: Share of queries, drawn by lot, that go straight to the agent under "always", so that
             what it costs alone is known, and with it the gain; 0 leaves both unknown.
 
@@ -46,7 +48,7 @@ class ScheduleConfig:
     order: Order = "judge_first"
     overlap: bool | None = None
     end_drafts_early: bool = True
-    speculate: Speculate = "always"
+    speculate: Speculate | None = None
     probe: float = 0.0
 
     _repr_html_ = settings_html
@@ -57,8 +59,10 @@ class ScheduleConfig:
             raise ConfigError(f"probe={self.probe!r}; it must be a share from 0 to below 1")
         if self.order not in get_args(Order):
             raise ConfigError(f"order={self.order!r}; it must be one of {get_args(Order)}")
-        if self.speculate not in SPECULATE:
-            raise ConfigError(f"speculate={self.speculate!r}; it must be one of {SPECULATE}")
+        if self.speculate is not None and self.speculate not in SPECULATE:
+            raise ConfigError(
+                f"speculate={self.speculate!r}; it must be one of {SPECULATE}, or None"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,11 @@ from speceyes.gate import SeparabilityGate
 from speceyes.judge import DRAFT_JUDGES, NO_JUDGE, behind_ladder
 from speceyes.pipeline.audit import Auditor
 from speceyes.pipeline.config import ScheduleConfig
+from speceyes.pipeline.costs import Speculate
 from speceyes.pipeline.route import Policy
 from speceyes.protocols import (
     Answerer,
+    BehindEngine,
     ChecksImages,
     DescribesDrafts,
     Gate,
@@ -83,7 +85,7 @@ class Parts:
     @cached_property
     def plans(self) -> bool:
         """True where some queries may go straight to the agent because of what phases cost."""
-        asked = self.schedule.speculate == "auto" or self.schedule.probe > 0
+        asked = self.speculate == "auto" or self.schedule.probe > 0
         return asked and self.policy.drafts and self.policy.has_agent
 
     @cached_property
@@ -161,6 +163,17 @@ class Parts:
             return self.schedule.overlap
         on_cpu = [offers(m, RunsHere) and str(m.device) == "cpu" for m in self.models]
         return not (on_cpu and all(on_cpu))
+
+    @cached_property
+    def speculate(self) -> Speculate:
+        """Whether all queries are speculated on, or those where it pays. What an engine's calls
+        cost depends on its company, so that speculation may lose there, and by default stops then;
+        in one process the same queries take the same routes.
+        """
+        if self.schedule.speculate is not None:
+            return self.schedule.speculate
+        served = any(offers(model, BehindEngine) for model in self.models)
+        return "auto" if served and not self.schedule.probe else "always"
 
     def check(self) -> None:
         """Refuses parts that can't work together.

@@ -23,7 +23,9 @@ def as_published(pipe: SpecPipeline) -> SpecPipeline:
         answerer=reading_anew(pipe.answerer),
         gate=pipe.gate,
         fallback=reading_anew(pipe.fallback),
-        schedule=dataclasses.replace(pipe.schedule, overlap=False, end_drafts_early=False),
+        schedule=dataclasses.replace(
+            pipe.schedule, overlap=False, end_drafts_early=False, speculate="always"
+        ),
         inputs=pipe.inputs,
         observers=pipe.observers,
         ladder=[(reading_anew(answerer), gate) for answerer, gate in pipe.parts.ladder],

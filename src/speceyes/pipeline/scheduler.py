@@ -267,7 +267,7 @@ class Scheduler:
         planner, schedule = self._planner, self._parts.schedule
         if planner is None:
             return
-        auto = schedule.speculate == "auto"
+        auto = self._parts.speculate == "auto"
         open_ = [request for request in requests if not request.facts.direct]
         n = len(open_)
         plan = planner.plan(n) if auto else planner.probe(n, schedule.probe)

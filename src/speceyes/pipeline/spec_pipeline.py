@@ -505,7 +505,7 @@ class SpecPipeline:
             planner=self.costs if self.parts.plans else None,
             # Not a method: a loop that is at work would keep its pipeline from ending.
             on_result=functools.partial(
-                take_note, self.costs, self._health, warns=self.schedule.speculate == "always"
+                take_note, self.costs, self._health, warns=self.parts.speculate == "always"
             ),
             dispatcher=dispatcher,
             loosest_gate=loosest_gate,

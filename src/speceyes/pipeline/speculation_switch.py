@@ -83,6 +83,7 @@ class SpeculationSwitch:
         self._next_look = 0
         self._looking = self._settled = False
         self._probed = self._asked = 0
+        self._told = False
         self._random = random.Random(0)
 
     @property
@@ -220,12 +221,15 @@ class SpeculationSwitch:
 
     def _say(self, what: str, found: Prediction) -> None:
         reach = _SURE * found.deviation
-        _log.info(
-            "speculation is %s: predicted gain %s%.2fx (%.2f to %.2f)",
+        # That routes change is told once where everybody sees it.
+        _log.log(
+            logging.INFO if self._told else logging.WARNING,
+            "speculation is %s: predicted gain %s%.2fx (%.2f to %.2f); speculate='always' keeps on",
             what,
             "at most " if found.bound else "",
             *(math.exp(found.log_gain + by) for by in (0, -reach, reach)),
         )
+        self._told = True
 
 
 def _wait(found: Prediction) -> int:

@@ -145,7 +145,7 @@ def deep_drafts(workload: RooflineWorkload, deep: float) -> Played:
     judge = None
     if workload.judge == "large":
         judge = ToolJudge(house.large, tools=["zoom"], dialect="deepeyes")
-    schedule = ScheduleConfig(batch_size=min(16, workload.batch), overlap=True)
+    schedule = ScheduleConfig(min(16, workload.batch), overlap=True, speculate="always")
     parts = Parts(judge, answerer, gate, agent, schedule=schedule, clock=house.clock)
     return house.play(parts, at_once=_at_once(workload))
 
