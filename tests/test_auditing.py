@@ -120,7 +120,7 @@ def test_what_cannot_be_compared_does_not_agree() -> None:
     agree=st.lists(st.booleans(), min_size=1, max_size=25),
     order=st.lists(st.integers(0, 20), min_size=1, max_size=8).filter(any),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_outcomes_come_in_the_order_in_which_audits_were_drawn(
     agree: list[bool], order: list[int]
 ) -> None:

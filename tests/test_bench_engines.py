@@ -44,7 +44,7 @@ def test_engines_by_address_run_every_arm_that_they_can(
     prices.write_text(json.dumps({"currency": "EUR", "large": one, "small": one}), "utf-8")
     words = ["--large", f"{engine}#large", "--small", f"{engine}#small", "--dialect", "deepeyes"]
     words += ["--threshold", str(gate["threshold"]), "--top-k", str(gate["top_k"])]
-    words += ["--tools", "zoom", "--queries", "2", "--repeats", "1", "--batch-size", "2"]
+    words += ["--tools", "zoom", "--queries", "1", "--repeats", "1", "--batch-size", "2"]
     out = tmp_path / "bench.json"
     more = ["--prices", str(prices), "--out", str(out)]
     assert main(["bench", *words, *more]) == 0

@@ -569,7 +569,7 @@ def test_what_is_shipped_makes_a_rule() -> None:
 
 @pytest.mark.skipif(not tiny.SMALL_ZOOM.is_dir(), reason="the tiny models' weights are not here")
 def test_a_funnel_of_names_looks_before_it_gives_a_draft_up() -> None:
-    items = list(questions("heldout", 40))
+    items = list(questions("heldout", 24))
     pipe = SpecPipeline.from_pretrained(
         tiny.LARGE,
         tiny.SMALL_ZOOM,
@@ -580,4 +580,4 @@ def test_a_funnel_of_names_looks_before_it_gives_a_draft_up() -> None:
     assert [r.query_id for r in results] == [item.query.id for item in items]
     looked = [r for r in results if r.route == "draft" and r.draft and depth_of(r.draft) == 1]
     assert looked
-    assert sum(is_correct(r.answer, i.answer) for r, i in zip(results, items, strict=True)) > 32
+    assert sum(is_correct(r.answer, i.answer) for r, i in zip(results, items, strict=True)) > 19

@@ -7,7 +7,6 @@ import doctest
 import importlib
 import importlib.util
 import itertools
-import pkgutil
 import re
 import shlex
 import textwrap
@@ -53,29 +52,43 @@ _OTHERS = {
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
 
-def _modules() -> Iterator[str]:
-    """Every module of the package, but the one that runs on import."""
-    for found in pkgutil.walk_packages(speceyes.__path__, "speceyes."):
-        if not found.name.endswith("__main__"):
-            yield found.name
+def _modules(*, with_examples: bool) -> Iterator[str]:
+    """Every module of the package with or without examples, but the one that runs on import."""
+    home = Path(speceyes.__path__[0])
+    for path in sorted(home.rglob("*.py")):
+        if path.name != "__main__.py" and (">>>" in path.read_text("utf-8")) == with_examples:
+            inside = path.relative_to(home).with_suffix("").parts
+            yield ".".join(("speceyes", *inside)).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("name", ["speceyes", *_modules()])
+def _imported(name: str) -> Any:
+    """The module; None for an integration whose framework isn't installed."""
+    try:
+        return importlib.import_module(name)
+    except ConfigError as exc:
+        if "is not installed" not in str(exc):
+            raise
+        return None
+
+
+@pytest.mark.parametrize("name", _modules(with_examples=True))
 def test_examples_in_docstrings_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    try:
-        module = importlib.import_module(name)
-    except ConfigError as exc:  # an integration whose framework isn't installed
-        if "is not installed" not in str(exc):
-            raise
-        pytest.skip(str(exc))
+    module = _imported(name)
+    if module is None:
+        pytest.skip("its framework is not installed")
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS, verbose=False)
     said: list[str] = []
     for test in doctest.DocTestFinder(exclude_empty=True).find(module, name):
         runner.run(test, out=said.append)
     assert runner.summarize(verbose=False).failed == 0, "".join(said)
+
+
+def test_modules_without_examples_can_be_imported() -> None:
+    for name in _modules(with_examples=False):
+        _imported(name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -128,12 +141,8 @@ def test_what_is_not_run_says_why_and_imports_what_there_is() -> None:
         assert re.search(r"\b(needs|starts|downloads|takes?) \w+", block["why"]), block["why"]
         for node in ast.walk(ast.parse(block["code"])):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("speceyes"):
-                try:
-                    module = importlib.import_module(node.module or "")
-                except ConfigError as exc:  # an integration whose framework isn't installed
-                    assert "is not installed" in str(exc), exc
-                    continue
-                for name in node.names:
+                module = _imported(node.module or "")
+                for name in node.names if module is not None else ():
                     assert hasattr(module, name.name), f"{node.module} has no {name.name}"
     for page in PAGES:
         for mark in _NOT_RUN.finditer(page.read_text("utf-8")):

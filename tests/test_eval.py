@@ -459,7 +459,7 @@ def test_a_run_cut_anywhere_goes_on_to_the_same_records(
     run: Run, tmp_path: Path, cuts: int
 ) -> None:
     whole, rng = (run.folder / RECORDS).read_bytes(), random.Random(3)
-    expected = sorted(json.dumps(r) for r in timeless(run))
+    expected, reported = sorted(json.dumps(r) for r in timeless(run)), without_time(run)
     shutil.copytree(run.folder.parent / f"cards-{COUNT}", tmp_path / f"cards-{COUNT}")
     for number in range(cuts):
         folder = tmp_path / f"cut-{number}"
@@ -468,7 +468,7 @@ def test_a_run_cut_anywhere_goes_on_to_the_same_records(
         (folder / RECORDS).write_bytes(whole[:end] + b'{"torn' * (number % 2))
         again = run_in(folder)
         assert sorted(json.dumps(r) for r in timeless(again)) == expected
-        assert without_time(again) == without_time(run)
+        assert without_time(again) == reported
         assert len(list(again.pictures())) == len(run.of(TEST, "agent"))
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speceyes.evaluation.grading import is_correct, normalise, options, same_answer, sameness
@@ -446,6 +446,7 @@ def test_a_word_that_agrees_says_what_the_sentence_behind_it_says(word: str) -> 
         )
 
 
+@settings(max_examples=60)
 @given(st.sampled_from(NEGATED), THINGS, PLACES)
 def test_negating_a_sentence_flips_its_grade(pair: tuple[str, str], thing: str, place: str) -> None:
     said, denied = (" ".join(one.format(thing, place).replace(" .", ".").split()) for one in pair)

@@ -27,6 +27,7 @@ from speceyes.errors import ConfigError, ImageError
 from speceyes.images import ImageLimits
 from speceyes.integrations.mcp_server import TOOL, McpLimits, confined, mcp_server
 from speceyes.tiny.scenes import questions
+from support.engine_server import bundled_engines
 from support.processes import until
 from support.served import data_url, pipeline
 
@@ -203,6 +204,9 @@ def test_no_name_leads_out(tmp_path_factory: pytest.TempPathFactory, parts: list
 
 @needs_weights
 def test_the_tiny_pair_answers_over_stdio(tmp_path: Path) -> None:
+    """The pair is loaded here, and asked by its address; test_examples.py has the command load it,
+    which takes 8 CPU seconds.
+    """
     items = list(questions("heldout", 40))
     hard = next(item for item in items if item.kind == "card/same")
     easy = next(item for item in items if item.kind == "large/colour")
@@ -216,10 +220,10 @@ def test_the_tiny_pair_answers_over_stdio(tmp_path: Path) -> None:
         )
         return [result.structured_content for result in await asyncio.gather(*calls)]
 
-    command = mcp.StdioServerParameters(
-        command=sys.executable, args=["-m", "speceyes", "mcp"], env=dict(os.environ)
-    )
-    with (tmp_path / "log").open("w", encoding="utf-8") as log:
+    with bundled_engines() as told, (tmp_path / "log").open("w", encoding="utf-8") as log:
+        command = mcp.StdioServerParameters(
+            command=sys.executable, args=["-m", "speceyes", "mcp", *told], env=dict(os.environ)
+        )
         draft, agent = talk(mcp.stdio_client(command, errlog=log), words)
     assert (draft["answer"], draft["route"], draft["depth"]) == (easy.answer, "draft", 0)
     assert draft["score"] >= draft["threshold"] and draft["accepted"] is True

@@ -24,7 +24,7 @@ from support.engine_server import serving
 pytestmark = pytest.mark.skipif(
     not tiny.REASONER_LARGE.is_dir(), reason="the weights are not in this checkout"
 )
-N = 96
+N = 64
 
 
 @pytest.fixture(scope="module")

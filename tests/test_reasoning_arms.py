@@ -21,7 +21,7 @@ ASKED = "large-short,small-short,small-reasoning,transfer-attended-50,transfer-r
 
 
 def test_a_run_without_tools_has_every_arm_on_the_same_puzzles(tmp_path: Path) -> None:
-    command = ["eval", "puzzles", "--without-tools", "--limit", "2", "--batch-size", "2", *PAIR]
+    command = ["eval", "puzzles", "--without-tools", "--limit", "1", *PAIR]
     more = ["--arms", f"{ASKED},transfer-sure,transfer-two-stage", "--threshold", "0.9"]
     out = ["--out", str(tmp_path / "run"), "--quiet", "--calibration-share", "0"]
     assert main([*command, *more, *out]) == 0
@@ -49,7 +49,8 @@ def test_arms_that_need_tools_are_refused_without_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["--arms", "min,transfer", "--threshold", "0.9", "--calibration-share", "0"]
-    code = main(["eval", "puzzles", "--without-tools", "--out", str(tmp_path), *asked])
+    few = ["--limit", "2", "--out", str(tmp_path)]
+    code = main(["eval", "puzzles", "--without-tools", *few, *asked])
     assert code == 2 and "--without-tools can't run min" in capsys.readouterr().err
 
 

@@ -358,7 +358,8 @@ def test_boxes_and_crops_stand_where_the_agent_looked(run: tuple[Path, Any, list
     for item, line in zip(items, lines, strict=True):
         x0, y0, x1, y1 = item.box
         drawn = [float(str(line[key])) for key in ("x", "y", "width", "height")]
-        expected = [x0 / 6.4, y0 / 4.8, (x1 - x0) / 6.4, (y1 - y0) / 4.8]
+        width, height = (size / 100 for size in item.query.images[0].size)
+        expected = [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
         assert drawn == pytest.approx(expected, abs=0.2)
 
 

@@ -1,4 +1,4 @@
-"""The official client, against `speceyes serve` as a user starts it."""
+"""The official client against what `speceyes serve` serves, and the command as a user starts it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from speceyes.cli import main, parser
 from speceyes.cli.models import pipeline
 from speceyes.errors import ConfigError
 from speceyes.models.scripted import ScriptedModel
+from speceyes.server.keys import Keys, new_key
 from speceyes.server.run import is_loopback
 from speceyes.tiny.scenes import questions
 from support.engine_server import engines
 from support.processes import started, until
-from support.served import asking, data_url
+from support.served import asking, data_url, serving
 
 needs_weights = pytest.mark.skipif(
     not tiny.LARGE.is_dir(), reason="the tiny pair's weights are not in this checkout"
@@ -74,8 +75,6 @@ class Process:
 @contextmanager
 def serving_tests(folder: Path, *words: str) -> Iterator[tuple[Process, str]]:
     """A server, and the one key that it takes; it logs requests into the folder."""
-    from speceyes.server.keys import new_key
-
     key, line = new_key("tests")
     file = folder / "keys.txt"
     file.write_text(f"{line}\n")
@@ -90,16 +89,21 @@ def serving_tests(folder: Path, *words: str) -> Iterator[tuple[Process, str]]:
 
 
 @pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, str]]:
-    with serving_tests(tmp_path_factory.mktemp("keys")) as found:
-        yield found
+def bundled() -> Iterator[tuple[str, str]]:
+    """The address of a server in this process with what `speceyes serve` serves, and its one key: a
+    process that loads the pair takes 8 CPU seconds to start, and test_examples.py has one do it.
+    """
+    key, line = new_key("tests")
+    keys = Keys({"tests": line.rpartition(":")[2].strip()})
+    with serving(pipeline(parser().parse_args(["serve"])), keys=keys) as served:
+        yield served.url, key
 
 
 @pytest.fixture
-def client(process: tuple[Process, str]) -> Iterator[openai.OpenAI]:
-    one, key = process
+def client(bundled: tuple[str, str]) -> Iterator[openai.OpenAI]:
+    url, key = bundled
     http = httpx.Client(trust_env=False)
-    with openai.OpenAI(base_url=f"{one.url}/v1", api_key=key, http_client=http) as made:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=key, http_client=http) as made:
         yield made
 
 
@@ -157,9 +161,7 @@ def test_it_streams_and_tells_log_probabilities(client: openai.OpenAI) -> None:
 
 
 @needs_weights
-def test_its_errors_are_the_client_s_own(
-    client: openai.OpenAI, process: tuple[Process, str]
-) -> None:
+def test_its_errors_are_the_client_s_own(client: openai.OpenAI, bundled: tuple[str, str]) -> None:
     _, messages = _scene(0)
     with pytest.raises(openai.BadRequestError, match="it must be 1") as raised:
         client.chat.completions.create(model="speceyes", messages=messages, n=2)
@@ -167,7 +169,7 @@ def test_its_errors_are_the_client_s_own(
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="other", messages=messages)
     stranger = openai.OpenAI(
-        base_url=f"{process[0].url}/v1",
+        base_url=f"{bundled[0]}/v1",
         api_key="sk-nobody",
         http_client=httpx.Client(trust_env=False),
     )
@@ -257,7 +259,6 @@ def test_addresses_that_stay_here() -> None:
 def test_engines_behind_addresses_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     from speceyes import HFModel
     from support.engine_server import serving as engine
-    from support.served import serving
 
     large, small = (HFModel.from_pretrained(size) for size in (tiny.LARGE, tiny.SMALL))
     with (

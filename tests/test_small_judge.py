@@ -21,7 +21,7 @@ from speceyes.tiny.training.lessons import COARSE, TOKENS, Lessons, coarse_label
 from speceyes.tiny.training.models import JUDGE_PHRASES, SMALL_SIZE, build_tokenizer
 
 weights = pytest.mark.skipif(not tiny.SMALL_JUDGE.is_dir(), reason="the weights are not here")
-N = 48
+N = 36
 
 
 @pytest.fixture(scope="module")

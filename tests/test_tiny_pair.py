@@ -23,7 +23,7 @@ from speceyes.tiny.training.pair import agreement, choose, figures, record
 from speceyes.tools import Tools
 from speceyes.types import Conversation, Message, Result, Sampling
 
-N = 96
+N = 64
 TURN_TOKENS = 96
 
 
@@ -111,16 +111,16 @@ def test_a_query_alone_is_what_it_is_in_a_batch(
     pipe: SpecPipeline, results: list[Result], items: list[Item]
 ) -> None:
     same = [
-        (pipe(item.query).answer, pipe(item.query).route) == (result.answer, result.route)
-        for item, result in zip(items[:24], results, strict=False)
+        (alone.answer, alone.route) == (result.answer, result.route)
+        for alone, result in zip((pipe(item.query) for item in items[:12]), results, strict=False)
     ]
-    assert np.mean(same) >= 23 / 24
+    assert np.mean(same) >= 11 / 12
 
 
 def test_batches_agree_with_single_calls(large: HFModel, small: HFModel) -> None:
-    shares = agreement(large, small, 16, start=11_000)
+    shares = agreement(large, small, 10, start=11_000)
     assert shares["draft"]["share"] == 1.0
-    assert shares["agent"]["share"] >= 15 / 16
+    assert shares["agent"]["share"] >= 9 / 10
 
 
 def test_the_judge_knows_large_from_tiny(large: HFModel, items: list[Item]) -> None:
@@ -151,7 +151,7 @@ def test_the_small_model_falls_short_where_it_should(small: HFModel, items: list
 
 def test_choosing_a_gate_uses_the_records_alone(large: HFModel, small: HFModel) -> None:
     """The chooser's threshold loses no more than allowed on what it was chosen on."""
-    records = record(large, small, "calibration", 64, start=5_000)
+    records = record(large, small, "calibration", 48, start=5_000)
     chosen = choose(records)
     report = figures(records, chosen["threshold"], chosen["top_k"])
     assert report["funnel"]["share"] >= report["agent"]["share"] - 0.005 - 1e-9

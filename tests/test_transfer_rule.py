@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -103,6 +103,7 @@ def test_a_model_that_tells_nothing_is_never_sure() -> None:
     assert TransferRule().heeds(silent, silent)  # where notes are always heeded
 
 
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(

@@ -269,7 +269,7 @@ def test_tune_tries_drafts_that_judge_and_ladders_and_serves_what_it_chose(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "tuned"
-    words = ["tune", "scenes", "--split", "calibration", "--limit", "24", "--out", str(out)]
+    words = ["tune", "scenes", "--split", "calibration", "--limit", "16", "--out", str(out)]
     words += ["--judges", "none,draft", "--pixels", "full,3600", "--aggregates", "min"]
     words += ["--target", "0.6", "--no-check", "--quiet", "--json"]
     assert main(words) == 0

@@ -100,7 +100,7 @@ def test_the_same_sources_give_the_same_bytes(
         path.chmod(0o700)
     before = os.umask(0o077)
     try:
-        again = build(tmp_path / "dist", EPOCH, root=other)
+        again = build(tmp_path / "dist", EPOCH, root=other, check=False)
     finally:
         os.umask(before)
     for first, second in zip(built, again, strict=True):

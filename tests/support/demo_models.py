@@ -25,9 +25,9 @@ class Card:
     """An item: a scene with one square of a colour, which is asked for."""
 
     def __init__(self, number: int, colour: str, kind: str, question: str = "") -> None:
-        image = Image.new("RGB", (640, 480), (190, 190, 185))
-        side = 220 if kind == "large" else 24
-        left, top = 40 + 37 * number % 300, 30 + 53 * number % 200
+        image = Image.new("RGB", (320, 240), (190, 190, 185))
+        side = 110 if kind == "large" else 24
+        left, top = 20 + 37 * number % 151, 15 + 53 * number % 101  # no two of many are alike
         ImageDraw.Draw(image).rectangle((left, top, left + side, top + side), fill=colour)
         self.box = (left - 8, top - 8, left + side + 8, top + side + 8)
         self.query = Query(question or "What colour is the square?", (image,), id=f"card-{number}")

@@ -355,6 +355,19 @@ def engines(large: VisionLanguageModel, small: VisionLanguageModel) -> Iterator[
         yield ["--large", f"{url}#large", "--small", f"{url}#small"]
 
 
+@contextmanager
+def bundled_engines() -> Iterator[list[str]]:
+    """Options of a command that asks the bundled pair by address, driven as it was taught to be."""
+    from speceyes import tiny
+    from speceyes.models import HFModel
+
+    large, small = (HFModel.from_pretrained(at, device="cpu") for at in (tiny.LARGE, tiny.SMALL))
+    gate = tiny.settings()
+    told = ["--threshold", str(gate["threshold"]), "--top-k", str(gate["top_k"])]
+    with engines(large, small) as asked:
+        yield [*asked, *told, "--tools", "zoom", "--dialect", "deepeyes"]
+
+
 def refused(status: int, why: str = "busy", **headers: str) -> Fault:
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     return lambda handler, reply: handler.refuse(status, why, sent)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ROUTED = ("depth", "accept-rate")
 """Sweeps that need ways to be planned, which the bundled pair decides by itself."""
 STAND_IN = "tiny-small,tiny-large"
+FORESEEN = 192
+"""Fewest queries that a forecast is held against: a few would say more of their lots than of it."""
 
 ABOUT = """\
 Answers the same queries in every way: the agent, the schedule of the paper's code, speceyes, and
@@ -173,8 +175,8 @@ def _roofline(options: argparse.Namespace) -> int:
     names = [name.strip() for name in (options.shapes or "qwen3-vl-2b,qwen2.5-vl-7b").split(",")]
     if len(names) != 2:
         raise ConfigError(f"--shapes {options.shapes!r} names {len(names)}; name two: small,large")
-    # As many are measured as are tried: a few would say more of their lots than of the forecast.
-    pilot = max(options.queries, 192, 12 * options.batch_size)
+    # As many are measured as are tried.
+    pilot = max(options.queries, FORESEEN, 12 * options.batch_size)
     routes, found = dataclasses.replace(_routes(options), n=pilot), []
     for judge in ("large", "small", "none"):
         _told(f"{judge} judge")
