@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from speceyes import tiny
 from speceyes.answerer import SpeculativeAnswerer
+from speceyes.bounded_cache import BoundedCache
 from speceyes.errors import ConfigError
 from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
@@ -21,7 +22,6 @@ from speceyes.images import pixel_cache
 from speceyes.images.pixel_cache import frozen, pixel_key, strips
 from speceyes.judge import ToolJudge
 from speceyes.models import HFModel
-from speceyes.models._bounded import BoundedCache
 from speceyes.models.hf.pixels import QwenPixels, pixels_of
 from speceyes.models.hf.prefix_cache import BLOCK, CacheEntry, PrefixCache
 from speceyes.models.hf.prompt_encoder import PromptEncoder

@@ -6,10 +6,8 @@ it, so that it reads on light and on dark ground. Notebooks find these by `_repr
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import importlib
-import io
 import math
 import sys
 from collections import Counter
@@ -17,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
+from speceyes.encoded import data_url
 from speceyes.errors import ConfigError
 from speceyes.looked import zoomed
 
@@ -69,9 +68,6 @@ def _picture(image: Image, side: int, boxes: Sequence[Box] = ()) -> str:
     """An image with boxes, given in fractions 0 to 1 of it."""
     small = image.convert("RGB")
     small.thumbnail((side, side))
-    data = io.BytesIO()
-    small.save(data, "JPEG", quality=75)
-    coded = base64.b64encode(data.getvalue()).decode()
     marks = "".join(
         f'<span class="b" style="left:{x0:.1%};top:{y0:.1%};width:{x1 - x0:.1%};'
         f'height:{y1 - y0:.1%}"></span>'
@@ -79,7 +75,7 @@ def _picture(image: Image, side: int, boxes: Sequence[Box] = ()) -> str:
     )
     return (
         f'<span class="p"><img alt="" width="{small.width}" height="{small.height}" '
-        f'src="data:image/jpeg;base64,{coded}">{marks}</span>'
+        f'src="{data_url(small, "JPEG", quality=75)}">{marks}</span>'
     )
 
 

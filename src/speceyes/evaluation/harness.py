@@ -7,8 +7,6 @@ would find read what another has read. Decoding, grading and writing happen off 
 
 from __future__ import annotations
 
-import base64
-import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from typing import Any, Final, final
 
 import numpy as np
 
+from speceyes.encoded import in_base64
 from speceyes.errors import InputError, describe
 from speceyes.evaluation import arms as known
 from speceyes.evaluation.arms import BASELINE, DRAFT
@@ -325,6 +324,4 @@ def _pictures(query_id: str, images: Sequence[Image], result: Result) -> dict[st
 def _jpeg(image: Image, side: int) -> str:
     small = image.convert("RGB")
     small.thumbnail((side, side))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=70, optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    return in_base64(small, "JPEG", quality=70, optimize=True)

@@ -13,7 +13,7 @@ from speceyes.errors import InputError
 from speceyes.evaluation.statistics import auroc, paired_bootstrap_ratio, student_t
 
 Floats = npt.NDArray[np.float64]
-_Z = 1.959963984540054
+_Z = NormalDist().inv_cdf(0.975)
 
 
 def mean_interval(

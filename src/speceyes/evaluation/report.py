@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, final
 
+from speceyes.encoded import data_url
 from speceyes.evaluation import plots
 from speceyes.evaluation.flow import funnel
 from speceyes.evaluation.page import fill
@@ -36,9 +35,7 @@ def _picture(image: Image, side: int) -> str:
     """The image as a small JPEG in a data URL."""
     small = image.convert("RGB")
     small.thumbnail((side, side))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return data_url(small, "JPEG", quality=80, optimize=True)
 
 
 def _scenes(images: Sequence[Image], crops: Sequence[tuple[Image, int, Box | None]]) -> str:

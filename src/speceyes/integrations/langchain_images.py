@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from speceyes.encoded import data_url
 from speceyes.tools import Tools
 from speceyes.tools.adapters.foreign import extra
 from speceyes.types import Image, ToolCall
@@ -69,7 +68,4 @@ def lent_tools(images: Sequence[Image], tools: Tools | Sequence[Any] = ("zoom",)
 
 def image_block(image: Image) -> dict[str, Any]:
     """An image as a block of a message's content."""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    data = base64.b64encode(file.getvalue()).decode()
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    return {"type": "image_url", "image_url": {"url": data_url(image)}}

@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any, Final, final
 
 import numpy as np
@@ -36,7 +37,7 @@ _BALANCE = 0.008
 """What reading a token costs over what writing one costs alone: a write reads all weights once, at
 2 bytes each, and a read computes with them, on accelerators that do some 250 operations a byte; the
 image encoder comes on top. Taken where no judgement of the same model tells what reading costs."""
-_Z = 1.959963984540054  # 95 %, both sides
+_Z = NormalDist().inv_cdf(0.975)  # 95 %, both sides
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -14,6 +14,7 @@ import math
 import random
 import threading
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Final, Literal, TypeAlias, final
 
 _log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ REFRESH: Final = 1024
 """Queries that are speculated on between two such blocks."""
 BUDGET: Final = 0.005
 """Most that looks at speculation may cost of the time while the agent works alone."""
-_SURE: Final = 1.2815515655446004
+_SURE: Final = NormalDist().inv_cdf(0.9)
 """Standard deviations: nine times in ten, one side."""
 
 State: TypeAlias = Literal["trial", "on", "off"]

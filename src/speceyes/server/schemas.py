@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any, Final
 
 from PIL import Image
 
+from speceyes.encoded import data_url
 from speceyes.server.common_fields import MOST_CHOICES
 from speceyes.server.limits import ServerLimits
 
@@ -158,6 +157,4 @@ def told() -> Schema:
 
 def example_url() -> str:
     """A picture that can be sent as it stands."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 48), "red").save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_url(Image.new("RGB", (64, 48), "red"))

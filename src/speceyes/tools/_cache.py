@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from PIL import Image as PILImage
 
+from speceyes.bounded_cache import BoundedCache
 from speceyes.images.pixel_cache import pixel_key
 from speceyes.protocols import ReadsImages, Stateless, TellsKept, Tool, offers
 from speceyes.types import Image, Observation
@@ -66,42 +65,23 @@ class ObservationCache:
         most: Bytes; what is larger on its own isn't kept.
     """
 
-    __slots__ = ("_bytes", "_kept", "_lock", "_most")
-
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._bytes = 0
-        self._kept: OrderedDict[Key, tuple[Observation, int]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = BoundedCache[Key, Observation](most, _size)
 
     def get(self, key: Key) -> Observation | None:
         """Value under the key, if it is still there."""
-        with self._lock:
-            entry = self._kept.get(key)
-            if entry is None:
-                return None
-            self._kept.move_to_end(key)
-        return _copied(entry[0])
+        kept = self._kept.get(key)
+        return None if kept is None else _copied(kept)
 
     def put(self, key: Key, seen: Observation) -> None:
         """Keeps it, unless it is an error or too large."""
-        size = _size(seen)
-        if seen.error is not None or size > self._most:
-            return
-        kept = _copied(seen)
-        with self._lock:
-            if (before := self._kept.pop(key, None)) is not None:
-                self._bytes -= before[1]
-            self._kept[key] = (kept, size)
-            self._bytes += size
-            while self._bytes > self._most:
-                _, (_, freed) = self._kept.popitem(last=False)
-                self._bytes -= freed
+        if seen.error is None and _size(seen) <= self._kept.limit:
+            self._kept.put(key, _copied(seen))
 
     @property
     def bytes(self) -> int:
         """Bytes that are held now."""
-        return self._bytes
+        return self._kept.used
 
 
 def _copied(seen: Observation) -> Observation:

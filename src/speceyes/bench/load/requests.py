@@ -145,18 +145,6 @@ class PromptSet:
         return json.dumps(whole).encode()
 
 
-def data_url(image: Image.Image, kind: str = "PNG", **options: Any) -> str:
-    """The image, encoded.
-
-    Example:
-        >>> data_url(Image.new("RGB", (8, 8)))[:22]
-        'data:image/png;base64,'
-    """
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return _url(buffer.getvalue(), kind)
-
-
 def _url(data: bytes, kind: str = "PNG") -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}"
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from speceyes.bench.load import report as load_report
 from speceyes.bench.load.client import LoadClient, Outcome, offer, sampled, saturate
-from speceyes.bench.load.requests import LoadRequest, Prompt, PromptSet, data_url, draw_requests
+from speceyes.bench.load.requests import LoadRequest, Prompt, PromptSet, draw_requests
 from speceyes.bench.load.server import (
     KEY,
     LoadedServer,
@@ -20,6 +20,7 @@ from speceyes.bench.load.server import (
     settled,
     tell,
 )
+from speceyes.encoded import data_url
 from speceyes.environment import machine
 from speceyes.evaluation.failures import plain
 

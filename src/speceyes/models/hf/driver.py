@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image as PILImage
 
-from speceyes.models._bounded import BoundedCache
+from speceyes.bounded_cache import BoundedCache
 from speceyes.models.hf.chat_prompt import Prompter
 from speceyes.models.hf.continuous_batch import ContinuousBatch
 from speceyes.models.hf.generate import Decoded, decode

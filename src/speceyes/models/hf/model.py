@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from speceyes.bounded_cache import BoundedCache
 from speceyes.errors import ConfigError, PromptError, SpecEyesError, fault_of
-from speceyes.models._bounded import BoundedCache
 from speceyes.models._seed import row_seed
 from speceyes.models.hf.chat_prompt import Prompt, Prompter
 from speceyes.models.hf.continuous_batch import ContinuousBatch, compiled

@@ -17,7 +17,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from speceyes.models._bounded import BoundedCache
+from speceyes.bounded_cache import BoundedCache
 
 BLOCK = 16
 """Tokens that are hashed together. Within a block, matches are found token by token."""

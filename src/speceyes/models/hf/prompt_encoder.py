@@ -17,8 +17,8 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from speceyes.bounded_cache import BoundedCache
 from speceyes.images.pixel_cache import made_of, pixel_key
-from speceyes.models._bounded import BoundedCache
 from speceyes.models.hf.chat_prompt import Prompt
 from speceyes.models.hf.patches import Patches
 from speceyes.models.hf.pixels import QwenPixels

@@ -22,8 +22,8 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 from typing_extensions import override
 
+from speceyes.bounded_cache import BoundedCache
 from speceyes.errors import ModelError
-from speceyes.models._bounded import BoundedCache
 from speceyes.models.hf.vision_windows import windows_at_once
 
 _MOST_POSITIONS: Final = 1 << 24

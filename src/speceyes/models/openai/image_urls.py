@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import threading
 from concurrent.futures import Future
@@ -11,8 +9,9 @@ from typing import Literal, TypeAlias, final
 
 from PIL import Image as PILImage
 
+from speceyes.bounded_cache import BoundedCache
+from speceyes.encoded import data_url
 from speceyes.images.pixel_cache import pixel_key
-from speceyes.models._bounded import BoundedCache
 from speceyes.models._rgb import checked, to_rgb
 from speceyes.types import Image
 
@@ -94,13 +93,10 @@ class ImageUrls:
     def _encode(self, image: Image) -> str:
         with self._lock:
             self.encoded += 1
-        buffer = io.BytesIO()
         rgb = to_rgb(image)
         size = sent_size(image, self._max_pixels)
         if size != rgb.size:
             rgb = rgb.resize(size, PILImage.Resampling.BICUBIC)
         if self._format == "png":
-            rgb.save(buffer, "PNG", compress_level=1, icc_profile=None)
-        else:
-            rgb.save(buffer, "JPEG", quality=self._quality, subsampling=0, icc_profile=None)
-        return f"data:image/{self._format};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+            return data_url(rgb, "PNG", compress_level=1, icc_profile=None)
+        return data_url(rgb, "JPEG", quality=self._quality, subsampling=0, icc_profile=None)

@@ -11,8 +11,8 @@ import hashlib
 import threading
 from typing import Any, Final, final
 
+from speceyes.bounded_cache import BoundedCache
 from speceyes.images.pixel_cache import pixel_key
-from speceyes.models._bounded import BoundedCache
 from speceyes.models._rgb import checked
 from speceyes.models.openai.image_urls import ImageUrls
 from speceyes.types import Image

@@ -6,9 +6,7 @@ image to the foreign tool is a number to the model: the place of the image in th
 
 from __future__ import annotations
 
-import base64
 import importlib
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +14,7 @@ from typing import Any, Literal
 
 from PIL import Image as PILImage
 
+from speceyes.encoded import data_url, in_base64
 from speceyes.errors import ConfigError, ImageError, ToolError
 from speceyes.images import DEFAULT_LIMITS, load_image
 from speceyes.images.blocks import block_image, block_text, encoded_image, is_image_block
@@ -259,7 +258,4 @@ def _safe(source: Image | bytes) -> Image:
 def _formed(image: Image, form: ImageForm) -> Any:
     if form == "pil":
         return image.copy()
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    data = base64.b64encode(file.getvalue()).decode("ascii")
-    return data if form == "base64" else f"data:image/png;base64,{data}"
+    return in_base64(image) if form == "base64" else data_url(image)
