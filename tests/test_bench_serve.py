@@ -32,10 +32,10 @@ from speceyes.bench.load.requests import (
     LoadRequest,
     Prompt,
     PromptSet,
-    data_url,
     draw_requests,
 )
 from speceyes.cli import parser
+from speceyes.encoded import data_url
 from speceyes.errors import ConfigError, ModelError
 from speceyes.models.scripted import ScriptedModel
 from speceyes.types import Conversation, Message, Sampling

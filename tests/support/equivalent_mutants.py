@@ -194,8 +194,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "it is the last to be tested anyway",
     (
         "calibration/priced.py",
-        "_p_value(unit >= level, own, alone, share, most) <= delta",
-        "_p_value(unit >= level, own, alone, share, most) < delta",
+        "cost_p_value(unit >= level, own, alone, share, most) <= delta",
+        "cost_p_value(unit >= level, own, alone, share, most) < delta",
     ): _EQUAL,
     ("gates/joint_thresholds.py", "seed: int = 0,", "1"): _ANY_SEED,
     (
