@@ -218,15 +218,17 @@ QUICK = (("POPE", 1), ("V*", 1))
 def test_what_is_foreseen_is_what_is_then_measured(size: str, judge: Any, batch: int) -> None:
     routes = RoutePlan(60 if batch == 1 else 480, depth=1, turn_tokens=100, draft_tokens=6)
     workload = RooflineWorkload(size, routes, SIZES[size], judge, batch)
-    found = foresee(workload, pilot=300 if batch == 1 else 480, auto=False)
+    quick = (size, batch) in QUICK
+    found = foresee(workload, pilot=120 if quick else 300 if batch == 1 else 480, auto=False)
     assert found.worst < 0.1
     assert found.interval[0] < found.gain[0] < found.interval[1]
     assert 0.9 * found.interval[0] < found.gain[1] < 1.1 * found.interval[1]
 
 
-def test_what_an_engine_keeps_in_other_company_is_foreseen_too() -> None:
+@pytest.mark.parametrize("n", [240, pytest.param(480, marks=pytest.mark.exhaustive)])
+def test_what_an_engine_keeps_in_other_company_is_foreseen_too(n: int) -> None:
     """Of 32 images of 8K the agent alone keeps none for its second turn; the funnel's are kept."""
-    routes = RoutePlan(480, depth=1, turn_tokens=100, draft_tokens=6)
+    routes = RoutePlan(n, depth=1, turn_tokens=100, draft_tokens=6)
     found = foresee(RooflineWorkload("8K", routes, SIZES["8K"], "small", 32), auto=False)
     assert found.worst < 0.1
 

@@ -28,14 +28,20 @@ class EventSource(Protocol):
         ...
 
 
+def _held() -> threading.Lock:
+    """A lock that is taken: whoever wants it waits until another gives it."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclass(slots=True, eq=False)
 class _Lane:
     work: Callable[[], None]
-    ready: Callable[[], bool]
+    ready: Callable[[], bool] = lambda: True
     until: float = -math.inf
     over: bool = False
-    failure: BaseException | None = None
-    baton: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    baton: threading.Lock = field(default_factory=_held)
     thread: threading.Thread | None = None
 
 
@@ -53,8 +59,10 @@ class VirtualClock:
     def __init__(self) -> None:
         self.now = 0.0
         self._sources: list[EventSource] = []
+        self._made: list[_Lane] = []
         self._lanes: dict[int, _Lane] = {}
-        self._back = threading.Semaphore(0)
+        self._failure: BaseException | None = None
+        self._back = _held()
 
     def __call__(self) -> float:
         """Seconds since the beginning."""
@@ -78,8 +86,8 @@ class VirtualClock:
         if ready():
             return
         lane.ready, lane.until = ready, until
-        self._back.release()
-        lane.baton.acquire()
+        if self._hand_on() is not lane:
+            lane.baton.acquire()
 
     def run(self, lanes: Sequence[Callable[[], None]]) -> None:
         """Runs lanes to their ends, by turns, the first that is ready before the others.
@@ -88,21 +96,15 @@ class VirtualClock:
             ModelError: All of them wait, and nothing will ever happen.
             Exception: What a lane raised; the others are given up.
         """
-        made = [_Lane(work, lambda: True) for work in lanes]
-        for lane in made:
+        self._made, self._failure = [_Lane(work) for work in lanes], None
+        for lane in self._made:
             lane.thread = threading.Thread(target=self._lane, args=(lane,), daemon=True)
             lane.thread.start()
-        while waiting := [lane for lane in made if not lane.over]:
-            due = next((one for one in waiting if one.ready() or self.now >= one.until), None)
-            if due is None:
-                self._advance(min(one.until for one in waiting))
-                continue
-            due.ready, due.until = (lambda: False), math.inf
-            due.baton.release()
-            self._back.acquire()
-            if due.failure is not None:
-                raise due.failure
-        for lane in made:
+        self._hand_on()
+        self._back.acquire()
+        if self._failure is not None:
+            raise self._failure
+        for lane in self._made:
             assert lane.thread is not None
             lane.thread.join()
 
@@ -113,11 +115,34 @@ class VirtualClock:
         try:
             lane.work()
         except BaseException as exc:  # noqa: BLE001 - raised where the lanes were started
-            lane.failure = exc
+            self._failure = exc
         finally:
             lane.over = True
             del self._lanes[me]
+            self._hand_on()
+
+    def _hand_on(self) -> _Lane | None:
+        """Lets the next lane go on, in the thread of the one that waits, which may be the next one
+        itself: a thread that wakes another takes as long as a step. None where no lane is to go on.
+        """
+        due = None
+        try:
+            while self._failure is None and due is None:
+                waiting = [lane for lane in self._made if not lane.over]
+                if not waiting:
+                    break
+                due = next((one for one in waiting if one.ready() or self.now >= one.until), None)
+                if due is None:
+                    self._advance(min(one.until for one in waiting))
+        except BaseException as exc:  # noqa: BLE001 - raised where the lanes were started
+            self._failure, due = exc, None
+        if due is None:
             self._back.release()
+            return None
+        due.ready, due.until = (lambda: False), math.inf
+        if self._lanes.get(threading.get_ident()) is not due:
+            due.baton.release()
+        return due
 
     def _advance(self, until: float) -> None:
         times = [source.next_event() for source in self._sources]
