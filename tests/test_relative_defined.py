@@ -19,7 +19,7 @@ from speceyes.calibration import (
     price,
 )
 from speceyes.calibration.matched import matched_p_value
-from speceyes.calibration.relative import _queries_needed
+from speceyes.calibration.relative import queries_needed
 from speceyes.errors import InputError
 from speceyes.scoring.scales import to_unit
 
@@ -153,6 +153,14 @@ def test_the_loosest_threshold_before_the_first_that_fails(credit: bool, given: 
     assert certified > 1
 
 
+def test_evidence_that_just_suffices_certifies() -> None:
+    just = matched_p_value(Gold(0, 0, 0), 200, 0.05)
+    for delta, certified in ((just, True), (just * 0.999, False)):
+        found = calibrate_relative([9.0] * 200, [0] * 200, [None] * 200, MADE, delta=delta)
+        assert found.certified is certified
+        assert Calibration.from_json(found.to_json()) == found
+
+
 def needed(rows: int, differing: int, gold: tuple[int, ...], delta: float = 0.1) -> Calibration:
     worse, better = (*gold, 0)[:2]
     labelled = worse + better + 1
@@ -214,7 +222,7 @@ def test_numbers_are_told_that_would_do_in_steps_of_a_twentieth(
         "speceyes.calibration.relative.matched_p_value",
         lambda found, total, target: 0.0 if total >= max(least, rows + 1) else 1.0,
     )
-    found = _queries_needed(Gold(0, 0, 0), rows, 0.05, 0.1)
+    found = queries_needed(Gold(0, 0, 0), rows, 0.05, 0.1)
     sizes = [rows]
     while sizes[-1] < 200_000:
         sizes.append(min(200_000, sizes[-1] + max(1, sizes[-1] // 20)))
@@ -313,6 +321,14 @@ def test_a_threshold_is_worth_it_where_all_looser_ones_are(share: float) -> None
         assert priced.measured == pytest.approx((own.sum() + alone[fell].sum()) / alone.sum())
         kinds.add(worth)
     assert kinds == {True, False}
+
+
+def test_drafts_that_just_reach_a_threshold_are_spared_the_agent() -> None:
+    """One that was fixed beforehand, at a score that drafts have."""
+    found = calibrate([9.0] * 60, [0] * 60, MADE, thresholds=[to_unit(9.0, log=False)])
+    assert found.threshold == to_unit(9.0, log=False) and found.accepted == 60
+    priced = price(found, [9.0] * 60, np.full(60, 0.1), np.ones(60), most=1.0)
+    assert priced.worth_it and priced.measured == pytest.approx(0.1)
 
 
 def test_costs_on_their_limits() -> None:

@@ -79,7 +79,7 @@ def test_labels_that_lack_below_the_middle_only_shut_the_gate_there() -> None:
     assert found.certified and found.raw_threshold is not None and found.raw_threshold > 2.0
     assert found.accepted / found.n == pytest.approx(0.7, abs=0.05) and found.bad == 0
     with pytest.raises(
-        CalibrationError, match=r"7\d% of the new scores .* around 2, where 1\d\d of"
+        CalibrationError, match=r"7\d% of the new scores .* around 2, where 1\d\d of 250 new "
     ):
         calibrate_shifted([9.0] * 1000, [0] * 1000, 11.0 - new, MADE)
     # Nor is anything certified, and labels lack by more than the target: that is said as well.

@@ -33,7 +33,7 @@ def are(one: bytes, other: bytes) -> bool:
 def test_so_many_bits_may_differ_and_no_more(counts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With numpy 1, too, which doesn't count bits."""
     if not counts or hasattr(np, "bitwise_count"):
-        monkeypatch.setattr(similarity, "_COUNTS", counts)
+        monkeypatch.setattr(similarity, "COUNTS", counts)
     for bits in range(20):
         assert are(made(0), made(bits)) is (bits <= 10)
         assert are(made(0), made(32, bits)) is (bits <= 8)

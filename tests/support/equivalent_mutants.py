@@ -230,6 +230,21 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): _LENGTHS,
     (
         "calibration/shifted.py",
+        "if cell and short > 0:",
+        "short >= 0",
+    ): "one that lacks nothing adds nothing, and isn't where most is lacking",
+    (
+        "calibration/shifted.py",
+        "if not found.certified and cells.lack(raw, size, 1) > target:",
+        "cells.lack(raw, size, 1) >= target",
+    ): "where just the target lacks, nothing is certified either way",
+    (
+        "calibration/shifted.py",
+        "cell, wide, held = cell + 1, 0, 0",
+        "2",
+    ): "cells are told apart by their numbers, whatever those are",
+    (
+        "calibration/shifted.py",
         "counts = np.bincount(fine, minlength=2 + BINS // _MERGED)",
         "3",
     ): "one more place that no score falls into",

@@ -143,7 +143,7 @@ def calibrate_relative(
         bad=0 if at_it is None else at_it.worse,
         labels_needed=None
         if threshold is not None or not found
-        else _queries_needed(found[0], raw.size, target, delta),
+        else queries_needed(found[0], raw.size, target, delta),
         group=group,
         score_counts=count_scores(raw),
         created=created or datetime.now(UTC).isoformat(timespec="seconds"),
@@ -166,7 +166,7 @@ def _gold(name: str, values: npt.ArrayLike, rows: int) -> npt.NDArray[np.float64
     return found
 
 
-def _queries_needed(first: Gold, total: int, target: float, delta: float) -> int | None:
+def queries_needed(first: Gold, total: int, target: float, delta: float) -> int | None:
     """Number of further queries at which the strictest threshold would pass, all shares staying
     as they are; None where no number up to 200,000 would do.
     """

@@ -166,14 +166,14 @@ def clusters(
     return [numbers.setdefault(root(at), len(numbers)) for at in range(len(keys))]
 
 
-_COUNTS: Final = hasattr(np, "bitwise_count")  # numpy 2
+COUNTS: Final = hasattr(np, "bitwise_count")  # numpy 2
 
 
 def _differing(hashes: npt.NDArray[np.uint64], one: np.uint64) -> npt.NDArray[np.int64]:
     """int64 of the hashes' shape [n, 2]: bits in which each differs from one."""
     apart = hashes ^ one
     found: npt.NDArray[np.int64]
-    if _COUNTS:
+    if COUNTS:
         found = np.bitwise_count(apart).astype(np.int64)
         return found
     bits = np.unpackbits(apart.view(np.uint8).reshape(*apart.shape, 8), axis=-1)
