@@ -229,6 +229,12 @@ def test_a_gate_of_any_kind_may_be_watched_and_changed() -> None:
 
     bare = WatchedGate(never, watch)
     assert bare.threshold is None and bare.gate is never
+    watch.rearm(old)
+    for gate in (bare, WatchedGate(never, watch)):
+        watch.rearm(old)
+        with pytest.raises(CalibrationError, match="can't be made of its new calibration"):
+            gate.gate  # noqa: B018
+    watch = GateMonitor.from_calibration(old)
     with pytest.raises(ConfigError, match="can't be called"):
         WatchedGate(0.5, watch)  # type: ignore[arg-type]
     made_of: list[Any] = []

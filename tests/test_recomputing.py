@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speceyes.calibration import Calibration, Scoring, calibrate
+from speceyes.calibration import Calibration, Scoring, SequentialCalibration, calibrate
 from speceyes.calibration.binomial import p_value
 from speceyes.calibration.recompute import contradiction, evidence
+from speceyes.calibration.sequence import evidence_below
 
 MADE = Scoring("small", "ab12", top_k=4)
 
@@ -218,3 +219,29 @@ def test_tests_that_are_just_passed_are_no_contradiction() -> None:
         stricter, starts = stricter + (most in tested), starts + (most == first)
         assert contradiction(dataclasses.replace(made, delta=most)) is None
     assert stricter and starts
+
+
+def test_evidence_is_that_of_its_method_over_the_drafts_that_its_risk_counts() -> None:
+    for risk, drafts in (("selective", 60), ("overall", 200)):
+        kind: Any = risk
+        assert evidence("binomial", kind, 60, 2, 200, 0.1) == p_value(2, drafts, 0.1)
+        bentkus = p_value(2, drafts, 0.1, "hoeffding-bentkus")
+        assert evidence("hoeffding-bentkus", kind, 60, 2, 200, 0.1) == bentkus
+        bets = evidence("betting", kind, 60, 2, 200, 0.1)
+        assert bets == pytest.approx(1 / evidence_below(2, drafts, 0.1)) and bets < 1
+        assert evidence("betting", kind, 60, 59, 60, 0.1) == 1.0
+    assert evidence("crc", "overall", 60, 2, 200, 0.1) == 3 / 201
+    with pytest.raises(ValueError, match="no curve"):
+        evidence("matched", "overall", 60, 2, 200, 0.1)
+
+
+def test_bets_that_certified_are_no_contradiction_and_others_are() -> None:
+    taking = SequentialCalibration(MADE, target=0.1, thresholds=[0.9])
+    while taking.threshold is None:
+        taking.add(30.0, False)
+    made = taking.calibration()
+    assert contradiction(made) is None
+    less = dataclasses.replace(made, bad=made.bad + 1)
+    assert "can't certify" in str(contradiction(less))
+    looser = dataclasses.replace(made, target=made.target / 1.5)
+    assert "can't certify" in str(contradiction(looser))

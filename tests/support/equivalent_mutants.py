@@ -249,6 +249,38 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "3",
     ): "one more place that no score falls into",
     (
+        "calibration/evidence.py",
+        "low, high = 0.0, bad / seen if seen else 0.0",
+        "bad * seen",
+    ): _SEARCH,
+    (
+        "images/similarity.py",
+        "for at, j in zip(found.tolist(), (found + i + 1).tolist(), strict=True):",
+        "False",
+    ): _LENGTHS,
+    (
+        "images/similarity.py",
+        "mirrored = low * np.where(np.arange(_LOW) % 2, -1.0, 1.0)  # odd waves turn their sign",
+        "low / np.where(np.arange(_LOW) % 2, -1.0, 1.0)",
+    ): "to divide by a sign is to multiply by it",
+    (
+        "images/similarity.py",
+        "waves[np.abs(waves) < _FAINT * np.abs(waves).max()] = 0.0  # or noise would set their "
+        "signs",
+        "np.abs(waves) <= _FAINT * np.abs(waves).max()",
+    ): _EQUAL,
+    ("images/similarity.py", "if min(spread) < _PLAIN:", "min(spread) <= _PLAIN"): _EQUAL,
+    (
+        "images/similarity.py",
+        "if not 1 / _DIMMED <= scale <= _DIMMED:",
+        "1 / _DIMMED < scale <= _DIMMED",
+    ): _EQUAL,
+    (
+        "images/similarity.py",
+        "return float(np.abs(scale * a - b).mean()) <= most",
+        "float(np.abs(scale * a - b).mean()) < most",
+    ): _EQUAL,
+    (
         "gate.py",
         "Constant",
         "raw_threshold: float = field(init=False, repr=False, compare=False)",
