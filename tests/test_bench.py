@@ -199,6 +199,13 @@ def test_the_note_promises_an_interval_only_where_there_is_one() -> None:
     assert "an interval of 97% for each" in interval_note(6)
 
 
+def test_a_comma_too_many_asks_for_no_further_arm(ways: list[Arm]) -> None:
+    name = ways[0].name
+    assert chosen(ways, f"{name},") == chosen(ways, f" {name} , ,") == chosen(ways, name)
+    with pytest.raises(ConfigError, match="names no arm"):
+        chosen(ways, " , ")
+
+
 def test_what_cannot_be_measured_is_refused(ways: list[Arm]) -> None:
     with pytest.raises(ConfigError, match="repeats=0, 1 queries"):
         measure(ways, [item.query for item in questions("heldout", 1)], repeats=0)

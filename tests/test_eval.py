@@ -44,7 +44,7 @@ from speceyes.evaluation.rivals import OnePass
 from speceyes.evaluation.rivals import sentences as rival_sentences
 from speceyes.evaluation.rounds import ratio
 from speceyes.evaluation.runs import CALIBRATION, RECORDS, TEST, Record, Run, Writer, read
-from speceyes.evaluation.statistics import auroc, wilson_interval
+from speceyes.evaluation.statistics import wilson_interval
 from speceyes.evaluation.sweep import (
     LOSS,
     Recorded,
@@ -58,6 +58,7 @@ from speceyes.evaluation.turn import order_of
 from speceyes.evaluation.verdict import verdict
 from speceyes.images.pixel_cache import pixel_key
 from speceyes.models import ScriptedModel
+from speceyes.scoring.ranking import auroc
 from speceyes.strategies.cascade import drafter_of
 from speceyes.types import Query
 from support.demo_models import cards

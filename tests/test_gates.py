@@ -19,7 +19,6 @@ from speceyes.answerer import SpeculativeAnswerer
 from speceyes.bench import gate_rows, gate_table
 from speceyes.calibration import Scoring, calibrate
 from speceyes.errors import CalibrationError, ConfigError, InputError
-from speceyes.evaluation.statistics import auroc
 from speceyes.gate import SeparabilityGate
 from speceyes.gates import (
     AnswerSpanGate,
@@ -41,6 +40,7 @@ from speceyes.gates.consistency import meaning
 from speceyes.judge import ToolJudge
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import SpecPipeline
+from speceyes.scoring.ranking import auroc
 from speceyes.types import Completion, Query, Result
 
 DOT = Image.new("RGB", (64, 64))

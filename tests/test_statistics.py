@@ -20,7 +20,6 @@ from speceyes.evaluation.intervals import (
     mean_interval,
 )
 from speceyes.evaluation.statistics import (
-    auroc,
     cluster_interval,
     mcnemar_clusters,
     mcnemar_exact,
@@ -28,6 +27,7 @@ from speceyes.evaluation.statistics import (
     percentile,
     wilson_interval,
 )
+from speceyes.scoring.ranking import auroc
 
 
 @pytest.mark.parametrize(

@@ -104,3 +104,13 @@ def checked_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """
     if value not in allowed:
         raise ConfigError(f"{name}={value!r}; use one of {', '.join(allowed)}")
+
+
+def listed(text: str) -> list[str]:
+    """The parts of an argument that lists several with commas; none that is blank.
+
+    Example:
+        >>> listed("zoom, colour,")
+        ['zoom', 'colour']
+    """
+    return [part.strip() for part in text.split(",") if part.strip()]

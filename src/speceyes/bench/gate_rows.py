@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.evaluation.grading import is_correct
-from speceyes.evaluation.statistics import auroc
 from speceyes.gate import SeparabilityGate
 from speceyes.gates.consistency import ConsistentAnswerer, Reordered, Smaller
 from speceyes.gates.deepconf import GroupConfidenceGate
@@ -29,6 +28,7 @@ from speceyes.gates.margin import MarginGate
 from speceyes.gates.probability_only import ProbabilityOnlyGate
 from speceyes.judge import ToolJudge
 from speceyes.protocols import VisionLanguageModel
+from speceyes.scoring.ranking import auroc
 from speceyes.tiny.scenes import Item, Split, questions
 from speceyes.tools import Tools
 from speceyes.types import Completion, Query, Verdict

@@ -19,8 +19,8 @@ from speceyes import tiny
 from speceyes.bench.gate_rows import Floats, Row, measure
 from speceyes.errors import InputError
 from speceyes.evaluation.intervals import risk_coverage
-from speceyes.evaluation.statistics import auroc
 from speceyes.models.hf import HFModel
+from speceyes.scoring.ranking import auroc
 
 Interval: TypeAlias = tuple[float, float, float]
 

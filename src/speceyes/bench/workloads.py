@@ -22,6 +22,7 @@ from speceyes.bench.counted import CountedModel
 from speceyes.bench.planned import PlannedModel, RoutePlan
 from speceyes.bench.queries import Estimate, check_room, estimate, fresh, photos
 from speceyes.bench.sweep import Point, Sweep
+from speceyes.checks import listed
 from speceyes.errors import ConfigError
 from speceyes.types import Query
 
@@ -221,19 +222,17 @@ def shaped(
     from speceyes.models.shapes import build, parameters, place
     from speceyes.models.sizes import named
 
-    listed = [name.strip() for name in names.split(",")]
-    if len(listed) != 2:
-        raise ConfigError(f"--shapes {names!r} names {len(listed)}; name two: small,large")
+    two = listed(names)
+    if len(two) != 2:
+        raise ConfigError(f"--shapes {names!r} names {len(two)}; name two: small,large")
     where, width = place(device, dtype)
     needs: list[Estimate] = []
-    for name in listed:
+    for name in two:
         shape = named(name)
         needs.append(estimate(name, shape, parameters(shape), routes, size, width))
     for line in check_room(needs, gauge.free(where), batch):
         tell(line)
-    small, large = (
-        build(name, device=where, dtype=dtype, seed=at) for at, name in enumerate(listed)
-    )
+    small, large = (build(name, device=where, dtype=dtype, seed=at) for at, name in enumerate(two))
     return ShapedWorkload(large, small, routes, size)
 
 
@@ -246,7 +245,7 @@ def chosen(ways: Sequence[Arm], text: str | None) -> list[Arm]:
     """
     if text is None:
         return [way for way in ways if way.name not in ASKED_FOR]
-    wanted = [part.strip() for part in text.split(",")]
+    wanted = listed(text)
     found = [way for way in ways if any(part in way.name for part in wanted)]
     if not found:
         names = ", ".join(repr(way.name) for way in ways)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from speceyes.checks import listed
 from speceyes.cli import models
 from speceyes.cli.failures import say_failures
 from speceyes.cli.options import add_speech, add_threshold, at_least_one, command
@@ -172,7 +173,7 @@ def _roofline(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"--roofline {options.roofline!r}; it must be one of {', '.join(ACCELERATORS)}"
         )
-    names = [name.strip() for name in (options.shapes or "qwen3-vl-2b,qwen2.5-vl-7b").split(",")]
+    names = listed(options.shapes or "qwen3-vl-2b,qwen2.5-vl-7b")
     if len(names) != 2:
         raise ConfigError(f"--shapes {options.shapes!r} names {len(names)}; name two: small,large")
     # As many are measured as are tried.

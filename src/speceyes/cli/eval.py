@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from speceyes.checks import listed
 from speceyes.cli import models
 from speceyes.cli.failures import resumable, say_failures
 from speceyes.cli.options import add_max_failures, add_speech, add_threshold, command
@@ -298,7 +299,7 @@ def _settled(options: argparse.Namespace) -> FunnelSettings:
     options.tools, options.dialect = ",".join(found.tools), found.dialect
     options.profile, options.texts = found.agent.profile, found.texts
     options.arms = options.arms or "tuned"
-    if "tuned" not in models.listed(options.arms):
+    if "tuned" not in listed(options.arms):
         options.arms += ",tuned"
     return found
 
@@ -307,7 +308,7 @@ def _asked(options: argparse.Namespace) -> list[str]:
     from speceyes.evaluation.ablations import JUDGES
 
     default = PUZZLE_ARMS if _reasoners(options) else DEFAULT_ARMS
-    asked = models.listed(default if options.arms is None else options.arms)
+    asked = listed(default if options.arms is None else options.arms)
     return [*asked, *(one for one in JUDGES if options.ablations and one not in asked)]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from speceyes import tiny
+from speceyes.checks import listed
 from speceyes.cli.options import Parser, add_device, add_speech, add_threshold, at_least_one
 from speceyes.cli.speculation import add_speculation, draft_of, judge_of
 from speceyes.errors import ConfigError
@@ -426,16 +427,6 @@ def vocabulary_size(model: VisionLanguageModel) -> int | None:
     text = getattr(config, "get_text_config", lambda: None)()
     size: int | None = getattr(text, "vocab_size", None)
     return size
-
-
-def listed(text: str) -> list[str]:
-    """The parts of a list with commas.
-
-    Example:
-        >>> listed("zoom, colour")
-        ['zoom', 'colour']
-    """
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _gate(options: argparse.Namespace, settings: dict[str, Any]) -> SeparabilityGate:

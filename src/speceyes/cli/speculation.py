@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from speceyes.checks import listed
 from speceyes.cli.options import Parser, at_least_one
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _rungs(text: str) -> tuple[Rung, ...]:
     from speceyes.pipeline import Rung
 
     found = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in listed(text):
         pixels, sign, threshold = part.partition(":")
         try:
             found.append(Rung(int(pixels), float(threshold) if sign else None))

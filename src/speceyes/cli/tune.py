@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from speceyes.checks import listed
 from speceyes.cli import models
 from speceyes.cli.failures import resumable, say_failures
 from speceyes.cli.options import add_max_failures, add_speech, at_least_one, command
@@ -184,14 +185,14 @@ def run(options: argparse.Namespace) -> int:
     prices = None if options.prices is None else Prices.load(options.prices)
     if options.by == "money" and prices is None:
         raise ConfigError("--by money needs --prices FILE")
-    asked = models.listed(options.judges)
+    asked = listed(options.judges)
     judges = list(dict.fromkeys(map(judge_named, asked)))
     thresholds = _numbers("--judge-thresholds", options.judge_thresholds, float)
     pixels = _pixels(options.pixels)
-    aggregates = models.listed(options.aggregates)
+    aggregates = listed(options.aggregates)
     _check_list("--aggregates", aggregates, AGGREGATES)
     if options.spans is not None:
-        _check_list("--spans", models.listed(options.spans), SPANS)
+        _check_list("--spans", listed(options.spans), SPANS)
     loaded = benchmarks.load(
         options.questions,
         folder=options.folder,
@@ -243,7 +244,7 @@ def run(options: argparse.Namespace) -> int:
         decode=decode_of(context.small),
         clock=options.clock,
     )
-    spans = models.listed(options.spans or ("whole" if found.decode is None else "whole,answer"))
+    spans = listed(options.spans or ("whole" if found.decode is None else "whole,answer"))
     candidates = grid(
         asked,
         pixels,
@@ -298,7 +299,7 @@ def _labelled(samples: Samples, labels: str | None) -> bool:
 
 def _numbers(option: str, text: str, kind: type[Any]) -> list[Any]:
     try:
-        found = [kind(part) for part in models.listed(text)]
+        found = [kind(part) for part in listed(text)]
     except ValueError:
         found = []
     if not found:
@@ -312,7 +313,7 @@ def _pixels(text: str | None) -> list[int | None]:
     """Resolutions; all pixels are always among them, since drafts are recorded so."""
     if text is None:
         return []
-    given = [part for part in models.listed(text) if part != "full"]
+    given = [part for part in listed(text) if part != "full"]
     most = _numbers("--pixels", ",".join(given), int) if given else []
     if any(one < 1 for one in most):
         raise ConfigError(f"--pixels {text!r}; they must be full, or at least 1")
@@ -343,7 +344,7 @@ def _context(
     from speceyes.pipeline.model_settings import ModelSettings
     from speceyes.tuning.candidates import judge_named
 
-    judges = {judge_named(one)[0] for one in models.listed(options.judges)}
+    judges = {judge_named(one)[0] for one in listed(options.judges)}
     judging = bool(judges & {"small", "draft"})
     *names, bundled = models.named_pair(options.large, options.small, judging=judging)
     if names[1].lower() == "none":

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speceyes.errors import InputError
-from speceyes.evaluation.statistics import auroc, paired_bootstrap_ratio, student_t
+from speceyes.evaluation.statistics import paired_bootstrap_ratio, student_t
+from speceyes.scoring.ranking import auroc
 
 Floats = npt.NDArray[np.float64]
 _Z = NormalDist().inv_cdf(0.975)

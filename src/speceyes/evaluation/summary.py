@@ -15,12 +15,12 @@ from speceyes.errors import InputError
 from speceyes.evaluation.rounds import Interval, ratio
 from speceyes.evaluation.row import Row, needed_tools
 from speceyes.evaluation.statistics import (
-    auroc,
     mcnemar_exact,
     percentile,
     wilson_interval,
 )
 from speceyes.evaluation.verdict import Outcome, plain_lines
+from speceyes.scoring.ranking import auroc
 
 ARMS = ("agent", "agent_batched", "draft", "funnel")
 """The agent one query at a time, the agent in batches, the small model alone, the funnel."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from speceyes.checks import checked_number, checked_whole
 from speceyes.errors import ConfigError, InputError
 from speceyes.protocols import HasTopK, offers
+from speceyes.scoring.ranking import auroc
 from speceyes.scoring.scores import Floats
 from speceyes.types import Completion, Verdict
 
@@ -196,7 +197,7 @@ def fit_logistic(
         tuple(centre.tolist()),
         tuple(spread.tolist()),
         threshold,
-        auroc=_ranked(unseen, labels),
+        auroc=auroc(unseen, labels),
         n=len(labels),
     )
 
@@ -250,11 +251,3 @@ def _loss(x: Floats, labels: npt.NDArray[np.bool_], weights: Floats, penalty: Fl
 def _sigmoid(odds: Floats) -> Floats:
     chance: Floats = np.exp(-np.logaddexp(0.0, -odds))
     return chance
-
-
-def _ranked(scores: Floats, right: npt.NDArray[np.bool_]) -> float:
-    """AUROC; ties count half."""
-    wrong = np.sort(scores[~right])
-    below = np.searchsorted(wrong, scores[right], side="left")
-    upto = np.searchsorted(wrong, scores[right], side="right")
-    return float((below + upto).mean() / (2 * wrong.size))

@@ -17,8 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 from speceyes.answerer import SpeculativeAnswerer, asks_to_look
-from speceyes.evaluation.statistics import auroc, wilson_interval
+from speceyes.evaluation.statistics import wilson_interval
 from speceyes.models.hf import HFModel
+from speceyes.scoring.ranking import auroc
 from speceyes.scoring.scales import to_raw
 from speceyes.tiny import SMALL, SMALL_JUDGE, settings
 from speceyes.tiny.scenes import Item, Split, batches, questions

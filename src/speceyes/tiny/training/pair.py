@@ -21,12 +21,13 @@ from tqdm import tqdm
 
 from speceyes.answerer import SpeculativeAnswerer
 from speceyes.evaluation.grading import is_correct
-from speceyes.evaluation.statistics import auroc, wilson_interval
+from speceyes.evaluation.statistics import wilson_interval
 from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.judge import ToolJudge
 from speceyes.models.hf import HFModel
 from speceyes.protocols import VisionLanguageModel
+from speceyes.scoring.ranking import auroc
 from speceyes.scoring.scales import sigmoid
 from speceyes.scoring.scores import raw_scores
 from speceyes.tiny.scenes import Split, batches, questions
