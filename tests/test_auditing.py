@@ -233,6 +233,7 @@ def test_an_audit_is_late_from_its_deadline_on(begun: bool) -> None:
         assert auditor.runs(number) is runs
     assert (auditor.monitor.audits, auditor.monitor.disagreements) == (1, 1)
     assert auditor.observe(None, False) is None
+    assert not auditor.begin(number) and not auditor.begin(99), "it isn't wanted any more"
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, "9", None, True, float("nan")])
