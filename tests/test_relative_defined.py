@@ -1,4 +1,4 @@
-"""Promises relative to the agent, under drift and on cost, each beside its definition."""
+"""Promises relative to the agent, under drift too, each beside its definition."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from speceyes.calibration import (
     Calibration,
     Gold,
     Scoring,
-    calibrate,
     calibrate_relative,
     calibrate_shifted,
-    price,
 )
+from speceyes.calibration.binomial import binomial_cdf, binomial_cdfs
 from speceyes.calibration.matched import matched_p_value
 from speceyes.calibration.relative import queries_needed
 from speceyes.errors import InputError
@@ -69,6 +68,13 @@ def test_p_value_is_the_largest_over_all_shares_but_for_the_cells_width(
     assert 0 <= matched_p_value(Gold(1, 1, 0, 0 if credit else None), 50, 1 - 1e-12) <= 1
 
 
+@pytest.mark.parametrize("k", [-1, 0, 1022, 1023, 1024, 2047, 2048, 2999, 3000])
+def test_tails_of_many_chances_are_those_of_each_however_many_terms_there_are(k: int) -> None:
+    chances = np.array([0.2, 0.34, 0.5, 0.9])
+    alone = [binomial_cdf(k, 3000, p) for p in chances.tolist()]
+    assert binomial_cdfs(k, 3000, chances) == pytest.approx(alone, rel=1e-9, abs=1e-300)
+
+
 @pytest.mark.parametrize(
     ("gold", "message"),
     [
@@ -113,7 +119,7 @@ def few(seed: int, n: int = 120) -> dict[str, Any]:
 def test_the_loosest_threshold_before_the_first_that_fails(credit: bool, given: Any) -> None:
     """Over all thresholds from the strictest on, each with its counts."""
     certified = 0
-    for seed in range(4):
+    for seed in range(3):
         data = few(seed)
         target, delta = 0.2, 0.3
         found = calibrate_relative(
@@ -279,87 +285,3 @@ def test_new_scores_must_be_many() -> None:
         with pytest.raises(InputError):
             calibrate_shifted([9.0] * 60, [0] * 60, [9.0] * n, MADE)
     assert calibrate_shifted([9.0] * 60, [0] * 60, [9.0] * 2, MADE).n == 2
-
-
-# --- cost ---------------------------------------------------------------------------------------
-
-
-def cost_p_value(taken: Any, own: Any, alone: Any, share: float, most: float) -> float:
-    """One over the capital of bets on each query's saving, evenly on all stakes."""
-    reach = most * max(1.0, 2.0 - share)
-    capital = 0.0
-    for stake in STAKES:
-        product = 1.0
-        for one, spent, agent in zip(taken, own, alone, strict=True):
-            saved = share * agent - spent - (0.0 if one else agent)
-            product *= 1 + stake * saved / reach
-        capital += product / len(STAKES)
-    return min(1.0, 1 / capital)
-
-
-@pytest.mark.parametrize("share", [0.7, 1.0, 1.5])
-def test_a_threshold_is_worth_it_where_all_looser_ones_are(share: float) -> None:
-    kinds = set()
-    for seed in range(30):
-        random = np.random.default_rng(seed)
-        n = 60
-        scores = np.round(random.gamma(4, 2, n))
-        found = calibrate(scores, scores < 4, MADE, target=0.4, delta=0.3)
-        if found.threshold is None:
-            continue
-        own, alone = random.random(n) * (0.2 + seed / 6), random.gamma(2, 1, n).clip(0, 6)
-        delta, most = 0.2, 6.5
-        priced = price(found, scores, own, alone, most=most, share=share, delta=delta)
-        unit = np.array([to_unit(s, log=False) for s in scores])
-        levels = [u for u in sorted(set(unit.tolist())) if u < found.threshold]
-        worth = all(
-            cost_p_value(unit >= level, own, alone, share, most) <= delta
-            for level in [*levels, found.threshold]
-        )
-        assert priced.worth_it is worth and priced.certified is (worth and found.certified)
-        fell = unit < found.threshold
-        assert priced.measured == pytest.approx((own.sum() + alone[fell].sum()) / alone.sum())
-        kinds.add(worth)
-    assert kinds == {True, False}
-
-
-def test_drafts_that_just_reach_a_threshold_are_spared_the_agent() -> None:
-    """One that was fixed beforehand, at a score that drafts have."""
-    found = calibrate([9.0] * 60, [0] * 60, MADE, thresholds=[to_unit(9.0, log=False)])
-    assert found.threshold == to_unit(9.0, log=False) and found.accepted == 60
-    priced = price(found, [9.0] * 60, np.full(60, 0.1), np.ones(60), most=1.0)
-    assert priced.worth_it and priced.measured == pytest.approx(0.1)
-
-
-def test_costs_on_their_limits() -> None:
-    found = calibrate([9.0] * 60, [0] * 60, MADE)
-    ones = np.ones(60)
-    assert price(found, [9.0] * 60, 0 * ones, ones, most=1.0).worth_it
-    assert price(found, [9.0] * 60, ones, ones, most=1.0).measured == 1.0
-    for spent, agent in ((ones * -1e-9, ones), (ones, ones * 1.0001)):
-        with pytest.raises(InputError, match="most=1"):
-            price(found, [9.0] * 60, spent, agent, most=1.0)
-    for parts in (
-        {"scores": [9.0] * 59},
-        {"spent": ones[:59]},
-        {"agent": ones[:59]},
-        {"let_through": [True] * 59},
-        {"scores": np.ones((60, 1)), "spent": ones[:, None], "agent": ones[:, None]},
-        {"scores": [], "spent": [], "agent": []},
-    ):
-        whole: dict[str, Any] = {"scores": [9.0] * 60, "spent": ones, "agent": ones, **parts}
-        with pytest.raises(InputError, match="of one length"):
-            price(found, **whole, most=2.0)
-
-
-def test_both_promises_are_said_with_their_figures() -> None:
-    found = calibrate([9.0] * 60, [0] * 60, MADE, delta=0.05)
-    ones = np.ones(60)
-    cheap = price(found, [9.0] * 60, 0.2 * ones, ones, most=1.0, share=0.8, delta=0.1)
-    assert "at most 80% of the agent alone (measured 20.0%)" in cheap.statement
-    assert "Both hold at once with confidence 85%" in cheap.statement
-    dear = price(found, [9.0] * 60, 0.9 * ones, ones, most=1.0, share=0.8, delta=0.1)
-    assert "at most 80% of the agent alone can't be certified (measured 90.0%)" in dear.statement
-    mean = calibrate([9.0] * 60, [0] * 60, MADE, risk="overall", delta=None)
-    alone = price(mean, [9.0] * 60, 0.2 * ones, ones, most=1.0, share=0.8, delta=0.1)
-    assert "With confidence 90%, it costs at most 80% of the agent alone" in alone.statement

@@ -104,6 +104,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             "tests/test_relative_defined.py",
             "tests/test_shifted_defined.py",
+            "tests/test_priced_defined.py",
             "tests/test_promise_inputs.py",
             "tests/test_relative.py",
         ),
