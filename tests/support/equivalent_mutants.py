@@ -219,7 +219,13 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "False",
     ): _LENGTHS,
     ("calibration/relative.py", "seed: int = 0,", "1"): _ANY_SEED,
+    ("calibration/relative.py", "low, high = 0, 1", "2"): _SEARCH,
     ("calibration/relative.py", "low, high = high, 2 * high", "3"): _SEARCH,
+    (
+        "calibration/matched.py",
+        "numbers = [self.differing, self.labelled, self.worse, self.better or 0]",
+        "1",
+    ): "any whole number from 0 will do there",
     ("calibration/relative.py", "if high >= last:", "high > last"): "the last is tried once more",
     ("calibration/shifted.py", "seed: int = 0,", "1"): _ANY_SEED,
     ("calibration/shifted.py", "random = np.random.default_rng([seed, 11])", "12"): _ANY_SEED,

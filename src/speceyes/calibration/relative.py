@@ -183,7 +183,8 @@ def queries_needed(first: Gold, total: int, target: float, delta: float) -> int 
         )
         return matched_p_value(scaled, grown, target) <= delta
 
-    low, high, last = 0, 1, len(sizes) - 1
+    low, high = 0, 1
+    last = len(sizes) - 1
     while not passes(sizes[min(high, last)]):  # the large ones take long
         if high >= last:
             return None
