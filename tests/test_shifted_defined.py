@@ -73,6 +73,15 @@ def test_as_many_new_queries_are_matched_as_labels_allow(risk: Any, labels: int)
         calibrate_shifted([9.0] * 11, [0] * 11, new, MADE, target=0.1, risk=risk)
 
 
+def test_as_many_may_lack_as_can_be_borne() -> None:
+    """An eighth of 600, under a quarter of a target of one half."""
+    for labels, expected in ((525, 600), (524, 480)):
+        found = calibrate_shifted(
+            [9.0] * labels, [0] * labels, [9.0] * 800, MADE, target=0.5, risk="overall"
+        )
+        assert found.n == expected
+
+
 def test_labels_that_lack_below_the_middle_only_shut_the_gate_there() -> None:
     new = np.array([9.0] * 700 + [2.0] * 300)
     found = calibrate_shifted([9.0] * 1000, [0] * 1000, new, MADE)
