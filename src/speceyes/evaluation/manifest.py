@@ -24,11 +24,8 @@ _WEIGHTS = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")
 
 def sha256(path: Path) -> str:
     """A file's SHA-256 in hex, read in pieces."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def model_files(name: str) -> dict[str, str]:
