@@ -24,6 +24,7 @@ from speceyes.tiny.scenes import (
     Split,
     cell,
     render,
+    shade_of,
     split_of,
     tint,
 )
@@ -158,7 +159,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     colours = rng.permutation(list(COLOURS))[: int(rng.integers(3, 5))].tolist()
     shapes = rng.permutation(SHAPES)[:3].tolist()
     grey = int(rng.integers(150, 200))
-    r, g, b = (int(np.clip(grey + d, 0, 255)) for d in rng.integers(-10, 11, 3))
+    r, g, b = (shade_of(grey + d) for d in rng.integers(-10, 11, 3).tolist())
     objects = []
     for place in rng.permutation(GRID * GRID)[:n].tolist():
         colour, shape = str(rng.choice(colours)), str(rng.choice(shapes))
