@@ -18,7 +18,7 @@ def main() -> None:
         gate=tiny.gate(),
     )
     chat = ChatSpecEyes(funnel=pipe)
-    items = list(questions("heldout", 80))
+    items = list(questions("heldout", 20))
     asked = [[question(item.query.question, *item.query.images)] for item in items[:4]]
     for item, said in zip(items, chat.batch(asked), strict=False):
         route = said.response_metadata["route"]

@@ -21,7 +21,7 @@ def main() -> None:
         gate=tiny.gate(),
     )
     model = PipelineModel(pipe)
-    items = list(questions("heldout", 80))
+    items = list(questions("heldout", 20))
     easy = next(item for item in items if item.kind == "large/colour")
     hard = next(item for item in items if item.kind == "card/same")
     for item in (easy, hard):

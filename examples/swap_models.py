@@ -40,7 +40,7 @@ def main(large_name: str = str(tiny.LARGE), small_name: str = str(tiny.SMALL)) -
         ),
         "agent alone": SpecPipeline(fallback=agent),
     }
-    items = list(questions("heldout", 12))
+    items = list(questions("heldout", 8))
     for name, pipe in pipes.items():
         results = pipe([item.query for item in items])
         right = sum(r.answer == item.answer for r, item in zip(results, items, strict=True))

@@ -86,7 +86,7 @@ def workload() -> ShapedWorkload:
 def test_every_arm_answers_the_same_and_is_counted(
     ways: list[Arm], n: int | None, warm_up: int
 ) -> None:
-    items = list(questions("heldout", n or 40))
+    items = list(questions("heldout", n or 20))
     if n is None:  # one for the draft and one for the agent
         kinds = [item.kind for item in items]
         items = [items[kinds.index(kind)] for kind in ("large/colour", "card/same")]

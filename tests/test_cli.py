@@ -325,11 +325,13 @@ def test_demo_writes_and_prints(
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_in_tune_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "tuned"
-    command = [sys.executable, "-m", "speceyes", "tune", "scenes", "--limit", "200"]
+    # A tenth of a second a query, so that it is interrupted long before its end.
+    large, small = (ScriptedModel(said, delay_s=0.1) for said in ("<answer>red</answer>", "red"))
+    command = [sys.executable, "-m", "speceyes", "tune", "scenes", "--limit", "60"]
     command += ["--judges", "none", "--batch-size", "1", "--out", str(out), "--no-check"]
     pipe = subprocess.PIPE
     with (
-        engines(ScriptedModel("<answer>red</answer>"), ScriptedModel("red")) as asked,
+        engines(large, small) as asked,
         started(*command, *asked, stdout=pipe, stderr=pipe) as running,
     ):
         records = out / "records.jsonl"

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 SEEN = {"large": QwenResize(28, 10_160, 15_735), "small": QwenResize(20, 5_184, 8_028)}
 Served = tuple[str, Behaviour]
-QUERIES = 8
+QUERIES = 6
 
 
 @pytest.fixture(scope="module")

@@ -286,7 +286,7 @@ def test_the_papers_schedule_is_held_against_the_papers_agent(tmp_path: Path) ->
 
 
 def test_ablations_take_a_small_judge_that_has_learned_to_judge(tmp_path: Path) -> None:
-    words = ["--limit", "4", "--calibration-share", "0", "--threshold", "0.9", "--quiet"]
+    words = ["--limit", "2", "--calibration-share", "0", "--threshold", "0.9", "--quiet"]
     more = [
         "--arms",
         "min",
@@ -301,7 +301,7 @@ def test_ablations_take_a_small_judge_that_has_learned_to_judge(tmp_path: Path) 
     assert {"judge.svg", "batch.svg"} <= {p.name for p in (tmp_path / "r" / "ablations").iterdir()}
     done = read(tmp_path / "r")
     assert "small_judge" in done.fixed["models"]["small"]["name"]
-    assert len(done.of(TEST, "min-small-judge")) == len(done.of(TEST, "min")) == 4
+    assert len(done.of(TEST, "min-small-judge")) == len(done.of(TEST, "min")) == 2
 
 
 def test_ablations_are_drawn(run: Run, found: dict[str, Any], tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_langgraph_takes_the_tiny_pair_through_two_tool_turns() -> None:
     from langgraph.graph import START, MessagesState, StateGraph
     from langgraph.prebuilt import ToolNode, tools_condition
 
-    items = list(questions("heldout", 40))
+    items = list(questions("heldout", 20))
     hard = next(item for item in items if item.kind == "card/same")
     easy = next(item for item in items if item.kind == "large/colour")
     with _tiny() as pipe:

@@ -207,7 +207,7 @@ def test_the_tiny_pair_answers_over_stdio(tmp_path: Path) -> None:
     """The pair is loaded here, and asked by its address; test_examples.py has the command load it,
     which takes 8 CPU seconds.
     """
-    items = list(questions("heldout", 40))
+    items = list(questions("heldout", 20))
     hard = next(item for item in items if item.kind == "card/same")
     easy = next(item for item in items if item.kind == "large/colour")
 

@@ -85,7 +85,7 @@ def test_ask_and_eval_take_engines_by_address(
         question = "Is there a large red circle?"
         assert main(["ask", str(photo), question, *names, "--top-k", "9", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["error"] is None
-        words = ["--limit", "3", "--arms", "min", "--k", "9", "--quiet", "--out", str(out)]
+        words = ["--limit", "2", "--arms", "min", "--k", "9", "--quiet", "--out", str(out)]
         given = ["--calibration-share", "0", "--threshold", "0.9"]
         assert main(["eval", "scenes", *names, *words, *given]) == 0
     done = read(out)
@@ -99,7 +99,7 @@ def test_eval_takes_an_agent_of_the_users_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_agent.py").write_text(AGENT)
-    words = ["--limit", "12", "--arms", "min", "--calibration-share", "0.5", "--quiet"]
+    words = ["--limit", "8", "--arms", "min", "--calibration-share", "0.5", "--quiet"]
     own = ["eval", "scenes", "--small", str(tiny.SMALL), "--out", "run"]
     assert main([*own, *words, "--agent", "my_agent:answer"]) == 0
     done = read(tmp_path / "run")

@@ -15,7 +15,7 @@ from speceyes.tiny import puzzles
 from speceyes.tiny.training import reasoning_notes
 from speceyes.tiny.training.reasoning_notes import Remembering
 
-N = 6
+N = 4
 
 
 @pytest.fixture(scope="module")

@@ -435,7 +435,7 @@ def funnel(pair: tuple[HFModel, HFModel], schedule: str, batch: int = 4) -> Spec
 
 
 def test_a_schedule_changes_the_time_and_nothing_else(pair: tuple[HFModel, HFModel]) -> None:
-    queries = [item.query for item in questions("heldout", 12)]
+    queries = [item.query for item in questions("heldout", 8)]
     wanted = as_published(funnel(pair, "batched"))(queries)
     assert {result.route for result in wanted} == {"draft", "agent"}
     for schedule in ("batched", "overlapped"):

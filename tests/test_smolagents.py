@@ -70,7 +70,7 @@ def test_the_tiny_pair_drives_an_agent_through_two_tool_turns() -> None:
     pipe = SpecPipeline.from_pretrained(
         large, small, gate=SeparabilityGate(pair["threshold"], top_k=pair["top_k"])
     )
-    items = list(questions("heldout", 40))
+    items = list(questions("heldout", 20))
     hard = next(item for item in items if item.kind == "card/same")
     easy = next(item for item in items if item.kind == "large/colour")
     model = PipelineModel(pipe)
