@@ -23,7 +23,7 @@ query takes. What a query costs is measured beforehand, where nothing else is un
   speceyes plan --from tuned/tune.json --rate 20
   speceyes plan --rate 20 --beta 0.8 --alpha 0.7 --judge 0.05 --draft 0.04 --agent 1.2
 
-docs/scaling.md has the arithmetic, and how far it was from a simulation and from a real engine."""
+docs/scaling.md has the arithmetic, and how far it was from a scripted and from a real engine."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,8 +47,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("agent", "l_tools", "L_agent, the agent where tools are needed"),
         ("agent-rejected", "l_rejected", "the agent on rejected drafts; default: as --agent"),
         ("spread", "spread", "standard deviation of the agent's time over its mean; default: 0.5"),
+        ("draft-tokens", "draft_tokens", "tokens of a judgement by the small model and a draft"),
+        ("agent-tokens", "agent_tokens", "tokens that the agent writes, all turns together"),
     ):
         costs.add_argument(f"--{option}", dest=name, type=float, metavar="X", help=what)
+    costs.add_argument(
+        "--small-judge",
+        action="store_true",
+        default=None,
+        help="the small model judges; default: as --from says, else the large one",
+    )
     engines = one.add_argument_group("engines and servers")
     engines.add_argument(
         "--slots", type=int, default=16, metavar="N", help="calls at once in a replica; default: 16"
@@ -80,12 +88,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
             f"--{name}", type=int, metavar="N", help="take this many, and say what they do"
         )
     one.add_argument(
-        "--simulate",
-        nargs="?",
-        const=20_000,
+        "--queries",
         type=int,
+        default=6000,
         metavar="N",
-        help="play the fleet event by event too, with so many queries; default: 20000",
+        help="how many the fleet is played with, event by event, for the times; default: "
+        "%(default)s",
     )
     one.add_argument("--json", action="store_true", help="print it as JSON")
     one.set_defaults(run=run)
@@ -94,7 +102,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs it; the exit code."""
     from speceyes.bench.plan.forecast import Costs, Fleet, forecast, read_costs
-    from speceyes.bench.plan.simulation import simulate
     from speceyes.bench.plan.sizing import sized
 
     told, gain = ({}, None) if options.source is None else read_costs(options.source)
@@ -118,12 +125,10 @@ def run(options: argparse.Namespace) -> int:
         options.batch_size,
     )
     if fixed:
-        found = forecast(costs, options.rate, fleet)
+        found = forecast(costs, options.rate, fleet, queries=options.queries)
     else:
-        fleet, found = sized(costs, options.rate, fleet, busy=options.busy, p95=options.p95)
-    played = None
-    if options.simulate is not None and found.stable:
-        played = simulate(costs, options.rate, fleet, queries=options.simulate)
+        wanted = {"busy": options.busy, "p95": options.p95, "queries": options.queries}
+        fleet, found = sized(costs, options.rate, fleet, **wanted)
     if options.json:
         plain: dict[str, Any] = {
             "rate": options.rate,
@@ -131,11 +136,9 @@ def run(options: argparse.Namespace) -> int:
             "fleet": dataclasses.asdict(fleet),
             "forecast": dataclasses.asdict(found),
         }
-        if played is not None:
-            plain["simulated"] = dataclasses.asdict(played)
         sys.stdout.write(json.dumps(_finite(plain), indent=2) + "\n")
     else:
-        sys.stdout.write(_text(costs, options.rate, fleet, found, played))
+        sys.stdout.write(_text(costs, options.rate, fleet, found))
     return 0 if found.stable else 1
 
 
@@ -148,7 +151,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _text(costs: Costs, rate: float, fleet: Fleet, found: Forecast, played: Forecast | None) -> str:
+def _text(costs: Costs, rate: float, fleet: Fleet, found: Forecast) -> str:
     lines = [
         f"{rate:g} queries a second: {costs.large:.3g} s of the large model and "
         f"{costs.small:.3g} s of the small one a query, alone "
@@ -166,11 +169,9 @@ def _text(costs: Costs, rate: float, fleet: Fleet, found: Forecast, played: Fore
         return "\n".join(lines) + "\n"
     head = f"{'seconds':<24}{'mean':>9}{'p50':>9}{'p95':>9}{'drafted':>9}{'by agent':>10}"
     lines.append(head)
-    for name, one in (("expected", found), ("simulated", played)):
-        if one is not None:
-            values = (one.mean, one.p50, one.p95, one.drafted)
-            cells = "".join(f"{value:>9.3g}" for value in values)
-            lines.append(f"{name:<24}{cells}{one.by_agent:>10.3g}")
+    values = (found.mean, found.p50, found.p95, found.drafted)
+    cells = "".join(f"{value:>9.3g}" for value in values)
+    lines.append(f"{'expected':<24}{cells}{found.by_agent:>10.3g}")
     return "\n".join(lines) + "\n"
 
 

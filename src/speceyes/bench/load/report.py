@@ -150,9 +150,9 @@ def costs(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
     """Costs that the answers' `speceyes` fields tell: shares and of seconds a query in each phase.
 
     Returns:
-        beta, alpha, c_judge, c_draft, l_tools, l_rejected as in `speceyes.pipeline.efficiency`, and
-        the spread of the agent's time (standard deviation over mean); None where there is nothing
-        to tell it from.
+        beta, alpha, c_judge, c_draft, l_tools, l_rejected as in `speceyes.pipeline.efficiency`,
+        the spread of the agent's time (standard deviation over mean), and the tokens that drafts
+        and the agent wrote; None where there is nothing to tell it from.
     """
     hows = [one.how for one in outcomes if one.kind == "answer" and one.how is not None]
     judged = [how for how in hows if how["needs_tools"] is not None]
@@ -165,6 +165,11 @@ def costs(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
     tools = [how for how in judged if how["needs_tools"]]
     rejected = [how for how in drafted if how["route"] == "agent" and not how["needs_tools"]]
     agent = [t for how in hows if (t := how["timings"]["fallback"]) is not None]
+
+    def written(phase: str) -> float | None:
+        counts = [pair[1] for how in hows if (pair := how.get("tokens", {}).get(phase))]
+        return statistics.fmean(counts) if counts else None
+
     whole = sum(agent)
     return {
         "beta": _share(not how["needs_tools"] for how in judged) if judged else None,
@@ -174,6 +179,8 @@ def costs(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
         "l_tools": mean(tools, "fallback"),
         "l_rejected": mean(rejected, "fallback"),
         "spread": statistics.pstdev(agent) * len(agent) / whole if whole else None,
+        "draft_tokens": written("draft"),
+        "agent_tokens": written("agent"),
     }
 
 

@@ -3,10 +3,9 @@
 The model: a server takes what waits, up to a batch, has all of it judged and then drafted, and
 takes the next; what no draft answers goes to the agent. An engine's replica works on up to
 `slots` calls at once, each slower the more there are: n calls go at 1 / (1 + slow (n - 1)) of the
-speed of one alone. Where every call has its equal share of a replica, the number of calls there
-depends on how calls come and on how much work they bring, and not on how that work is spread (the
-insensitivity of processor sharing), so that a chain of births and deaths gives it.
-`speceyes.bench.plan.simulation` plays the same fleet event by event.
+speed of one alone, so that a chain of births and deaths tells how many there are, and with it how
+busy all is. How long queries take is played event by event (`speceyes.bench.plan.simulation`):
+means of such a chain leave out that writing waits for all that is to be read.
 """
 
 from __future__ import annotations
@@ -14,174 +13,55 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from speceyes.bench.plan.fleet import Costs, Fleet, Forecast
+from speceyes.bench.plan.simulation import simulate
 from speceyes.errors import ConfigError
 
-_STATES = 4096  # calls at once; beyond that a fleet is as good as overloaded
-_SAMPLES = 40_000
+__all__ = ["Costs", "Fleet", "Forecast", "forecast", "occupancy", "read_costs"]
+
+_STATES: Final = 4096  # calls at once; beyond that a fleet is as good as overloaded
+QUERIES: Final = 6000
+"""Queries that a forecast plays."""
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Costs of a query where nothing else is under way, seconds, and shares of the routes.
-
-    Args:
-        beta: Share of queries that the judge leaves to a draft.
-        alpha: Share of these whose draft is accepted.
-        c_judge: c_J, a judgement, on the large model.
-        c_draft: c_S, a draft, on the small one.
-        l_tools: L_agent, the agent on a query that needs tools, on the large model.
-        l_rejected: The agent on a query whose draft was rejected; None for as long as `l_tools`.
-        spread: Standard deviation of the agent's time over its mean.
-
-    Raises:
-        ConfigError: A share is not from 0 to 1, or a time is below 0.
-
-    Example:
-        >>> costs = Costs(beta=0.8, alpha=0.5, c_judge=0.1, c_draft=0.1, l_tools=1.0)
-        >>> round(costs.large, 3), round(costs.small, 3)
-        (0.7, 0.08)
-    """
-
-    beta: float
-    alpha: float
-    c_judge: float
-    c_draft: float
-    l_tools: float
-    l_rejected: float | None = None
-    spread: float = 0.5
-
-    def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value is None and one.name == "l_rejected":
-                continue
-            most = 1.0 if one.name in ("alpha", "beta") else math.inf
-            if not (0 <= value <= most and math.isfinite(value)):
-                raise ConfigError(f"{one.name}={value}; a finite number from 0 to {most:g}")
-
-    @property
-    def rejected(self) -> float:
-        """The agent on a query whose draft was rejected, seconds."""
-        return self.l_tools if self.l_rejected is None else self.l_rejected
-
-    @property
-    def agent(self) -> float:
-        """The agent's seconds a query, over all queries."""
-        return (1 - self.beta) * self.l_tools + self.beta * (1 - self.alpha) * self.rejected
-
-    @property
-    def large(self) -> float:
-        """The large model's seconds a query."""
-        return self.c_judge + self.agent
-
-    @property
-    def small(self) -> float:
-        """The small model's seconds a query."""
-        return self.beta * self.c_draft
-
-    @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Costs:
-        """From the fields of `pipeline.efficiency.Efficiency`, or of a load test's "alone".
-
-        Raises:
-            ConfigError: One that is needed is missing.
-        """
-        found = {one.name: told.get(one.name) for one in fields(cls)}
-        if found["l_tools"] is None:  # no query needed tools
-            found["l_tools"] = told.get("l_agent") or found["l_rejected"]
-        missing = [name for name in ("beta", "alpha", "c_judge", "c_draft") if found[name] is None]
-        if missing or found["l_tools"] is None:
-            missing += ["l_tools"] if found["l_tools"] is None else []
-            raise ConfigError(f"the costs don't tell {', '.join(missing)}: measure more queries")
-        return cls(**{name: value for name, value in found.items() if value is not None})
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """Replicas that answer.
-
-    Args:
-        large: Replicas of the large model.
-        small: Replicas of the small one; 0 where both models share the large one's replicas.
-        servers: `speceyes serve` processes in front.
-        slots: Calls that a replica works on at once.
-        gain: How many calls' work a replica with all slots full does in the time of one alone;
-            from 1, where batching gains nothing, to `slots`, where calls don't hinder each other.
-        batch: Queries that a server judges and drafts together, and trajectories that it has.
-
-    Raises:
-        ConfigError: A number is out of range.
-    """
-
-    large: int
-    small: int
-    servers: int = 1
-    slots: int = 16
-    gain: float = 4.0
-    batch: int = 16
-
-    def __post_init__(self) -> None:
-        for name, least in (("large", 1), ("small", 0), ("servers", 1), ("slots", 1), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}={getattr(self, name)}; it must be at least {least}")
-        if not 1 <= self.gain <= self.slots:
-            raise ConfigError(f"gain={self.gain}; from 1 to the number of slots ({self.slots})")
-
-    @property
-    def slow(self) -> float:
-        """Slow-down of the others by each further call in a replica, as a share."""
-        return 0.0 if self.slots == 1 else (self.slots / self.gain - 1) / (self.slots - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """Behaviour of a fleet under a rate. Times are in seconds; infinite where it can't keep up.
-
-    Args:
-        busy_large: Share of what the large model's replicas can do; those of both models, where
-            they share.
-        busy_small: The same of the small one.
-        busy_front: Share of what the servers can do: of their rounds of judging and drafting, or
-            of their places for trajectories, whichever is larger.
-        mean: From acceptance to answer.
-        p50: The median.
-        p95: Of a hundred queries, five take longer.
-        drafted: The mean of those that a draft answers.
-        by_agent: The mean of the others.
-    """
-
-    busy_large: float
-    busy_small: float
-    busy_front: float
-    mean: float
-    p50: float
-    p95: float
-    drafted: float
-    by_agent: float
-
-    @property
-    def stable(self) -> bool:
-        """True where it keeps up."""
-        return math.isfinite(self.mean)
-
-
-def forecast(costs: Costs, rate: float, fleet: Fleet) -> Forecast:
+def forecast(costs: Costs, rate: float, fleet: Fleet, *, queries: int = QUERIES) -> Forecast:
     """Forecast for a fleet when `rate` queries a second come at times of chance.
 
+    Args:
+        costs: What queries cost.
+        rate: Queries a second.
+        fleet: What answers.
+        queries: How many are played; the same ones every time.
+
     Raises:
-        ConfigError: The rate is not above 0.
+        ConfigError: The rate is not above 0, or there are fewer than 100 queries.
 
     Example:
         >>> costs = Costs(beta=0.8, alpha=0.7, c_judge=0.05, c_draft=0.04, l_tools=1.0)
         >>> told = forecast(costs, 4.0, Fleet(large=1, small=1))
         >>> round(told.busy_large, 2), told.p95 > told.p50 > 0.09
         (0.49, True)
+    """
+    busy = occupancy(costs, rate, fleet)
+    if not (max(busy[:2]) < 1 and busy[2] < 1):
+        return Forecast(*busy, *(math.inf,) * 5)
+    large, small, front = busy
+    played = simulate(costs, rate, fleet, queries=queries)
+    return replace(played, busy_large=large, busy_small=small, busy_front=front)
+
+
+def occupancy(costs: Costs, rate: float, fleet: Fleet) -> tuple[float, float, float]:
+    """(busy_large, busy_small, busy_front) of a `Forecast`; the last is not a number where one of
+    the others is overloaded.
+
+    Raises:
+        ConfigError: The rate is not above 0.
     """
     if not (math.isfinite(rate) and rate > 0):
         raise ConfigError(f"rate={rate}; it must be above 0 queries a second")
@@ -195,7 +75,7 @@ def forecast(costs: Costs, rate: float, fleet: Fleet) -> Forecast:
         there if shared else (_calls(small, fleet.small, fleet) if busy_small < 1 else math.inf)
     )
     if not (math.isfinite(there) and math.isfinite(drafting)):
-        return _overloaded(busy_large, busy_small, math.nan)
+        return busy_large, busy_small, math.nan
 
     # Others' calls that a server's own round meets in a replica of each kind.
     agents = rate * costs.agent / large if large else 0.0
@@ -204,64 +84,19 @@ def forecast(costs: Costs, rate: float, fleet: Fleet) -> Forecast:
     others_small = (
         others if shared else drafting * (fleet.servers - 1) / fleet.servers / fleet.small
     )
+    n = fleet.batch
+    drafts = n * costs.beta
 
-    def round_of(n: float) -> float:
-        """Seconds of a round of n queries."""
-        drafts = n * costs.beta
-        return costs.c_judge * _slowed(n / fleet.large, others, fleet) + min(1.0, drafts) * (
-            costs.c_draft * _slowed(drafts / (fleet.small or fleet.large), others_small, fleet)
-        )
+    def on_small(calls: float) -> float:
+        return _slowed(calls / (fleet.small or fleet.large), others_small, fleet)
 
+    judging = on_small(n) if costs.small_judge else _slowed(n / fleet.large, others, fleet)
+    full = costs.c_judge * judging + min(1.0, drafts) * costs.c_draft * on_small(drafts)
     mine = rate / fleet.servers
-    stretch = there / large if large else 1.0
-    alive = mine * costs.agent * stretch / fleet.batch
-    busy_front = max(mine * round_of(fleet.batch) / fleet.batch, alive)
-    if busy_front >= 1:
-        return _overloaded(busy_large, busy_small, busy_front)
-    n = 1.0
-    for _ in range(200):  # as many as come during a round make the next one
-        n = 0.5 * n + 0.5 * min(max(1.0, mine * round_of(n)), fleet.batch)
-    taken = round_of(n)
-    waits = min(1.0, mine * taken / n)
-    return _told(costs, stretch, taken, waits, (busy_large, busy_small, busy_front))
-
-
-def _told(
-    costs: Costs, stretch: float, taken: float, waits: float, busy: tuple[float, float, float]
-) -> Forecast:
-    """The latencies. One that finds a round under way waits for its end; then comes its own."""
-    chance = np.random.default_rng(0)
-    begun = chance.random(_SAMPLES) < waits
-    front = taken * (1 + np.where(begun, chance.random(_SAMPLES), 0.0))
-    # Beside its own spread, the agent's time has that of the company it keeps. In a single shared
-    # server (M/M/1) the squared deviation grows by 2 r / (2 - r) at a load of r; with many slots,
-    # by about half of that in simulations.
-    crowd = 1 - 1 / stretch if stretch > 1 else 0.0
-    squared = costs.spread**2 + crowd / (2 - crowd)
-    route = chance.random(_SAMPLES)
-    tools, rejected = (
-        route >= costs.beta,
-        (route >= costs.beta * costs.alpha) & (route < costs.beta),
-    )
-    agent = np.where(tools, costs.l_tools, np.where(rejected, costs.rejected, 0.0)) * stretch
-    spread = chance.gamma(1 / squared, squared, _SAMPLES) if squared > 0 else np.ones(_SAMPLES)
-    whole = front + agent * spread
-    by_draft = ~(tools | rejected)
-    mean_front = taken * (1 + waits / 2)
-    share = 1 - costs.beta * costs.alpha
-    by_agent = mean_front + (costs.agent * stretch / share if share else 0.0)
-    return Forecast(
-        *busy,
-        mean=mean_front + costs.agent * stretch,
-        p50=float(np.percentile(whole, 50)),
-        p95=float(np.percentile(whole, 95)),
-        drafted=mean_front if by_draft.any() else math.nan,
-        by_agent=by_agent if share else math.nan,
-    )
-
-
-def _overloaded(large: float, small: float, front: float) -> Forecast:
-    return Forecast(large, small, front, *(math.inf,) * 5)
+    # What agents get done with every place taken.
+    places = min(fleet.servers * fleet.batch / fleet.large, fleet.slots)
+    most = fleet.large * places / (1 + fleet.slow * max(0.0, places - 1))
+    return busy_large, busy_small, max(mine * full / fleet.batch, rate * costs.agent / most)
 
 
 def _slowed(own: float, others: float, fleet: Fleet) -> float:
@@ -321,7 +156,9 @@ def read_costs(path: Path) -> tuple[Mapping[str, Any], float | None]:
         }
         return costs, 1.0  # they are shares of full batches already
     if isinstance(told, dict) and isinstance(told.get("costs"), dict):
-        return told["costs"], 1.0  # of a folder of speceyes tune: shares of full batches as well
+        # Of a folder of speceyes tune: shares of full batches as well.
+        judge = told.get("best", {}).get("setting", {}).get("judge")
+        return {**told["costs"], "small_judge": judge in ("small", "draft")}, 1.0
     raise ConfigError(
         f"{path} has no costs: load.json of speceyes bench --serve, tune.json of speceyes tune and "
         "summary.json of speceyes demo have"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -111,7 +112,8 @@ class PlannedSpeech:
             tokens = self._routes.draft_tokens
         else:
             turn = sum(message.role == "assistant" for message in conversation.messages)
-            seed = (number_of(conversation) or 0) * 1009 + turn
+            number = (number_of(conversation) or 0) + 1_000_003 * self._routes.seed
+            seed = number * 1009 + turn
             drawn = random.Random(seed).lognormvariate(-(self._spread**2) / 2, self._spread)
             tokens = max(4, round(self._routes.turn_tokens * drawn))
         said = Completion("", tuple(range(tokens)))
@@ -262,7 +264,9 @@ class House:
         seed: int = 0,
     ) -> Played:
         """Runs the scheduler over parts made of these models and this clock; see `play`."""
-        batch = self.workload.batch
+        most: float = 2 * self.workload.batch if at_once is None else at_once
+        if rate is not None and at_once is None:
+            most = math.inf  # who comes while many wait, waits too
         played = Played(device=self.device, large=self.large, small=self.small)
         played.costs.serve(parts)
         planner = played.costs if parts.plans else None
@@ -272,7 +276,7 @@ class House:
         came = times_of_chance(rate, seed)
         self.clock.run(
             [
-                lambda: drive.submit(2 * batch if at_once is None else at_once, came),
+                lambda: drive.submit(most, came),
                 *(_stepping(drive, lane) for lane in lanes),
             ]
         )
