@@ -166,9 +166,9 @@ class Parts:
 
     @cached_property
     def speculate(self) -> Speculate:
-        """Whether all queries are speculated on, or those where it pays. What an engine's calls
-        cost depends on its company, so that speculation may lose there, and by default stops then;
-        in one process the same queries take the same routes.
+        """The policy: "always" speculates on all queries, "auto" on those for which it pays.
+        What an engine's calls cost depends on its company, so that speculation may lose there, and
+        by default stops then; in one process the same queries take the same routes.
         """
         if self.schedule.speculate is not None:
             return self.schedule.speculate

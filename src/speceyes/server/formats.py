@@ -54,7 +54,7 @@ class Format(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _OneQuestion:
-    """What formats need that ask a single question.
+    """A format that asks a single question, with what it writes of the server.
 
     Args:
         model: The name that is served.
