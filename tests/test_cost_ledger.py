@@ -153,7 +153,7 @@ def test_without_a_judge_there_is_no_share_that_it_lets_through() -> None:
     found, _ = Ledger(drafted, [], []).reckon()
     assert found.beta is None and found.alpha == 0.75 and found.paper == pytest.approx(4)
     looked, _ = Ledger([*drafted, Spent(None, 0.2, 1.0, False, False)], [], []).reckon()
-    assert looked.beta == 0.8 and looked.l_tools == 1.0 and looked.assumed
+    assert looked.beta == 0.8 and looked.l_tools == 1.0 and looked.assumed and looked.alpha == 0.75
     judged, _ = Ledger([Spent(0.1, 0.2, 1.0, False, True)] * 4, [], []).reckon()
     assert judged.beta == 1.0 and judged.alpha == 0.0 and judged.paper == 1.0
     none, _ = Ledger([Spent(0.1, None, 1.0, False, False)] * 4, [], []).reckon()
