@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from speceyes.images import similarity
-from speceyes.images.similarity import alike, clusters, look
+from speceyes.images.similarity import alike, clusters, content_key, look
 
 Grid = npt.NDArray[np.float64]
 MIDDLE = np.full((4, 4, 3), 100.0)
@@ -149,6 +150,13 @@ def test_a_hash_is_of_the_signs_of_the_lowest_waves() -> None:
     assert seen[:8] == hashed(grey) and seen[8:16] == hashed(grey[:, ::-1])
     shown = np.asarray(image.resize((4, 4), Image.Resampling.BOX))
     assert seen[16:] == shown.tobytes()
+
+
+def test_a_key_is_of_size_and_pixels() -> None:
+    image = Image.fromarray(np.arange(36, dtype=np.uint8).reshape(3, 4, 3))
+    assert content_key(image) == hashlib.sha256(b"4x3:" + bytes(range(36))).hexdigest()
+    turned = Image.frombytes("RGB", (3, 4), bytes(range(36)))
+    assert content_key(turned) != content_key(image), "the same pixels in another shape"
 
 
 def test_rows_that_a_chain_connects_are_one_cluster() -> None:

@@ -6,7 +6,7 @@ _SEARCH = "a step of a search that ends at the same number from any step and any
 _ANY_SEED = "any seed is as good as any other, and a test says that the same one gives the same"
 _EQUAL = "numbers that are drawn or reckoned so are equal with no probability to speak of"
 _CELLS = "cells of any width bound the p-value from above"
-_BELOW_ONE = "it is below that for every target up to 1 - 2e-10"
+_BELOW_ONE = "it is below that for every target up to 1 - 2e-7"
 _LENGTHS = "what is gone through side by side is of one length"
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (
@@ -186,6 +186,21 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "gold = binomial_cdfs(found.worse, found.labelled, np.minimum(least, 1 - 1e-12))",
         "2",
     ): _BELOW_ONE,
+    (
+        "calibration/matched.py",
+        "stakes = _STAKES[:, None] / (1 - np.minimum(mean, 1 - 1e-9))",
+        "1 + 1e-09",
+    ): _BELOW_ONE,
+    (
+        "calibration/shifted.py",
+        "have = np.bincount(self.of(raw), minlength=int(self._cell.max()) + 1)",
+        "2",
+    ): "one more place that no score falls into",
+    (
+        "calibration/shifted.py",
+        "labels[place] = False  # never accepted",
+        "True",
+    ): "a label is without effect where no threshold accepts the draft",
     ("calibration/priced.py", "seed: int = 0,", "1"): _ANY_SEED,
     (
         "calibration/priced.py",
