@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from speceyes.calibration import Scoring, calibrate, price
+from speceyes.calibration.priced import cost_p_value
 from speceyes.errors import InputError
 from speceyes.scoring.scales import to_unit
 
@@ -26,6 +27,20 @@ def by_definition(taken: Any, own: Any, alone: Any, share: float, most: float) -
             product *= 1 + stake * saved / reach
         capital += product / len(STAKES)
     return min(1.0, 1 / capital)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 1.0, 1.5])
+def test_p_value_is_one_over_the_capital_of_the_bets(share: float) -> None:
+    random = np.random.default_rng(3)
+    found = []
+    for n in (1, 5, 20, 60):
+        accepted = random.random(n) < 0.9
+        own, alone = 0.2 * random.random(n), random.gamma(4, 0.5, n).clip(0, 6)
+        given = (accepted, own, alone, share, 6.5)
+        found.append(cost_p_value(*given))
+        assert found[-1] == pytest.approx(by_definition(*given), rel=1e-9)
+    assert found[-1] < 0.5
+    assert cost_p_value(accepted, own + 1, alone, 0.1, 6.5) == 1.0
 
 
 @pytest.mark.parametrize("share", [0.7, 1.0, 1.5])
