@@ -509,7 +509,7 @@ def test_records_without_a_manifest_are_not_written_over(tmp_path: Path) -> None
 def test_kills_leave_the_report_of_an_unbroken_run(run: Run, tmp_path: Path, kills: int) -> None:
     folder, rng, ends = tmp_path / "killed", random.Random(11), []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(HERE / "support" / "eval_models.py"), str(folder), "0.02"]
+    command = [sys.executable, str(HERE / "support" / "eval_models.py"), str(folder), "0.01"]
     records = folder / RECORDS
     pipe = subprocess.PIPE
     with started(*command, env=environment, stdin=pipe, stdout=pipe, bufsize=1) as launcher:

@@ -193,7 +193,7 @@ def test_many_at_once_then_sigterm_loses_nothing(tmp_path: Path) -> None:
 
 def _many_at_once_then_sigterm(one: Process, key: str) -> None:
     headers = {"Authorization": f"Bearer {key}"}
-    bodies = [{**asking(), "messages": _scene(number)[1]} for number in range(4)]
+    bodies = [asking(f"Which colour? {number}") for number in range(4)]
     replies: list[httpx.Response] = []
     refused: list[Exception] = []
 
