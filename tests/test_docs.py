@@ -71,7 +71,7 @@ def _imported(name: str) -> Any:
         return None
 
 
-@pytest.mark.parametrize("name", _modules(with_examples=True))
+@pytest.mark.parametrize("name", list(_modules(with_examples=True)))
 def test_examples_in_docstrings_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
