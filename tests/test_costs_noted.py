@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import math
 from typing import Any
@@ -269,3 +270,18 @@ def test_a_loss_is_said_with_its_figures_and_no_gain_is(caplog: pytest.LogCaptur
             even.note(result(verdict=None, fallback=1.49 + 0.01 * (at % 2)))
             even.warn()
     assert not caplog.records, "1 lies within the interval"
+
+
+@pytest.mark.parametrize("seconds", [0.0, math.nan])
+def test_a_clock_that_tells_no_time_ends_no_planning(seconds: float) -> None:
+    """Costs of nothing say nothing about a gain, whichever of them is nothing."""
+    for draft, fallback, alone in itertools.product((seconds, 1.0), repeat=3):
+        for straight in (True, False):
+            model = CostModel()
+            for _ in range(2 * ENOUGH):
+                model.plan(1)
+                model.note(result(draft=draft, fallback=fallback))
+                if straight:
+                    model.note(result(verdict=None, fallback=alone))
+            assert len(model.plan(4)) == 4
+            assert model.efficiency().queries

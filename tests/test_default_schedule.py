@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from speceyes import SpecPipeline
+from speceyes.answerer import SpeculativeAnswerer
 from speceyes.bench.arms import Speech, engine_arms
 from speceyes.bench.counted import CountedModel
 from speceyes.bench.roofline.defaults import main, play_built, speeds
@@ -17,6 +18,7 @@ from speceyes.bench.roofline.workload import eight
 from speceyes.cli import parser
 from speceyes.errors import ConfigError
 from speceyes.evaluation.context import EvalContext
+from speceyes.fallback import AgenticFallback
 from speceyes.gate import SeparabilityGate
 from speceyes.models.scripted import ScriptedModel
 from speceyes.pipeline import ScheduleConfig
@@ -28,7 +30,7 @@ from speceyes.pipeline.speculation_switch import Prediction, SpeculationSwitch
 class Served:
     """A scripted model that an engine serves, as far as a pipeline sees."""
 
-    engine = "openai"
+    engine: str | None = "openai"
 
     def __init__(self, says: str) -> None:
         self._says = ScriptedModel(says)
@@ -56,6 +58,19 @@ def test_an_engine_is_speculated_before_while_that_pays(
 ) -> None:
     pipe = SpecPipeline.from_pretrained(large, small, judge=judge)
     assert pipe.schedule.speculate is None and pipe.parts.speculate == taken
+
+
+@pytest.mark.parametrize(("engine", "taken"), [("vllm", "auto"), (None, "always")])
+def test_a_rung_may_be_served_and_no_engine_is_none(engine: Any, taken: str) -> None:
+    rung, gate = Served("red"), SeparabilityGate(0.9)
+    rung.engine = engine
+    pipe = SpecPipeline(
+        answerer=SpeculativeAnswerer(ScriptedModel("red")),
+        gate=gate,
+        fallback=AgenticFallback.from_callable(lambda query: "red"),
+        ladder=[(SpeculativeAnswerer(rung), gate)],
+    )
+    assert pipe.parts.speculate == taken
 
 
 @pytest.mark.parametrize("told", ["always", "auto"])

@@ -422,3 +422,27 @@ def test_a_failure_ends_a_query_wherever_it_is() -> None:
         assert next_phase(_with(facts, failure="expired"), policy) == "answer"
         late = _with(facts, failure="expired", answered=True, audited=True)
         assert next_phase(late, policy) == "done"
+
+
+@pytest.mark.parametrize("lane", get_args(Lane))
+def test_whoever_fails_to_take_note_harms_no_result(
+    lane: Lane, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = [
+        Truth(i % 2 == 0, False, "red", False, i % 3 > 0, "blue", False, False) for i in range(6)
+    ]
+
+    def fails(request: RequestState) -> None:
+        raise ZeroDivisionError("a secret")
+
+    scheduler = Scheduler(Phases(plan).parts(True, ScheduleConfig(2), None), on_result=fails)
+    scheduler.submit([RequestState(Query("?", (DOT,), id=str(i)), "a") for i in range(len(plan))])
+    lanes = (lane, "both") if lane == "both" else (lane, "speculative", "agent")
+    found = {}
+    while scheduler.has_work():
+        for one in lanes:
+            for request in scheduler.step(one):
+                found[int(request.query.id)] = decided(request.deliver())
+    assert [found[i] for i in range(len(plan))] == one_at_a_time(plan, True)
+    assert caplog.text.count("taken note of: ZeroDivisionError") == len(plan)
+    assert "a secret" not in caplog.text

@@ -118,7 +118,7 @@ class BehindEngine(Protocol):
 
     @property
     def engine(self) -> Any:
-        """The engine, or its kind."""
+        """The engine, or its kind; None where there is none after all."""
         ...
 
 

@@ -180,12 +180,14 @@ class CostModel:
         if latest < LEAST or len(seen.spent) < LEAST or (priced := seen.priced()) is None:
             return None
         costs, alone = [one.all for one in priced], [one.seconds for one in seen.straight]
-        if len(alone) < LEAST:  # fallbacks, which accepted queries cost no more than
+        bound = len(alone) < LEAST
+        if bound:  # fallbacks, which accepted queries cost no more than
             alone = [one.alone for one in priced if one.alone is not None]
             if len(alone) < LEAST or len(costs) < ENOUGH:
                 return None
-            return Prediction(*logged(alone, costs), len(costs), bound=True)
-        return Prediction(*logged(alone, costs), len(costs))
+        if not (sum(alone) > 0 and sum(costs) > 0):  # by a clock that stood still
+            return None
+        return Prediction(*logged(alone, costs), len(costs), bound)
 
     def warn(self) -> None:
         """Says once in the log that speculation is a loss, where it surely is.

@@ -172,7 +172,8 @@ class Parts:
         """
         if self.schedule.speculate is not None:
             return self.schedule.speculate
-        served = any(offers(model, BehindEngine) for model in self.models)
+        models = (*self.models, *models_of([answerer for answerer, _ in self.ladder]))
+        served = any(offers(one, BehindEngine) and one.engine is not None for one in models)
         return "auto" if served and not self.schedule.probe else "always"
 
     def check(self) -> None:

@@ -42,7 +42,7 @@ class Scheduler:
         planner: Plans who is speculated on, where the parts' schedule asks for that
             (`Parts.plans`); None speculates on everybody.
         on_result: Takes note of each request that has its result, before it is delivered. It
-            changes nothing about the request, and must not raise.
+            changes nothing about the request; what it raises is logged, and harms no result.
         dispatcher: Tells observers; None where there are none.
         loosest_gate: A gate that accepts all that any request's own gate may accept; None for the
             parts' gate. Drafts are ended early only where this one rejects them.
@@ -349,8 +349,7 @@ class Scheduler:
                     and request.joined_at == self._worked
                     and not self._working
                 )
-                if self._on_result is not None:
-                    self._on_result(request)
+                self._note(request)
                 ended.append(request)
                 phase = next_phase(request.facts, self._policy)
             elif phase == "done":
@@ -358,6 +357,14 @@ class Scheduler:
             if phase in ("agent", "audit"):
                 self._send_to_agent(request, audit=phase == "audit")
         return ended
+
+    def _note(self, request: RequestState) -> None:
+        if self._on_result is None:
+            return
+        try:
+            self._on_result(request)
+        except Exception as exc:  # noqa: BLE001 - a note isn't worth an answer
+            _log.error("a result could not be taken note of: %s", type(exc).__name__)
 
     def _send_to_agent(self, request: RequestState, *, audit: bool) -> None:
         with self._changed:
