@@ -174,6 +174,7 @@ def test_more_than_it_can_do_is_said() -> None:
         lambda: Costs(1.5, 0.5, 0.1, 0.1, 1),
         lambda: Costs(0.5, 0.5, -0.1, 0.1, 1),
         lambda: Costs(0.5, 0.5, 0.1, 0.1, math.inf),
+        lambda: Costs(0.5, 0.5, "0.1", 0.1, 1.0),  # type: ignore[arg-type]
         lambda: Fleet(0, 1),
         lambda: Fleet(1, 1, gain=0.5),
         lambda: Fleet(1, 1, slots=2, gain=3.0),
@@ -225,7 +226,12 @@ def test_the_command_reads_what_was_measured(
     file.write_text(json.dumps(tuned))
     assert _run("--from", str(file), "--rate", "0.3", "--json") == 0
     assert json.loads(capsys.readouterr().out)["costs"]["small_judge"] is True
-    for text in ("{", "{}", '{"alone": {"beta": 0.5}}'):
+    for best in (None, "small", {"setting": None}, {"setting": {"judge": ["small"]}}, {}):
+        file.write_text(json.dumps({"costs": alone, "best": best}))
+        assert _run("--from", str(file), "--rate", "0.3", "--queries", "200", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["costs"]["small_judge"] is False
+    wrong = json.dumps({"costs": {**alone, "beta": "most"}})
+    for text in ("{", "{}", '{"alone": {"beta": 0.5}}', wrong):
         file.write_text(text)
         with pytest.raises(ConfigError):
             _run("--from", str(file), "--rate", "3")

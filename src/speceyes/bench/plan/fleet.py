@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 from speceyes.errors import ConfigError
@@ -53,8 +54,9 @@ class Costs:
             if value is None and one.name == "l_rejected":
                 continue
             most = 1.0 if one.name in ("alpha", "beta") else math.inf
-            if not (0 <= value <= most and math.isfinite(value)):
-                raise ConfigError(f"{one.name}={value}; a finite number from 0 to {most:g}")
+            number = isinstance(value, Real)
+            if not (number and 0 <= value <= most and math.isfinite(value)):
+                raise ConfigError(f"{one.name}={value!r}; a finite number from 0 to {most:g}")
 
     @property
     def rejected(self) -> float:

@@ -157,7 +157,9 @@ def read_costs(path: Path) -> tuple[Mapping[str, Any], float | None]:
         return costs, 1.0  # they are shares of full batches already
     if isinstance(told, dict) and isinstance(told.get("costs"), dict):
         # Of a folder of speceyes tune: shares of full batches as well.
-        judge = told.get("best", {}).get("setting", {}).get("judge")
+        best = told.get("best")
+        setting = best.get("setting") if isinstance(best, dict) else None
+        judge = setting.get("judge") if isinstance(setting, dict) else None
         return {**told["costs"], "small_judge": judge in ("small", "draft")}, 1.0
     raise ConfigError(
         f"{path} has no costs: load.json of speceyes bench --serve, tune.json of speceyes tune and "
