@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from speceyes.errors import ConfigError, InputError
+
+if TYPE_CHECKING:  # commands read their arguments by these checks, before anything heavy
+    import numpy as np
+    import numpy.typing as npt
 
 
 def checked_number(name: str, value: object, low: float, high: float = math.inf) -> float:
@@ -60,6 +62,8 @@ def checked_numbers(name: str, values: object) -> npt.NDArray[np.float64]:
     Raises:
         ConfigError: They can't be read so.
     """
+    import numpy as np
+
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as exc:
@@ -72,6 +76,8 @@ def checked_outcome(name: str, value: object) -> bool:
     Raises:
         InputError: It is something else.
     """
+    import numpy as np
+
     if not isinstance(value, bool | np.bool_ | Real) or value not in (0, 1):
         raise InputError(f"{name}={value!r}; it must be True or False, or 1 or 0")
     return bool(value)
