@@ -135,7 +135,9 @@ def test_giving_up_is_told_once_where_everybody_sees_it(caplog: pytest.LogCaptur
     assert "speculate='always' keeps on" in caplog.records[0].getMessage()
 
 
-@pytest.mark.parametrize("at", [2, 4], ids=["large judge", "small judge"])
+@pytest.mark.parametrize(
+    "at", [2, pytest.param(4, marks=pytest.mark.exhaustive)], ids=["large judge", "small judge"]
+)
 def test_the_default_does_not_lose_over_an_engine_where_speculation_does(at: int) -> None:
     workload = eight(640)[at]
     found = speeds(workload)

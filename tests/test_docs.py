@@ -86,6 +86,7 @@ def test_examples_in_docstrings_run(
     assert runner.summarize(verbose=False).failed == 0, "".join(said)
 
 
+@pytest.mark.exhaustive  # mypy and those that use them import most of them anyway
 def test_modules_without_examples_can_be_imported() -> None:
     for name in _modules(with_examples=False):
         _imported(name)

@@ -505,7 +505,7 @@ def test_records_without_a_manifest_are_not_written_over(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.name != "posix", reason="forks")
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.exhaustive)])
 def test_kills_leave_the_report_of_an_unbroken_run(run: Run, tmp_path: Path, kills: int) -> None:
     folder, rng, ends = tmp_path / "killed", random.Random(11), []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -64,6 +64,8 @@ def test_there_is_an_expectation_for_each_example() -> None:
 # Those that start a server of their own, which takes as long as all others: that the servers answer
 # is tested in test_server_client.py and test_mcp_server.py too.
 OWN_SERVER = ("mcp_client", "serve_client")
+LONG = ("your_own_agent",)
+"""Takes ten seconds; what it wraps is tested in test_from_callable.py and test_smolagents.py."""
 
 
 @needs_weights
@@ -86,7 +88,11 @@ def test_example_runs_with_a_server_of_its_own(
 @pytest.mark.parametrize(
     "path",
     # Ray's is run by tests/test_ray.py, in a process of its own.
-    [path for path in EXAMPLES if path.stem not in ("ray_offline", "mcp_client")],
+    [
+        pytest.param(path, marks=[pytest.mark.exhaustive] if path.stem in LONG else [])
+        for path in EXAMPLES
+        if path.stem not in ("ray_offline", "mcp_client")
+    ],
     ids=lambda path: path.stem,
 )
 def test_example_runs(

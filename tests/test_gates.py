@@ -581,6 +581,7 @@ def test_a_certificate_counts_what_the_judge_keeps_back_and_says_what_it_promise
 # The table.
 
 
+@pytest.mark.exhaustive  # its rows, intervals and mixes are tested one by one
 def test_the_table_is_made_of_recorded_drafts(capsys: pytest.CaptureFixture[str]) -> None:
     if not tiny.LARGE.is_dir():
         pytest.skip("the tiny pair's weights are not in this checkout")

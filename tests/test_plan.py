@@ -39,7 +39,7 @@ FLEETS = [
 
 
 @pytest.mark.parametrize(("fleet", "busy"), FLEETS)
-@pytest.mark.parametrize("small_judge", [False, True])
+@pytest.mark.parametrize("small_judge", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_replicas_do_the_work_that_comes(fleet: Fleet, busy: float, small_judge: bool) -> None:
     costs = replace(PAPER, small_judge=small_judge)
     whole = costs.large + (0 if fleet.small else costs.small)
@@ -57,7 +57,14 @@ def with_reading(share: float, slots: int = 64) -> Fleet:
     return Fleet(1, 0, 1, slots, slots / (1 + share * (slots - 1)), 64)
 
 
-@pytest.mark.parametrize(("read", "busy"), [(0.3, 0.3), (0.3, 0.6), (0.6, 0.5), (0.9, 0.5)])
+@pytest.mark.parametrize(
+    ("read", "busy"),
+    [
+        (0.3, 0.6),
+        (0.9, 0.5),
+        *(pytest.param(*one, marks=pytest.mark.exhaustive) for one in ((0.3, 0.3), (0.6, 0.5))),
+    ],
+)
 def test_reading_is_an_m_d_1_queue_and_writing_waits_for_all_of_it(
     read: float, busy: float
 ) -> None:

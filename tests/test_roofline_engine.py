@@ -245,7 +245,7 @@ def test_what_an_engine_keeps_in_other_company_is_foreseen_too(n: int) -> None:
     assert found.worst < 0.1
 
 
-@pytest.mark.parametrize("judge", ["small", "none"])
+@pytest.mark.parametrize("judge", ["small", pytest.param("none", marks=pytest.mark.exhaustive)])
 def test_a_plan_is_near_the_latency_that_is_measured(judge: Any) -> None:
     routes = RoutePlan(240, depth=1, turn_tokens=100, draft_tokens=6)
     workload = RooflineWorkload("8K", routes, SIZES["8K"], judge)

@@ -48,7 +48,7 @@ def test_intervals_over_queries_would_not_hold_it() -> None:
 
 
 @pytest.mark.parametrize("machine", intervals.MACHINES, ids=lambda machine: machine.name)
-@pytest.mark.parametrize("arms", [3, 5])
+@pytest.mark.parametrize("arms", [3, pytest.param(5, marks=pytest.mark.exhaustive)])
 def test_the_interval_of_an_arm_over_itself_holds_1_as_often_as_it_says(
     machine: intervals.Machine, arms: int
 ) -> None:

@@ -108,7 +108,10 @@ def _gone(pid: int) -> bool:
         return True
 
 
-@pytest.mark.parametrize(("clients", "stream"), [(1, False), (1, True), (30, False)])
+@pytest.mark.parametrize(
+    ("clients", "stream"),
+    [(1, False), (1, True), pytest.param(30, False, marks=pytest.mark.exhaustive)],
+)
 def test_who_does_not_read_holds_up_no_end(clients: int, stream: bool) -> None:
     with running() as server, ExitStack() as open_ones:
         for _ in range(clients):

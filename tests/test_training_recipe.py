@@ -76,6 +76,7 @@ def test_recipes_that_are_none(tmp_path: Path, text: str, problem: str) -> None:
         recipe.load(path)
 
 
+@pytest.mark.exhaustive  # the stages before its end are run above
 def test_a_recipe_ends_with_settings_and_transcripts(tmp_path: Path) -> None:
     """Stages that have ended aren't run again: the bundled pair stands for what they made."""
     told = recipe.load(recipe.RECIPE)

@@ -265,6 +265,7 @@ def test_settings_let_a_draft_judge() -> None:
 
 
 @weights
+@pytest.mark.exhaustive  # test_tune.py has its quick form, on scripted models
 def test_tune_tries_drafts_that_judge_and_ladders_and_serves_what_it_chose(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,6 +90,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     yield commands
 
 
+@pytest.mark.exhaustive  # a second build; what is in the first is looked at above and below
 def test_the_same_sources_give_the_same_bytes(
     built: tuple[Path, Path], tree: Path, tmp_path: Path
 ) -> None:
