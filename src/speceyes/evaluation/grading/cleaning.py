@@ -2,6 +2,7 @@ r"""Taking an answer out of what models wrap around it: thoughts, tags, boxes, J
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 import re
@@ -118,6 +119,7 @@ class Claim:
     picked: bool = False
 
 
+@functools.lru_cache(1024)  # the same few texts are compared over and over
 def canonical(text: str) -> str:
     """The text in one spelling of Unicode: signs, widths and quotes alike, nothing invisible.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from typing import Final
@@ -111,6 +112,7 @@ def _number_at(words: list[str], at: int) -> tuple[str, int] | None:
     return (str(int(whole)) if whole == int(whole) else repr(whole)), i
 
 
+@functools.lru_cache(1024)  # the same few texts are compared over and over
 def simplest(text: str) -> str:
     """The plainest form of a text that has no wrapping; signs that mean something are kept.
 
