@@ -1,4 +1,4 @@
-"""What queries cost, what answers them, and how that goes."""
+"""Costs of queries, the replicas that answer them, and the times that come of both."""
 
 from __future__ import annotations
 

@@ -264,7 +264,7 @@ class _Server:
 
 
 def works_of(costs: Costs, fleet: Fleet) -> tuple[Work, Work, float, float]:
-    """How much of each phase is reading: (a judgement, a draft, the seconds that the agent reads,
+    """The reading in each phase: (a judgement, a draft, the seconds that the agent reads,
     those that a step of its writing takes, 0 where that is unknown).
 
     The share that is done one after the other falls to the judgement first, which writes a single
