@@ -32,6 +32,7 @@ def test_programs_that_do_as_they_should_run_there(kind: str, host: Host) -> Non
     host.check()
 
 
+@pytest.mark.exhaustive  # below, all of them run in one program under each isolation
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 def test_an_attempt_fails_and_harms_nothing(attempt: str, host: Host) -> None:
     program = ATTEMPTS[attempt]

@@ -233,7 +233,9 @@ def test_what_decodes_ends_with_a_server_that_is_killed() -> None:
         until(lambda: all(map(_gone, children)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)]
+)
 def test_the_command_itself_ends_with_0(number: signal.Signals) -> None:
     serve = ["-m", "speceyes", "serve", "--port", "0", "--no-check"]
     with engines(AGENT, ScriptedModel("red")) as asked, running(*serve, *asked) as server:
