@@ -229,6 +229,7 @@ def test_the_peak_is_seen_though_it_is_over() -> None:
     assert not any(t.name == "speceyes-peak" for t in threading.enumerate())
 
 
+@pytest.mark.exhaustive  # test_memory_grows_by_k_a_step_and_not_by_the_vocabulary, in test_hf.py
 def test_scores_take_no_more_memory_with_a_larger_vocabulary() -> None:
     few, many = scoring([2048, 65536], rows=4, tokens=32)
     assert few.kept == many.kept == 4 * 32 * 64 * 4

@@ -643,7 +643,7 @@ def test_a_ladder_without_a_size_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.exhaustive  # test_cascade.py holds the choice itself, on drafts that it makes up
 def test_a_cascade_leaves_out_who_costs_more_than_the_agent(tmp_path: Path) -> None:
-    run = run_in(tmp_path / "run", n=360, batch_size=32, sweep_batch=(), names=(arms.DEEP,))
+    run = run_in(tmp_path / "run", n=640, batch_size=32, sweep_batch=(), names=(arms.DEEP,))
     through = {"large": np.ones(len(recorded(run, TEST)), bool)}
     drafters = [
         replace(one, through=through, agent_s=np.ones(len(one)))

@@ -33,6 +33,7 @@ def test_what_was_promised_of_what_is_handed_over_is_kept(experiment: Any) -> No
     assert found.kept, found
 
 
+@pytest.mark.exhaustive  # what it is made of is tested below
 def test_forecasts_are_told_beside_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
     forecasts.main(["--queries", "32", "--only", "no judge, 32"])
     head, rule, row, _, last = capsys.readouterr().out.splitlines()

@@ -237,7 +237,8 @@ def test_what_is_foreseen_is_what_is_then_measured(size: str, judge: Any, batch:
     assert 0.9 * found.interval[0] < found.gain[1] < 1.1 * found.interval[1]
 
 
-@pytest.mark.parametrize("n", [240, pytest.param(480, marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive  # test_what_is_foreseen_is_what_is_then_measured has quick forms
+@pytest.mark.parametrize("n", [240, 480])
 def test_what_an_engine_keeps_in_other_company_is_foreseen_too(n: int) -> None:
     """Of 32 images of 8K the agent alone keeps none for its second turn; the funnel's are kept."""
     routes = RoutePlan(n, depth=1, turn_tokens=100, draft_tokens=6)
