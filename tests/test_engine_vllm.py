@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from speceyes import SpecPipeline, tiny
+from speceyes import ScheduleConfig, SpecPipeline, tiny
 from speceyes.errors import ConfigError
 from speceyes.gate import SeparabilityGate
 from speceyes.models import HFModel, OpenAIModel
@@ -100,6 +100,8 @@ def funnel(models: dict[str, HFModel] | dict[str, OpenAIModel]) -> SpecPipeline:
         gate=SeparabilityGate(
             chosen["threshold"], top_k=chosen["top_k"], aggregate=chosen["aggregate"]
         ),
+        # By default what a call to an engine takes would decide some routes.
+        schedule=ScheduleConfig(speculate="always"),
     )
 
 
