@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,7 +14,7 @@ import uvicorn
 from PIL import Image
 
 from flat_options import grouped
-from speceyes import SpecPipeline
+from speceyes import SpecPipeline, encoded
 from speceyes.models.scripted import ScriptedModel
 from speceyes.server.app import application
 from speceyes.server.limits import ServerLimits
@@ -39,9 +37,7 @@ def pipeline(
 
 
 def data_url(image: Image.Image | None = None, kind: str = "PNG") -> str:
-    buffer = io.BytesIO()
-    (image or Image.new("RGB", (64, 48), "red")).save(buffer, kind)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return encoded.data_url(image or Image.new("RGB", (64, 48), "red"), kind)
 
 
 def asking(

@@ -276,9 +276,8 @@ def works_of(costs: Costs, fleet: Fleet) -> tuple[Work, Work, float, float]:
     left = {LARGE: slow * costs.large, SMALL: slow * costs.small}
     if shared:
         left = dict.fromkeys(left, slow * (costs.large + costs.small))
-    if (
-        fleet.slots == 1
-    ):  # nothing is told by a batch of one: they read, and the agent's part is open
+    if fleet.slots == 1:
+        # Nothing is told by a batch of one: they read, and the agent's part is open.
         left = dict.fromkeys(left, costs.c_judge + costs.small * (not costs.small_judge))
 
     def taken(by: int, most: float) -> float:

@@ -11,14 +11,13 @@ missing.
 
 from __future__ import annotations
 
-import base64
 import csv
-import io
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from speceyes.encoded import in_base64
 from speceyes.errors import InputError
 from speceyes.evaluation.benchmarks import _tables
 from speceyes.evaluation.benchmarks._gather import Draft, lettered_prompt
@@ -101,9 +100,7 @@ def write(items: Iterable[Item], path: Path) -> int:
                     f"item {query.id!r} has the choices {query.choices} and the answer "
                     f"{item.answer!r}; HR-Bench has 2 to 4 options, the answer among them"
                 )
-            encoded = io.BytesIO()
-            query.images[0].save(encoded, "JPEG", quality=95, subsampling=0)
-            picture = base64.b64encode(encoded.getvalue()).decode()
+            picture = in_base64(query.images[0], "JPEG", quality=95, subsampling=0)
             category = "cross" if "position" in item.kind or "same" in item.kind else "single"
             for turn in range(len(query.choices)):
                 turned = [*query.choices[turn:], *query.choices[:turn]]
